@@ -1,0 +1,91 @@
+"""What a table is: named, typed, described columns with a key, a parent and a version; checked on write and on read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+STATUSES = ("ok", "filtered", "failed", "poisoned")
+
+
+class SchemaError(ValueError):
+    """A table does not have the columns, types or values that its schema promises."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `description` gives the unit and what null means; `blob` marks bytes that only their readers load."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    nullable: bool = True
+    blob: bool = False
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """One table. `parent` is the table whose rows its rows stem from, `parent_key` the column that says from which."""
+
+    name: str
+    version: int
+    written_by: str
+    description: str
+    key: str
+    parent: str | None
+    parent_key: str | None
+    columns: tuple[Column, ...]
+
+    @property
+    def arrow(self) -> pa.Schema:
+        return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def light(self) -> tuple[str, ...]:
+        """All columns but the blobs: what planning and queries read."""
+        return tuple(c.name for c in self.columns if not c.blob)
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.columns if c.blob)
+
+    def empty(self) -> pa.Table:
+        return self.arrow.empty_table()
+
+    def build(self, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+        """A table of this schema from dictionaries; columns that a dictionary leaves out are null."""
+        return pa.Table.from_pylist(list(rows), schema=self.arrow)
+
+    def check(self, table: pa.Table, source: str, columns: Iterable[str] | None = None) -> pa.Table:
+        """`table` in this schema's column order, or SchemaError naming `source`, the column and the remedy.
+
+        `columns` restricts the check to a projection, as a reader that left out blobs has it.
+        """
+        wanted = self.names if columns is None else tuple(columns)
+        missing = [name for name in wanted if name not in table.column_names]
+        extra = [name for name in table.column_names if name not in wanted]
+        if missing or extra:
+            raise SchemaError(
+                f"{source}: table {self.name!r} (schema version {self.version}) "
+                + (f"lacks {', '.join(missing)}" if missing else "")
+                + (" and " if missing and extra else "")
+                + (f"has unknown {', '.join(extra)}" if extra else "")
+                + "; `idcluster schema` prints what belongs in it"
+            )
+        table = table.select(wanted)
+        for field in (self.arrow.field(name) for name in wanted):
+            column = table.column(field.name)
+            if not column.type.equals(field.type):
+                raise SchemaError(f"{source}: {self.name}.{field.name} is {column.type}, expected {field.type}")
+            if not field.nullable and column.null_count:
+                raise SchemaError(f"{source}: {self.name}.{field.name} has {column.null_count} null values, may have none")
+        if "status" in wanted:
+            strange = set(table.column("status").unique().to_pylist()) - set(STATUSES)
+            if strange:
+                raise SchemaError(f"{source}: {self.name}.status holds {sorted(strange)}, known are {list(STATUSES)}")
+        return table.cast(pa.schema([self.arrow.field(name) for name in wanted]))

@@ -1,0 +1,172 @@
+"""Every table of a dataset: who writes it, what a row is, what each column means.
+
+Boxes are x1, y1, x2, y2 and points x, y, both in pixels of the upright picture (EXIF orientation applied), with the
+origin at the outer corner of the top left pixel.
+"""
+
+import pyarrow as pa
+
+from schemas.schema import Column, TableSchema
+
+_TEXT, _F32, _I32, _I64 = pa.string(), pa.float32(), pa.int32(), pa.int64()
+_FLOATS, _BYTES, _DIGEST = pa.list_(_F32), pa.large_binary(), pa.binary(8)
+
+_IDENTITY = Column("identity_id", _TEXT, "the person: 16 hex digits", nullable=False)
+_IMAGE = Column("image_id", _TEXT, "the picture: 24 hex digits", nullable=False)
+_FACE = Column("face_id", _TEXT, "the face: 24 hex digits; where a picture has none, the id of the row that says so", nullable=False)
+_STATUS = (
+    Column("status", _TEXT, "ok, filtered (looked at and left out), failed or poisoned (killed its worker twice)", nullable=False),
+    Column("reason", _TEXT, "short code for anything but ok: no_face, decode_error, below_threshold, ..."),
+    Column("detail", _TEXT, "the same in words, where there is more to say"),
+    Column("inputs", _DIGEST, "hash of the upstream values that the row was computed from", nullable=False),
+)
+
+
+def _table(name: str, by: str, description: str, key: str, parent: str | None, parent_key: str | None, *columns: Column) -> TableSchema:
+    ids = {"identity_id": (_IDENTITY,), "image_id": (_IDENTITY, _IMAGE), "face_id": (_IDENTITY, _IMAGE, _FACE)}[key]
+    return TableSchema(name, 1, by, description, key, parent, parent_key, (*ids, *columns, *_STATUS))
+
+
+def _faces(name: str, by: str, description: str, *columns: Column) -> TableSchema:
+    return _table(name, by, description, "face_id", "faces", "face_id", *columns)
+
+
+_ALL = (
+    _table(
+        "identities", "crawl", "The people.", "identity_id", None, None,
+        Column("name", _TEXT, "as first seen", nullable=False),
+        Column("aliases", pa.list_(_TEXT), "other spellings that stand for the same person, sorted"),
+        Column("external_ids", pa.map_(_TEXT, _TEXT), "scheme to id, for example wikidata: Q42"),
+        Column("bucket", _I32, "where all rows of the person are", nullable=False),
+    ),
+    _table(
+        "candidates", "crawl", "Pictures that a source offers.", "image_id", "identities", "identity_id",
+        Column("address", _TEXT, "canonical address: a URL, or source:relative/path for files", nullable=False),
+        Column("page", _TEXT, "the page that shows the picture"),
+        Column("source", _TEXT, "name of the source in the DAG", nullable=False),
+        Column("licence", _TEXT, "as the source states it; null where it states none"),
+        Column("author", _TEXT, "as the source states it"),
+        Column("rank", _I32, "0-based place in its chunk; never changes", nullable=False),
+        Column("fingerprint", _TEXT, "what tells that the content behind the address changed (size and time of a file, ETag)"),
+    ),
+    _table(
+        "images", "crawl", "What was fetched, byte for byte.", "image_id", "candidates", "image_id",
+        Column("bytes", _BYTES, "the original file, never re-encoded", blob=True),
+        Column("sha256", _TEXT, "of the bytes, 64 hex digits"),
+        Column("phash", pa.uint64(), "64-bit perceptual hash (DCT) of the upright picture; null if it does not decode"),
+        Column("format", _TEXT, "jpeg, png, webp, gif, bmp or tiff, by content"),
+        Column("width", _I32, "pixels, upright"),
+        Column("height", _I32, "pixels, upright"),
+        Column("orientation", _I32, "EXIF orientation 1 to 8 that was applied"),
+        Column("size", _I64, "bytes"),
+        Column("fetched_at", pa.timestamp("us", tz="UTC"), "when it was fetched; null for files of a folder"),
+        Column("opt_out", _TEXT, "evidence of an opt-out found while fetching"),
+    ),
+    _table(
+        "faces", "detect", "Faces found in the pictures; a picture without a face has one row that says so.",
+        "face_id", "images", "image_id",
+        Column("face", _I32, "0-based, by falling score"),
+        Column("box", _FLOATS, "(4) x1 y1 x2 y2, pixels"),
+        Column("landmarks", _FLOATS, "(10) five points x y, pixels, in the order of landmark_scheme"),
+        Column("landmark_scheme", _TEXT, "arcface5: image-left eye, image-right eye, nose, image-left and image-right mouth corner; "
+               "dlib5: image-right eye outer and inner corner, image-left eye outer and inner corner, nose base"),
+        Column("score", _F32, "the detector's own, 0 to 1 or a margin (see the backend)"),
+        Column("side", _F32, "geometric mean of the box's sides, pixels"),
+        Column("sharpness", _F32, "variance of the Laplacian of the face scaled to 112 pixels, grey levels squared"),
+        Column("yaw", _F32, "rough left-right turn from the five points, -1 (image left) to 1 (image right)"),
+        Column("faces_in_image", _I32, "faces found in the picture"),
+    ),
+    _faces(
+        "embeddings", "embed", "Identity vectors.",
+        Column("recogniser", _TEXT, "which space the vector lives in"),
+        Column("vector", _FLOATS, "unit length"),
+        Column("norm", _F32, "length before normalisation, a quality signal"),
+    ),
+    _faces(
+        "clusters", "clean", "Which faces are the person.",
+        Column("cluster", _I32, "0 is the largest after merging"),
+        Column("similarity", _F32, "cosine to the person's indicator"),
+        Column("keep", pa.bool_(), "the face is the person and stays", nullable=False),
+        Column("duplicate_of", _TEXT, "face_id of the better copy"),
+    ),
+    _table(
+        "people", "people", "What cleaning found, by person.", "identity_id", "identities", "identity_id",
+        Column("indicator", _FLOATS, "unit vector that stands for the person"),
+        Column("images", _I32, "pictures fetched"),
+        Column("faces", _I32, "faces embedded"),
+        Column("kept", _I32, "faces kept"),
+        Column("flags", pa.list_(_TEXT), "weak_majority, second_cluster, few_images"),
+        Column("same_as", _TEXT, "the canonical identity_id: itself unless merged", nullable=False),
+    ),
+    _table(
+        "overrides", "correct", "Decisions by hand; they outlive re-runs and win over every rule.", "identity_id", None, None,
+        Column("face_id", _TEXT, "the face, where the decision is about one"),
+        Column("action", _TEXT, "keep, reject or merge", nullable=False),
+        Column("target", _TEXT, "identity_id that a merge leads to"),
+        Column("author", _TEXT, "who decided"),
+        Column("decided_at", pa.timestamp("us", tz="UTC"), "when", nullable=False),
+    ),
+    _faces(
+        "captions", "caption", "What the pictures show, in words.",
+        Column("caption", _TEXT, "one line"),
+        Column("prompt_id", _TEXT, "which prompt or template"),
+        Column("model", _TEXT, "who wrote it"),
+        Column("tokens", _I32, "generated tokens, or words for templates"),
+    ),
+    _faces(
+        "landmarks", "landmark", "Dense facial points.",
+        Column("scheme", _TEXT, "dlib68, mediapipe478 or fan68"),
+        Column("points", _FLOATS, "x y (and z for mediapipe478) of each point, pixels"),
+        Column("blendshapes", _FLOATS, "(52) ARKit coefficients 0 to 1, mediapipe478 only"),
+        Column("rotation", _FLOATS, "(9) head rotation matrix, row-major, where the scheme gives one"),
+    ),
+    _faces(
+        "heads", "fit", "The head in three dimensions.",
+        Column("scheme", _TEXT, "flame, ict or pose"),
+        Column("shape", _FLOATS, "identity coefficients of the scheme"),
+        Column("expression", _FLOATS, "expression coefficients of the scheme"),
+        Column("pose", _FLOATS, "pose: (3) yaw, pitch, roll in degrees; yaw > 0 turns to image right, pitch > 0 looks up, "
+               "roll > 0 tilts clockwise. flame: (6) axis-angle of head and jaw, radians"),
+        Column("camera", _FLOATS, "pose: (3) x y z of the head in front of the camera, in head widths; flame: (3) scale tx ty"),
+        Column("light", _FLOATS, "(27) spherical harmonics, flame only"),
+        Column("texture", _FLOATS, "albedo coefficients, flame only"),
+        Column("error", _F32, "root mean square re-projection error over the points used, as a share of the face side"),
+    ),
+    _faces(
+        "affect", "affect", "Expression.",
+        Column("valence", _F32, "-1 to 1"),
+        Column("arousal", _F32, "-1 to 1"),
+        Column("emotions", _FLOATS, "class probabilities in the backend's order"),
+    ),
+    _faces(
+        "masks", "segment", "Who is where in the picture.",
+        Column("mask", _BYTES, "PNG, one byte a pixel, the class index", blob=True),
+        Column("window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels"),
+        Column("classes", pa.list_(_TEXT), "names of the class indices"),
+        Column("coverage", _F32, "share of the window that is not background"),
+    ),
+    _faces(
+        "renders", "fit", "Pictures rendered from the head.",
+        Column("normal", _BYTES, "PNG", blob=True),
+        Column("albedo", _BYTES, "PNG", blob=True),
+        Column("lambertian", _BYTES, "PNG", blob=True),
+        Column("landmark_picture", _BYTES, "PNG", blob=True),
+        Column("frame", _FLOATS, "(4) a b tx ty: similarity from picture to frame, x' = a x - b y + tx, y' = b x + a y + ty"),
+    ),
+    _faces(
+        "latents", "latents", "VAE moments of the frame.",
+        Column("moments", _BYTES, "float16, mean then log variance, C x H x W", blob=True),
+        Column("dims", pa.list_(_I32), "(3) channels, height, width of the mean"),
+        Column("frame", _FLOATS, "as in renders"),
+    ),
+    TableSchema(
+        "removals", 1, "forget", "Hashes of what must not come back; no personal data.", "hash", None, None,
+        (
+            Column("hash", _TEXT, "keyed hash of a name, address, picture or external id", nullable=False),
+            Column("kind", _TEXT, "identity, address, sha256, phash or external_id", nullable=False),
+            Column("removed_at", pa.timestamp("us", tz="UTC"), "when", nullable=False),
+        ),
+    ),
+)
+
+TABLES: dict[str, TableSchema] = {schema.name: schema for schema in _ALL}

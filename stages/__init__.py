@@ -1,0 +1,1 @@
+"""The stages: Arrow in, Arrow out. Models live here; Ray, paths and other stages do not."""

@@ -1,0 +1,41 @@
+"""Which backends there are, by stage and name. Modules are imported only when their backend is asked for."""
+
+import importlib
+from difflib import get_close_matches
+
+from stages.stage import Stage
+
+BACKENDS: dict[str, dict[str, str]] = {
+    "crawl": {"files": "stages.crawl.files:FilesCrawl"},
+    "detect": {"dlib": "stages.detect.dlib:DlibDetect", "scrfd": "stages.detect.scrfd:ScrfdDetect"},
+    "embed": {"dlib": "stages.embed.dlib:DlibEmbed", "arcface": "stages.embed.arcface:ArcFaceEmbed"},
+    "clean": {"kmeans": "stages.clean.kmeans:KMeansClean"},
+    "people": {"summary": "stages.people.summary:SummaryPeople"},
+    "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
+    "landmark": {"dlib68": "stages.landmark.dlib68:Dlib68Landmark"},
+    "fit": {"pnp": "stages.fit.pnp:PnpFit"},
+    "segment": {"grabcut": "stages.segment.grabcut:GrabCutSegment"},
+}
+"""The order is the order in which stages run; the first backend of each is its default."""
+
+
+class UnknownBackend(ValueError):
+    """A stage or backend name that nothing answers to; the message gives the nearest one that exists."""
+
+
+def backend(stage: str, name: str | None = None) -> type[Stage]:
+    """The class of a backend; the stage's default without a name. Raises UnknownBackend."""
+    if stage not in BACKENDS:
+        raise UnknownBackend(f"no stage {stage!r}{_nearest(stage, BACKENDS)}")
+    known = BACKENDS[stage]
+    name = next(iter(known)) if name is None else name
+    if name not in known:
+        raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{_nearest(name, known)}")
+    module, _, attribute = known[name].partition(":")
+    found: type[Stage] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _nearest(name: str, known: dict[str, object] | dict[str, str] | dict[str, dict[str, str]]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"

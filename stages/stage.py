@@ -1,0 +1,146 @@
+"""What a stage is.
+
+A stage is one class per backend. Class attributes say what it reads and writes, so that the pipeline can plan, check
+and fuse stages without knowing them; `run` turns rows into rows.
+
+The **unit** of a stage is a row of its parent table: detect works on rows of `images`, embed on rows of `faces`, clean
+on rows of `embeddings`. For every unit that `wants` accepts, `run` writes one row or more (all of them together), each
+carrying the unit's key in the column `writes.parent_key`.
+
+Rows reach a stage as one Arrow table with a row a unit: the ids of the parent table (`identity_id`, `image_id`,
+`face_id` as far as it has them) and one column `<table>.<column>` for everything in `reads` and `selects`, and
+`<table>.status` for every table named there. Values of a table that has no row for the unit are null.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from schemas import TABLES, TableSchema
+
+Grain = Literal["slice", "bucket", "root"]
+
+
+class Params(BaseModel):
+    """Parameters of a stage: typed, closed to unknown names, and a part of the stage's version."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture. `rgb`: (height, width, 3) uint8, upright (EXIF orientation applied), read-only."""
+
+    image_id: str
+    rgb: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a fetch brought: the bytes, or a status and reason that say why there are none."""
+
+    data: bytes | None
+    status: str = "ok"
+    reason: str | None = None
+    detail: str | None = None
+    opt_out: str | None = None
+    fetched_at: int | None = None  # microseconds since 1970, UTC; None for files of a folder
+
+
+class Services(Protocol):
+    """What stages may need from outside themselves; the pipeline provides it."""
+
+    def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
+        """The bytes behind candidate addresses, in their order."""
+        ...
+
+
+class WeightFiles(Protocol):
+    """Where weights lie on this machine."""
+
+    def path(self, name: str) -> str:
+        """The verified local path of the registered weights `name`; raises MissingWeights otherwise."""
+        ...
+
+
+class Stage:
+    """Base of all stages. Instances are cheap until `setup` and hold nothing but parameters and loaded models."""
+
+    name: ClassVar[str]
+    """The stage as the DAG names it: detect, embed, ..."""
+    backend: ClassVar[str]
+    """Which implementation of it this is: dlib, scrfd, ..."""
+    code_version: ClassVar[int] = 1
+    """Raised by whoever changes what `run` gives for the same rows; part of the version of every row."""
+    grain: ClassVar[Grain] = "slice"
+    """slice: any rows of one chunk. bucket: all rows of whole people (`run` gets whole people). root: everything."""
+    needs_pixels: ClassVar[bool] = False
+    parent: ClassVar[str]
+    """The table whose rows are the units."""
+    Parameters: ClassVar[type[Params]] = Params
+
+    reads: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Table to columns that `run` uses: their values make the `inputs` of the unit."""
+    selects: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Table to columns that only `wants` looks at: they decide whether there is a row, not what is in it."""
+
+    def __init__(self, params: Params | Mapping[str, Any] | None = None) -> None:
+        self.params: Any = params if isinstance(params, Params) else self.Parameters.model_validate(dict(params or {}))
+
+    @property
+    def writes(self) -> TableSchema:
+        return TABLES[_WRITES[self.name]]
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names in the weights registry of the files that `setup` loads; their hashes are part of the version."""
+        return ()
+
+    def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
+        """Which units are to have rows: bool for every row. By default those whose every table has status ok."""
+        mask = pa.array(np.ones(rows.num_rows, dtype=bool))
+        for table in dict.fromkeys((*self.reads, *self.selects)):
+            mask = pc.and_(mask, pc.fill_null(pc.equal(rows[f"{table}.status"], "ok"), False))
+        return mask
+
+    def setup(self, files: WeightFiles) -> None:
+        """Load weights once a worker. Raises MissingWeights when a file is not there."""
+
+    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
+        """Rows of `writes` without the column `inputs`, all rows of a unit together.
+
+        `pictures` maps image_id to the decoded picture for every row when `needs_pixels`, and is empty otherwise; units
+        whose picture does not decode never get here. What goes wrong with one unit by its own fault becomes a row with
+        a status and a reason; an exception makes the caller try the units one by one and record the ones that fail.
+        The rows of a unit depend on that unit alone, never on its neighbours in the call (bucket grain: on its person).
+        """
+        raise NotImplementedError
+
+    def build(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """What `run` returns, from dictionaries."""
+        schema = self.writes.arrow
+        return pa.Table.from_pylist(list(rows), schema=schema.remove(schema.get_field_index("inputs")))
+
+
+_WRITES = {
+    "crawl": "images",
+    "detect": "faces",
+    "embed": "embeddings",
+    "clean": "clusters",
+    "people": "people",
+    "caption": "captions",
+    "landmark": "landmarks",
+    "fit": "heads",
+    "affect": "affect",
+    "segment": "masks",
+}
