@@ -1,0 +1,172 @@
+"""The snapshot: which files make up the dataset.
+
+Every reader starts here; nobody lists directories. An **entry** is one file of one table, version, bucket and chunk.
+Two flags say what it is for:
+
+- `current`: the file belongs to what the dataset shows now. Files of other versions stay known, so that switching back
+  to an earlier parameter finds its rows.
+- `live`: the file holds the wanted rows of its chunk. Rows that once were wanted and no longer are (the caption of a
+  face that a new threshold rejects) lie in a file of their own, not live, and are taken up again when they are wanted.
+
+`basis` is a hash of everything that the wanted rows of the chunk follow from (the version, the live files read): while
+it is the same, the chunk is complete and needs no look. It is empty while rows are missing.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.storage import Store
+
+FORMAT = 1
+WHOLE = -1
+"""Bucket or chunk of an entry that is not divided by it."""
+
+
+class SnapshotError(RuntimeError):
+    """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
+
+
+@dataclass(frozen=True, order=True)
+class Entry:
+    """One file of the dataset. `file` is empty where there are no rows."""
+
+    table: str
+    version: str
+    bucket: int
+    chunk: int
+    file: str
+    rows: int
+    bytes: int
+    digest: str
+    basis: str
+    live: bool
+    current: bool
+
+    @property
+    def scope(self) -> tuple[str, int, int]:
+        return self.table, self.bucket, self.chunk
+
+
+_ARROW = pa.schema(
+    [(f.name, {str: pa.string(), int: pa.int64(), bool: pa.bool_()}[f.type]) for f in fields(Entry)]  # type: ignore[index]
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An immutable list of entries with a number; 0 is the empty dataset before the first publication.
+
+    `notes` is what a reader wants to know beside the files: run id, time, the description of every version, measured
+    rates (seconds a row by table and version).
+    """
+
+    number: int = 0
+    entries: tuple[Entry, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    _by_scope: dict[tuple[str, int, int], list[Entry]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for entry in self.entries:
+            self._by_scope.setdefault(entry.scope, []).append(entry)
+
+    def of(self, table: str, bucket: int, chunk: int, version: str | None = None) -> list[Entry]:
+        """All entries of a table in a chunk, of one version or of every version, live or not."""
+        return [e for e in self._by_scope.get((table, bucket, chunk), ()) if version is None or e.version == version]
+
+    def shown(self, table: str) -> list[Entry]:
+        """The entries that hold what the table shows, in the order of buckets and chunks."""
+        return sorted((e for e in self.entries if e.table == table and e.current and e.live), key=lambda e: (e.bucket, e.chunk, e.file))
+
+    def shown_at(self, table: str, bucket: int, chunk: int) -> Entry | None:
+        """The entry that holds what the table shows of a chunk."""
+        return next((e for e in self._by_scope.get((table, bucket, chunk), ()) if e.current and e.live), None)
+
+    def chunks(self, table: str) -> list[tuple[int, int]]:
+        """Bucket and chunk of everything that the table shows."""
+        return [(e.bucket, e.chunk) for e in self.shown(table)]
+
+    def files(self) -> Iterator[str]:
+        return (e.file for e in self.entries if e.file)
+
+    def with_entries(self, changed: Iterable[Entry]) -> "Snapshot":
+        """This snapshot, where the entries of each table, version, bucket and chunk named in `changed` are replaced.
+
+        Entries of other versions in those scopes stop being current if any changed entry of the scope is current.
+        """
+        fresh = list(changed)
+        keys = {(*e.scope, e.version) for e in fresh}
+        taken = {e.scope for e in fresh if e.current}
+        kept = [
+            replace(e, current=False) if e.current and e.scope in taken else e
+            for e in self.entries
+            if (*e.scope, e.version) not in keys
+        ]
+        return Snapshot(self.number, tuple(sorted((*kept, *fresh))), self.notes)
+
+    def with_notes(self, **notes: Any) -> "Snapshot":
+        return Snapshot(self.number, self.entries, {**self.notes, **notes})
+
+    def encode(self) -> bytes:
+        table = pa.Table.from_pylist([asdict(e) for e in self.entries], schema=_ARROW)
+        notes = json.dumps({"format": FORMAT, "number": self.number, **self.notes}, sort_keys=True)
+        sink = io.BytesIO()
+        pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd")
+        return sink.getvalue()
+
+    @staticmethod
+    def decode(data: bytes, source: str) -> "Snapshot":
+        try:
+            table = pq.read_table(io.BytesIO(data))
+            notes = json.loads((table.schema.metadata or {})[b"idcluster"])
+        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            raise SnapshotError(f"{source} is damaged ({error}); `--snapshot` names an older one") from error
+        if notes.pop("format") != FORMAT:
+            raise SnapshotError(f"{source} has another format; this idcluster reads format {FORMAT}")
+        columns = [table.column(f.name).to_pylist() for f in fields(Entry)]
+        return Snapshot(notes.pop("number"), tuple(Entry(*row) for row in zip(*columns, strict=True)), notes)
+
+
+def path_of(number: int) -> str:
+    return f"snapshots/{number:06d}.parquet"
+
+
+def numbers(store: Store) -> list[int]:
+    """The numbers of all snapshots there are, rising."""
+    names = (path.rsplit("/", 1)[-1] for path in store.list("snapshots"))
+    return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isdigit())
+
+
+def load(store: Store, number: int | None = None) -> Snapshot:
+    """Snapshot `number`, or the newest one; the empty snapshot 0 where there is none yet. Raises SnapshotError."""
+    if number is None:
+        there = numbers(store)
+        if not there:
+            return Snapshot()
+        number = there[-1]
+    if number == 0:
+        return Snapshot()
+    try:
+        data = store.read(path_of(number))
+    except FileNotFoundError as error:
+        raise SnapshotError(f"{store.root} has no snapshot {number}; `idcluster status` lists what there is") from error
+    return Snapshot.decode(data, store.uri(path_of(number)))
+
+
+def publish(store: Store, snapshot: Snapshot) -> Snapshot:
+    """Put `snapshot` as the successor of the one that it came from.
+
+    Raises SnapshotError when somebody else has published that number: the caller's view of the dataset is old then, and
+    nothing of it is shown.
+    """
+    following = Snapshot(snapshot.number + 1, snapshot.entries, snapshot.notes)
+    if not store.put_new(path_of(following.number), following.encode()):
+        raise SnapshotError(
+            f"snapshot {following.number} of {store.root} was published by another writer meanwhile; run again to go on from it"
+        )
+    return following

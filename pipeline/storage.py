@@ -1,0 +1,127 @@
+"""Files below a dataset root, on a disk or in an object store, reached through fsspec.
+
+Files are put whole or not at all: a reader never sees half a file, whatever happens to the writer. On a disk that is
+a temporary file and a rename, in an object store one put.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+
+
+class StorageError(OSError):
+    """The store refused an operation; the message names the file and what to look at."""
+
+
+class Store:
+    """The files of one root. Paths are relative, with `/` between their parts."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        text = os.fspath(root)
+        self.local = "://" not in text
+        if self.local:
+            text = os.path.abspath(os.path.expanduser(text))
+            self._fs: Any = fsspec.filesystem("file")
+            self._prefix = text
+        else:
+            self._fs, self._prefix = fsspec.core.url_to_fs(text)
+        self.root = text.rstrip("/") if len(text) > 1 else text
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    def _full(self, path: str) -> str:
+        parts = path.split("/")
+        if path.startswith("/") or ".." in parts or "\x00" in path:
+            raise StorageError(f"{path!r} is not a path below the dataset root")
+        return f"{self._prefix.rstrip('/')}/{path}"
+
+    def uri(self, path: str) -> str:
+        """What other readers (DuckDB, pyarrow) open: a plain path on a disk, a URL elsewhere."""
+        return self._full(path) if self.local else f"{self.root}/{path}"
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file. Raises FileNotFoundError."""
+        return cast(bytes, self._fs.cat_file(self._full(path)))
+
+    def open(self, path: str) -> IO[bytes]:
+        """A file for random access. Raises FileNotFoundError."""
+        return cast(IO[bytes], self._fs.open(self._full(path), "rb"))
+
+    def exists(self, path: str) -> bool:
+        full = self._full(path)
+        return os.path.exists(full) if self.local else bool(self._fs.exists(full))
+
+    def put(self, path: str, data: bytes, durable: bool = True) -> None:
+        """Write a whole file, replacing what was there.
+
+        `durable=False` leaves out the wait for the disk: for work that is cheap to do again after a power cut. Raises
+        StorageError when the place is read-only or full.
+        """
+        full = self._full(path)
+        if not self.local:
+            self._fs.pipe_file(full, data)
+            return
+        temporary = self._write_temporary(full, data, durable)
+        os.replace(temporary, full)
+
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Write a whole file only if there is none. False when there is one already, which stays as it is."""
+        full = self._full(path)
+        if not self.local:
+            try:
+                self._fs.pipe_file(full, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        temporary = self._write_temporary(full, data, durable=True)
+        try:
+            os.link(temporary, full)  # unlike a rename, a link fails where a file is
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
+    def _write_temporary(self, full: str, data: bytes, durable: bool) -> str:
+        temporary = f"{os.path.dirname(full)}/.{secrets.token_hex(8)}.tmp"
+        try:
+            os.makedirs(os.path.dirname(full), exist_ok=True)
+            with open(temporary, "xb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            hint = {28: "the disk is full", 30: "the place is read-only", 13: "no permission to write there"}.get(
+                error.errno or 0, error.strerror or type(error).__name__
+            )
+            raise StorageError(error.errno or 5, f"cannot write {full}: {hint}") from error
+        return temporary
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files; one that is gone already is fine."""
+        for path in paths:
+            full = self._full(path)
+            if self.local:
+                Path(full).unlink(missing_ok=True)
+            else:
+                try:
+                    self._fs.rm_file(full)
+                except FileNotFoundError:
+                    continue
+
+    def list(self, prefix: str) -> list[str]:
+        """All files below a directory, sorted; temporary ones too. For `gc` and for finding the newest snapshot only."""
+        full = self._full(prefix)
+        try:
+            found = self._fs.find(full)
+        except FileNotFoundError:
+            return []
+        start = len(self._prefix.rstrip("/")) + 1
+        return sorted(str(path)[start:] for path in found)
