@@ -1,0 +1,461 @@
+"""The DAG file: which stages run, with which backends, parameters and resources, on which source, into which root.
+
+A mistake in the file is told with its line, its field and the nearest name that exists, and all mistakes are told at
+once. Backends are imported only when the file names them.
+"""
+
+import hashlib
+import importlib
+import json
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas import TABLES
+from stages.backends import BACKENDS, UnknownBackend, backend
+from stages.stage import Params, Stage
+
+SHARD = "shard"
+_SHARD_PARAMETERS = {"webdataset": "stages.shard.webdataset:ShardParams"}
+
+Where = tuple[str | int, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class DagError(ValueError):
+    """What is wrong with a DAG file: one problem a line, each with its place, field and remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Closed):
+    """Where people come from. `folder`: one directory a person below `path`, with the pictures in it."""
+
+    kind: Literal["folder"]
+    path: str = Field(min_length=1)
+    """Relative to the current directory, as `root` is."""
+    name: str = Field(default="local", pattern=r"^[A-Za-z0-9_-]+$")
+    """First part of every address (`local:Anna/1.jpg`), so that ids do not depend on where the folder lies."""
+
+
+class Resources(_Closed):
+    """What one worker of a stage takes, and how many workers there are."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0)
+    """Fractions share a GPU."""
+    memory_mb: int = Field(default=1500, gt=0)
+    workers: Literal["auto"] | int = "auto"
+
+
+class StageConfig(_Closed):
+    """One stage, with everything filled in: parameters are complete, in JSON types, resources are merged."""
+
+    backend: str
+    params: dict[str, Any] = {}
+    resources: Resources = Resources()
+
+
+class _StageFile(_Closed):
+    backend: str | None = None
+    params: dict[str, Any] = {}
+    resources: dict[str, Any] = {}
+
+
+class _DagFile(_Closed):
+    name: str = Field(min_length=1)
+    root: str = Field(min_length=1)
+    source: Source
+    models: str | None = None
+    resources: dict[str, Any] = {}
+    stages: dict[str, _StageFile] = Field(min_length=1)
+
+
+class Dag(_Closed):
+    """A checked DAG. `stages` is in the order in which the pipeline runs them, `shard` last."""
+
+    name: str
+    root: str
+    source: Source
+    models: str | None
+    stages: dict[str, StageConfig]
+
+    def build(self) -> list[Stage]:
+        """An instance of every stage but shard, in pipeline order. Nothing is loaded before their `setup`."""
+        return [backend(name, config.backend)(config.params) for name, config in self.stages.items() if name != SHARD]
+
+
+def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
+    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError and FileNotFoundError.
+
+    `people` is added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
+    recogniser that `embed` names.
+    """
+    document = _Document(str(path))
+    document.read(path.read_text(encoding="utf-8"))
+    for text in sets:
+        document.set(text)
+    document.stop()
+    file = document.validate(_DagFile, document.data, ())
+    document.stop()
+    assert file is not None
+    return _resolve(document, file)
+
+
+def version_of(stage: Stage, weights_sha256: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """The version of a stage, 8 hex digits, and the description that it is the hash of.
+
+    `weights_sha256` maps the names in `stage.weights` to the hashes of their files. Raises KeyError on a missing one.
+    """
+    return describe(
+        stage.name, stage.backend, stage.code_version, stage.writes.version, stage.params,
+        {name: weights_sha256[name] for name in stage.weights},
+    )
+
+
+def describe(
+    stage: str, backend_name: str, code: int, schema: int, params: Params, weights: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """`version_of` for what is not an instance of Stage."""
+    description = {
+        "stage": stage,
+        "backend": backend_name,
+        "code_version": code,
+        "schema_version": schema,
+        "params": params.model_dump(mode="json"),
+        "weights": dict(weights),
+    }
+    canonical = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode(), digest_size=4).hexdigest(), description
+
+
+def shard_params(config: StageConfig) -> Any:
+    """The parameters of the shard stage as its backend's own model."""
+    return _shard_parameters(config.backend).model_validate(config.params)
+
+
+# How a file becomes a Dag
+
+
+def _resolve(document: "_Document", file: _DagFile) -> Dag:
+    order = (*BACKENDS, SHARD)
+    given = dict(file.stages)
+    for name in [name for name in given if name not in order]:
+        document.problem(("stages", name), f"unknown stage{nearest(name, order)}")
+        del given[name]
+    if "clean" in given and "people" in BACKENDS:
+        given.setdefault("people", _StageFile())
+    document.validate(Resources, file.resources, ("resources",))
+    configs: dict[str, StageConfig] = {}
+    built: dict[str, Stage] = {}
+    for name in (name for name in order if name in given):
+        asked = given[name]
+        at: Where = ("stages", name)
+        known = _SHARD_PARAMETERS if name == SHARD else BACKENDS[name]
+        chosen = next(iter(known)) if asked.backend is None else asked.backend
+        resources = document.validate(Resources, {**file.resources, **asked.resources}, (*at, "resources"), asked.resources)
+        if chosen not in known:
+            document.problem((*at, "backend"), f"stage {name!r} has no backend {chosen!r}{nearest(chosen, known)}")
+            continue
+        try:
+            found = None if name == SHARD else backend(name, chosen)
+            parameters = _shard_parameters(chosen) if found is None else found.Parameters
+        except (ImportError, UnknownBackend) as error:
+            document.problem((*at, "backend"), f"backend {chosen!r} cannot be loaded: {error}")
+            continue
+        params = document.validate(parameters, asked.params, (*at, "params"))
+        if params is None:
+            continue
+        if found is not None:
+            built[name] = found(params)
+        configs[name] = StageConfig(backend=chosen, params=params.model_dump(mode="json"), resources=resources or Resources())
+    if not document.problems:
+        _calibrate(document, configs, built)
+        _check_landmarks(document, built)
+        _check_tables(document, configs, built)
+    document.stop()
+    return Dag(name=file.name, root=file.root, source=file.source, models=file.models, stages=configs)
+
+
+def _shard_parameters(name: str) -> type[Params]:
+    module, _, attribute = _SHARD_PARAMETERS[name].partition(":")
+    found: type[Params] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+    """Fill in the thresholds that belong to the recogniser's space, where the file leaves them open."""
+    if "clean" not in built or "embed" not in built:
+        return
+    params = built["clean"].params
+    open_names = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
+    if not open_names:
+        return
+    calibration = importlib.import_module("stages.embed.calibration").CALIBRATION
+    recogniser = getattr(built["embed"], "recogniser", None)
+    if recogniser not in calibration:
+        for name in open_names:
+            document.problem(
+                ("stages", "clean", "params", name),
+                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill it from; set it"
+                f" (calibrated: {', '.join(sorted(calibration))})",
+            )
+        return
+    filled = {name: getattr(calibration[recogniser], name) for name in open_names}
+    resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params"))
+    if resolved is not None:
+        built["clean"] = type(built["clean"])(resolved)
+        configs["clean"] = configs["clean"].model_copy(update={"params": resolved.model_dump(mode="json")})
+
+
+def _check_landmarks(document: "_Document", built: dict[str, Stage]) -> None:
+    """A recogniser aligns faces by the landmarks it was trained with; the detector has to give those."""
+    if "detect" not in built or "embed" not in built:
+        return
+    gives, needs = (getattr(built[name], "landmark_scheme", None) for name in ("detect", "embed"))
+    if needs is None or gives is None or gives == needs:
+        return
+    fitting = [f"stages.detect.backend: {name}" for name in _backends_with("detect", needs)]
+    fitting += [f"stages.embed.backend: {name}" for name in _backends_with("embed", gives)]
+    document.problem(
+        ("stages", "embed", "backend"),
+        f"{built['embed'].backend!r} aligns faces by {needs} landmarks, but detect backend {built['detect'].backend!r} gives {gives}"
+        + (f"; use {' or '.join(fitting)}" if fitting else ""),
+    )
+
+
+def _backends_with(stage: str, scheme: str) -> Iterator[str]:
+    for name in BACKENDS[stage]:
+        try:
+            if getattr(backend(stage, name), "landmark_scheme", None) == scheme:
+                yield name
+        except ImportError:
+            continue
+
+
+def _check_tables(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+    """Every table that a stage reads must be written by a stage of the DAG."""
+    reads: dict[str, list[str]] = {name: [*stage.reads, *stage.selects, stage.parent] for name, stage in built.items()}
+    if SHARD in configs:
+        reads[SHARD] = list(shard_params(configs[SHARD]).tables())
+    for name, tables in reads.items():
+        missing = {TABLES[t].written_by for t in tables if TABLES[t].written_by in BACKENDS} - configs.keys()
+        for writer in sorted(missing, key=list(BACKENDS).index):
+            wanted = ", ".join(sorted({t for t in tables if TABLES[t].written_by == writer}))
+            document.problem(("stages", name), f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages")
+
+
+# How mistakes are placed
+
+
+@dataclass
+class _Document:
+    """The data of the file with the place of every value, and the problems found so far."""
+
+    file: str
+    data: Any = None
+    places: dict[Where, tuple[int, str]] = field(default_factory=dict)
+    """Path to (sort key, what to print before the problem)."""
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def read(self, text: str) -> None:
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            said = ", ".join(part for part in (error.context, error.problem) if part)
+            self.problems.append((line, f"{self.file}:{line}: not YAML: {said}"))
+            self.stop()
+        except yaml.YAMLError as error:
+            raise DagError([f"{self.file}: not YAML: {' '.join(str(error).split())}"]) from error
+        self.places[()] = (1, f"{self.file}:1")
+        self.data = {} if node is None else self._convert(node, (), None, ())
+        if not isinstance(self.data, dict):
+            self.problem((), "a DAG file is a mapping that starts with `name:`")
+            self.stop()
+
+    def set(self, text: str) -> None:
+        """Apply one `a.b.c=value`; errors about it name it instead of a line."""
+        name, equals, value = text.partition("=")
+        keys = tuple(key.strip() for key in name.split("."))
+        label = f"--set {text}" if len(text) <= 60 else f"--set {text[:57]}..."
+        order = 1_000_000 + len(self.places)
+        if not equals or not all(keys):
+            self.problems.append((order, f"{label}: write it as name.of.field=value"))
+            return
+        try:
+            node = yaml.compose(value, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            self.problems.append((order, f"{label}: the value is not YAML: {getattr(error, 'problem', None) or error}"))
+            return
+        parent = self.data
+        for depth, key in enumerate(keys[:-1], start=1):
+            if parent.get(key) is None:
+                parent[key] = {}
+                self.places[keys[:depth]] = (order, label)
+            parent = parent[key]
+            if not isinstance(parent, dict):
+                self.problems.append((order, f"{label}: {'.'.join(keys[:depth])} is {_show(parent)}, it has no fields"))
+                return
+        self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
+        self.places[keys] = (order, label)
+        parent[keys[-1]] = None if node is None else self._convert(node, keys, (order, label), ())
+
+    def _convert(self, node: yaml.Node, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]) -> Any:
+        """The Python value of a node; fills `places` on the way. `place` overrides the node's line."""
+        if any(node is other for other in above):
+            self.problem(path, "an alias stands inside the value that it repeats")
+            return None
+        above = (*above, node)
+        if isinstance(node, yaml.MappingNode):
+            return self._convert_mapping(node, path, place, above)
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                self.places[(*path, index)] = place or self._line(item)
+                items.append(self._convert(item, (*path, index), place, above))
+            return items
+        try:
+            return yaml.constructor.SafeConstructor().construct_object(node)
+        except (yaml.YAMLError, ValueError) as error:
+            self.problem(path, f"cannot be read as {node.tag.rsplit(':', 1)[-1]}: {getattr(error, 'problem', None) or error}")
+            return None
+
+    def _convert_mapping(
+        self, node: yaml.MappingNode, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            here = place or self._line(key_node)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
+                self.problems.append((here[0], f"{here[1]}: {_dotted(path)}: a key is a plain name; merge keys are not read"))
+                continue
+            key = key_node.value
+            if key in found:
+                first = self.places[(*path, key)][1].rsplit(":", 1)[-1]
+                self.problems.append((here[0], f"{here[1]}: {_dotted((*path, key))}: stands here twice, first in line {first}"))
+                continue
+            self.places[(*path, key)] = here
+            found[key] = self._convert(value_node, (*path, key), place, above)
+        # `crawl:` with nothing behind it is a stage with nothing to say, not the value null.
+        return {key: {} if value is None and _holds_fields((*path, key)) else value for key, value in found.items()}
+
+    def _line(self, node: yaml.Node) -> tuple[int, str]:
+        line = node.start_mark.line + 1
+        return line, f"{self.file}:{line}"
+
+    def place(self, path: Where) -> tuple[int, str]:
+        """Of the value, or of the nearest mapping around it that was written down."""
+        while path not in self.places:
+            path = path[:-1]
+        return self.places[path]
+
+    def problem(self, path: Where, text: str) -> None:
+        order, label = self.place(path)
+        self.problems.append((order, f"{label}: {_dotted(path)}: {text}" if path else f"{label}: {text}"))
+
+    def stop(self) -> None:
+        """Raise DagError if there are problems, in the order of the file."""
+        if self.problems:
+            raise DagError([text for _, text in sorted(self.problems, key=lambda item: item[0])])
+
+    def validate(
+        self, model: type[_Model], data: Mapping[str, Any], at: Where, own: Mapping[str, Any] | None = None
+    ) -> _Model | None:
+        """`data` as a `model`; None after noting every problem. With `own`, problems of other fields are left out."""
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                if own is not None and item["loc"] and item["loc"][0] not in own:
+                    continue
+                path, model_there = _locate(model, data, item["loc"])
+                self.problem((*at, *path), _explain(item, model_there))
+        return None
+
+
+def _holds_fields(path: Where) -> bool:
+    return path in (("stages",), ("resources",)) or (
+        path[0] == "stages" and (len(path) == 2 or (len(path) == 3 and path[2] in ("params", "resources")))
+    )
+
+
+def _dotted(path: Where) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def _locate(model: type[BaseModel], data: Any, loc: Sequence[str | int]) -> tuple[Where, type[BaseModel] | None]:
+    """The path of an error without what pydantic puts in for unions, and the model whose field its last part is."""
+    path: Where = ()
+    there: type[BaseModel] | None = model
+    holder = there
+    value: Any = data
+    for index, part in enumerate(loc):
+        inside = (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int))
+        missing = isinstance(value, Mapping) and index == len(loc) - 1
+        if not inside and not missing:
+            continue
+        path = (*path, part)
+        holder = there
+        there = _model_of(there, part)
+        value = value[part] if inside else None
+    return path, holder
+
+
+def _model_of(model: type[BaseModel] | None, part: str | int) -> type[BaseModel] | None:
+    """The model inside a field's type, if it holds one."""
+    if model is None or not isinstance(part, str) or part not in model.model_fields:
+        return model if isinstance(part, int) else None
+    return next(_models_in(model.model_fields[part].annotation), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _explain(error: Any, model: type[BaseModel] | None) -> str:
+    """A pydantic error in the words of this file."""
+    kind, message, value = error["type"], str(error["msg"]), error["input"]
+    if kind == "extra_forbidden":
+        known = list(model.model_fields) if model else []
+        return f"unknown name{nearest(str(error['loc'][-1]), known)}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "literal_error":
+        expected = str(error["ctx"]["expected"])
+        names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
+        close = get_close_matches(value, names, 1) if isinstance(value, str) else []
+        return f"{_show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind in ("value_error", "assertion_error"):
+        return message.partition(", ")[2]
+    return f"{message[0].lower()}{message[1:]}, is {_show(value)}"
+
+
+def _show(value: Any) -> str:
+    text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """`; did you mean 'x'?`, or what there is where nothing is near."""
+    close = get_close_matches(name, list(known), 1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are: {', '.join(known)}" if known else "; it has no fields"

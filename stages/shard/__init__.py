@@ -1,0 +1,1 @@
+"""From kept faces to tars that a training job streams."""
