@@ -289,7 +289,7 @@ class _Document:
 
     def set(self, text: str) -> None:
         """Apply one `a.b.c=value`; errors about it name it instead of a line."""
-        name, equals, value = text.partition("=")
+        name, equals, written = text.partition("=")
         keys = tuple(key.strip() for key in name.split("."))
         label = f"--set {text}" if len(text) <= 60 else f"--set {text[:57]}..."
         order = 1_000_000 + len(self.places)
@@ -297,7 +297,7 @@ class _Document:
             self.problems.append((order, f"{label}: write it as name.of.field=value"))
             return
         try:
-            node = yaml.compose(value, Loader=yaml.SafeLoader)
+            node = yaml.compose(written, Loader=yaml.SafeLoader)
         except yaml.YAMLError as error:
             self.problems.append((order, f"{label}: the value is not YAML: {getattr(error, 'problem', None) or error}"))
             return
@@ -312,7 +312,8 @@ class _Document:
                 return
         self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
         self.places[keys] = (order, label)
-        parent[keys[-1]] = None if node is None else self._convert(node, keys, (order, label), ())
+        value = None if node is None else self._convert(node, keys, (order, label), ())
+        parent[keys[-1]] = {} if value is None and _holds_fields(keys) else value
 
     def _convert(self, node: yaml.Node, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]) -> Any:
         """The Python value of a node; fills `places` on the way. `place` overrides the node's line."""
@@ -331,7 +332,7 @@ class _Document:
         try:
             return yaml.constructor.SafeConstructor().construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            self.problem(path, f"cannot be read as {node.tag.rsplit(':', 1)[-1]}: {getattr(error, 'problem', None) or error}")
+            self.problem(path, f"cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}: {getattr(error, 'problem', None) or error}")
             return None
 
     def _convert_mapping(
@@ -401,26 +402,31 @@ def _dotted(path: Where) -> str:
 def _locate(model: type[BaseModel], data: Any, loc: Sequence[str | int]) -> tuple[Where, type[BaseModel] | None]:
     """The path of an error without what pydantic puts in for unions, and the model whose field its last part is."""
     path: Where = ()
-    there: type[BaseModel] | None = model
-    holder = there
+    annotation: Any = model
+    holder: type[BaseModel] | None = model
     value: Any = data
     for index, part in enumerate(loc):
         inside = (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int))
         missing = isinstance(value, Mapping) and index == len(loc) - 1
-        if not inside and not missing:
-            continue
-        path = (*path, part)
-        holder = there
-        there = _model_of(there, part)
-        value = value[part] if inside else None
+        if inside or missing:
+            path = (*path, part)
+            holder = next(_models_in(annotation), None)
+            annotation = _type_of(annotation, part)
+            value = value[part] if inside else None
     return path, holder
 
 
-def _model_of(model: type[BaseModel] | None, part: str | int) -> type[BaseModel] | None:
-    """The model inside a field's type, if it holds one."""
-    if model is None or not isinstance(part, str) or part not in model.model_fields:
-        return model if isinstance(part, int) else None
-    return next(_models_in(model.model_fields[part].annotation), None)
+def _type_of(annotation: Any, part: str | int) -> Any:
+    """The type of a part (a field, a key, an index) of a value of the type `annotation`; None where that says nothing."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field_there = annotation.model_fields.get(str(part))
+        return field_there.annotation if field_there else None
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (dict, Mapping):
+        return arguments[1]
+    if typing.get_origin(annotation) in (list, tuple, Sequence):
+        return arguments[0]
+    return next((found for argument in arguments if (found := _type_of(argument, part)) is not None), None)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

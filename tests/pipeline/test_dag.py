@@ -1,0 +1,301 @@
+"""A mistake in a DAG file costs a user a minute if the message names line, field and remedy, and an evening if not."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal
+
+import pytest
+from pydantic import model_validator
+
+from pipeline.dag import DagError, load_dag, shard_params, version_of
+from stages.backends import BACKENDS
+from stages.stage import Params, Stage
+
+
+class FakeCrawl(Stage):
+    name, backend, parent = "crawl", "files", "candidates"
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"candidates": ("address",)}
+
+
+class DetectParams(Params):
+    class Tiles(Params):
+        overlap: float = 0.25
+        size: int = 640
+
+    upsample: int = 1
+    threshold: float = 0.5
+    order: Literal["score", "side"] = "score"
+    tiles: Tiles | None = None
+    scales: tuple[int, ...] = (640,)
+
+    @model_validator(mode="after")
+    def _enough(self) -> "DetectParams":
+        if self.upsample > 3:
+            raise ValueError("upsample above 3 needs more memory than a worker has; use 3 or less")
+        return self
+
+
+class FakeDetect(Stage):
+    name, backend, parent, needs_pixels, code_version = "detect", "dlib", "images", True, 3
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
+    Parameters = DetectParams
+    landmark_scheme = "dlib5"
+
+
+class OtherDetect(FakeDetect):
+    backend, landmark_scheme = "scrfd", "arcface5"
+
+
+class FakeEmbed(Stage):
+    name, backend, parent = "embed", "dlib", "faces"
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmarks")}
+    landmark_scheme, recogniser, weights = "dlib5", "dlib128", ("dlib_resnet",)
+
+
+class OtherEmbed(FakeEmbed):
+    backend, landmark_scheme, recogniser = "arcface", "arcface5", "homemade"
+
+
+class CleanParams(Params):
+    k: int = 4
+    similarity_threshold: float | None = None
+    merge_cosine: float | None = None
+
+
+class FakeClean(Stage):
+    name, backend, parent, grain = "clean", "kmeans", "embeddings", "bucket"
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"embeddings": ("vector",)}
+    Parameters = CleanParams
+
+
+class FakePeople(Stage):
+    name, backend, parent = "people", "summary", "identities"
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"clusters": ("keep",)}
+
+
+class FakeCaption(Stage):
+    name, backend, parent = "caption", "attributes", "faces"
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("yaw",), "heads": ("pose",)}
+    selects: ClassVar[Mapping[str, tuple[str, ...]]] = {"clusters": ("keep",)}
+
+
+GOOD = """\
+name: quickstart
+root: out/
+source: {kind: folder, path: people/, name: local}
+resources: {cpus: 1, workers: auto}
+stages:
+  clean: {params: {k: 3}}
+  crawl:
+  embed: {backend: dlib}
+  detect:
+    backend: dlib
+    params:
+      upsample: 2
+    resources: {workers: 2}
+  shard: {params: {profile: faces}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small stand-ins, so that a DAG file is tested and not the models behind it."""
+    fakes = {
+        "crawl": {"files": "FakeCrawl"},
+        "detect": {"dlib": "FakeDetect", "scrfd": "OtherDetect"},
+        "embed": {"dlib": "FakeEmbed", "arcface": "OtherEmbed"},
+        "clean": {"kmeans": "FakeClean"},
+        "people": {"summary": "FakePeople"},
+        "caption": {"attributes": "FakeCaption"},
+        "segment": {"grabcut": "Absent", "missing": "Absent"},
+    }
+    for stage, names in fakes.items():
+        monkeypatch.setitem(BACKENDS, stage, {name: f"{__name__}:{attribute}" for name, attribute in names.items()})
+    monkeypatch.setitem(BACKENDS, "segment", {"grabcut": "no_such_package.grabcut:Segment"})
+    calibration = SimpleNamespace(CALIBRATION={"dlib128": SimpleNamespace(similarity_threshold=0.9, merge_cosine=0.95)})
+    monkeypatch.setitem(__import__("sys").modules, "stages.embed.calibration", calibration)
+
+
+def problems(tmp_path: Path, text: str, *sets: str) -> list[str]:
+    file = tmp_path / "quickstart.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DagError) as caught:
+        load_dag(file, sets)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return [problem.replace(str(file), "quickstart.yaml") for problem in caught.value.problems]
+
+
+def good(tmp_path: Path, text: str = GOOD, *sets: str) -> Any:
+    file = tmp_path / "quickstart.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_dag(file, sets)
+
+
+def test_stages_come_in_pipeline_order_with_people_added(tmp_path: Path) -> None:
+    dag = good(tmp_path)
+    assert list(dag.stages) == ["crawl", "detect", "embed", "clean", "people", "shard"]
+    assert [stage.name for stage in dag.build()] == ["crawl", "detect", "embed", "clean", "people"]
+    assert dag.stages["detect"].params["upsample"] == 2
+    assert shard_params(dag.stages["shard"]).profile == "faces"
+    assert (dag.name, dag.root, dag.source.name, dag.models) == ("quickstart", "out/", "local", None)
+
+
+def test_resources_of_a_stage_go_before_the_defaults(tmp_path: Path) -> None:
+    dag = good(tmp_path, GOOD, "resources.memory_mb=900")
+    assert dag.stages["detect"].resources.model_dump() == {"cpus": 1, "gpus": 0, "memory_mb": 900, "workers": 2}
+    assert dag.stages["embed"].resources.workers == "auto"
+
+
+def test_thresholds_come_from_the_calibration_of_the_recogniser(tmp_path: Path) -> None:
+    clean = good(tmp_path).build()[3]
+    assert (clean.params.similarity_threshold, clean.params.merge_cosine) == (0.9, 0.95)
+    clean = good(tmp_path, GOOD, "stages.clean.params.similarity_threshold=0.5").build()[3]
+    assert (clean.params.similarity_threshold, clean.params.merge_cosine) == (0.5, 0.95)
+
+
+def test_set_overrides_creates_and_parses_yaml(tmp_path: Path) -> None:
+    dag = good(
+        tmp_path, GOOD, "stages.detect.params={upsample: 3, scales: [320, 640]}", "stages.people=", "models=weights",
+        "stages.embed.resources.cpus=0.5", "name=a=b",
+    )
+    assert dag.stages["detect"].params["scales"] == [320, 640]
+    assert (dag.models, dag.name, dag.stages["embed"].resources.cpus) == ("weights", "a=b", 0.5)
+
+
+def test_a_dag_travels(tmp_path: Path) -> None:
+    dag = good(tmp_path)
+    assert type(dag).model_validate_json(dag.model_dump_json()) == dag
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (("upsample: 2", "upsampel: 2"), "quickstart.yaml:12: stages.detect.params.upsampel: unknown name; did you mean 'upsample'?"),
+        (("upsample: 2", "qqq: 2"),
+         "quickstart.yaml:12: stages.detect.params.qqq: unknown name; there are: upsample, threshold, order, tiles, scales"),
+        (("upsample: 2", "upsample: two"),
+         ("quickstart.yaml:12: stages.detect.params.upsample: input should be a valid integer, unable to parse string as an integer,"
+         ' is "two"')),
+        (("upsample: 2", "upsample: 9"),
+         "quickstart.yaml:11: stages.detect.params: upsample above 3 needs more memory than a worker has; use 3 or less"),
+        (("upsample: 2", "order: sco"),
+         "quickstart.yaml:12: stages.detect.params.order: \"sco\" is not one of 'score' or 'side'; did you mean 'score'?"),
+        (("upsample: 2", "tiles:\n        overlapp: 1"),
+         "quickstart.yaml:13: stages.detect.params.tiles.overlapp: unknown name; did you mean 'overlap'?"),
+        (("upsample: 2", "scales:\n      - 640\n      - big"),
+         ("quickstart.yaml:14: stages.detect.params.scales[1]: input should be a valid integer, unable to parse string as an integer,"
+         ' is "big"')),
+        (("upsample: 2", "upsample: 2\n      upsample: 3"),
+         "quickstart.yaml:13: stages.detect.params.upsample: stands here twice, first in line 12"),
+        (("  embed: {backend: dlib}", "  embed: {backend: dlip}"),
+         "quickstart.yaml:8: stages.embed.backend: stage 'embed' has no backend 'dlip'; did you mean 'dlib'?"),
+        (("  embed: {backend: dlib}", "  embed: {backnd: dlib}"),
+         "quickstart.yaml:8: stages.embed.backnd: unknown name; did you mean 'backend'?"),
+        (("  embed:", "  embedd: {}\n  embed:"), "quickstart.yaml:8: stages.embedd: unknown stage; did you mean 'embed'?"),
+        (("profile: faces", "profil: faces"), "quickstart.yaml:14: stages.shard.params.profil: unknown name; did you mean 'profile'?"),
+        (("profile: faces", "profile: a/b"),
+         "quickstart.yaml:14: stages.shard.params.profile: string should match pattern '^[A-Za-z0-9_-]+$', is \"a/b\""),
+        (("workers: 2", "wokers: 2"), "quickstart.yaml:13: stages.detect.resources.wokers: unknown name; did you mean 'workers'?"),
+        (("workers: auto", "cpu: 2"), "quickstart.yaml:4: resources.cpu: unknown name; did you mean 'cpus'?"),
+        (("root: out/", "rot: out/"), "quickstart.yaml:2: rot: unknown name; did you mean 'root'?"),
+        (("root: out/\n", ""), "quickstart.yaml:1: root: is missing"),
+        (("kind: folder", "kind: foldr"), "quickstart.yaml:3: source.kind: \"foldr\" is not one of 'folder'; did you mean 'folder'?"),
+        (("name: quickstart", "name: 7"), "quickstart.yaml:1: name: input should be a valid string, is 7"),
+        (("  crawl:\n", ""), "quickstart.yaml:8: stages.detect: reads images, which no stage here writes; add `crawl: {}` to stages"),
+        (("  shard: ", "  segment: {}\n  shard: "),
+         "quickstart.yaml:14: stages.segment.backend: backend 'grabcut' cannot be loaded: No module named 'no_such_package'"),
+        (("  shard: ", "  caption: {}\n  shard: "),
+         "quickstart.yaml:14: stages.caption: reads heads, which no stage here writes; add `fit: {}` to stages"),
+        (("profile: faces", "include: [mask]"),
+         "quickstart.yaml:14: stages.shard: reads masks, which no stage here writes; add `segment: {}` to stages"),
+        (("backend: dlib\n", "backend: scrfd\n"),
+         ("quickstart.yaml:8: stages.embed.backend: 'dlib' aligns faces by dlib5 landmarks, but detect backend 'scrfd' gives arcface5;"
+         " use stages.detect.backend: dlib or stages.embed.backend: arcface")),
+        (("  embed: {backend: dlib}", "  embed: &a\n    params: *a"),
+         "quickstart.yaml:9: stages.embed.params: an alias stands inside the value that it repeats"),
+        (("  embed: {backend: dlib}", "  embed: {<<: {backend: dlib}}"),
+         "quickstart.yaml:8: stages.embed: a key is a plain name; merge keys are not read"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_line_field_and_remedy(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
+    assert GOOD.count(change[0]) >= 1
+    assert expected in problems(tmp_path, GOOD.replace(*change))
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    text = GOOD.replace("workers: auto", "cpu: 2")
+    assert problems(tmp_path, text) == ["quickstart.yaml:4: resources.cpu: unknown name; did you mean 'cpus'?"]
+
+
+def test_all_mistakes_come_at_once_in_file_order(tmp_path: Path) -> None:
+    text = GOOD.replace("upsample: 2", "upsampel: 2").replace("k: 3", "kk: 3")
+    assert problems(tmp_path, text, "stages.embed.backend=x") == [
+        "quickstart.yaml:6: stages.clean.params.kk: unknown name; did you mean 'k'?",
+        "quickstart.yaml:12: stages.detect.params.upsampel: unknown name; did you mean 'upsample'?",
+        "--set stages.embed.backend=x: stages.embed.backend: stage 'embed' has no backend 'x'; there are: dlib, arcface",
+    ]
+
+
+def test_missing_thresholds_of_an_unknown_recogniser(tmp_path: Path) -> None:
+    text = GOOD.replace("  embed: {backend: dlib}", "  embed: {backend: arcface}").replace("backend: dlib\n", "backend: scrfd\n")
+    assert problems(tmp_path, text, "stages.clean.params.merge_cosine=0.8") == [
+        ("quickstart.yaml:6: stages.clean.params.similarity_threshold: is open, and there is no calibration for the recogniser"
+        " 'homemade' to fill it from; set it (calibrated: dlib128)")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: [a\n", "quickstart.yaml:2: not YAML: while parsing a flow sequence, expected ',' or ']', but got '<stream end>'"),
+        ("- a\n", "quickstart.yaml:1: a DAG file is a mapping that starts with `name:`"),
+        ("name: !!python/object:os.system x\n", "quickstart.yaml:1: name: cannot be read as python/object:os.system: "),
+        ("name: a\0b\n", "not YAML"),
+    ],
+)
+def test_what_is_not_a_dag_at_all(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problems(tmp_path, text)[0]
+
+
+def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
+    assert problems(tmp_path, "") == [f"quickstart.yaml:1: {name}: is missing" for name in ("name", "root", "source", "stages")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stages.detect.params.upsampel=2",
+         "--set stages.detect.params.upsampel=2: stages.detect.params.upsampel: unknown name; did you mean 'upsample'?"),
+        ("stages.detect.params={tiles: {sise: 1}}",
+         "--set stages.detect.params={tiles: {sise: 1}}: stages.detect.params.tiles.sise: unknown name; did you mean 'size'?"),
+        ("stages.detect.params.upsample.x=2", "--set stages.detect.params.upsample.x=2: stages.detect.params.upsample is 2, it has no fields"),
+        ("stages.detect", "--set stages.detect: write it as name.of.field=value"),
+        ("stages..detect=1", "--set stages..detect=1: write it as name.of.field=value"),
+        ("root=[", "--set root=[: the value is not YAML: "),
+        ("root=", "--set root=: root: input should be a valid string, is empty"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_set_names_the_option(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(tmp_path, GOOD, text)
+    assert len(found) == 1 and found[0].startswith(expected)
+
+
+def test_version_follows_parameters_code_and_weights_alone(tmp_path: Path) -> None:
+    stages = good(tmp_path).build()
+    detect, embed = stages[1], stages[2]
+    version, description = version_of(detect, {})
+    assert len(version) == 8 and int(version, 16) >= 0
+    assert description["params"]["upsample"] == 2 and description["code_version"] == 3
+    assert version_of(type(detect)(detect.params), {})[0] == version
+    assert version_of(type(detect)({"upsample": 1}), {})[0] != version
+    assert version_of(embed, {"dlib_resnet": "a"})[0] != version_of(embed, {"dlib_resnet": "b"})[0]
+    with pytest.raises(KeyError):
+        version_of(embed, {})
+
+
+def test_the_dag_files_that_ship_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    pytest.importorskip("cv2")
+    for file in sorted((Path(__file__).parents[2] / "dags").glob("*.yaml")):
+        assert next(iter(load_dag(file).stages)) == "crawl"
