@@ -4,8 +4,10 @@ Files are put whole or not at all: a reader never sees half a file, whatever hap
 a temporary file and a rename, in an object store one put.
 """
 
+import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,6 +17,12 @@ import fsspec
 
 class StorageError(OSError):
     """The store refused an operation; the message names the file and what to look at."""
+
+
+def _explained(error: OSError, full: str) -> StorageError:
+    hints = {errno.ENOSPC: "the disk is full", errno.EROFS: "the place is read-only", errno.EACCES: "no permission to write there"}
+    code = error.errno or errno.EIO
+    return StorageError(code, f"cannot write {full}: {hints.get(code, error.strerror or type(error).__name__)}")
 
 
 class Store:
@@ -87,6 +95,23 @@ class Store:
             os.unlink(temporary)
         return True
 
+    def put_file(self, path: str, local: str | os.PathLike[str]) -> None:
+        """Put a whole local file, for what is too large for memory. The local file may be gone afterwards."""
+        full = self._full(path)
+        if not self.local:
+            self._fs.put_file(os.fspath(local), full)
+            return
+        temporary = f"{os.path.dirname(full)}/.{secrets.token_hex(8)}.tmp"
+        try:
+            os.makedirs(os.path.dirname(full), exist_ok=True)
+            shutil.move(os.fspath(local), temporary)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, full)
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            raise _explained(error, full) from error
+
     def _write_temporary(self, full: str, data: bytes, durable: bool) -> str:
         temporary = f"{os.path.dirname(full)}/.{secrets.token_hex(8)}.tmp"
         try:
@@ -98,10 +123,7 @@ class Store:
                     os.fsync(file.fileno())
         except OSError as error:
             Path(temporary).unlink(missing_ok=True)
-            hint = {28: "the disk is full", 30: "the place is read-only", 13: "no permission to write there"}.get(
-                error.errno or 0, error.strerror or type(error).__name__
-            )
-            raise StorageError(error.errno or 5, f"cannot write {full}: {hint}") from error
+            raise _explained(error, full) from error
         return temporary
 
     def delete(self, paths: Iterable[str]) -> None:

@@ -1,0 +1,104 @@
+"""Pictures from a folder: `people/<name>/*`, one folder a person."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from stages.crawl.listing import Listed, Offer, SourceError
+from stages.stage import Fetched
+
+
+class FolderSource:
+    """The folders below `path`. Addresses are `name:<person folder>/<file>`, so that ids do not depend on the path.
+
+    All files of a person's folder are offered, whatever their names end in: what is no picture becomes a row that says
+    so. Hidden files are left out.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str = "local", max_bytes: int = 25_000_000) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.max_bytes = max_bytes
+
+    def people(self) -> tuple[list[Listed], list[str]]:
+        if not self.path.is_dir():
+            what = "is not a folder" if self.path.exists() else "does not exist"
+            raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder a person")
+        try:
+            folders = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and not entry.name.startswith("."))
+            loose = sum(1 for entry in os.scandir(self.path) if entry.is_file() and not entry.name.startswith("."))
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
+        if not folders:
+            raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
+        listed, remarks = [], []
+        if loose:
+            remarks.append(f"{loose} files beside the folders of people in {self.path} are not used")
+        for person in folders:
+            offers, nested = self._offers(person)
+            if nested:
+                remarks.append(f"{nested} folders inside {self.path / person} are not used")
+            listed.append(Listed(_readable(person), offers))
+        return listed, remarks
+
+    def _offers(self, person: str) -> tuple[list[Offer], int]:
+        offers, nested = [], 0
+        try:
+            entries = sorted(os.scandir(self.path / person), key=lambda entry: entry.name)
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {self.path / person} cannot be listed: {error.strerror}") from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                nested += 1
+                continue
+            try:
+                about = entry.stat()
+                fingerprint = f"{about.st_size}-{about.st_mtime_ns}"
+            except OSError:
+                fingerprint = "unreadable"  # a dangling link, say: the fetch will tell
+            offers.append(Offer(f"{self.name}:{_escape(f'{person}/{entry.name}')}", fingerprint))
+        return offers, nested
+
+    def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
+        return [self._fetch(address) for address in addresses]
+
+    def _fetch(self, address: str) -> Fetched:
+        prefix = f"{self.name}:"
+        relative = _unescape(address.removeprefix(prefix))
+        parts = relative.split("/")
+        if not address.startswith(prefix) or len(parts) != 2 or any(part in ("", ".", "..") for part in parts) or "\0" in relative:
+            return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
+        path = self.path / relative
+        try:
+            # Not blocking: opening a named pipe would wait for a writer for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError as error:
+            reason = "not_found" if isinstance(error, FileNotFoundError) else "unreadable"
+            return Fetched(None, "failed", reason, error.strerror)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return Fetched(None, "failed", "not_a_file", "not a regular file")
+            try:
+                data = file.read(self.max_bytes + 1)
+            except OSError as error:
+                return Fetched(None, "failed", "unreadable", error.strerror)
+        if len(data) > self.max_bytes:
+            return Fetched(None, "failed", "too_large", f"more than {self.max_bytes} bytes")
+        return Fetched(data)
+
+
+def _escape(path: str) -> str:
+    """The path as valid text: `%` and bytes that are no UTF-8 as percent escapes, everything else as it is."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path.replace("%", "%25"))
+
+
+def _unescape(text: str) -> str:
+    return os.fsdecode(unquote_to_bytes(text.encode()))
+
+
+def _readable(folder: str) -> str:
+    return os.fsencode(folder).decode("utf-8", "replace")

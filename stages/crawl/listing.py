@@ -1,0 +1,46 @@
+"""What a source of pictures offers: people, and addresses of pictures of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stages.stage import Fetched
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One picture that a source offers. `fingerprint` changes when the content behind the address has changed."""
+
+    address: str
+    fingerprint: str | None = None
+    page: str | None = None
+    licence: str | None = None
+    author: str | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One person as the source names them, with what it offers. `given` is an external id that stands for the person."""
+
+    name: str
+    offers: list[Offer]
+    given: str | None = None
+    external_ids: dict[str, str] = field(default_factory=dict)
+
+
+class SourceError(ValueError):
+    """A source cannot be listed at all; the message names it and the remedy."""
+
+
+class Source(Protocol):
+    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs."""
+
+    name: str
+
+    def people(self) -> tuple[list[Listed], list[str]]:
+        """Everybody the source knows, and remarks on what it left out. Raises SourceError."""
+        ...
+
+    def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
+        """The bytes behind addresses of this source, in their order; failures have a status and a reason."""
+        ...
