@@ -1,0 +1,1 @@
+"""Which faces of a person are the person."""

@@ -1,0 +1,1 @@
+"""What cleaning found, by person."""
