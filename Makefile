@@ -1,0 +1,59 @@
+# Targets for people and for continuous integration; `make` lists them. Any of them makes the virtualenv first.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+WORKERS ?= 2
+MARKS   ?=
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# One thread a process: several workers with a pool each only disturb one another.
+export OMP_NUM_THREADS ?= 1
+# onnxruntime otherwise writes a device id below the home directory.
+export ORT_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
+# pip's build environments follow the pins too: old pip reads the first name, new pip the second.
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+       $(BIN)/python -m pip install --quiet --compile
+
+.PHONY: help venv demo test lint types bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  VENV=$(VENV)  where the virtualenv is;  WORKERS=$(WORKERS)  test processes;  MARKS="not slow"  leave tests out'
+
+venv: $(STAMP)  ## make the virtualenv, with the versions in constraints.txt
+
+# pip compiles what it installs, whatever PYTHONDONTWRITEBYTECODE says: Ray's workers import several times faster for it.
+# insightface is only needed for the photograph that it ships; its own OpenCV must stay out (see constraints.txt).
+$(STAMP): pyproject.toml constraints.txt
+	@echo '== virtualenv in $(VENV): about a minute the first time'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[faces,demo,dev]'
+	@$(PIP) --no-deps insightface
+	@touch $@
+
+demo: $(STAMP)  ## clean, cluster and shard a few sample people into demo/, without internet
+	$(BIN)/idcluster demo demo/
+
+test: lint types  ## lint, types and all tests
+	@echo '== tests'
+	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(MARKS),-m '$(MARKS)')
+
+lint: $(STAMP)  ## ruff
+	@echo '== lint'
+	@$(BIN)/ruff check .
+
+types: $(STAMP)  ## mypy
+	@echo '== types'
+	@$(BIN)/mypy
+
+bench: $(STAMP)  ## measure the speed against something run beside it
+	$(BIN)/python tests/bench/run.py
+
+clean:  ## delete .venv, caches and the demo
+	rm -rf .venv demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
