@@ -1,0 +1,63 @@
+"""Fixtures that several folders of tests use: real photographs, real weights, and pictures that packages ship."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `ray` run in one worker process: they share one local cluster and do not fight for the cores."""
+    for item in items:
+        if item.get_closest_marker("ray") is not None:
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with test material that may not be redistributed, beside the checkout."""
+    return _existing(_ROOT.parent / "shared")
+
+
+@pytest.fixture(scope="session")
+def photos(shared: Path) -> Path:
+    """Photographs of people: `<person>/*.jpg` and LABELS.csv."""
+    return _existing(shared / "data" / "photos")
+
+
+@pytest.fixture(scope="session")
+def models_dir(shared: Path) -> Path:
+    """Real weights of detectors, recognisers and others: MANIFEST.csv lists them."""
+    return _existing(shared / "models")
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> bytes:
+    """A PNG of 512 x 512 pixels with one face, box about (175, 76, 265, 166)."""
+    return _shipped("skimage", "data/astronaut.png").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def t1() -> Path:
+    """A JPEG of 1280 x 886 pixels with six faces."""
+    return _shipped("insightface", "data/images/t1.jpg")
+
+
+def _existing(folder: Path) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder {folder.relative_to(_ROOT.parent)} beside the checkout")
+    return folder
+
+
+def _shipped(package: str, file: str) -> Path:
+    """A file inside an installed package, without importing it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip(f"needs the package {package}: `make venv` installs it")
+    path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        pytest.skip(f"this version of {package} does not ship {file}")
+    return path
