@@ -1,0 +1,158 @@
+"""Bytes to pixels and back: the one module that decodes pictures, so that every stage sees the same pixels.
+
+JPEG goes through simplejpeg (libjpeg-turbo, accurate DCT, smooth chroma upsampling), whose pixels equal Pillow's and
+OpenCV's and which is the fastest of the three; everything else through Pillow, restricted to the formats of the header
+module. Embedded colour profiles are ignored, as all face models do.
+"""
+
+import io
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from stages.picture_headers import MAX_PIXELS, Header, PictureError, jpeg_frame, read_header
+
+__all__ = ["MAX_PIXELS", "Header", "PictureError", "decode", "encode_png", "perceptual_hash", "read_header", "sharpness"]
+
+_MAX_SCANS = 100
+"""Encoders write about ten scans of a progressive JPEG; a small file of thousands decodes for minutes."""
+
+_HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters for sequential JPEG")
+"""Warnings of libjpeg that cost no pixel."""
+
+_HASH_SIDE = 32
+
+# Our own check comes first; this one is for files whose frames are larger than their header says.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The picture as (height, width, 3) uint8 RGB, upright, transparency on white, first frame of an animation.
+
+    Raises PictureError: the reasons of `read_header`, and `decode_error` for anything incomplete or damaged.
+    """
+    header = read_header(data, max_pixels)
+    if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
+        rgb = _decode_jpeg(data, "RGB")
+    else:
+        rgb = _decode_other(data, header, max_pixels)
+    # Pillow turns TIFF upright by itself while loading.
+    return rgb if header.format == "tiff" else _upright(rgb, header.orientation)
+
+
+def perceptual_hash(data: bytes) -> int | None:
+    """64-bit hash of what the upright picture looks like; None if it does not decode.
+
+    Signs of the 8 x 8 lowest DCT coefficients without the constant row and column, against their median, of the grey
+    picture at 32 x 32 (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1).
+    Copies in another size or quality differ by a few bits of 64, unrelated pictures by about half. JPEGs are decoded at
+    down to an eighth of their size.
+    """
+    try:
+        header = read_header(data)
+        if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
+            grey = _upright(_decode_jpeg(data, "GRAY", least=2 * _HASH_SIDE), header.orientation)
+        else:
+            grey = cv2.cvtColor(decode(data), cv2.COLOR_RGB2GRAY)
+    except PictureError:
+        return None
+    small = cv2.resize(grey.squeeze(), (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    low = _DCT @ small @ _DCT.T
+    # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding errors.
+    low = np.round(low, 3)
+    bits = (low > np.median(low)).reshape(-1)
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """(height, width) or (height, width, 3) uint8 as PNG; the same pixels give the same bytes."""
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "PNG", compress_level=6)
+    return out.getvalue()
+
+
+def sharpness(face: np.ndarray) -> float:
+    """Variance of the Laplacian of a face crop at 112 x 112, in grey levels squared; 0 for an empty crop.
+
+    `face`: (height, width, 3) uint8 RGB. The fixed size makes faces of different size comparable: a small face that
+    is blown up counts as blurred, which it is to a recogniser.
+    """
+    if face.shape[0] < 1 or face.shape[1] < 1:
+        return 0.0
+    grey = cv2.cvtColor(np.ascontiguousarray(face), cv2.COLOR_RGB2GRAY)
+    way = cv2.INTER_AREA if min(grey.shape) > 112 else cv2.INTER_LINEAR
+    return float(cv2.Laplacian(cv2.resize(grey, (112, 112), interpolation=way), cv2.CV_64F).var())
+
+
+def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
+    """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or above `least` pixels."""
+    if data.count(b"\xff\xda") > _MAX_SCANS:
+        raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
+    scale = {"min_height": least, "min_width": least, "min_factor": 2} if least else {}
+    try:
+        # strict: libjpeg fills what is missing with grey and only warns.
+        return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, **scale))
+    except ValueError as error:
+        warning = str(error)
+    if any(harmless in warning for harmless in _HARMLESS):
+        # Common in the wild. Pillow lets these pass but, unlike simplejpeg without strict, not a file that ends early.
+        header = read_header(data, max_pixels=2**62)
+        rgb = _decode_other(data, header, 2**62)
+        return rgb if colours == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    # The end marker alone may be missing: a file cut within its pixels still fails with it in place. Of a progressive
+    # one cut between two scans it would make a blurred picture, hence baseline only.
+    if "Premature end of JPEG file" not in warning or jpeg_frame(data)[0] not in (0xC0, 0xC1):
+        raise PictureError("decode_error", f"jpeg: {warning}")
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data + b"\xff\xd9", colours, strict=True, **scale))
+    except ValueError:
+        raise PictureError("decode_error", f"jpeg: {warning}") from None
+
+
+def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image:
+            image.load()
+            if image.width * image.height > max_pixels:
+                raise PictureError("too_many_pixels", f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded")
+            return _rgb(image)
+    except (PictureError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers let almost any exception escape from damaged files
+        raise PictureError("decode_error", f"{header.format}: {error or type(error).__name__}") from None
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """(height, width, 3) uint8 of any Pillow mode."""
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise PictureError("unsupported_format", f"{image.format} with pixels of 32 bits")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return np.array(Image.alpha_composite(white, picture).convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo EXIF orientation (EXIF 2.3, tag 0x0112): 2 to 4 mirror and turn, 5 to 8 swap the axes first."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _dct_rows(size: int, first: int, last: int) -> np.ndarray:
+    """Rows `first` to `last` of the orthonormal DCT-II of `size` points: (last - first, size) float64."""
+    k, n = np.arange(first, last)[:, None], np.arange(size)[None, :]
+    return np.asarray(np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size)))
+
+
+_DCT = _dct_rows(_HASH_SIDE, 1, 9)
