@@ -1,0 +1,61 @@
+"""Pictures that lie in folders, or wherever the fetch gate reads from: the bytes, and what their headers say."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from stages.pictures import MAX_PIXELS, PictureError, perceptual_hash, read_header
+from stages.stage import Fetched, Params, Picture, Services, Stage
+
+
+class FilesCrawlParams(Params):
+    """Limits of what is taken in."""
+
+    max_bytes: int = Field(25_000_000, ge=1, description="larger files are left out")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MAX_PIXELS, description="pictures with more pixels are left out")
+
+
+class FilesCrawl(Stage):
+    """Rows of `images`: every candidate has one, with its bytes or with the reason why there are none."""
+
+    name: ClassVar[str] = "crawl"
+    backend: ClassVar[str] = "files"
+    parent: ClassVar[str] = "candidates"
+    Parameters: ClassVar[type[Params]] = FilesCrawlParams
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"candidates": ("address", "fingerprint")}
+
+    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
+        fetched = services.fetch(rows["candidates.address"].to_pylist())
+        units = rows.select(["identity_id", "image_id"]).to_pylist()
+        return self.build([{**ids, **self._describe(answer)} for ids, answer in zip(units, fetched, strict=True)])
+
+    def _describe(self, fetched: Fetched) -> dict[str, Any]:
+        row: dict[str, Any] = {"fetched_at": fetched.fetched_at, "opt_out": fetched.opt_out}
+        data = fetched.data
+        if fetched.status != "ok" or data is None:
+            status = fetched.status if fetched.status != "ok" else "failed"
+            return {**row, "status": status, "reason": fetched.reason or "no_bytes", "detail": fetched.detail}
+        # Kept for what is refused, too: it tells two bad files from one that is linked twice.
+        row |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        if len(data) > self.params.max_bytes:
+            detail = f"{len(data)} bytes, at most {self.params.max_bytes} are taken in"
+            return {**row, "status": "failed", "reason": "too_large", "detail": detail}
+        try:
+            header = read_header(data, self.params.max_pixels)
+        except PictureError as error:
+            return {**row, "status": "failed", "reason": error.reason, "detail": error.detail}
+        return {
+            **row,
+            "bytes": data,
+            "phash": perceptual_hash(data),
+            "format": header.format,
+            "width": header.width,
+            "height": header.height,
+            "orientation": header.orientation,
+            "status": "ok",
+            "reason": fetched.reason,
+            "detail": fetched.detail,
+        }
