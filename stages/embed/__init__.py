@@ -1,0 +1,1 @@
+"""Identity vectors: one backend a file, each in its own space (`recogniser`)."""

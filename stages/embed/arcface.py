@@ -1,0 +1,109 @@
+"""Recognisers that take 112 x 112 crops aligned by five points, as ArcFace introduced them, in ONNX.
+
+A network's last bits depend on its batch. So crops go through in batches of one fixed size, filled up with black, and a
+face's vector depends on that face alone (see the tests). Files with a fixed batch dimension keep theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from stages.embed.rows import vector_row
+from stages.onnx_session import open_session
+from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.weights import registered
+
+SIDE = 112
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=np.float64
+)
+"""Where the arcface5 points of a face belong in the crop, pixels (Deng et al., "ArcFace", 2019; insightface's `arcface_dst`)."""
+
+
+class ArcFaceEmbedParams(Params):
+    """Parameters of recognisers on aligned crops."""
+
+    weights: Literal["edgeface_xs", "mobilefacenet_128d"] = "edgeface_xs"
+    batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
+    threads: int = Field(1, ge=1)
+
+
+class ArcFaceEmbed(Stage):
+    """Rows of `embeddings` for faces with arcface5 landmarks."""
+
+    name: ClassVar[str] = "embed"
+    backend: ClassVar[str] = "arcface"
+    needs_pixels: ClassVar[bool] = True
+    parent: ClassVar[str] = "faces"
+    Parameters: ClassVar[type[Params]] = ArcFaceEmbedParams
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("landmarks", "landmark_scheme"), "images": ("sha256",)}
+    landmark_scheme: ClassVar[str] = "arcface5"
+
+    @property
+    def recogniser(self) -> str:
+        return str(self.params.weights)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return (self.params.weights,)
+
+    def setup(self, files: WeightFiles) -> None:
+        self._session = open_session(files.path(self.params.weights), self.params.threads)
+        (self._input,) = self._session.get_inputs()
+        fixed = self._input.shape[0]
+        self._batch = fixed if isinstance(fixed, int) else self.params.batch
+        self._mean, self._std = (np.float32(value) for value in registered(self.params.weights).normalisation)
+
+    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
+        faces = rows.to_pylist()
+        suited = [i for i, face in enumerate(faces) if face["faces.landmark_scheme"] == self.landmark_scheme]
+        points = np.array([faces[i]["faces.landmarks"] for i in suited], dtype=np.float64).reshape(-1, 5, 2)
+        frames = {i: frame for i, frame in zip(suited, similarity(points, TEMPLATE), strict=True) if np.isfinite(frame).all()}
+        crops = [align(pictures[faces[i]["image_id"]].rgb, frame) for i, frame in frames.items()]
+        vectors: dict[int, np.ndarray] = dict(zip(frames, self.embed(crops), strict=True))
+        return self.build([vector_row(face, self, vectors.get(i)) for i, face in enumerate(faces)])
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Raw vectors (n, d) float32 of aligned crops, each (112, 112, 3) uint8 RGB."""
+        out = []
+        for start in range(0, len(crops), self._batch):
+            part = crops[start : start + self._batch]
+            blob = np.zeros((self._batch, 3, SIDE, SIDE), dtype=np.float32)
+            blob[: len(part)] = (np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) - self._mean) / self._std
+            out.append(self._session.run(None, {self._input.name: blob})[0][: len(part)])
+        width = self._session.get_outputs()[0].shape[1]
+        return np.concatenate(out) if out else np.zeros((0, width), dtype=np.float32)
+
+
+def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
+    """Similarity transforms (n, 2, 3) float64 that bring `points` (n, k, 2) closest to `template` (k, 2); NaN where none does.
+
+    Least squares over scale, rotation and translation without reflection (Umeyama, "Least-squares estimation of
+    transformation parameters between two point patterns", PAMI 1991). In the plane it has a closed form: with points as
+    complex numbers about their means, scale and rotation are one number, sum(conj(p) t) / sum(|p|^2).
+    """
+    points = np.asarray(points, dtype=np.float64)
+    source_mean, target_mean = points.mean(axis=1), template.mean(axis=0)
+    source, target = points - source_mean[:, None], template - target_mean
+    spread = (source**2).sum(axis=(1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a = (source * target).sum(axis=(1, 2)) / spread
+        b = (source[:, :, 0] * target[:, 1] - source[:, :, 1] * target[:, 0]).sum(axis=1) / spread
+    # Five times the same point leaves rounding errors to divide by.
+    usable = (spread > 1e-6) & (a**2 + b**2 > 0)
+    a, b = np.where(usable, a, np.nan), np.where(usable, b, np.nan)
+    linear = np.stack([np.stack([a, -b], axis=1), np.stack([b, a], axis=1)], axis=1)
+    shift = target_mean - np.einsum("nij,nj->ni", linear, source_mean)
+    return np.concatenate([linear, shift[:, :, None]], axis=2)
+
+
+def align(rgb: np.ndarray, frame: np.ndarray, side: int = SIDE) -> np.ndarray:
+    """The crop (side, side, 3) uint8 that `frame` (2, 3) cuts out of `rgb`; black where the picture ends.
+
+    Bilinear and without a half-pixel shift, because that is how the recognisers' training crops were cut.
+    """
+    return np.asarray(cv2.warpAffine(rgb, frame, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))

@@ -1,0 +1,42 @@
+"""The thresholds that `clean` takes when a DAG gives none: cosines mean something else in every recogniser's space.
+
+Measured on 695 photographs of 58 people, with one face and an undisputed label each, mostly 250 x 250 news pictures;
+arcface5 from scrfd (2.5g, scales 640 and 320), dlib5 from dlib. The indicator of a person is the unit mean of their
+vectors. `similarity_threshold`: a person's own photographs against the indicator of the others (695), and everybody's
+against every other person's indicator (39 615). `merge_cosine`: 654 faces of the 47 people with six photographs or
+more, split by spherical k-means with k = 4 as `clean` does; how many faces are not linked to the person's largest
+cluster, and how many of the 1 081 pairs of people would be linked.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Limits of one recogniser's space; `source` says how they came about."""
+
+    similarity_threshold: float
+    """Least cosine between a face and the indicator of its person."""
+    merge_cosine: float
+    """Least mean cosine between the faces of two clusters of one person (the product of the clusters' plain means)."""
+    source: str
+
+
+CALIBRATION: dict[str, Calibration] = {
+    # All dlib vectors point into one cone (strangers: median 0.85), which squeezes the scale but not the order: raw
+    # cosines lose as few faces here as the other spaces, so no mean is subtracted and vectors stay the published ones.
+    # Sisters (0.935 by mean cosine) are linked; no limit separates them without cutting up other people.
+    "dlib_resnet_v1": Calibration(
+        0.94, 0.93, "own photographs below: 1 of 695, strangers above: 34 of 39615; merge cuts off 3 of 654, links 1 pair of 1081"
+    ),
+    # Wide gap: strangers reach 0.417, all but one own photograph 0.50 (that one shows somebody larger beside the person).
+    # Two people's clusters reach 0.332 (sisters), clusters of one person need 0.417.
+    "edgeface_xs": Calibration(
+        0.40, 0.38, "own photographs below: 1 of 695, strangers above: 3 of 39615; merge cuts off 1 of 654, links 0 pairs of 1081"
+    ),
+    # Strangers reach 0.528; two people's clusters 0.398 (sisters).
+    "mobilefacenet_128d": Calibration(
+        0.42, 0.41, "own photographs below: 3 of 695, strangers above: 13 of 39615; merge cuts off 5 of 654, links 0 pairs of 1081"
+    ),
+}
+"""By the value of `recogniser` in the table `embeddings`."""

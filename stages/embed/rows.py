@@ -1,0 +1,36 @@
+"""A vector as a row of `embeddings`: what is the same for every recogniser."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Recogniser(Protocol):
+    """What the DAG compares between stages: the five points that a recogniser needs, and the space that it writes."""
+
+    @property
+    def recogniser(self) -> str: ...
+
+    @property
+    def landmark_scheme(self) -> str: ...
+
+
+def vector_row(face: Mapping[str, Any], stage: Recogniser, vector: np.ndarray | None) -> dict[str, Any]:
+    """The row of one face: its vector (d) at unit length, or why it has none.
+
+    None stands for a face whose landmarks do not suit: another scheme, or points that span no face. A vector that is
+    zero or not finite has no direction, and fails alike.
+    """
+    row = {name: face[name] for name in ("identity_id", "image_id", "face_id")} | {"recogniser": stage.recogniser}
+    scheme = face["faces.landmark_scheme"]
+    if scheme != stage.landmark_scheme:
+        detail = f"landmarks are {scheme}, {stage.recogniser} needs {stage.landmark_scheme}"
+        return {**row, "status": "failed", "reason": "wrong_landmarks", "detail": detail}
+    if vector is None:
+        return {**row, "status": "failed", "reason": "bad_landmarks", "detail": "the five points span no face"}
+    wide = vector.astype(np.float64)
+    norm = float(np.sqrt(wide @ wide))
+    if not np.isfinite(norm) or norm == 0:
+        return {**row, "status": "failed", "reason": "bad_vector", "detail": f"length {norm}"}
+    return {**row, "vector": (wide / norm).astype(np.float32).tolist(), "norm": norm, "status": "ok"}
