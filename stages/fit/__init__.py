@@ -1,0 +1,1 @@
+"""The head in three dimensions."""
