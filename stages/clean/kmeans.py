@@ -77,7 +77,7 @@ class KMeansClean(Stage):
 def _judge(identity: str, faces: pa.Table, rule: Rule) -> PersonResult:
     recognisers = faces["embeddings.recogniser"].unique().to_pylist()
     if len(recognisers) > 1:
-        raise ValueError(f"person {identity}: vectors of {' and '.join(map(str, recognisers))} are not comparable; embed with one")
+        raise ValueError(f"person {identity}: vectors of {' and '.join(map(str, recognisers))} do not compare; embed with one")
     score, side, sharpness = (floats(faces[f"faces.{name}"]) for name in ("score", "side", "sharpness"))
     weights = quality_weights(score, side, sharpness)
     images, ids = faces["image_id"].to_pylist(), faces["face_id"].to_pylist()

@@ -65,31 +65,33 @@ class PnpFit(Stage):
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         """Rows of `heads` in the order of `rows`; `fit_failed` where no pose explains the points."""
-        scheme, points = ("landmarks.scheme", "landmarks.points")
+        scheme, points = "landmarks.scheme", "landmarks.points"
         if self.params.points == "five":
             scheme, points = ("faces.landmark_scheme", "faces.landmarks")
         columns = (*_IDS, scheme, points, "faces.box")
         units = zip(*(rows[name].to_pylist() for name in columns), strict=True)
         sizes = zip(floats(rows["images.width"]), floats(rows["images.height"]), strict=True)
-        return self.build([self._row(*unit, size) for unit, size in zip(units, sizes, strict=True)])
+        return self.build(
+            [
+                {**dict(zip(_IDS, ids, strict=True)), "scheme": "pose", **self._fit(scheme, points, box, size)}
+                for (*ids, scheme, points, box), size in zip(units, sizes, strict=True)
+            ]
+        )
 
-    def _row(
-        self, identity: str, image: str, face: str, scheme: str, points: list[float], box: list[float], size: tuple[float, float]
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = {"identity_id": identity, "image_id": image, "face_id": face, "scheme": "pose"}
+    def _fit(self, scheme: str, points: list[float], box: list[float], size: tuple[float, float]) -> dict[str, Any]:
         x1, y1, x2, y2 = box
         side = float(np.sqrt(max(x2 - x1, 0.0) * max(y2 - y1, 0.0)))
         try:
             pose = head_pose(scheme, np.asarray(points, dtype=np.float64), camera_matrix(size, side))
         except (KeyError, ValueError, TypeError, cv2.error) as error:
             text = f"no head model for the scheme {scheme!r}" if isinstance(error, KeyError) else str(error).strip()
-            return {**row, "status": "failed", "reason": "fit_failed", "detail": text}
+            return {"status": "failed", "reason": "fit_failed", "detail": text}
         share = pose.error / side if side > 0 else np.inf
         if not share <= self.params.max_error:
             detail = f"the points lie {share:.2f} face sides off the model, at most {self.params.max_error} is taken"
-            return {**row, "status": "failed", "reason": "fit_failed", "detail": detail}
+            return {"status": "failed", "reason": "fit_failed", "detail": detail}
         angles = [pose.yaw, pose.pitch, pose.roll]
-        return {**row, "pose": angles, "camera": list(pose.position), "error": share, "status": "ok"}
+        return {"pose": angles, "camera": list(pose.position), "error": share, "status": "ok"}
 
 
 def camera_matrix(size: tuple[float, float], face_side: float) -> np.ndarray:
