@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
@@ -99,7 +99,10 @@ def compose(target_dir: Path, seed: int = 0) -> list[Truth]:
 def read_truth(target_dir: Path) -> list[Truth]:
     """What `compose` wrote into `target_dir`."""
     with (target_dir / "truth.csv").open(newline="", encoding="utf-8") as lines:
-        return [Truth(**{**row, "expected_keep": row["expected_keep"] == "true"}) for row in csv.DictReader(lines)]
+        return [
+            Truth(row["person"], row["file"], cast(Role, row["role"]), row["shows"], row["expected_keep"] == "true")
+            for row in csv.DictReader(lines)
+        ]
 
 
 def _folder(folder: Path, sitter: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator) -> list[Truth]:
