@@ -33,7 +33,7 @@ class SheetPerson:
     faces: Sequence[SheetFace]
 
 
-def contact_sheet(path: Path, people: Sequence[SheetPerson], columns: int = 18) -> None:
+def contact_sheet(path: Path, people: Sequence[SheetPerson], columns: int = 19) -> None:
     """Write a PNG with a row of thumbnails a person (more rows above `columns` faces).
 
     Kept faces come first, framed green, then the rejected, framed red with the reason below; both by falling similarity.
