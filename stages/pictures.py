@@ -6,6 +6,7 @@ module. Embedded colour profiles are ignored, as all face models do.
 """
 
 import io
+import warnings
 
 import cv2
 import numpy as np
@@ -26,6 +27,8 @@ _HASH_SIDE = 32
 
 # Our own check comes first; this one is for files whose frames are larger than their header says.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Pillow warns of every odd tag; whatever costs pixels raises, and the row says so.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
