@@ -46,7 +46,7 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     shown = snapshot if isinstance(snapshot, Snapshot) else load(store, snapshot)
     # Without a spill directory: DuckDB would let COPY write there.
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
-    connection.register_filesystem(_Dataset(store, shown.files()))
+    connection.register_filesystem(_Dataset(store, shown.entries))
     for schema in (*TABLES.values(), SAMPLES):
         _create_view(connection, schema, [entry.file for entry in shown.shown(schema.name) if entry.file])
     _create_table(connection, "snapshot_files", _entries_table(shown.entries), "The files that the snapshot knows.")
@@ -75,7 +75,10 @@ def query(
         raise QueryError("Parquet is not text: name a file for it (--output answer.parquet)")
     connection = connect(root, snapshot)
     try:
-        reader: Any = connection.execute(sql).to_arrow_reader(10_000)
+        relation = connection.sql(sql)
+        if relation is None:
+            raise QueryError("there is no statement in it; `SHOW TABLES` shows what there is to ask about")
+        reader: Any = relation.to_arrow_reader(10_000)
         if output is None:
             text = io.StringIO()
             _WRITERS[format](reader, text)
@@ -119,9 +122,10 @@ class _Dataset(AbstractFileSystem):  # type: ignore[misc]
     protocol = _SCHEME
     cachable = False
 
-    def __init__(self, store: Store, files: Iterable[str]) -> None:
+    def __init__(self, store: Store, entries: Iterable[Entry]) -> None:
         super().__init__()
-        self._store, self._files = store, frozenset(files)
+        self._store = store
+        self._sizes = {entry.file: entry.bytes for entry in entries if entry.file}
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{_SCHEME}://").lstrip("/")
@@ -130,18 +134,28 @@ class _Dataset(AbstractFileSystem):  # type: ignore[misc]
         if mode != "rb":
             raise PermissionError(f"{path}: a query cannot write files")
         relative = self._relative(path)
-        if relative not in self._files:
+        if relative not in self._sizes:
             raise FileNotFoundError(f"{path}: not a file of this snapshot")
         return self._store.open(relative)
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file itself: a name is only a name here."""
-        return [path] if self._relative(path) in self._files else []
+        return [path] if self._relative(path) in self._sizes else []
 
     def exists(self, path: str, **_: Any) -> bool:
-        return self._relative(path) in self._files
+        return self._relative(path) in self._sizes
 
     isfile = exists
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        relative = self._relative(path)
+        if relative not in self._sizes:
+            raise FileNotFoundError(f"{path}: not a file of this snapshot")
+        return {"name": path, "size": self._sizes[relative], "type": "file"}
+
+    def modified(self, path: str) -> datetime:
+        """Never: files of a dataset are not rewritten."""
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, files: list[str]) -> None:
