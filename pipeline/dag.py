@@ -109,8 +109,8 @@ def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
         document.set(text)
     document.stop()
     file = document.validate(_DagFile, document.data, ())
-    document.stop()
-    assert file is not None
+    if file is None:
+        raise document.error()
     return _resolve(document, file)
 
 
@@ -332,7 +332,8 @@ class _Document:
         try:
             return yaml.constructor.SafeConstructor().construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
-            self.problem(path, f"cannot be read as {node.tag.removeprefix('tag:yaml.org,2002:')}: {getattr(error, 'problem', None) or error}")
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            self.problem(path, f"cannot be read as {kind}: {getattr(error, 'problem', None) or error}")
             return None
 
     def _convert_mapping(
@@ -368,10 +369,14 @@ class _Document:
         order, label = self.place(path)
         self.problems.append((order, f"{label}: {_dotted(path)}: {text}" if path else f"{label}: {text}"))
 
+    def error(self) -> DagError:
+        """The problems, in the order of the file."""
+        return DagError([text for _, text in sorted(self.problems, key=lambda item: item[0])])
+
     def stop(self) -> None:
-        """Raise DagError if there are problems, in the order of the file."""
+        """Raise DagError if there are problems."""
         if self.problems:
-            raise DagError([text for _, text in sorted(self.problems, key=lambda item: item[0])])
+            raise self.error()
 
     def validate(
         self, model: type[_Model], data: Mapping[str, Any], at: Where, own: Mapping[str, Any] | None = None

@@ -124,8 +124,7 @@ def test_what_goes_out_stops_being_shown_and_comes_back_for_nothing(tmp_path: Pa
     store = Store(tmp_path)
     first, plan = run(store, small_root(store, PEOPLE))
     without, _ = run(store, small_root(store, PEOPLE[1:], first))
-    gone = identity_id("Ada Lovelace")
-    assert query(store, f"SELECT count(*) AS n FROM samples WHERE canonical_id = '{gone}'", "csv") == "n\n0\n"
+    assert identity_id("Ada Lovelace") not in (query(store, "SELECT DISTINCT canonical_id FROM samples", "csv") or "")
     assert {e.file for e in first.shown("shards")} - {e.file for e in without.shown("shards")}
     back, third = run(store, small_root(store, PEOPLE, without))
     assert third.jobs == ()

@@ -16,7 +16,7 @@ from stages.shard.webdataset import METADATA, SAMPLES, Sample, ShardParams, cut,
 def sample(number: int, **changes: Any) -> Sample:
     who, which = f"{number // 2:016x}", f"{number:024x}"
     data = bytes([number % 256]) * (number * 700 + 1)
-    values: dict[str, Any] = {name: None for name in METADATA}
+    values: dict[str, Any] = dict.fromkeys(METADATA)
     values |= {
         "key": sample_key(who, which), "canonical_id": who, "identity_id": who, "image_id": which, "face_id": which,
         "split": "train", "name": "Zoë O'Brien, Jr.", "address": "local:Zoë O'Brien, Jr./a.b.c.jpg", "format": "jpeg",
