@@ -39,9 +39,12 @@ class DlibEmbed(Stage):
         return self.build([vector_row(face, self, self._vector(face, pictures)) for face in rows.to_pylist()])
 
     def _vector(self, face: Mapping[str, Any], pictures: Mapping[str, Picture]) -> np.ndarray | None:
-        if face["faces.landmark_scheme"] != self.landmark_scheme:
+        points = np.array(face["faces.landmarks"], dtype=np.float64)
+        # dlib would describe whatever lies at a single point, and a stranger's face would get a plausible vector.
+        spread = np.ptp(points.reshape(-1, 2), axis=0).max()
+        if face["faces.landmark_scheme"] != self.landmark_scheme or not 1 <= spread < np.inf:
             return None
-        return self.embed(pictures[face["image_id"]].rgb, np.array(face["faces.box"]), np.array(face["faces.landmarks"]))
+        return self.embed(pictures[face["image_id"]].rgb, np.array(face["faces.box"]), points)
 
     def embed(self, rgb: np.ndarray, box: np.ndarray, points: np.ndarray) -> np.ndarray:
         """The raw vector (128) float32 of one face: box (4) and dlib5 points (10) in pixels of `rgb` (height, width, 3)."""

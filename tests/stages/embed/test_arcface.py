@@ -96,6 +96,26 @@ def test_a_vector_depends_on_its_face_alone(stage: ArcFaceEmbed, faces: SimpleNa
     assert together.equals(pa.concat_tables(alone[::-1]).combine_chunks())
 
 
+def test_the_network_sees_batches_of_one_size_only(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On chips whose kernels depend on the batch, this is what makes a vector depend on its face alone."""
+    for name, sizes in (("edgeface_xs", {3}), ("mobilefacenet_128d", {1})):
+        made = ArcFaceEmbed({"weights": name, "batch": 3})
+        made.setup(WeightFiles(str(models_dir)))
+        session, seen = made._session, set()
+
+        class Watched:
+            get_outputs = session.get_outputs
+
+            def run(self, names, feed, session=session, seen=seen):
+                seen.update(len(blob) for blob in feed.values())
+                return session.run(names, feed)
+
+        monkeypatch.setattr(made, "_session", Watched())
+        for count in (1, 3, 4):
+            assert made.embed([np.zeros((112, 112, 3), np.uint8)] * count).shape[0] == count
+        assert seen == sizes
+
+
 def test_vectors_are_unit_and_people_differ(stage: ArcFaceEmbed, faces: SimpleNamespace) -> None:
     table = stage.run(faces.rows, faces.pictures, NO_SERVICES)
     TABLES["embeddings"].check(table.append_column("inputs", pa.array([b"8 bytes."] * 7, pa.binary(8))), "test")

@@ -72,9 +72,11 @@ def test_stored_points_are_the_predictors_own(stage: DlibEmbed, rows: pa.Table, 
     assert np.array_equal(stage.embed(rgb, np.array(row["faces.box"]), np.array(row["faces.landmarks"])), expected)
 
 
-def test_other_landmarks_are_refused_by_row(stage: DlibEmbed, rows: pa.Table, pictures: dict[str, Picture]) -> None:
-    changed = rows.slice(5, 2).to_pylist()
+def test_faces_that_do_not_suit_fail_by_themselves(stage: DlibEmbed, rows: pa.Table, pictures: dict[str, Picture]) -> None:
+    changed = rows.slice(3, 4).to_pylist()
     changed[0]["faces.landmark_scheme"] = "arcface5"
+    changed[1]["faces.landmarks"] = [20.5] * 10
+    changed[2]["faces.landmarks"] = [float("nan")] * 10
     table = stage.run(pa.Table.from_pylist(changed, rows.schema), pictures, NO_SERVICES)
-    assert table["reason"].to_pylist() == ["wrong_landmarks", None]
+    assert table["reason"].to_pylist() == ["wrong_landmarks", "bad_landmarks", "bad_landmarks", None]
     assert "needs dlib5" in table["detail"][0].as_py()
