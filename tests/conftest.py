@@ -1,19 +1,35 @@
 """Fixtures that several folders of tests use: real photographs, real weights, and pictures that packages ship."""
 
 import importlib.util
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 _ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `ray` run in one worker process: they share one local cluster and do not fight for the cores."""
-    for item in items:
-        if item.get_closest_marker("ray") is not None:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whole files go to a worker process, all files with tests marked `ray` to the same one.
+
+    So only one local cluster runs at a time. xdist's own way, `--dist=loadgroup`, does nothing with pytest 9.2 (xdist 3.8
+    writes the group into a field that is no longer read).
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneProcessForRay(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "ray" if _starts_ray(config.rootpath / file) else file
+
+    return OneProcessForRay(config, log)
+
+
+@cache
+def _starts_ray(file: Path) -> bool:
+    return file.is_file() and "pytest.mark.ray" in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,6 @@ from PIL import Image
 from pipeline import samples
 from pipeline.samples import MissingSample, Truth, compose, read_truth
 
-# One worker process composes the people once for all tests here.
-pytestmark = pytest.mark.xdist_group("samples")
-
 
 @pytest.fixture(scope="module")
 def composed(tmp_path_factory) -> tuple[Path, list[Truth]]:
