@@ -60,8 +60,11 @@ def _spellings(listed: Iterable[Listed]) -> dict[str, set[str]]:
     return names
 
 
-def take_in(store: Store, snapshot: Snapshot, source: Source) -> Intake:
-    """List `source` and write what is new or changed. The caller publishes the entries."""
+def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True) -> Intake:
+    """List `source` and write what is new or changed. The caller publishes the entries.
+
+    With `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
+    """
     listed, remarks = source.people()
     people = _by_identity(listed)
     spellings = _spellings(listed)
@@ -115,11 +118,11 @@ def take_in(store: Store, snapshot: Snapshot, source: Source) -> Intake:
             fresh[updated["bucket"]].append({**ids, **facts, "inputs": _NO_INPUTS})
 
     gone = 0
-    for where, rows in chunks.items():
+    for scope, rows in chunks.items():
         for row in rows:
             if row["source"] == source.name and row["image_id"] not in seen and row["status"] == "ok":
                 row.update(status="filtered", reason="gone", detail="the source no longer has it")
-                touched_chunks.add(where)
+                touched_chunks.add(scope)
                 gone += 1
 
     for number, rows in fresh.items():
@@ -129,6 +132,8 @@ def take_in(store: Store, snapshot: Snapshot, source: Source) -> Intake:
             chunks[chunk] = [{**row, "rank": rank} for rank, row in enumerate(rows[start : start + CHUNK_ROWS])]
             touched_chunks.add(chunk)
 
+    if not write:
+        return Intake([], len(people), offered, new, changed, gone, remarks)
     entries = []
     for number in sorted(touched_people):
         members = [row for row in known.values() if row["bucket"] == number]

@@ -14,6 +14,7 @@ it is the same, the chunk is complete and needs no look. It is empty while rows 
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -97,9 +98,13 @@ class Snapshot:
     def with_entries(self, changed: Iterable[Entry]) -> "Snapshot":
         """This snapshot, where the entries of each table, version, bucket and chunk named in `changed` are replaced.
 
-        Entries of other versions in those scopes stop being current if any changed entry of the scope is current.
+        Entries of other versions in those scopes stop being current if any changed entry of the scope is current. Raises
+        ValueError for two live entries of one table, version, bucket and chunk.
         """
         fresh = list(changed)
+        twice = [key for key, count in Counter((*e.scope, e.version) for e in fresh if e.live).items() if count > 1]
+        if twice:
+            raise ValueError(f"two live files for {twice[0]}")
         keys = {(*e.scope, e.version) for e in fresh}
         taken = {e.scope for e in fresh if e.current}
         kept = [

@@ -64,6 +64,10 @@ class Store:
         full = self._full(path)
         return os.path.exists(full) if self.local else bool(self._fs.exists(full))
 
+    def size(self, path: str) -> int:
+        """Bytes of a file. Raises FileNotFoundError."""
+        return int(self._fs.size(self._full(path)))
+
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         """Write a whole file, replacing what was there.
 

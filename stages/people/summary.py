@@ -34,7 +34,7 @@ class SummaryPeople(Stage):
 
     name: ClassVar[str] = "people"
     backend: ClassVar[str] = "summary"
-    grain: ClassVar[Grain] = "root"
+    grain: ClassVar[Grain] = "bucket"
     parent: ClassVar[str] = "clusters"
     Parameters: ClassVar[type[Params]] = SummaryParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {

@@ -1,0 +1,227 @@
+"""Execution on Ray Data: tasks in, receipts out. One of the few modules that know Ray.
+
+A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the same resources run in
+one actor; pictures stay where they are decoded. Ray restarts actors that die and gives them their tasks again; what a
+death means is decided in `pipeline.attempts`.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.dag import Resources
+from pipeline.spec import WorkerSpec
+from pipeline.worker import Part, Receipt, Task
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_OBJECT_STORE = 256 * 2**20  # task descriptions and receipts only
+
+
+class EngineError(RuntimeError):
+    """The execution broke off; the message is the cause, not Ray's account of it."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the pool."""
+
+    stages: tuple[str, ...]
+    resources: Resources
+    workers: int
+
+
+def operators(chain: Sequence[str], resources: Mapping[str, Resources], cores: int, gpus: float = 0) -> list[Operator]:
+    """Fuse neighbouring stages with equal resources. `auto` workers: as many as the cores (or GPUs) there are carry."""
+    groups: list[tuple[list[str], Resources]] = []
+    for name in chain:
+        if groups and groups[-1][1] == resources[name]:
+            groups[-1][0].append(name)
+        else:
+            groups.append(([name], resources[name]))
+    made = []
+    for names, asked in groups:
+        fitting = gpus / asked.gpus if asked.gpus else cores / asked.cpus
+        made.append(Operator(tuple(names), asked, max(1, int(fitting)) if asked.workers == "auto" else asked.workers))
+    return made
+
+
+class Inline:
+    """Tasks one after the other in this process: for tests that need no cluster, and as the bench's plain loop."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+        worker = self._build()
+        for task in tasks:
+            yield worker.process(task)
+
+    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+        return map(function, items)
+
+    def close(self) -> None:
+        return None
+
+
+class RayEngine:
+    """Ray Data, on this machine or on the cluster at `address`. Started by the first call that has work."""
+
+    def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
+        self.spec, self.address, self.cores = spec, address, cores or available_cores()
+        self._started = False
+
+    def _start(self, workers: int) -> None:
+        if self._started:
+            return
+        import ray
+        from ray.data import DataContext
+
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own processes otherwise print remarks of theirs between our lines; RAY_BACKEND_LOG_LEVEL=info brings them back.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), "ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0"}
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+            if self.address:
+                options |= {"address": self.address, "runtime_env": {"env_vars": variables}}
+            else:
+                # Processes of a local Ray inherit the environment: cheaper than a runtime environment.
+                os.environ.update(variables)
+                # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
+                options |= {"num_cpus": max(self.cores, workers) + 2, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+            with _quiet():
+                ray.init(**options)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.enable_operator_progress_bars = False
+        context.max_errored_blocks = 0
+        context.execution_no_progress_timeout_s = -1  # a large model takes its time to load
+        for name in ("ray.data", "ray._private"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._started = True
+
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+        """Receipts in the order in which tasks finish. Raises EngineError."""
+        import ray.data
+
+        workers = [min(operator.workers, len(tasks)) for operator in chain]
+        self._start(sum(workers))
+        rows = [{"task": task.encode(), "fresh": "[]", "receipt": ""} for task in tasks]
+        data: Any = ray.data.from_arrow(_blocks(rows, max(workers)))
+        for operator, size in zip(chain, workers, strict=True):
+            data = data.map_batches(
+                _Actor,
+                fn_constructor_args=(self.spec, operator.stages),
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+                num_cpus=operator.resources.cpus,
+                num_gpus=operator.resources.gpus or None,
+                memory=None if self.address is None else operator.resources.memory_mb * 2**20,
+            )
+        for row in self._iterate(data):
+            yield Receipt.decode(row["receipt"])
+
+    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+        """`function` of every item, in no order, in parallel."""
+        import ray.data
+
+        self._start(workers)
+        rows = [{"item": item} for item in items]
+        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(_Mapped(function), num_cpus=1)
+        for row in self._iterate(data):
+            yield row["item"]
+
+    def _iterate(self, data: Any) -> Iterator[dict[str, Any]]:
+        from ray.exceptions import RayError
+
+        try:
+            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from batch.to_pylist()
+        except RayError as error:
+            raise EngineError(_cause(error)) from error
+
+    def close(self) -> None:
+        if self._started:
+            import ray
+
+            with suppress(Exception), _quiet():
+                ray.shutdown()
+            self._started = False
+
+
+class _Actor:
+    """One worker in an actor of its own."""
+
+    def __init__(self, spec: WorkerSpec, stages: Sequence[str]) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)
+        self.worker = spec.build()
+        self.stages = list(stages)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        for row in batch.to_pylist():
+            fresh = [Part(**part) for part in json.loads(row["fresh"])]
+            receipt = self.worker.process(Task.decode(row["task"]), self.stages, fresh)
+            if row["receipt"]:
+                receipt = _merge(Receipt.decode(row["receipt"]), receipt)
+            done = {"task": row["task"], "fresh": json.dumps([vars(part) for part in receipt.parts]), "receipt": receipt.encode()}
+            yield pa.Table.from_pylist([done])
+
+
+class _Mapped:
+    def __init__(self, function: Callable[[str], str]) -> None:
+        self.function = function
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"item": self.function(row["item"])}
+
+
+def _merge(first: Receipt, second: Receipt) -> Receipt:
+    """The receipt of a task that went through two operators."""
+    seconds = {name: first.seconds.get(name, 0.0) + second.seconds.get(name, 0.0) for name in {**first.seconds, **second.seconds}}
+    second.parts = [*first.parts, *second.parts]
+    second.seconds = seconds
+    second.skipped = first.skipped or second.skipped
+    second.deaths += first.deaths
+    return second
+
+
+def _blocks(rows: Sequence[dict[str, str]], workers: int) -> list[pa.Table]:
+    """Few tasks a block: receipts come when a block is done, and the last blocks decide how evenly the work ends."""
+    size = max(1, min(8, len(rows) // (workers * 32)))
+    return [pa.Table.from_pylist(list(rows[start : start + size])) for start in range(0, len(rows), size)]
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error that a worker raised, in one line."""
+    cause: BaseException | None = getattr(error, "cause", None) or error.__cause__
+    while cause is not None:
+        error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+    said = str(error).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
+    return f"{type(error).__name__}: {said}"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _quiet:
+    """Keep Ray's start-up lines off standard error; errors are raised, not printed."""
+
+    def __enter__(self) -> None:
+        self.level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self.level)

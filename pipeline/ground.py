@@ -1,0 +1,138 @@
+"""What the tables show, chunk by chunk: the ground that plan, seal and shards stand on.
+
+A **scope** of a stage is what it is complete or incomplete for: a chunk at slice grain, a bucket at bucket grain.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import pyarrow as pa
+
+from pipeline.files import read_entries
+from pipeline.snapshot import WHOLE, Entry, Snapshot
+from pipeline.storage import Store
+from schemas import TABLES
+from stages.stage import Stage
+
+Scope = tuple[int, int]
+"""Bucket and chunk; chunk WHOLE for a bucket."""
+
+
+def is_chunked(table: str) -> bool:
+    """Whether a table is divided into chunks; tables of people have one file a bucket."""
+    return table != "identities" and "image_id" in TABLES[table].names
+
+
+class Ground:
+    """The tables of one snapshot as the wanted versions show them.
+
+    Planning walks down the stages and lays what *would* be shown over what is: `assume` replaces the rows of a table in
+    a chunk for everything that reads it afterwards.
+    """
+
+    def __init__(self, store: Store, snapshot: Snapshot, versions: Mapping[str, str]) -> None:
+        self.store, self.snapshot, self.versions = store, snapshot, versions
+        self._chunks: dict[int, list[int]] = {}
+        for bucket, chunk in snapshot.chunks("candidates"):
+            self._chunks.setdefault(bucket, []).append(chunk)
+        self._assumed: dict[tuple[str, int, int], pa.Table] = {}
+        self._shown: dict[tuple[str, int, int], Entry] = {}
+
+    @property
+    def buckets(self) -> list[int]:
+        return sorted(self._chunks)
+
+    def chunks(self, bucket: int) -> list[int]:
+        return self._chunks[bucket]
+
+    def scopes(self, stage: Stage, bucket: int) -> list[Scope]:
+        return [(bucket, WHOLE)] if stage.grain == "bucket" else [(bucket, chunk) for chunk in self.chunks(bucket)]
+
+    def parts_of(self, table: str, scope: Scope) -> list[Scope]:
+        """Where the rows of a table for a scope are: its chunks, or the bucket's one file."""
+        bucket, chunk = scope
+        if not is_chunked(table):
+            return [(bucket, WHOLE)]
+        return [(bucket, c) for c in self.chunks(bucket)] if chunk == WHOLE else [scope]
+
+    def shown_at(self, table: str, at: Scope) -> Entry | None:
+        return self._shown.get((table, *at)) or self.snapshot.shown_at(table, *at)
+
+    def files(self, table: str, scope: Scope) -> list[str]:
+        """The files that hold what the table shows in the scope."""
+        entries = (self.shown_at(table, at) for at in self.parts_of(table, scope))
+        return [entry.file for entry in entries if entry is not None and entry.file]
+
+    def pool(self, stage: Stage, scope: Scope) -> list[Entry]:
+        """All files of the stage's table in the scope in the wanted version: rows no longer wanted first."""
+        table = stage.writes.name
+        found = [e for at in self.parts_of(table, scope) for e in self.snapshot.of(table, *at, version=self.versions[stage.name])]
+        return sorted((entry for entry in found if entry.file), key=lambda entry: (entry.live, entry.chunk))
+
+    def basis(self, stage: Stage, scope: Scope) -> str | None:
+        """The hash of all that the wanted rows of a scope follow from; None where that is not all sealed yet."""
+        hasher = hashlib.blake2b(self.versions[stage.name].encode(), digest_size=8)
+        for table in tables_of(stage):
+            for at in self.parts_of(table, scope):
+                entry = self.shown_at(table, at)
+                if entry is None or (table, *at) in self._assumed:
+                    return None
+                hasher.update(f"{table} {at[1]} {entry.digest};".encode())
+        return hasher.hexdigest()
+
+    def complete(self, stage: Stage, scope: Scope) -> list[Entry] | None:
+        """The live entries of the stage in the scope if they are all that is wanted, else None."""
+        basis = self.basis(stage, scope)
+        if basis is None:
+            return None
+        table, version = stage.writes.name, self.versions[stage.name]
+        entries = []
+        for at in self.parts_of(table, scope):
+            live = next((e for e in self.snapshot.of(table, *at, version=version) if e.live), None)
+            if live is None or live.basis != basis:
+                return None
+            entries.append(live)
+        return entries
+
+    def settle(self, entries: Iterable[Entry]) -> None:
+        """Read these entries from now on, whatever the snapshot shows in their place."""
+        for entry in entries:
+            self._shown[entry.scope] = entry
+
+    def assume(self, table: str, at: Scope, rows: pa.Table) -> None:
+        self._assumed[(table, *at)] = rows
+
+    def forget(self, bucket: int) -> None:
+        """Drop what was assumed of a bucket."""
+        self._assumed = {key: rows for key, rows in self._assumed.items() if key[1] != bucket}
+
+    def table(self, table: str, scope: Scope, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows that a table shows in a scope: its light columns or `columns`."""
+        schema = TABLES[table]
+        names = list(schema.light if columns is None else columns)
+        found = [schema.empty().select(names)]
+        for at in self.parts_of(table, scope):
+            assumed = self._assumed.get((table, *at))
+            entry = self.shown_at(table, at)
+            if assumed is not None:
+                found.append(assumed.select(names))
+            elif entry is not None:
+                found.append(read_entries(self.store, table, [entry], names))
+        return pa.concat_tables(found)
+
+    def tables(self, stage: Stage, scope: Scope) -> dict[str, pa.Table]:
+        """Everything that the stage reads in a scope."""
+        return {table: self.table(table, scope) for table in tables_of(stage)}
+
+    def chunk_of(self, bucket: int) -> dict[str, int]:
+        """Image id to chunk, for all pictures of a bucket."""
+        return {
+            image: chunk
+            for chunk in self.chunks(bucket)
+            for image in self.table("candidates", (bucket, chunk), ["image_id"])["image_id"].to_pylist()
+        }
+
+
+def tables_of(stage: Stage) -> list[str]:
+    """The tables that a stage looks at, the parent first."""
+    return list(dict.fromkeys((stage.parent, *stage.reads, *stage.selects)))

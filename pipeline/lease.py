@@ -1,0 +1,99 @@
+"""The lease: one writer at a time on a dataset root.
+
+The lease is a file that says who writes and since when; its holder renews it. A second writer is refused by name. A
+lease whose holder is dead (a process that is gone on this machine, or no renewal for a minute) is taken over.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from pipeline.storage import Store
+
+PATH = "lease"
+RENEW_SECONDS = 10.0
+STALE_SECONDS = 60.0
+
+
+class LeaseHeld(RuntimeError):
+    """Somebody else writes to the root."""
+
+
+@dataclass
+class Lease:
+    """Hold it as a context. `run` is shown to whoever is refused."""
+
+    store: Store
+    run: str
+
+    def __post_init__(self) -> None:
+        self._secret = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def _content(self) -> bytes:
+        me = psutil.Process()
+        record = {"run": self.run, "host": socket.gethostname(), "pid": me.pid, "born": me.create_time(), "at": time.time(), "secret": self._secret}
+        return json.dumps(record).encode()
+
+    def __enter__(self) -> "Lease":
+        while not self.store.put_new(PATH, self._content()):
+            holder = read(self.store)
+            if holder is not None and not _dead(holder):
+                age = time.time() - holder["at"]
+                raise LeaseHeld(
+                    f"{self.store.root} is being written by run {holder['run']} (host {holder['host']}, process {holder['pid']}, "
+                    f"last sign {age:.0f} s ago); wait for it, or stop it and run again"
+                )
+            self.store.delete([PATH])
+        self._thread.start()
+        return self
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW_SECONDS):
+            if self.held():
+                self.store.put(PATH, self._content(), durable=False)
+
+    def held(self) -> bool:
+        """Whether the lease is still ours."""
+        holder = read(self.store)
+        return holder is not None and holder.get("secret") == self._secret
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.held():
+            self.store.delete([PATH])
+
+
+def read(store: Store) -> dict[str, Any] | None:
+    """Who holds the lease, or None."""
+    try:
+        found = json.loads(store.read(PATH))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _dead(holder: dict[str, Any]) -> bool:
+    if holder["host"] == socket.gethostname():
+        try:
+            return bool(abs(psutil.Process(holder["pid"]).create_time() - holder["born"]) > 1)
+        except psutil.NoSuchProcess:
+            return True
+    return time.time() - float(holder["at"]) > STALE_SECONDS
+
+
+def is_writable(store: Store) -> None:
+    """Raise StorageError if nothing can be written to the root."""
+    path = f".probe-{os.getpid()}"
+    store.put(path, b"", durable=False)
+    store.delete([path])

@@ -1,0 +1,104 @@
+"""The plan: what a run would do, why, and about how long it would take. Reads the snapshot and the source, writes nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipeline.dag import SHARD, shard_params
+from pipeline.engine import available_cores, operators
+from pipeline.ground import Ground
+from pipeline.intake import Intake, take_in
+from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
+from pipeline.snapshot import Snapshot, load
+from pipeline.spec import source_of
+from pipeline.storage import Store
+from pipeline.survey import phases, survey, tasks
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one stage would do. `units` are known; `more` says that others follow from what stages before it bring.
+
+    `seconds` is the estimate for the known units on this machine's workers, None where no run has measured the stage.
+    """
+
+    stage: str
+    done: int
+    units: int
+    more: bool
+    tasks: int
+    why: Counter[str]
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    intake: Intake | None
+    lines: list[Line]
+    shards: str
+
+    @property
+    def nothing(self) -> bool:
+        fresh = self.intake is not None and (self.intake.new or self.intake.changed or self.intake.gone)
+        return not fresh and not any(line.units or line.more for line in self.lines) and self.shards == "as they are"
+
+
+def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
+    """Compare what the DAG wants with what is there. Raises what a run would raise before it starts."""
+    snapshot = load(store)
+    chosen = prepared.chosen(selection)
+    intake = take_in(store, snapshot, source_of(prepared.dag), write=False) if "crawl" in chosen else None
+    stages = [stage for stage in prepared.stages if stage.name in chosen]
+    forced = {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
+    allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
+    ground = Ground(store, snapshot, prepared.versions)
+    # Stages that are not chosen are looked at too: what they would do is not done, so nothing follows from it.
+    found = survey(ground, stages, forced, allowed)
+    listed = (intake.new + intake.changed) if intake else 0
+    lines: list[Line] = []
+    following = listed > 0
+    rates = snapshot.notes.get("rates", {})
+    for phase in phases(stages):
+        count = Counter[str]()
+        for task in tasks(ground, phase, found.findings, "", selection.limit):
+            count[phase[0].name] += 1
+        for stage in phase:
+            units = found.units(stage.name) + (listed if stage.name == "crawl" else 0)
+            why = found.why(stage.name) + (Counter({"source": listed}) if stage.name == "crawl" and listed else Counter())
+            more = (following and stage.name != "crawl") or found.behind(stage.name)
+            rate = rates.get(f"{stage.name}/{prepared.versions[stage.name]}")
+            resources = {stage.name: prepared.dag.stages[stage.name].resources}
+            workers = operators([stage.name], resources, available_cores())[0].workers
+            seconds = None if rate is None else units * rate / workers
+            lines.append(Line(stage.name, found.done[stage.name], units, more, count[phase[0].name], why, seconds))
+            following = following or units > 0 or more
+    return Plan(intake, lines, _shards(prepared, chosen, snapshot, following))
+
+
+def _shards(prepared: Prepared, chosen: set[str], snapshot: Snapshot, following: bool) -> str:
+    if SHARD not in chosen:
+        return "not in this run"
+    params = shard_params(prepared.dag.stages[SHARD])
+    if following:
+        return "follow from the rows above"
+    same = snapshot.notes.get(f"shards/{params.profile}") == shard_basis(snapshot, params)
+    return "as they are" if same else "to be compared"
+
+
+def reasons(why: Counter[str]) -> str:
+    """The reasons of a line in words."""
+    words = {
+        "new": "new", "inputs": "upstream changed", "version": "parameters, code or weights changed", "retry": "asked to retry",
+        "source": "new or changed at the source",
+    }  # fmt: skip
+    return ", ".join(f"{count} {words[name]}" for name, count in why.most_common())
+
+
+def rows(plan: Plan) -> Sequence[tuple[str, ...]]:
+    """The plan as text cells: stage, done, to do, tasks, why, estimate."""
+    cells = []
+    for line in plan.lines:
+        todo = f"{line.units}{' and what follows' if line.more else ''}" if line.units or line.more else "-"
+        estimate = "" if line.seconds is None or not line.units else f"{line.seconds:.0f} s" if line.seconds >= 1 else "< 1 s"
+        cells.append((line.stage, str(line.done), todo, str(line.tasks or ""), reasons(line.why), estimate))
+    return cells

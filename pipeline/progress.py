@@ -1,0 +1,124 @@
+"""What a user sees while a run works: one live line a stage on a terminal, plain lines elsewhere."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.worker import Receipt
+
+PLAIN_SECONDS = 10.0
+
+
+@dataclass
+class StageProgress:
+    """Counts of one stage in the phase at hand."""
+
+    name: str
+    units: int = 0
+    rows: int = 0
+    adopted: int = 0
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, receipt: Receipt) -> None:
+        for part in receipt.parts:
+            if part.stage == self.name:
+                self.units += part.units
+                self.rows += part.rows
+                self.adopted += part.rows if part.adopted else 0
+                self.seconds += part.seconds
+                self.outcomes.update(part.outcomes)
+
+    @property
+    def not_ok(self) -> str:
+        """Outcomes that are not ok, the most frequent first."""
+        return ", ".join(f"{count} {name.split(':', 1)[-1]}" for name, count in self.outcomes.most_common() if name != "ok")
+
+
+class Progress:
+    """Progress of one phase. Use as a context; `add` takes a receipt."""
+
+    def __init__(self, console: Console, stages: Sequence[str], tasks: int, members: int, what: str) -> None:
+        self.console, self.total, self.members, self.what = console, tasks, members, what
+        self.stages = [StageProgress(name) for name in stages]
+        self.seconds: Counter[str] = Counter()
+        self.tasks = self.seen = self.deaths = 0
+        self.started = time.monotonic()
+        self.first: float | None = None
+        self._spoken = self.started
+        self._live: Live | None = None
+
+    def __enter__(self) -> "Progress":
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, get_renderable=self._table, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self.console.print(f"{' + '.join(stage.name for stage in self.stages)}: {self.members} {self.what} in {self.total} tasks")
+        return self
+
+    def add(self, receipt: Receipt) -> None:
+        now = time.monotonic()
+        self.first = self.first or now
+        self.tasks += 1
+        self.seen += 0 if receipt.skipped else receipt.members
+        self.deaths += receipt.deaths
+        self.seconds.update(receipt.seconds)
+        for stage in self.stages:
+            stage.add(receipt)
+        if self._live is None and now - self._spoken > PLAIN_SECONDS and self.tasks < self.total:
+            self._spoken = now
+            self.console.print(f"  {self._line()}")
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def bottleneck(self) -> str | None:
+        """The activity that took most of the workers' time."""
+        top = self.seconds.most_common(1)
+        return top[0][0] if top and top[0][1] > 0 else None
+
+    def _rate(self) -> float:
+        return self.seen / self.elapsed if self.elapsed > 0 else 0.0
+
+    def _line(self) -> str:
+        rate = self._rate()
+        left = (self.members - self.seen) / rate if rate else 0.0
+        said = f"{self.seen}/{self.members} {self.what}, {rate:.1f}/s, {_duration(left)} left"
+        bottleneck = self.bottleneck
+        return said + (f", most time in {bottleneck}" if bottleneck else "")
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        for column in ("stage", "rows", "rows/s", "left", "not ok"):
+            table.add_column(column, justify="left" if column in ("stage", "not ok") else "right")
+        elapsed = max(self.elapsed, 1e-9)
+        rate = self._rate()
+        left = _duration((self.members - self.seen) / rate) if rate else "?"
+        for stage in self.stages:
+            mark = "  <- slowest" if stage.name == self.bottleneck else ""
+            table.add_row(stage.name, str(stage.rows), f"{stage.rows / elapsed:.1f}", left, stage.not_ok + mark)
+        return table
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if error is None or self.tasks:
+            for stage in self.stages:
+                adopted = f", {stage.adopted} of them taken over from an interrupted run" if stage.adopted else ""
+                wrong = f"; {stage.not_ok}" if stage.not_ok else ""
+                rate = f"{stage.rows / self.elapsed:.1f} rows/s" if stage.rows else "nothing to do"
+                self.console.print(f"  {stage.name}: {stage.rows} rows, {rate}{adopted}{wrong}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

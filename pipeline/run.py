@@ -1,0 +1,486 @@
+"""A run: take in what the source lists, then phase by phase survey, compute, seal and publish, and shards at the end.
+
+Whatever interrupts it, the next run goes on: sealed chunks are in the snapshot, and slices that were finished but not
+sealed are found by their names.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import secrets
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
+from typing import Any, Protocol
+
+import duckdb
+from rich.console import Console
+
+from pipeline.catalogue import connect
+from pipeline.dag import SHARD, Dag, DagError, shard_params
+from pipeline.engine import Operator, available_cores, operators
+from pipeline.files import read_entries
+from pipeline.ground import Ground, Scope
+from pipeline.intake import take_in
+from pipeline.lease import Lease
+from pipeline.progress import Progress
+from pipeline.reconcile import unit_column
+from pipeline.seal import seal
+from pipeline.shards import finish, plan_shards, shard_version, write_shard
+from pipeline.snapshot import Entry, Snapshot, load, publish
+from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
+from pipeline.storage import Store
+from pipeline.survey import Survey, phases, survey, tasks
+from pipeline.worker import Receipt, Task
+from schemas import TABLES
+from stages.stage import Stage
+from stages.weights import WeightFiles
+
+PUBLISH_SECONDS = 60.0
+FORMAT = 1
+
+
+class RunError(RuntimeError):
+    """A run cannot start or go on; the message says why and what to do."""
+
+
+class Engine(Protocol):
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
+
+    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the DAG to do. `only`: stages; `limit`: pictures a phase; `where`: SQL over candidates and identities;
+    `retry`: SQL over rows that are not ok."""
+
+    only: tuple[str, ...] = ()
+    limit: int | None = None
+    where: str | None = None
+    retry: str | None = None
+
+
+@dataclass
+class Record:
+    """What is written to `runs/<id>.json`."""
+
+    run_id: str
+    started: str
+    status: str = "running"
+    finished: str | None = None
+    seconds: float = 0.0
+    snapshot_before: int = 0
+    snapshot: int = 0
+    dag: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    intake: dict[str, Any] = field(default_factory=dict)
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shards: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass
+class Prepared:
+    """A DAG made ready: stages built, versions known, weights found."""
+
+    dag: Dag
+    stages: list[Stage]
+    versions: dict[str, str]
+    descriptions: dict[str, dict[str, Any]]
+    models: str | None
+
+    def chosen(self, selection: Selection) -> set[str]:
+        """The names of the stages to do. Raises DagError for a name that the DAG does not have."""
+        unknown = [name for name in selection.only if name not in self.dag.stages]
+        if unknown:
+            raise DagError([f"--only {name}: the DAG has no such stage; it has {', '.join(self.dag.stages)}" for name in unknown])
+        if not selection.only:
+            return set(self.dag.stages)
+        # People are the summary of clean; whoever asks for one wants the other.
+        return {*selection.only, *(("people",) if "clean" in selection.only and "people" in self.dag.stages else ())}
+
+
+def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepared:
+    """Build the stages of a DAG and look for their weights. Raises MissingWeights."""
+    directory = models or dag.models
+    files = WeightFiles(None if directory is None else os.path.abspath(os.path.expanduser(directory)))
+    stages = dag.build()
+    if check_weights:
+        for stage in stages:
+            for name in stage.weights:
+                files.path(name)
+    versions, descriptions = versions_of(stages, files)
+    return Prepared(dag, stages, versions, descriptions, files.models_dir)
+
+
+def open_root(root: str, name: str, create: bool) -> Store:
+    """The store of a dataset root, with its `dataset.json` checked or made. Raises RunError."""
+    store = Store(root)
+    try:
+        about = json.loads(store.read("dataset.json"))
+    except FileNotFoundError:
+        if not create:
+            raise RunError(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
+        store.put_new("dataset.json", json.dumps({"format": FORMAT, "name": name}, indent=1).encode() + b"\n")
+        return store
+    except ValueError as error:
+        raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
+    if about.get("format") != FORMAT:
+        raise RunError(f"{store.root} has format {about.get('format')}; this idcluster reads format {FORMAT}")
+    return store
+
+
+def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], predicate: str) -> dict[str, frozenset[str]]:
+    """Units by table of the rows that are not ok and match an SQL predicate. Raises DagError for bad SQL."""
+    forced = {}
+    connection = connect(store, snapshot)
+    try:
+        for stage in stages:
+            table, column = stage.writes.name, unit_column(stage)
+            try:
+                found = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})").fetchall()  # noqa: S608
+            except duckdb.Error as error:
+                raise DagError([f"--retry {predicate!r}: {str(error).splitlines()[0]} (columns that every table has: status, reason, detail)"]) from error
+            if found:
+                forced[table] = frozenset(row[0] for row in found)
+    finally:
+        connection.close()
+    return forced
+
+
+def allowed_images(store: Store, snapshot: Snapshot, predicate: str) -> frozenset[str]:
+    """Image ids that match an SQL predicate over candidates and identities (`name`, `address`, ...)."""
+    connection = connect(store, snapshot)
+    sql = f"SELECT image_id FROM (SELECT c.*, i.name, i.aliases, i.bucket FROM candidates c JOIN identities i USING (identity_id)) WHERE {predicate}"  # noqa: S608
+    try:
+        return frozenset(row[0] for row in connection.execute(sql).fetchall())
+    except duckdb.Error as error:
+        raise DagError([f"--where {predicate!r}: {str(error).splitlines()[0]}"]) from error
+    finally:
+        connection.close()
+
+
+class Run:
+    """One run of a DAG on a root."""
+
+    def __init__(
+        self, prepared: Prepared, selection: Selection, store: Store, console: Console,
+        engine: Callable[[WorkerSpec], Engine], run_id: str | None = None,
+    ) -> None:  # fmt: skip
+        self.prepared, self.selection, self.store, self.console = prepared, selection, store, console
+        self.chosen = prepared.chosen(selection)
+        self.run_id = run_id or new_run_id()
+        self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id)
+        self.engine = engine(self.spec)
+        self.drained = False
+        self.work_done = False
+        self.snapshot = Snapshot()
+        self.record = Record(
+            run_id=self.run_id,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            dag=prepared.dag.model_dump(mode="json"),
+            selection={"only": list(selection.only), "limit": selection.limit, "where": selection.where, "retry": selection.retry},
+            versions=prepared.versions,
+            machine=_machine(),
+        )
+
+    def execute(self) -> Record:
+        """Do it all. The record is written whatever happens; errors are raised after that."""
+        start = time.monotonic()
+        with Lease(self.store, self.run_id) as lease:
+            self.lease = lease
+            try:
+                with self._draining():
+                    self._execute()
+                self.record.status = "drained" if self.drained else "done"
+            except BaseException as error:
+                self.record.status = "failed"
+                self.record.error = f"{type(error).__name__}: {error}"
+                raise
+            finally:
+                self.engine.close()
+                self.record.seconds = round(time.monotonic() - start, 3)
+                self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
+                self.record.snapshot = self.snapshot.number
+                if self.work_done or self.record.status != "done":
+                    content = json.dumps(vars(self.record), indent=1, sort_keys=True)
+                    self.store.put(f"runs/{self.run_id}.json", content.encode())
+        return self.record
+
+    def _execute(self) -> None:
+        self.snapshot = load(self.store)
+        self.record.snapshot_before = self.snapshot.number
+        if "crawl" in self.chosen:
+            self._take_in()
+        stages = self.prepared.stages
+        forced = self._forced()
+        allowed = None if self.selection.where is None else allowed_images(self.store, self.snapshot, self.selection.where)
+        token = f"{self.selection.retry} {self.snapshot.number}"
+        for phase in phases(stages):
+            mine = [stage for stage in phase if stage.name in self.chosen]
+            if mine and not self.drained:
+                self._phase(phase, {stage.name for stage in mine}, forced, allowed, token)
+        self._refresh([stage for stage in stages if stage.name not in self.chosen])
+        if SHARD in self.chosen and not self.drained:
+            self._shards()
+
+    def _take_in(self) -> None:
+        found = take_in(self.store, self.snapshot, source_of(self.prepared.dag))
+        for remark in found.remarks:
+            self.console.print(f"note: {remark}", style="yellow", highlight=False)
+        if found.entries:
+            self._publish(found.entries)
+        counts = {"people": found.people, "offered": found.offered, "new": found.new, "changed": found.changed, "gone": found.gone}
+        self.record.intake = counts
+        said = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "gone") if counts[name]) or "nothing new"
+        self.console.print(f"source: {found.people} people, {found.offered} pictures; {said}", highlight=False)
+
+    def _forced(self) -> dict[str, frozenset[str]]:
+        if self.selection.retry is None:
+            return {}
+        chosen = [stage for stage in self.prepared.stages if stage.name in self.chosen]
+        forced = forced_units(self.store, self.snapshot, chosen, self.selection.retry)
+        if not forced:
+            self.console.print(f"nothing matches --retry {self.selection.retry!r}", highlight=False)
+        return forced
+
+    def _ground(self) -> Ground:
+        return Ground(self.store, self.snapshot, self.prepared.versions)
+
+    def _phase(
+        self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str
+    ) -> None:
+        chain = [stage for stage in phase if stage.name in mine]
+        found = survey(self._ground(), chain, forced, allowed)
+        if found.nothing:
+            return
+        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit)
+        work = _Phase(self, chain, found, todo)
+        work.run()
+
+    def _refresh(self, stages: Sequence[Stage]) -> None:
+        """Let tables of stages that this run leaves out show what still fits, without computing anything."""
+        ground = self._ground()
+        changed: list[Entry] = []
+        for stage in stages:
+            shown = {entry.version for entry in self.snapshot.shown(stage.writes.name)}
+            if shown == {self.prepared.versions[stage.name]}:
+                for bucket in ground.buckets:
+                    for scope in ground.scopes(stage, bucket):
+                        changed += seal(ground, stage, scope, ())
+        if changed:
+            self._publish(changed)
+
+    def _shards(self) -> None:
+        params = shard_params(self.prepared.dag.stages[SHARD])
+        basis = shard_basis(self.snapshot, params)
+        note = f"shards/{params.profile}"
+        if self.snapshot.notes.get(note) == basis:
+            return
+        start = time.monotonic()
+        plan = plan_shards(self.store, self.snapshot, params)
+        workers = min(available_cores(), max(1, len(plan.jobs)))
+        results = []
+        if plan.jobs:
+            self.console.print(f"shard: {len(plan.jobs)} shards to write, {len(plan.shards) - len(plan.jobs)} as they are", highlight=False)
+            job = ShardJob(self.store.root)
+            results = [json.loads(text) for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers)]
+        # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing.
+        entries = finish(self.store, self.snapshot, results, plan)
+        self.snapshot = self.snapshot.with_notes(**{note: basis})
+        self._publish(entries)
+        samples = sum(shard.samples for shard in plan.shards)
+        seconds = time.monotonic() - start
+        self.record.shards = {"shards": len(plan.shards), "written": len(plan.jobs), "samples": samples, "seconds": round(seconds, 3)}
+        self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written", highlight=False)
+
+    def _publish(self, entries: Sequence[Entry]) -> None:
+        if not self.lease.held():
+            raise RunError(f"the lease on {self.store.root} was lost; nothing was published. Run again to go on")
+        self.work_done = True
+        notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
+        known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
+        self.snapshot = publish(self.store, self.snapshot.with_entries(entries).with_notes(**notes, versions=known))
+
+    def drain(self) -> None:
+        """Let the workers finish what they have begun and take no more."""
+        self.drained = True
+        self.store.put(drain_path(self.run_id), b"", durable=False)
+
+    @contextmanager
+    def _draining(self) -> Iterator[None]:
+        """The first Ctrl-C or SIGTERM drains, the second breaks off."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.drained:
+                raise KeyboardInterrupt
+            self.console.print("stopping: slices at work are finished and published; once more to break off", style="yellow")
+            self.drain()
+
+        try:
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever runs us there has its own way to stop
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.store.delete(self.store.list(f"parts/attempts/{self.run_id}"))
+
+
+class _Phase:
+    """One phase at work: receipts come in, scopes are sealed when their last task is back, and published from time to time."""
+
+    def __init__(self, run: Run, chain: Sequence[Stage], found: Survey, todo: Sequence[Task]) -> None:
+        self.run_, self.chain, self.found, self.todo = run, chain, found, todo
+        self.left: Counter[Scope] = Counter((task.bucket, task.chunk) for task in todo)
+        self.parts: dict[Scope, dict[str, list[str]]] = {}
+        self.sealed: set[Scope] = set()
+        self.changed: list[Entry] = []
+        self.spent: list[str] = []
+        self.ground = run._ground()
+        self.published = time.monotonic()
+
+    def run(self) -> None:
+        run, names = self.run_, [stage.name for stage in self.chain]
+        resources = {name: run.prepared.dag.stages[name].resources for name in names}
+        what = "people" if self.chain[0].grain == "bucket" else "pictures"
+        members = sum(len(task.members) for task in self.todo)
+        progress = Progress(run.console, names, len(self.todo), members, what)
+        wall = 0.0
+        if self.todo:
+            run.work_done = True
+            chain = operators(names, resources, available_cores())
+            with progress:
+                for receipt in run.engine.run(self.todo, chain):
+                    progress.add(receipt)
+                    self._take(receipt)
+            wall = progress.elapsed
+            self._record(progress, wall, sum(operator.workers for operator in chain))
+        for scope in dict.fromkeys(finding.scope for finding in self.found.findings):
+            if scope not in self.sealed:
+                self._seal(scope)
+        self._publish(progress)
+
+    def _take(self, receipt: Receipt) -> None:
+        scope = (receipt.bucket, receipt.chunk)
+        for part in receipt.parts:
+            self.parts.setdefault(scope, {}).setdefault(part.table, []).append(part.path)
+            self.spent.append(part.path)
+        self.left[scope] -= 1
+        if not self.left[scope]:
+            self._seal(scope)
+            if time.monotonic() - self.published > PUBLISH_SECONDS:
+                self._publish(None)
+
+    def _seal(self, scope: Scope) -> None:
+        parts = self.parts.pop(scope, {})
+        self.sealed.add(scope)
+        for stage in self.chain:
+            self.changed += seal(self.ground, stage, scope, parts.get(stage.writes.name, ()))
+
+    def _publish(self, progress: Progress | None) -> None:
+        if progress is not None:
+            rates = dict(self.run_.snapshot.notes.get("rates", {}))
+            for stage in progress.stages:
+                computed = stage.rows - stage.adopted
+                if computed and stage.seconds:
+                    rates[f"{stage.name}/{self.run_.prepared.versions[stage.name]}"] = round(stage.seconds / computed, 6)
+            self.run_.snapshot = self.run_.snapshot.with_notes(rates=rates)
+        if self.changed:
+            self.run_._publish(self.changed)
+            self.changed = []
+        if not self.parts:
+            # Only now are the parts' rows safe elsewhere.
+            self.run_.store.delete(self.spent)
+            self.spent = []
+        self.published = time.monotonic()
+
+    def _record(self, progress: Progress, wall: float, workers: int) -> None:
+        record = self.run_.record
+        start = (progress.first or progress.started) - progress.started
+        record.phases.append(
+            {
+                "stages": [stage.name for stage in self.chain],
+                "tasks": progress.tasks,
+                "members": progress.seen,
+                "workers": workers,
+                "wall_seconds": round(wall, 3),
+                "first_receipt_seconds": round(start, 3),
+                "worker_seconds": {name: round(seconds, 3) for name, seconds in progress.seconds.most_common()},
+                "bottleneck": progress.bottleneck,
+                "deaths": progress.deaths,
+            }
+        )
+        for stage in progress.stages:
+            failed = sum(count for name, count in stage.outcomes.items() if name.split(":")[0] in ("failed", "poisoned"))
+            record.stages[stage.name] = {
+                "rows": stage.rows,
+                "units": stage.units,
+                "failed": failed,
+                "adopted": stage.adopted,
+                "seconds": round(stage.seconds, 3),
+                "rows_per_second": round(stage.rows / wall, 2) if wall else None,
+                "outcomes": dict(stage.outcomes.most_common()),
+            }
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """`write_shard` as a function of text that can travel."""
+
+    root: str
+
+    def __call__(self, item: str) -> str:
+        return json.dumps(write_shard(Store(self.root), json.loads(item)))
+
+
+def shard_basis(snapshot: Snapshot, params: Any) -> str:
+    """What the shards of a profile follow from: every live file of every table, and the parameters."""
+    digests = sorted(f"{e.table}/{e.digest}" for e in snapshot.entries if e.current and e.live and e.table in TABLES)
+    return hashlib.blake2b("\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8).hexdigest()
+
+
+def counts(store: Store, snapshot: Snapshot) -> dict[str, Counter[str]]:
+    """Rows by status of every table."""
+    result = {}
+    for table, schema in TABLES.items():
+        entries = snapshot.shown(table)
+        if entries and "status" in schema.names:
+            column = read_entries(store, table, entries, ["status"])["status"]
+            result[table] = Counter(column.to_pylist())
+    return result
+
+
+def _machine() -> dict[str, Any]:
+    packages = {}
+    for name in ("idcluster", "ray", "pyarrow", "numpy", "opencv-contrib-python-headless", "onnxruntime", "dlib-bin", "scikit-learn"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": platform.machine(),
+        "cores": available_cores(),
+        "packages": packages,
+    }

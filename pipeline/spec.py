@@ -1,0 +1,64 @@
+"""What every worker of a run is made from: small, picklable, the same on every machine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.dag import SHARD, Dag, version_of
+from pipeline.storage import Store
+from pipeline.worker import Worker
+from stages.backends import backend
+from stages.crawl.folder import FolderSource
+from stages.crawl.listing import Source
+from stages.stage import Fetched, Stage
+from stages.weights import WeightFiles
+
+
+def source_of(dag: Dag) -> Source:
+    """The source that a DAG names."""
+    crawl = dag.stages.get("crawl")
+    limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
+    return FolderSource(Path(dag.source.path).expanduser().absolute(), dag.source.name, **limits)
+
+
+def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """The version of each stage by name, and the description of each version by `table/version`."""
+    versions, descriptions = {}, {}
+    for stage in stages:
+        version, description = version_of(stage, {name: files.sha256(name) for name in stage.weights})
+        versions[stage.name] = version
+        descriptions[f"{stage.writes.name}/{version}"] = description
+    return versions, descriptions
+
+
+@dataclass(frozen=True)
+class _Services:
+    source: Source
+
+    def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
+        return self.source.fetch(addresses)
+
+
+def drain_path(run: str) -> str:
+    """A file that tells the workers of a run to take no more tasks."""
+    return f"parts/attempts/{run}/drain"
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    root: str
+    dag: Dag
+    versions: Mapping[str, str]
+    models: str | None
+    run: str
+
+    def build(self, store: Store | None = None, draining: Callable[[], bool] | None = None) -> Worker:
+        """A worker. `store` and `draining` are given where the caller has its own."""
+        place = store or Store(self.root)
+        stages = {name: backend(name, config.backend)(config.params) for name, config in self.dag.stages.items() if name != SHARD}
+        path = drain_path(self.run)
+        return Worker(
+            place, stages, self.versions, WeightFiles(self.models), _Services(source_of(self.dag)), self.run,
+            draining or (lambda: place.exists(path)),
+        )
