@@ -101,7 +101,8 @@ def test_the_network_sees_batches_of_one_size_only(models_dir: Path, monkeypatch
     for name, sizes in (("edgeface_xs", {3}), ("mobilefacenet_128d", {1})):
         made = ArcFaceEmbed({"weights": name, "batch": 3})
         made.setup(WeightFiles(str(models_dir)))
-        session, seen = made._session, set()
+        session = made._session
+        seen: set[int] = set()
 
         class Watched:
             get_outputs = session.get_outputs
