@@ -1,7 +1,8 @@
 """Faces with SCRFD (Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", ICLR 2022) in ONNX.
 
 A detector trained on 640 pixels is blind to faces that fill its input, as in close-up portraits, so every picture is
-searched at two scales: of 968 photographs of people, 41 stay without a face at 640, none at 640 and 320. `score` is the class probability, 0 to 1.
+searched at two scales: of 968 photographs of people, 41 stay without a face at 640, none at 640 and 320.
+`score` is the class probability, 0 to 1.
 """
 
 from collections.abc import Mapping
