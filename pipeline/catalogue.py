@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from stages.shard.webdataset import SAMPLES
 
 Format = Literal["table", "csv", "json", "parquet"]
 _SCHEME = "dataset"
+_SMALL_FILE = 1_000_000  # bytes that are read at once: in an object store, one request instead of three
 _LIST_SHOWN, _TEXT_SHOWN, _ROWS_SHOWN = 4, 60, 1000
 
 
@@ -130,13 +132,15 @@ class _Dataset(AbstractFileSystem):  # type: ignore[misc]
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{_SCHEME}://").lstrip("/")
 
-    def open(self, path: str, mode: str = "rb", **_: Any) -> IO[bytes]:
+    def open(self, path: str, mode: str = "rb", **_: Any) -> "_SharedFile":
         if mode != "rb":
             raise PermissionError(f"{path}: a query cannot write files")
         relative = self._relative(path)
         if relative not in self._sizes:
             raise FileNotFoundError(f"{path}: not a file of this snapshot")
-        return self._store.open(relative)
+        if self._sizes[relative] <= _SMALL_FILE:
+            return _SharedFile(io.BytesIO(self._store.read(relative)))
+        return _SharedFile(self._store.open(relative))
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file itself: a name is only a name here."""
@@ -156,6 +160,39 @@ class _Dataset(AbstractFileSystem):  # type: ignore[misc]
     def modified(self, path: str) -> datetime:
         """Never: files of a dataset are not rewritten."""
         return datetime.fromtimestamp(0, UTC)
+
+
+class _SharedFile:
+    """An open file with a position for every thread.
+
+    DuckDB's threads share one handle and read with `seek` and then `read`; on an ordinary file one thread moves the
+    position between the two calls of another, which then gets bytes from elsewhere.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._lock, self._own = file, threading.Lock(), threading.local()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self.tell()
+        elif whence == io.SEEK_END:
+            with self._lock:
+                offset = self._file.seek(offset, io.SEEK_END)
+        self._own.position = offset
+        return offset
+
+    def tell(self) -> int:
+        return getattr(self._own, "position", 0)
+
+    def read(self, size: int = -1) -> bytes:
+        with self._lock:
+            self._file.seek(self.tell())
+            data = self._file.read(size)
+        self._own.position = self.tell() + len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, files: list[str]) -> None:

@@ -4,14 +4,15 @@ import csv
 import io
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalogue import QueryError, connect, query
-from pipeline.snapshot import Snapshot, SnapshotError
+from pipeline.catalogue import QueryError, _SharedFile, connect, query
+from pipeline.snapshot import Snapshot, SnapshotError, load
 from pipeline.storage import Store
 from schemas import TABLES
 from tests.pipeline.small_root import SmallPerson, small_root
@@ -168,6 +169,22 @@ def test_a_table_is_aligned_cut_and_harmless_to_the_terminal(store: Store) -> No
     ]
     long = query(store, "SELECT * FROM range(5000)") or ""
     assert len(long.splitlines()) == 1003 and "other formats show all" in long
+
+
+def test_threads_of_a_query_do_not_move_each_other_in_a_file(store: Store) -> None:
+    """DuckDB seeks and reads in two calls, and its threads share one open file."""
+    file = _SharedFile(io.BytesIO(bytes(range(200))))
+    assert file.seek(100) == 100
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(file.read, 3).result() == b"\0\1\2"
+        assert file.read(2) == bytes([100, 101])
+        assert other.submit(file.read, 1).result() == b"\3"
+    assert (file.seek(-1, io.SEEK_END), file.read(5), file.tell()) == (199, bytes([199]), 200)
+    small_root(store, [SmallPerson(f"Person {n}", 40, size=20_000) for n in range(8)], Snapshot(1), people_per_chunk=8)
+    connection = connect(store)
+    assert max(e.bytes for e in load(store).entries) > 5_000_000
+    for _ in range(5):
+        assert connection.execute("SELECT count(*) FILTER (sha256(bytes) = sha256) FROM images").fetchall() == [(320,)]
 
 
 def test_runs_are_read_leniently(store: Store) -> None:
