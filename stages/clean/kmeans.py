@@ -23,7 +23,7 @@ class KMeansParams(Params):
     similarity_threshold: float | None = Field(None, ge=-1, le=1)
     """Least cosine of a kept face to the indicator. None: the calibrated value of the recogniser, which the pipeline fills in."""
     merge_cosine: float | None = Field(None, ge=-1, le=1)
-    """Least mean cosine between the faces of two clusters that are one person. None: the similarity threshold."""
+    """Least mean cosine between the faces of two clusters that are one person. None: as above; the similarity threshold if still None."""
     min_faces: int = Field(1, ge=1)
     """A person with fewer kept faces keeps none."""
 

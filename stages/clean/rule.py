@@ -19,7 +19,7 @@ import numpy as np
 
 from stages.clean.indicator import normalised, weighted_sums
 
-RESTARTS, ITERATIONS = 4, 100
+RESTARTS, ITERATIONS = 10, 100
 _ALONE = 1.0  # similarity of a person's only face: to itself
 
 
@@ -97,7 +97,7 @@ def clean_person(
 
 
 def spherical_kmeans(unit: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Labels (n,) int64 of k-means with cosine distance (Dhillon and Modha 2001), the best of four k-means++ starts.
+    """Labels (n,) int64 of k-means with cosine distance (Dhillon and Modha 2001), the best of ten k-means++ starts.
 
     `unit`: (n, d) float64 unit vectors. All starts run side by side in one matrix product: for the 80 faces of a usual
     person that is several times faster than one start after the other. A cluster may come out empty, as among

@@ -1,0 +1,132 @@
+"""The clean stage on tables: whole people in, one row a face out."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas import TABLES
+from stages.backends import backend
+from stages.clean.indicator import normalised
+from stages.clean.kmeans import KMeansClean, seed_of
+from stages.detect.dlib import DlibDetect
+from stages.embed.calibration import CALIBRATION
+from stages.embed.dlib import DlibEmbed
+from stages.pictures import decode
+from stages.stage import Picture
+from stages.weights import WeightFiles
+
+NO_SERVICES: Any = None  # this stage asks nothing of the outside
+
+
+def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Table:
+    """Rows as the stage gets them: every vector of every person in a picture of its own."""
+    rows: list[dict[str, Any]] = []
+    for identity, vectors in people.items():
+        for at, vector in enumerate(vectors):
+            face = f"{identity}-{at:03d}"
+            rows.append(
+                {
+                    "identity_id": identity,
+                    "image_id": f"image-{face}",
+                    "face_id": face,
+                    "embeddings.vector": vector.tolist(),
+                    "embeddings.recogniser": recogniser,
+                    "embeddings.status": "ok",
+                    "faces.score": 0.9,
+                    "faces.side": 50.0 + at,
+                    "faces.sharpness": None if at == 0 else 80.0,
+                    "faces.status": "ok",
+                }
+            )
+    kinds = {"embeddings.vector": pa.list_(pa.float32()), **dict.fromkeys(("faces.score", "faces.side", "faces.sharpness"), pa.float32())}
+    return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
+
+
+def people(count: int, faces: int = 12, seed: int = 0) -> dict[str, np.ndarray]:
+    """Made-up people, each with one stranger among the faces."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for at in range(count):
+        centre = normalised(rng.standard_normal(128))
+        own = normalised(centre + 0.06 * rng.standard_normal((faces, 128)))
+        found[f"{at:016x}"] = np.concatenate([own, normalised(rng.standard_normal((1, 128)))]).astype(np.float32)
+    return found
+
+
+def clean(rows: pa.Table, **params: Any) -> pa.Table:
+    return KMeansClean({"similarity_threshold": 0.3, **params}).run(rows, {}, NO_SERVICES)
+
+
+def test_one_row_a_face_in_order_and_in_schema() -> None:
+    rows = table(people(3))
+    shuffled = rows.take(pa.array(np.random.default_rng(1).permutation(rows.num_rows)))
+    found = clean(shuffled)
+    assert found["face_id"].to_pylist() == shuffled["face_id"].to_pylist()
+    full = found.append_column("inputs", pa.array([b"12345678"] * found.num_rows, pa.binary(8)))
+    TABLES["clusters"].check(full.select(TABLES["clusters"].names), "test")
+    by_face = {row["face_id"]: row for row in found.to_pylist()}
+    assert [by_face[f"{1:016x}-{at:03d}"]["keep"] for at in range(13)] == [True] * 12 + [False]
+    assert by_face[f"{1:016x}-012"]["status"] == "filtered" and by_face[f"{1:016x}-012"]["reason"]
+
+
+def test_a_person_is_judged_alike_alone_and_among_others() -> None:
+    everybody = people(5)
+    together = clean(table(everybody))
+    for identity, vectors in everybody.items():
+        alone = clean(table({identity: vectors}))
+        mine = together.filter(pa.compute.equal(together["identity_id"], identity))
+        assert alone.combine_chunks().equals(mine.combine_chunks())
+
+
+def test_the_seed_is_the_same_in_every_process() -> None:
+    """Python's own hash of a text is not, and would give another clustering after every restart."""
+    code = "from stages.clean.kmeans import seed_of; print(seed_of('person'))"
+    root = Path(__file__).parents[3]
+    other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert int(other.stdout) == seed_of("person")
+
+
+def test_the_threshold_must_be_there_when_it_runs() -> None:
+    with pytest.raises(ValueError, match="similarity_threshold"):
+        KMeansClean().run(table(people(1)), {}, NO_SERVICES)
+
+
+def test_two_recognisers_are_not_compared() -> None:
+    mixed = pa.concat_tables([table(people(1)), table(people(1, seed=1), "another")])
+    with pytest.raises(ValueError, match="made-up and another"):
+        clean(mixed)
+
+
+def test_no_rows() -> None:
+    assert clean(table(people(1)).slice(0, 0)).num_rows == 0
+
+
+def test_names_and_columns_are_those_of_the_contract() -> None:
+    assert backend("clean") is KMeansClean
+    for of_table, columns in KMeansClean.reads.items():
+        assert set(columns) <= set(TABLES[of_table].names)
+
+
+def test_real_faces(photos: Path) -> None:
+    """A folder of one person into which somebody else's photographs were put: those go, and only those."""
+    names = [f"ariel_sharon/{at:03d}.jpg" for at in range(1, 11)]
+    strangers = ["hugo_chavez/001.jpg", "jiri_novak/001.jpg", "ann_veneman/001.jpg"]
+    pictures = {name: Picture(name, decode((photos / name).read_bytes())) for name in names + strangers}
+    detect, embed = DlibDetect(), DlibEmbed()
+    for stage in (detect, embed):
+        stage.setup(WeightFiles())
+    faces = detect.run(pa.table({"identity_id": ["person"] * len(pictures), "image_id": list(pictures)}), pictures, NO_SERVICES)
+    ids = ["identity_id", "image_id", "face_id"]
+    rows = faces.rename_columns([name if name in ids else f"faces.{name}" for name in faces.column_names])
+    vectors = embed.run(rows, pictures, NO_SERVICES)
+    for name in ("vector", "recogniser", "status"):
+        rows = rows.append_column(f"embeddings.{name}", vectors[name])
+    limits = CALIBRATION["dlib_resnet_v1"]
+    params = {"similarity_threshold": limits.similarity_threshold, "merge_cosine": limits.merge_cosine}
+    found = KMeansClean(params).run(rows, {}, NO_SERVICES).to_pylist()
+    assert {row["image_id"] for row in found if row["keep"]} == set(names)

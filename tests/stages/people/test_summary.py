@@ -1,0 +1,121 @@
+"""The summary by person: counts and flags that tell a data team whom to look at."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from schemas import TABLES
+from stages.clean.indicator import normalised, quality_weights, weighted_sums
+from stages.people import summary
+from stages.people.summary import SummaryPeople
+
+NO_SERVICES: Any = None  # this stage asks nothing of the outside
+
+
+def face(identity: str, image: str, cluster: int, keep: bool, vector: list[float], **more: Any) -> dict[str, Any]:
+    return {
+        "identity_id": identity,
+        "image_id": image,
+        "face_id": f"{identity}-{image}-{cluster}",
+        "clusters.status": "ok" if keep else "filtered",
+        "clusters.keep": keep,
+        "clusters.cluster": cluster,
+        "clusters.similarity": 0.5,
+        "embeddings.vector": vector,
+        "embeddings.status": "ok",
+        "faces.score": 1.0,
+        "faces.side": 112.0,
+        "faces.sharpness": 100.0,
+        "faces.status": "ok",
+        **more,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32()}
+    kinds |= dict.fromkeys(("faces.score", "faces.side", "faces.sharpness", "clusters.similarity"), pa.float32())
+    return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
+
+
+def run(rows: pa.Table, **params: Any) -> pa.Table:
+    stage = SummaryPeople(params)
+    return stage.run(rows.filter(stage.wants(rows)), {}, NO_SERVICES)
+
+
+def flags(rows: list[dict[str, Any]], **params: Any) -> list[str]:
+    found: list[str] = run(table(rows), **params)["flags"].to_pylist()[0]
+    return found
+
+
+def shots(count: int, cluster: int, start: int = 0) -> list[dict[str, Any]]:
+    return [face("a", f"i{at}", cluster, cluster == 0, [1.0, 0.0]) for at in range(start, start + count)]
+
+
+def test_counts_indicator_and_schema() -> None:
+    rows = [
+        face("b", "i1", 0, True, [1.0, 0.0]),
+        face("a", "i1", 0, True, [0.0, 1.0]),
+        face("b", "i2", 0, True, [0.0, 1.0], **{"faces.side": 56.0}),
+        face("b", "i2", 1, False, [-1.0, 0.0]),
+        face("c", "i1", 0, False, [1.0, 0.0]),
+    ]
+    found = run(table(rows))
+    full = found.append_column("inputs", pa.array([b"12345678"] * 3, pa.binary(8)))
+    TABLES["people"].check(full.select(TABLES["people"].names), "test")
+    a, b, c = found.to_pylist()
+    assert (b["images"], b["faces"], b["kept"], b["status"], b["same_as"]) == (2, 3, 2, "ok", "b")
+    # The second face is half as large and counts half: (1, 0.5) made a unit vector.
+    np.testing.assert_allclose(b["indicator"], np.array([1, 0.5]) / np.hypot(1, 0.5), rtol=1e-6)
+    assert a["identity_id"] == "a" and a["indicator"] == [0.0, 1.0]
+    assert (c["status"], c["reason"], c["kept"], c["indicator"]) == ("filtered", "nobody_kept", 0, None)
+
+
+def test_faces_that_cleaning_left_out_are_counted() -> None:
+    """Were only kept faces wanted, no person could ever have a weak majority or nobody kept."""
+    rows = table([face("a", "i1", 0, True, [1.0]), face("a", "i2", 1, False, [1.0]), face("a", "i3", 1, False, [1.0])])
+    rows = rows.set_column(rows.column_names.index("clusters.status"), "clusters.status", pa.array(["ok", "filtered", "failed"]))
+    assert SummaryPeople().wants(rows).to_pylist() == [True, True, False]
+
+
+def test_flags() -> None:
+    assert flags(shots(10, 0)) == []
+    assert flags(shots(2, 0)) == ["few_images"]
+    assert flags(shots(2, 0), min_kept=2) == []
+    assert flags(shots(10, 0) + shots(6, 1, start=10)) == ["second_cluster"]
+    assert flags(shots(10, 0) + shots(5, 1, start=10)) == []
+    assert flags(shots(10, 0) + shots(5, 1, start=10), namesake_share=0.5) == ["second_cluster"]
+    assert flags(shots(4, 0) + [shot for at in range(1, 6) for shot in shots(1, at, start=3 + at)]) == ["weak_majority"]
+
+
+def test_who_stands_beside_the_person_is_no_namesake() -> None:
+    assert flags(shots(10, 0) + shots(10, 1)) == []
+
+
+def test_order_and_blocks_do_not_change_a_bit(monkeypatch: Any) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for at in range(300):
+        vector = normalised(rng.standard_normal(16)).tolist()
+        quality = {"faces.side": float(rng.uniform(20, 200)), "faces.score": None if at % 7 == 0 else float(rng.uniform(0.3, 1))}
+        rows.append(face(f"p{rng.integers(12):02d}", f"i{at:03d}", int(rng.integers(3)), bool(rng.random() < 0.7), vector, **quality))
+    whole = table(rows)
+    found = run(whole)
+    pieces = pa.concat_tables([whole.take(pa.array(part)) for part in np.array_split(rng.permutation(300), 7)])
+    monkeypatch.setattr(summary, "_BLOCK", 10)
+    assert run(pieces).combine_chunks().equals(found.combine_chunks())
+
+    # And it is what a plain loop over people gives.
+    for row in found.to_pylist():
+        own = sorted((r for r in rows if r["identity_id"] == row["identity_id"]), key=lambda r: r["face_id"])
+        score = np.array([np.nan if r["faces.score"] is None else r["faces.score"] for r in own], dtype=np.float32)
+        weights = quality_weights(score, np.float32([r["faces.side"] for r in own]), np.array([100.0] * len(own)))
+        kept = np.array([r["clusters.keep"] for r in own])
+        vectors = np.float32([r["embeddings.vector"] for r in own])
+        expected = normalised(weighted_sums(vectors[kept], weights[kept], np.array([0]))[0])
+        np.testing.assert_array_equal(np.float32(row["indicator"]), np.float32(expected))
+        assert row["images"] == len({r["image_id"] for r in own}) and row["kept"] == kept.sum()
+
+
+def test_no_rows() -> None:
+    assert run(table([face("a", "i1", 0, True, [1.0])]).slice(0, 0)).num_rows == 0
