@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,7 +57,7 @@ class Resources(_Closed):
     gpus: float = Field(default=0, ge=0)
     """Fractions share a GPU."""
     memory_mb: int = Field(default=1500, gt=0)
-    workers: Literal["auto"] | int = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class StageConfig(_Closed):
@@ -98,13 +98,19 @@ class Dag(_Closed):
 
 
 def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
-    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError and FileNotFoundError.
+    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError.
 
     `people` is added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
     recogniser that `embed` names.
     """
     document = _Document(str(path))
-    document.read(path.read_text(encoding="utf-8"))
+    try:
+        document.read(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        there = sorted(other.name for other in path.parent.glob("*.y*ml"))
+        raise DagError([f"{path}: there is no such file" + (nearest(path.name, there) if there else "")]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DagError([f"{path}: cannot be read: {error}"]) from error
     for text in sets:
         document.set(text)
     document.stop()
@@ -385,11 +391,14 @@ class _Document:
         try:
             return model.model_validate(data)
         except ValidationError as error:
+            found: dict[Where, list[str]] = {}  # a value that fits no type of a union has an error for each of them
             for item in error.errors(include_url=False):
                 if own is not None and item["loc"] and item["loc"][0] not in own:
                     continue
                 path, model_there = _locate(model, data, item["loc"])
-                self.problem((*at, *path), _explain(item, model_there))
+                found.setdefault((*at, *path), []).append(_explain(item, model_there))
+            for path, texts in found.items():
+                self.problem(path, ", nor: ".join(dict.fromkeys(texts)))
         return None
 
 

@@ -93,8 +93,8 @@ _METADATA = (
 )
 _PLACES = (
     Column("shard", _TEXT, "file name of the tar beside this file", nullable=False),
-    Column("offset", _I64, "of the picture's bytes in the tar", nullable=False),
-    Column("length", _I64, "of the picture, bytes", nullable=False),
+    Column("image_offset", _I64, "of the picture's bytes in the tar", nullable=False),
+    Column("image_length", _I64, "of the picture, bytes", nullable=False),
     Column("mask_offset", _I64, "of the mask's bytes in the tar"),
     Column("mask_length", _I64, "of the mask, bytes"),
 )
@@ -143,7 +143,7 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
     for row in rows:
         offset, length = places[f"{row['key']}.{extension(row['format'])}"]
         mask_offset, mask_length = places.get(f"{row['key']}.mask.png", (None, None))
-        row |= {"shard": name, "offset": offset, "length": length, "mask_offset": mask_offset, "mask_length": mask_length}
+        row |= {"shard": name, "image_offset": offset, "image_length": length, "mask_offset": mask_offset, "mask_length": mask_length}
     return SAMPLES.build(rows)
 
 

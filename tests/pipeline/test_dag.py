@@ -197,6 +197,9 @@ def test_a_dag_travels(tmp_path: Path) -> None:
         (("profile: faces", "profile: a/b"),
          "quickstart.yaml:14: stages.shard.params.profile: string should match pattern '^[A-Za-z0-9_-]+$', is \"a/b\""),
         (("workers: 2", "wokers: 2"), "quickstart.yaml:13: stages.detect.resources.wokers: unknown name; did you mean 'workers'?"),
+        (("workers: 2", "workers: many"),
+         ("quickstart.yaml:13: stages.detect.resources.workers: \"many\" is not one of 'auto', nor: input should be a valid integer,"
+         ' unable to parse string as an integer, is "many"')),
         (("workers: auto", "cpu: 2"), "quickstart.yaml:4: resources.cpu: unknown name; did you mean 'cpus'?"),
         (("root: out/", "rot: out/"), "quickstart.yaml:2: rot: unknown name; did you mean 'root'?"),
         (("root: out/\n", ""), "quickstart.yaml:1: root: is missing"),
@@ -256,6 +259,17 @@ def test_missing_thresholds_of_an_unknown_recogniser(tmp_path: Path) -> None:
 )
 def test_what_is_not_a_dag_at_all(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in problems(tmp_path, text)[0]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "quickstart.yaml").write_text(GOOD, encoding="utf-8")
+    with pytest.raises(DagError, match=r"quikstart.yaml: there is no such file; did you mean 'quickstart.yaml'\?"):
+        load_dag(tmp_path / "quikstart.yaml")
+    with pytest.raises(DagError, match="cannot be read"):
+        load_dag(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("name: Zoë".encode("latin-1"))
+    with pytest.raises(DagError, match="cannot be read"):
+        load_dag(tmp_path / "latin.yaml")
 
 
 def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:

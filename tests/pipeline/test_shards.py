@@ -83,7 +83,7 @@ def test_the_sidecar_alone_finds_every_byte(tmp_path: Path) -> None:
     for shard in plan.shards:
         tar = store.read(f"{shard.name}.tar")
         relation = duckdb.connect().read_parquet(store.uri(f"{shard.name}.parquet"))
-        columns = ("key", "shard", "offset", "length", "sha256", "mask_offset", "mask_length")
+        columns = ("key", "shard", "image_offset", "image_length", "sha256", "mask_offset", "mask_length")
         for key, name, offset, length, sha256, mask_offset, mask_length in relation.select(*(f'"{c}"' for c in columns)).fetchall():
             assert name == shard.name.rsplit("/", 1)[1] + ".tar"
             assert hashlib.sha256(tar[offset : offset + length]).hexdigest() == sha256

@@ -37,7 +37,7 @@ def test_members_offsets_and_metadata() -> None:
     assert names[:2] == [f"{samples[0].metadata['key']}.jpg", f"{samples[0].metadata['key']}.json"]
     assert not any("/" in name or "Zo" in name for name in names)
     for row, given_sample in zip(rows.to_pylist(), samples, strict=True):
-        assert data[row["offset"] : row["offset"] + row["length"]] == given_sample.picture
+        assert data[row["image_offset"] : row["image_offset"] + row["image_length"]] == given_sample.picture
         assert hashlib.sha256(given_sample.picture).hexdigest() == row["sha256"]
         assert row["shard"] == "train-0.tar"
         if given_sample.mask is None:
