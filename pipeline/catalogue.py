@@ -11,8 +11,8 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import IO, Any, Literal
@@ -225,10 +225,9 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _entries_table(entries: Iterable[Entry]) -> pa.Table:
+def _entries_table(entries: Sequence[Entry]) -> pa.Table:
     kinds: dict[Any, pa.DataType] = {str: pa.string(), int: pa.int64(), bool: pa.bool_()}
-    schema = pa.schema([(f.name, kinds[f.type]) for f in fields(Entry)])
-    return pa.Table.from_pylist([asdict(entry) for entry in entries], schema=schema)
+    return pa.table({f.name: pa.array([getattr(entry, f.name) for entry in entries], kinds[f.type]) for f in fields(Entry)})
 
 
 _STAGE_ROW = pa.struct([("stage", pa.string()), ("rows", pa.int64()), ("failed", pa.int64()), ("seconds", pa.float64())])
@@ -241,6 +240,7 @@ _RUNS = pa.schema(
         ("seconds", pa.float64()),
         ("snapshot", pa.int64()),
         ("stages", pa.list_(_STAGE_ROW)),
+        ("error", pa.string()),
         ("record", pa.string()),
     ]
 )
@@ -274,6 +274,7 @@ def _run_row(record: Mapping[str, Any], name: str) -> dict[str, Any]:
         "seconds": seconds,
         "snapshot": _whole(record.get("snapshot")),
         "stages": _stage_rows(record.get("stages")),
+        "error": None if record.get("error") is None else str(record["error"]),
         "record": json.dumps(record, ensure_ascii=False, sort_keys=True),
     }
 

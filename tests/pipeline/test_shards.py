@@ -207,6 +207,14 @@ def test_an_awkward_root(tmp_path: Path) -> None:
     assert query(store, "SELECT count(*) AS n FROM samples", "csv") == "n\n18\n"
 
 
+def test_a_root_in_an_object_store(tmp_path: Path) -> None:
+    store, local = Store(f"memory://bucket/{tmp_path.name} 1%41"), Store(tmp_path)
+    run(store, small_root(store, PEOPLE))
+    run(local, small_root(local, PEOPLE))
+    assert query(store, "SELECT count(*) AS n FROM samples", "csv") == "n\n18\n"
+    assert shard_files(store) == shard_files(local)
+
+
 def test_the_index_is_what_wids_opens(tmp_path: Path) -> None:
     """wids 0.1.11 wants these fields; addresses are resolved beside the index."""
     store = Store(tmp_path)
