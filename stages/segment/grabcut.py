@@ -13,6 +13,7 @@ from stages.stage import Params, Picture, Services, Stage
 
 CLASSES = ["background", "person"]
 _SEED = 0
+_FILLED = 0.3  # share of the window that the middle of a face has in a crop of little else
 
 
 class GrabCutParams(Params):
@@ -84,13 +85,17 @@ def window_around(box: list[float], size: tuple[int, int], params: GrabCutParams
 def person_mask(rgb: np.ndarray, box: np.ndarray, work_side: int, iterations: int) -> np.ndarray | None:
     """Where the person with the face `box` (x1 y1 x2 y2 in pixels of `rgb`) is: (height, width) uint8 of 0 and 1.
 
-    None where GrabCut finds no person: nothing or nearly everything, or less than half of the middle of the face.
+    None where GrabCut finds no person: less than half of the middle of the face, hardly more than that middle, which was
+    given as certain, or nearly everything: then nothing told the head from what is around it. Only a crop that its face
+    fills may be all person.
     """
     height, width = rgb.shape[:2]
     scale = min(1.0, work_side / max(height, width))
     size = max(2, round(width * scale)), max(2, round(height * scale))
     small = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     guess, face = first_guess(size, box * np.tile((size[0] / width, size[1] / height), 2))
+    if np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).all():
+        return np.ones((height, width), dtype=np.uint8)  # GrabCut needs some background to learn from
     # GrabCut starts its colour models with random centres; the seed makes a mask the same in any order of faces.
     cv2.setRNGSeed(_SEED)
     try:
@@ -98,7 +103,9 @@ def person_mask(rgb: np.ndarray, box: np.ndarray, work_side: int, iterations: in
     except cv2.error:
         return None
     person = _with_face(np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)), face)
-    if not face.any() or person[face].mean() < 0.5 or not 0.02 < person.mean() < 0.98:
+    if not face.any() or person[face].mean() < 0.5 or person.sum() < 1.5 * face.sum():
+        return None
+    if person.mean() > 0.98 and face.mean() < _FILLED:
         return None
     # Scaled as shades and cut at one half, the outline comes out smooth instead of in steps.
     shades = cv2.resize(person.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -49,8 +49,8 @@ def test_known_rotations_are_found(scheme: str, yaw: float, pitch: float, roll: 
 
 def test_signs_as_the_table_has_them() -> None:
     """Checked on the picture itself, not on our own rotation matrices."""
-    def points(*angles: float) -> np.ndarray:
-        return seen("dlib68", *angles, position=(0, 0, 6)).reshape(-1, 2)
+    def points(yaw: float, pitch: float, roll: float) -> np.ndarray:
+        return seen("dlib68", yaw, pitch, roll, position=(0, 0, 6)).reshape(-1, 2)
 
     middle = points(0, 0, 0)
     assert points(30, 0, 0)[30, 0] > middle[30, 0] + 10, "yaw > 0: the nose goes to image right"

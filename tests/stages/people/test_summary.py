@@ -109,11 +109,11 @@ def test_order_and_blocks_do_not_change_a_bit(monkeypatch: Any) -> None:
     for row in found.to_pylist():
         own = sorted((r for r in rows if r["identity_id"] == row["identity_id"]), key=lambda r: r["face_id"])
         score = np.array([np.nan if r["faces.score"] is None else r["faces.score"] for r in own], dtype=np.float32)
-        weights = quality_weights(score, np.float32([r["faces.side"] for r in own]), np.array([100.0] * len(own)))
+        weights = quality_weights(score, np.array([r["faces.side"] for r in own], dtype=np.float32), np.array([100.0] * len(own)))
         kept = np.array([r["clusters.keep"] for r in own])
-        vectors = np.float32([r["embeddings.vector"] for r in own])
+        vectors = np.array([r["embeddings.vector"] for r in own], dtype=np.float32)
         expected = normalised(weighted_sums(vectors[kept], weights[kept], np.array([0]))[0])
-        np.testing.assert_array_equal(np.float32(row["indicator"]), np.float32(expected))
+        np.testing.assert_array_equal(np.array(row["indicator"], dtype=np.float32), expected.astype(np.float32))
         assert row["images"] == len({r["image_id"] for r in own}) and row["kept"] == kept.sum()
 
 
