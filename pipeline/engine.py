@@ -8,6 +8,7 @@ death means is decided in `pipeline.attempts`.
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -217,11 +218,18 @@ def available_cores() -> int:
 
 
 class _quiet:
-    """Keep Ray's start-up lines off standard error; errors are raised, not printed."""
+    """Keep the lines off standard error that Ray prints while it starts and stops; what goes wrong is raised, not printed."""
 
     def __enter__(self) -> None:
         self.level = logging.root.manager.disable
         logging.disable(logging.WARNING)
+        sys.stderr.flush()
+        # Ray's compiled part writes past sys.stderr, straight to the descriptor.
+        self.kept = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
 
     def __exit__(self, *_: object) -> None:
+        os.dup2(self.kept, 2)
+        os.close(self.kept)
         logging.disable(self.level)
