@@ -72,7 +72,9 @@ def clean_person(
     indicator = normalised(total)
     # Faces of the main cluster are measured against the others of it; a lone face has only itself.
     rest = total - np.where(main, weight, 0.0)[:, None] * unit
-    similarity = np.einsum("nd,nd->n", unit, normalised(rest if main.sum() > 1 else np.broadcast_to(total, unit.shape)))
+    compared = normalised(rest if main.sum() > 1 else np.broadcast_to(total, unit.shape))
+    # Rounded as it is stored before it is judged, so that a query for the threshold finds the very faces that were kept.
+    similarity = np.einsum("nd,nd->n", unit, compared).astype(np.float32).astype(np.float64)
 
     reason = np.full(len(unit), "", dtype=object)
     reason[similarity < rule.similarity_threshold] = "below_threshold"

@@ -27,8 +27,9 @@ class PnpParams(Params):
 
     points: Literal["landmarks", "five"] = "landmarks"
     """landmarks: the dense points of the landmark stage. five: the detector's own, rougher, above all in pitch."""
-    max_error: float = Field(0.25, gt=0)
-    """A fit that misses its points by more than this share of the face side (root mean square) has failed."""
+    max_error: float = Field(0.15, gt=0)
+    """A fit that misses its points by more than this share of the face side (root mean square) has failed. On 124 faces of press
+    and portrait photographs the largest was 0.064, the median 0.02."""
 
 
 @dataclass(frozen=True)
