@@ -8,9 +8,11 @@ death means is decided in `pipeline.attempts`.
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +77,7 @@ class RayEngine:
 
     def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
         self.spec, self.address, self.cores = spec, address, cores or available_cores()
-        self._started = False
+        self._started = self._ours = False
 
     def _start(self, workers: int) -> None:
         if self._started:
@@ -98,8 +100,9 @@ class RayEngine:
                 os.environ.update(variables)
                 # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
                 options |= {"num_cpus": max(self.cores, workers) + 2, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-            with _quiet():
+            with _quiet(), _our_signals():
                 ray.init(**options)
+            self._ours = True
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.enable_operator_progress_bars = False
@@ -151,12 +154,13 @@ class RayEngine:
             raise EngineError(_cause(error)) from error
 
     def close(self) -> None:
-        if self._started:
+        """Stop the Ray that this engine started; one that was there before stays."""
+        if self._ours:
             import ray
 
             with suppress(Exception), _quiet():
                 ray.shutdown()
-            self._started = False
+        self._started = self._ours = False
 
 
 class _Actor:
@@ -215,6 +219,19 @@ def _cause(error: BaseException) -> str:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray puts its own handlers in place, which end the process at once; put back what was there."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class _quiet:

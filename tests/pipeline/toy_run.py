@@ -1,0 +1,21 @@
+"""A run of the toy DAG on Ray as a program of its own, to be killed: python -m tests.pipeline.toy_run FOLDER SOURCE ROOT."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline.engine import RayEngine
+from pipeline.run import Run, Selection, open_root, prepare
+from tests.pipeline.toy import toy_dag, toy_spec
+
+
+def main(folder: str, source: str, root: str, *sets: str) -> int:
+    prepared = prepare(toy_dag(Path(folder), Path(source), Path(root), sets), None)
+    store = open_root(root, "toy", create=True)
+    record = Run(prepared, Selection(), store, Console(), lambda spec: RayEngine(toy_spec(spec))).execute()
+    return 0 if record.status == "done" else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
