@@ -4,6 +4,7 @@ Files are put whole or not at all: a reader never sees half a file, whatever hap
 a temporary file and a rename, in an object store one put.
 """
 
+import contextlib
 import errno
 import os
 import secrets
@@ -23,6 +24,12 @@ def _explained(error: OSError, full: str) -> StorageError:
     hints = {errno.ENOSPC: "the disk is full", errno.EROFS: "the place is read-only", errno.EACCES: "no permission to write there"}
     code = error.errno or errno.EIO
     return StorageError(code, f"cannot write {full}: {hints.get(code, error.strerror or type(error).__name__)}")
+
+
+def _discard(temporary: str) -> None:
+    # On a read-only disk, or below a file instead of a folder, this fails too: the first error is the one to tell.
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)
 
 
 class Store:
@@ -79,7 +86,11 @@ class Store:
             self._fs.pipe_file(full, data)
             return
         temporary = self._write_temporary(full, data, durable)
-        os.replace(temporary, full)
+        try:
+            os.replace(temporary, full)
+        except OSError as error:
+            _discard(temporary)
+            raise _explained(error, full) from error
 
     def put_new(self, path: str, data: bytes) -> bool:
         """Write a whole file only if there is none. False when there is one already, which stays as it is."""
@@ -95,8 +106,10 @@ class Store:
             os.link(temporary, full)  # unlike a rename, a link fails where a file is
         except FileExistsError:
             return False
+        except OSError as error:
+            raise _explained(error, full) from error
         finally:
-            os.unlink(temporary)
+            _discard(temporary)
         return True
 
     def put_file(self, path: str, local: str | os.PathLike[str]) -> None:
@@ -113,7 +126,7 @@ class Store:
                 os.fsync(file.fileno())
             os.replace(temporary, full)
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
+            _discard(temporary)
             raise _explained(error, full) from error
 
     def _write_temporary(self, full: str, data: bytes, durable: bool) -> str:
@@ -126,7 +139,7 @@ class Store:
                     file.flush()
                     os.fsync(file.fileno())
         except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
+            _discard(temporary)
             raise _explained(error, full) from error
         return temporary
 
