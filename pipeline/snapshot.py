@@ -121,20 +121,23 @@ class Snapshot:
         table = pa.Table.from_pylist([asdict(e) for e in self.entries], schema=_ARROW)
         notes = json.dumps({"format": FORMAT, "number": self.number, **self.notes}, sort_keys=True)
         sink = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd")
+        pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd", write_page_checksum=True)
         return sink.getvalue()
 
     @staticmethod
     def decode(data: bytes, source: str) -> "Snapshot":
         try:
-            table = pq.read_table(io.BytesIO(data))
+            table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             notes = json.loads((table.schema.metadata or {})[b"idcluster"])
-        except (pa.ArrowInvalid, KeyError, ValueError, OSError) as error:
+            if notes.pop("format") != FORMAT:
+                raise SnapshotError(f"{source} has another format; this idcluster reads format {FORMAT}")
+            number = notes.pop("number")
+            if not table.schema.equals(_ARROW):
+                raise ValueError("its columns are not those of a snapshot")
+            columns = [table.column(f.name).to_pylist() for f in fields(Entry)]
+        except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             raise SnapshotError(f"{source} is damaged ({error}); `--snapshot` names an older one") from error
-        if notes.pop("format") != FORMAT:
-            raise SnapshotError(f"{source} has another format; this idcluster reads format {FORMAT}")
-        columns = [table.column(f.name).to_pylist() for f in fields(Entry)]
-        return Snapshot(notes.pop("number"), tuple(Entry(*row) for row in zip(*columns, strict=True)), notes)
+        return Snapshot(number, tuple(Entry(*row) for row in zip(*columns, strict=True)), notes)
 
 
 def path_of(number: int) -> str:
