@@ -50,6 +50,7 @@ def _settings(schema: TableSchema) -> dict[str, Any]:
         "compression": {**dict.fromkeys(light, "ZSTD"), **dict.fromkeys(schema.blobs, "NONE")},
         "use_dictionary": [name for name in light if schema.arrow.field(name).type == pa.string()],
         "write_statistics": light,
+        "write_page_checksum": True,  # most damage would otherwise be read as other values
     }
 
 
@@ -125,7 +126,7 @@ def read(
     if not path:
         return schema.empty().select(names)
     try:
-        with pq.ParquetFile(store.uri(path) if store.local else store.open(path)) as file:
+        with pq.ParquetFile(store.uri(path) if store.local else store.open(path), page_checksum_verification=True) as file:
             if where is None:
                 table = file.read(names)
             else:
