@@ -27,8 +27,8 @@ class FolderSource:
             what = "is not a folder" if self.path.exists() else "does not exist"
             raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder a person")
         try:
-            folders = sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and not entry.name.startswith("."))
-            loose = sum(1 for entry in os.scandir(self.path) if entry.is_file() and not entry.name.startswith("."))
+            folders = sorted(entry.name for entry in os.scandir(self.path) if _is_folder(entry) and not entry.name.startswith("."))
+            loose = sum(1 for entry in os.scandir(self.path) if not _is_folder(entry) and not entry.name.startswith("."))
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
         if not folders:
@@ -52,7 +52,7 @@ class FolderSource:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 nested += 1
                 continue
             try:
@@ -79,9 +79,10 @@ class FolderSource:
         except OSError as error:
             reason = "not_found" if isinstance(error, FileNotFoundError) else "unreadable"
             return Fetched(None, "failed", reason, error.strerror)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return Fetched(None, "failed", "not_a_file", "not a regular file")
         with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return Fetched(None, "failed", "not_a_file", "not a regular file")
             try:
                 data = file.read(self.max_bytes + 1)
             except OSError as error:
@@ -89,6 +90,13 @@ class FolderSource:
         if len(data) > self.max_bytes:
             return Fetched(None, "failed", "too_large", f"more than {self.max_bytes} bytes")
         return Fetched(data)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _escape(path: str) -> str:
