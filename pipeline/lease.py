@@ -4,6 +4,7 @@ The lease is a file that says who writes and since when; its holder renews it. A
 lease whose holder is dead (a process that is gone on this machine, or no renewal for a minute) is taken over.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -59,8 +60,9 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            if self.held():
-                self.store.put(PATH, self._content(), durable=False)
+            with contextlib.suppress(OSError):  # a full disk or a store that is away for a moment: the next turn tries again
+                if self.held():
+                    self.store.put(PATH, self._content(), durable=False)
 
     def held(self) -> bool:
         """Whether the lease is still ours."""
@@ -86,7 +88,9 @@ def read(store: Store) -> dict[str, Any] | None:
 def _dead(holder: dict[str, Any]) -> bool:
     if holder["host"] == socket.gethostname():
         try:
-            return bool(abs(psutil.Process(holder["pid"]).create_time() - holder["born"]) > 1)
+            process = psutil.Process(holder["pid"])
+            # Killed, and nobody has asked for its exit code yet: in containers often nobody ever does.
+            return process.status() == psutil.STATUS_ZOMBIE or bool(abs(process.create_time() - holder["born"]) > 1)
         except psutil.NoSuchProcess:
             return True
     return time.time() - float(holder["at"]) > STALE_SECONDS
