@@ -6,7 +6,7 @@ and its inputs are there, in the stage's version. Everything here is a pure func
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +71,11 @@ def _cells(column: pa.ChunkedArray | pa.Array) -> list[bytes]:
     valid = array.is_valid().to_pylist()
     if pa.types.is_list(kind) and pa.types.is_primitive(kind.value_type):
         offsets = array.offsets.to_numpy()
-        values = array.values.to_numpy(zero_copy_only=False)
-        cells = [values[start:stop].tobytes() for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        # Filled: numpy would turn all integers into floats because of one null in some list.
+        there = array.values.is_valid().to_numpy(zero_copy_only=False)
+        values = pc.fill_null(array.values, False if pa.types.is_boolean(kind.value_type) else 0).to_numpy(zero_copy_only=False)
+        spans = [slice(start, stop) for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        cells = [values[at].tobytes() + (b"" if there[at].all() else there[at].tobytes()) for at in spans]
     elif pa.types.is_primitive(kind):
         filled = array.cast(pa.int64()) if pa.types.is_timestamp(kind) else array
         filled = pc.fill_null(filled, False if pa.types.is_boolean(kind) else 0)
@@ -90,7 +93,8 @@ def row_digests(table: pa.Table, columns: Sequence[str]) -> list[bytes]:
     for name in columns:
         seed.update(len(name).to_bytes(4, "little") + name.encode())
     digests = []
-    for row in zip(*(_cells(table[name]) for name in columns), strict=True):
+    rows: Iterable[tuple[bytes, ...]] = zip(*(_cells(table[name]) for name in columns), strict=True) if columns else [()] * table.num_rows
+    for row in rows:
         hasher = seed.copy()
         for cell in row:
             hasher.update(len(cell).to_bytes(4, "little"))
