@@ -1,14 +1,16 @@
 """The command line, `idcluster`."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     name="idcluster",
@@ -30,53 +32,78 @@ Only = Annotated[str | None, typer.Option("--only", metavar="STAGES", help="thes
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out")]
 Where = Annotated[
     str | None,
-    typer.Option("--where", metavar="SQL", help="only pictures that match, by columns of candidates and identities: --where \"name = 'Ada'\""),
+    typer.Option(
+        "--where", metavar="SQL", help="only pictures that match, by columns of candidates and identities: --where \"name = 'Ada'\""
+    ),
 ]
 Retry = Annotated[
     str | None,
     typer.Option("--retry", metavar="SQL", help="compute rows that are not ok again: --retry \"reason = 'decode_error'\""),
 ]
 Models = Annotated[
-    str | None, typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below")
+    str | None,
+    typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
 ]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
+
+
+_EXPECTED = {
+    "pipeline.catalogue": "QueryError",
+    "pipeline.dag": "DagError",
+    "pipeline.engine": "EngineError",
+    "pipeline.files": "DamagedFile",
+    "pipeline.lease": "LeaseHeld",
+    "pipeline.run": "RunError",
+    "pipeline.samples": "MissingSample",
+    "pipeline.shards": "ShardError",
+    "pipeline.snapshot": "SnapshotError",
+    "pipeline.storage": "StorageError",
+    "schemas": "SchemaError",
+    "stages.crawl.listing": "SourceError",
+    "stages.weights": "MissingWeights",
+}
+"""Errors whose message says what to do, by module."""
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
     """Errors that a user can mend as text without a traceback; exit code 2 for what was asked wrongly, else 1."""
-    from pipeline.dag import DagError
-    from pipeline.files import DamagedFile
-    from pipeline.lease import LeaseHeld
-    from pipeline.run import RunError
-    from pipeline.snapshot import SnapshotError
-    from pipeline.storage import StorageError
-    from schemas import SchemaError
-
-    wanted: list[type[Exception]] = [DagError, DamagedFile, LeaseHeld, RunError, SnapshotError, StorageError, SchemaError]
-    from pipeline.catalogue import QueryError
-    from pipeline.engine import EngineError
-    from pipeline.samples import MissingSample
-    from pipeline.shards import ShardError
-    from stages.crawl.listing import SourceError
-    from stages.weights import MissingWeights
-
-    wanted += [QueryError, EngineError, MissingSample, ShardError, SourceError, MissingWeights]
     try:
         yield
-    except tuple(wanted) as error:
-        print(f"idcluster: {error}", file=sys.stderr)
-        raise typer.Exit(2 if isinstance(error, DagError | QueryError) else 1) from error
-    except FileNotFoundError as error:
-        print(f"idcluster: {error.filename or error}: no such file", file=sys.stderr)
-        raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         print("idcluster: broken off; run again to go on", file=sys.stderr)
         raise typer.Exit(130) from error
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        print(f"idcluster: {told}", file=sys.stderr)
+        raise typer.Exit(2 if type(error).__name__ in ("DagError", "QueryError") else 1) from error
+
+
+def _told(error: Exception) -> str | None:
+    """What to say of an error; None for one that is the program's own fault."""
+    # What has not been imported cannot have been raised, and importing it may need packages that are not installed.
+    expected = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
+    if isinstance(error, expected):
+        return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    if isinstance(error, NotADirectoryError) and error.filename:
+        return f"{error.filename}: a folder on the way there is a file; name another place"
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename or error}: no such file"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("pipeline", "stages", "schemas"):
+        return f"this needs the package {error.name}, which is not installed: pip install 'idcluster[faces]'"
+    return None
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    # Names of people and paths are shown as they are, brackets and all.
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console.width = 200  # one line a row in files and pipes
+    return console
 
 
 def _selection(only: str | None, limit: int | None, where: str | None, retry: str | None) -> Any:
@@ -87,7 +114,8 @@ def _selection(only: str | None, limit: int | None, where: str | None, retry: st
 
 @app.command()
 def run(
-    dag: DagPath, sets: Sets = None, only: Only = None, limit: Limit = None, where: Where = None, retry: Retry = None, models: Models = None,
+    dag: DagPath, sets: Sets = None, only: Only = None, limit: Limit = None, where: Where = None, retry: Retry = None,
+    models: Models = None,
     address: Annotated[str | None, typer.Option("--address", help="a running Ray cluster (default: a Ray of this machine's own)")] = None,
 ) -> None:  # fmt: skip
     """Do what a DAG says and is not done yet.
@@ -124,8 +152,8 @@ def summarise(console: Console, record: dict[str, Any]) -> None:
         told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in list(phase["worker_seconds"].items())[:4])
         rate = phase["members"] / phase["wall_seconds"] if phase["wall_seconds"] else 0.0
         console.print(
-            f"{' + '.join(phase['stages'])}: {phase['members']} in {phase['wall_seconds']:.1f} s ({rate:.1f}/s, first after "
-            f"{phase['first_receipt_seconds']:.1f} s), workers busy {busy:.1f} s: {told}"
+            f"{' + '.join(phase['stages'])}: {phase['members']} in {phase['wall_seconds']:.1f} s ({rate:.1f}/s, start-up "
+            f"{phase['startup_seconds']:.1f} s), workers busy {busy:.1f} s: {told}"
         )
     if record["phases"]:
         slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"])
@@ -150,6 +178,8 @@ def plan(
         console = _console()
         if made.intake is not None:
             listed = made.intake
+            for remark in listed.remarks:
+                console.print(f"note: {remark}", style="yellow")
             console.print(
                 f"source: {listed.people} people, {listed.offered} pictures: {listed.new} new, {listed.changed} changed, {listed.gone} gone"
             )
@@ -163,38 +193,60 @@ def plan(
             table.add_row(*cells)
         console.print(table)
         console.print(f"shards: {made.shards}")
+        if limit is not None:
+            console.print(f"of this, at most {limit} pictures a phase (--limit)")
 
 
 @app.command()
-def status(root: Root, runs: Annotated[int, typer.Option("--runs", help="how many of the last runs")] = 5) -> None:
+def status(
+    root: Root, runs: Annotated[int, typer.Option("--runs", min=0, help="how many of the last runs")] = 5, snapshot: SnapshotNumber = None
+) -> None:
     """Show what a dataset holds, its last runs, and whether somebody writes to it."""
     with _explained():
-        import json
-
         from pipeline.lease import read as read_lease
         from pipeline.run import counts, open_root
         from pipeline.snapshot import load, numbers
 
         store = open_root(root, "", create=False)
         console = _console()
-        snapshot = load(store)
-        there = numbers(store)
-        console.print(f"{store.root}: snapshot {snapshot.number}, published {snapshot.notes.get('published', 'never')}; {len(there)} kept")
+        shown = load(store, snapshot)
+        there = _spans(numbers(store))
+        console.print(f"{store.root}: snapshot {shown.number}, published {shown.notes.get('published', 'never')}; kept: {there or 'none'}")
         table = Table(box=None, pad_edge=False)
         for column in ("table", "rows", "ok", "filtered", "failed", "poisoned"):
             table.add_column(column, justify="left" if column == "table" else "right")
-        for name, states in counts(store, snapshot).items():
-            table.add_row(name, str(sum(states.values())), *(str(states[state] or "") for state in ("ok", "filtered", "failed", "poisoned")))
-        shards = snapshot.shown("shards")
+        for name, states in counts(store, shown).items():
+            by_status = (str(states[state] or "") for state in ("ok", "filtered", "failed", "poisoned"))
+            table.add_row(name, str(sum(states.values())), *by_status)
+        shards = shown.shown("shards")
         table.add_row("shards", str(len(shards)), f"{sum(entry.rows for entry in shards)} samples", "", "", "")
         console.print(table)
-        for path in [path for path in store.list("runs") if path.endswith(".json")][-runs:]:
-            record = json.loads(store.read(path))
-            error = f": {record['error']}" if record.get("error") else ""
-            console.print(f"run {record['run_id']}: {record['status']} in {record['seconds']:.1f} s, snapshot {record['snapshot']}{error}")
+        records = [path for path in store.list("runs") if path.endswith(".json")]
+        for path in records[max(0, len(records) - runs) :]:
+            console.print(_run_line(path, store.read(path)))
         holder = read_lease(store)
         if holder:
             console.print(f"being written by run {holder['run']} (host {holder['host']}, process {holder['pid']})")
+
+
+def _run_line(path: str, content: bytes) -> str:
+    try:
+        record = json.loads(content)
+        error = f": {record['error']}" if record.get("error") else ""
+        return f"run {record['run_id']}: {record['status']} in {record['seconds']:.1f} s, snapshot {record['snapshot']}{error}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return f"{path}: not a record of a run"
+
+
+def _spans(numbers: list[int]) -> str:
+    """1, 2, 3, 7 as `1-3, 7`."""
+    spans: list[tuple[int, int]] = []
+    for number in numbers:
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 @app.command()
@@ -235,10 +287,11 @@ def schema(table: Annotated[str | None, typer.Argument(help="one table (default:
         console = _console()
         for one in known.values() if table is None else [known[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
-            console.print(f"[bold]{one.name}[/bold] (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}")
+            about = f" (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}"
+            console.print(Text.assemble((one.name, "bold"), about))
             for column in one.columns:
                 null = "" if column.nullable else ", never null"
-                console.print(f"  {column.name}: {column.type}{null} - {column.description}", markup=False)
+                console.print(f"  {column.name}: {column.type}{null} - {column.description}")
             console.print()
 
 
@@ -287,18 +340,23 @@ def _models(directory: str | None, fine: Callable[[str], bool]) -> None:
     with _explained():
         from stages.weights import WEIGHTS, MissingWeights, WeightFiles
 
+        if directory is not None and not Path(directory).is_dir():
+            raise MissingWeights(f"{directory} is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files")
         files = WeightFiles(directory)
         console = _console()
         good = True
         for name, weights in WEIGHTS.items():
+            state, where = "here", ""
             try:
-                state: Literal["here", "missing", "damaged"] = "here"
                 where = files.path(name)
             except MissingWeights as error:
-                state = "damaged" if "is another file" in str(error) else "missing"
-                where = weights.source
+                wrong = [line.strip() for line in str(error).splitlines() if " is another file" in line]
+                state = "damaged" if wrong else "missing"
+                where = "; ".join([*wrong, weights.source])
             good = good and fine(state)
-            console.print(f"{name}: {state} ({where})\n  {weights.bytes} bytes, sha256 {weights.sha256}\n  licence: {weights.licence}; use: {weights.use}")
+            console.print(f"{name}: {state} ({where})")
+            console.print(f"  {weights.bytes} bytes, sha256 {weights.sha256}")
+            console.print(f"  licence: {weights.licence}; use: {weights.use}")
         if not good:
             raise typer.Exit(1)
 

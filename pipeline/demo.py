@@ -87,7 +87,8 @@ def _quoted(path: Path) -> str:
 def _judged(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     connection = connect(store, snapshot)
     try:
-        rows: list[dict[str, Any]] = connection.execute(_JUDGED).to_arrow_table().to_pylist()
+        answer: Any = connection.execute(_JUDGED).to_arrow_table()
+        rows: list[dict[str, Any]] = answer.to_pylist()
         return rows
     finally:
         connection.close()
@@ -136,4 +137,5 @@ def _print_results(console: Console, store: Store, snapshot: Snapshot, score: Sc
     )
     console.print(f"dataset:       {store.root}")
     console.print(f"contact sheet: {sheet}")
-    console.print(f"ask it:        idcluster query {store.root} \"select name, count(*) from samples group by all order by all\"")
+    question = "select name, count(*) from samples group by all order by all"
+    console.print(f'ask it:        idcluster query {store.root} "{question}"')

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.dag import SHARD, shard_params
 from pipeline.engine import available_cores, operators
 from pipeline.ground import Ground
 from pipeline.intake import Intake, take_in
-from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
+from pipeline.run import Prepared, Selection, allowed_images, forced_units, open_root, shard_basis
 from pipeline.snapshot import Snapshot, load
 from pipeline.spec import source_of
 from pipeline.storage import Store
@@ -45,6 +46,9 @@ class Plan:
 
 def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     """Compare what the DAG wants with what is there. Raises what a run would raise before it starts."""
+    with suppress(FileNotFoundError):
+        store.read("dataset.json")
+        open_root(store.root, prepared.dag.name, create=False)
     snapshot = load(store)
     chosen = prepared.chosen(selection)
     intake = take_in(store, snapshot, source_of(prepared.dag), write=False) if "crawl" in chosen else None
@@ -61,7 +65,8 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     for phase in phases(stages):
         count = Counter[str]()
         for task in tasks(ground, phase, found.findings, "", selection.limit):
-            count[phase[0].name] += 1
+            members = {finding.stage: finding.members for finding in found.findings if finding.scope == (task.bucket, task.chunk)}
+            count.update(stage.name for stage in phase if not set(task.members).isdisjoint(members.get(stage.name, ())))
         for stage in phase:
             units = found.units(stage.name) + (listed if stage.name == "crawl" else 0)
             why = found.why(stage.name) + (Counter({"source": listed}) if stage.name == "crawl" and listed else Counter())
@@ -70,7 +75,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             resources = {stage.name: prepared.dag.stages[stage.name].resources}
             workers = operators([stage.name], resources, available_cores())[0].workers
             seconds = None if rate is None else units * rate / workers
-            lines.append(Line(stage.name, found.done[stage.name], units, more, count[phase[0].name], why, seconds))
+            lines.append(Line(stage.name, found.done[stage.name], units, more, count[stage.name], why, seconds))
             following = following or units > 0 or more
     return Plan(intake, lines, _shards(prepared, chosen, snapshot, following))
 
@@ -98,7 +103,7 @@ def rows(plan: Plan) -> Sequence[tuple[str, ...]]:
     """The plan as text cells: stage, done, to do, tasks, why, estimate."""
     cells = []
     for line in plan.lines:
-        todo = f"{line.units}{' and what follows' if line.more else ''}" if line.units or line.more else "-"
+        todo = " and ".join([str(line.units)] * (line.units > 0) + ["what follows"] * line.more) or "-"
         estimate = "" if line.seconds is None or not line.units else f"{line.seconds:.0f} s" if line.seconds >= 1 else "< 1 s"
         cells.append((line.stage, str(line.done), todo, str(line.tasks or ""), reasons(line.why), estimate))
     return cells
