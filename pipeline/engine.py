@@ -198,6 +198,7 @@ def _merge(first: Receipt, second: Receipt) -> Receipt:
     second.seconds = seconds
     second.skipped = first.skipped or second.skipped
     second.deaths += first.deaths
+    second.began = first.began
     return second
 
 

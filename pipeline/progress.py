@@ -50,7 +50,9 @@ class Progress:
         self.seconds: Counter[str] = Counter()
         self.tasks = self.seen = self.deaths = 0
         self.started = time.monotonic()
-        self.first: float | None = None
+        self.startup: float | None = None
+        """Seconds until the first worker began, by the wall clock; None while none has."""
+        self._wall = time.time()
         self._spoken = self.started
         self._live: Live | None = None
 
@@ -64,7 +66,8 @@ class Progress:
 
     def add(self, receipt: Receipt) -> None:
         now = time.monotonic()
-        self.first = self.first or now
+        startup = max(0.0, receipt.began - self._wall)
+        self.startup = startup if self.startup is None else min(self.startup, startup)
         self.tasks += 1
         self.seen += 0 if receipt.skipped else receipt.members
         self.deaths += receipt.deaths

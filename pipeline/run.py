@@ -416,7 +416,6 @@ class _Phase:
 
     def _record(self, progress: Progress, wall: float, workers: int) -> None:
         record = self.run_.record
-        start = (progress.first or progress.started) - progress.started
         record.phases.append(
             {
                 "stages": [stage.name for stage in self.chain],
@@ -424,7 +423,7 @@ class _Phase:
                 "members": progress.seen,
                 "workers": workers,
                 "wall_seconds": round(wall, 3),
-                "first_receipt_seconds": round(start, 3),
+                "startup_seconds": round(progress.startup or 0.0, 3),
                 "worker_seconds": {name: round(seconds, 3) for name, seconds in progress.seconds.most_common()},
                 "bottleneck": progress.bottleneck,
                 "deaths": progress.deaths,

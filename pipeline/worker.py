@@ -96,6 +96,8 @@ class Receipt:
     members: int
     parts: list[Part]
     seconds: dict[str, float]
+    began: float
+    """Seconds since 1970, by the worker's clock."""
     skipped: bool = False
     deaths: int = 0
 
@@ -132,15 +134,16 @@ class Worker:
         `fresh` are the parts that other workers have written for the same task. Raises what is not the fault of single
         rows: a full disk, missing weights, a damaged file.
         """
-        clock = _Clock()
+        clock, began = _Clock(), time.time()
         if self.draining():
-            return Receipt(task.name, task.bucket, task.chunk, task.number, len(task.members), [], {}, skipped=True)
+            return Receipt(task.name, task.bucket, task.chunk, task.number, len(task.members), [], {}, began, skipped=True)
         attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name)
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
         return Receipt(
-            task.name, task.bucket, task.chunk, task.number, len(task.members), parts, clock.seconds, deaths=sum(attempt.deaths.values())
-        )
+            task.name, task.bucket, task.chunk, task.number, len(task.members), parts, clock.seconds, began,
+            deaths=sum(attempt.deaths.values()),
+        )  # fmt: skip
 
     def ready(self, name: str) -> Stage:
         stage = self.stages[name]

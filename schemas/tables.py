@@ -85,14 +85,14 @@ _ALL = (
     _faces(
         "clusters", "clean", "Which faces are the person.",
         Column("cluster", _I32, "0 is the largest after merging"),
-        Column("similarity", _F32, "cosine to the person's indicator"),
+        Column("similarity", _F32, "cosine to the person's indicator; for faces of cluster 0 the face itself is left out of it"),
         Column("keep", pa.bool_(), "the face is the person and stays", nullable=False),
         Column("duplicate_of", _TEXT, "face_id of the better copy"),
     ),
     _table(
         "people", "people", "What cleaning found, by person.", "identity_id", "identities", "identity_id",
         Column("indicator", _FLOATS, "unit vector that stands for the person"),
-        Column("images", _I32, "pictures fetched"),
+        Column("images", _I32, "pictures with an embedded face"),
         Column("faces", _I32, "faces embedded"),
         Column("kept", _I32, "faces kept"),
         Column("flags", pa.list_(_TEXT), "weak_majority, second_cluster, few_images"),
