@@ -118,7 +118,7 @@ def explain(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     return " ".join(re.sub(r"^[A-Z]\w+(?: \w+)? Error: ", "", said).split())
 
 
-class _Dataset(AbstractFileSystem):  # type: ignore[misc]
+class _Dataset(AbstractFileSystem):
     """The files of one snapshot under `dataset:///`, for reading."""
 
     protocol = _SCHEME

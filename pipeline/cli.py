@@ -127,11 +127,13 @@ def run(
         from pipeline.dag import load_dag
         from pipeline.engine import RayEngine
         from pipeline.lease import is_writable
+        from pipeline.plan import check_sql
         from pipeline.run import Run, open_root, prepare
 
         prepared = prepare(load_dag(dag, sets or ()), models)
         selection = _selection(only, limit, where, retry)
         prepared.chosen(selection)
+        check_sql(prepared, selection)
         store = open_root(prepared.dag.root, prepared.dag.name, create=True)
         is_writable(store)
         console = _console()
@@ -352,7 +354,7 @@ def _models(directory: str | None, fine: Callable[[str], bool]) -> None:
             except MissingWeights as error:
                 wrong = [line.strip() for line in str(error).splitlines() if " is another file" in line]
                 state = "damaged" if wrong else "missing"
-                where = "; ".join([*wrong, weights.source])
+                where = "; ".join([*dict.fromkeys(wrong), f"source: {weights.source}"])
             good = good and fine(state)
             console.print(f"{name}: {state} ({where})")
             console.print(f"  {weights.bytes} bytes, sha256 {weights.sha256}")

@@ -66,18 +66,23 @@ def encode(schema: TableSchema, table: pa.Table) -> bytes:
 
 @dataclass(frozen=True)
 class Sealed:
-    """A file that was written: where, how large, and the SHA-256 of its bytes (the first 32 hex digits)."""
+    """A file that was written: where, how large, and the SHA-256 of its bytes (the first 32 hex digits); `ok` rows of status ok."""
 
     path: str
     rows: int
     bytes: int
     digest: str
+    ok: int
 
     def entry(self, schema: TableSchema, version: str, bucket: int, chunk: int, basis: str, live: bool = True) -> Entry:
-        return Entry(schema.name, version, bucket, chunk, self.path, self.rows, self.bytes, self.digest, basis, live, live)
+        return Entry(schema.name, version, bucket, chunk, self.path, self.rows, self.bytes, self.digest, basis, live, live, self.ok)
 
 
-NOTHING = Sealed("", 0, 0, "")
+NOTHING = Sealed("", 0, 0, "", 0)
+
+
+def _ok(table: pa.Table) -> int:
+    return pc.sum(pc.equal(table["status"], "ok")).as_py() or 0 if "status" in table.column_names else 0
 
 
 def seal_table(store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, table: pa.Table) -> Sealed:
@@ -89,7 +94,7 @@ def seal_table(store: Store, schema: TableSchema, version: str, bucket: int, chu
     path = sealed_path(schema.name, version, bucket, chunk, digest)
     if not store.exists(path):
         store.put(path, data)
-    return Sealed(path, table.num_rows, len(data), digest)
+    return Sealed(path, table.num_rows, len(data), digest, _ok(table))
 
 
 def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, tables: Iterable[pa.Table]) -> Sealed:
@@ -97,13 +102,14 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
 
     Each of `tables` becomes one row group, so the caller cuts them to the same sizes each time.
     """
-    rows = 0
+    rows = ok = 0
     with tempfile.TemporaryDirectory(prefix="idcluster-") as folder:
         local = Path(folder) / "sealed"
         with pq.ParquetWriter(local, schema.arrow, **_settings(schema)) as writer:
             for table in tables:
                 writer.write_table(schema.check(table, f"rows for {schema.name}").combine_chunks(), row_group_size=table.num_rows)
                 rows += table.num_rows
+                ok += _ok(table)
         if rows == 0:
             return NOTHING
         with local.open("rb") as file:
@@ -112,7 +118,7 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
         path = sealed_path(schema.name, version, bucket, chunk, digest)
         if not store.exists(path):
             store.put_file(path, local)
-    return Sealed(path, rows, size, digest)
+    return Sealed(path, rows, size, digest, ok)
 
 
 def read(

@@ -57,16 +57,12 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
     ground = Ground(store, snapshot, prepared.versions)
     # Stages that are not chosen are looked at too: what they would do is not done, so nothing follows from it.
-    found = survey(ground, stages, forced, allowed)
+    found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
     following = listed > 0
     rates = snapshot.notes.get("rates", {})
     for phase in phases(stages):
-        count = Counter[str]()
-        for task in tasks(ground, phase, found.findings, "", selection.limit):
-            members = {finding.stage: finding.members for finding in found.findings if finding.scope == (task.bucket, task.chunk)}
-            count.update(stage.name for stage in phase if not set(task.members).isdisjoint(members.get(stage.name, ())))
         for stage in phase:
             units = found.units(stage.name) + (listed if stage.name == "crawl" else 0)
             why = found.why(stage.name) + (Counter({"source": listed}) if stage.name == "crawl" and listed else Counter())
@@ -75,9 +71,19 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             resources = {stage.name: prepared.dag.stages[stage.name].resources}
             workers = operators([stage.name], resources, available_cores())[0].workers
             seconds = None if rate is None else units * rate / workers
-            lines.append(Line(stage.name, found.done[stage.name], units, more, count[stage.name], why, seconds))
+            count = len(tasks(ground, phase, found.of(stage.name), "", selection.limit))
+            lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
     return Plan(intake, lines, _shards(prepared, chosen, snapshot, following))
+
+
+def check_sql(prepared: Prepared, selection: Selection) -> None:
+    """Raise DagError for a --where or --retry that is no SQL over the tables, before a run begins to work."""
+    nowhere, empty = Store("."), Snapshot()
+    if selection.retry is not None:
+        forced_units(nowhere, empty, prepared.stages, selection.retry)
+    if selection.where is not None:
+        allowed_images(nowhere, empty, selection.where)
 
 
 def _shards(prepared: Prepared, chosen: set[str], snapshot: Snapshot, following: bool) -> str:

@@ -44,6 +44,7 @@ from stages.stage import Stage
 from stages.weights import WeightFiles
 
 PUBLISH_SECONDS = 60.0
+SPREAD, SMALL_SLICE_ROWS = 8, 8
 FORMAT = 1
 
 
@@ -268,10 +269,13 @@ class Run:
         self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str
     ) -> None:
         chain = [stage for stage in phase if stage.name in mine]
-        found = survey(self._ground(), chain, forced, allowed)
+        found = survey(self._ground(), chain, forced, allowed, explicit=self.selection.limit is not None)
         if found.nothing:
             return
         todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit)
+        if len(todo) < SPREAD * available_cores():
+            # Little to do: smaller slices, so that all workers have some of it.
+            todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, SMALL_SLICE_ROWS)
         work = _Phase(self, chain, found, todo)
         work.run()
 
@@ -363,7 +367,7 @@ class _Phase:
         run, names = self.run_, [stage.name for stage in self.chain]
         resources = {name: run.prepared.dag.stages[name].resources for name in names}
         what = "people" if self.chain[0].grain == "bucket" else "pictures"
-        members = sum(len(task.members) for task in self.todo)
+        members = sum(task.size for task in self.todo)
         progress = Progress(run.console, names, len(self.todo), members, what)
         wall = 0.0
         if self.todo:

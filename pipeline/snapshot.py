@@ -16,7 +16,8 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
@@ -33,9 +34,9 @@ class SnapshotError(RuntimeError):
     """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Entry:
-    """One file of the dataset. `file` is empty where there are no rows."""
+    """One file of the dataset. `file` is empty where there are no rows; `ok` counts the rows with status ok."""
 
     table: str
     version: str
@@ -48,11 +49,14 @@ class Entry:
     basis: str
     live: bool
     current: bool
+    ok: int = 0
 
     @property
     def scope(self) -> tuple[str, int, int]:
         return self.table, self.bucket, self.chunk
 
+
+_ORDER = attrgetter(*(f.name for f in fields(Entry)))
 
 _ARROW = pa.schema(
     [(f.name, {str: pa.string(), int: pa.int64(), bool: pa.bool_()}[f.type]) for f in fields(Entry)]  # type: ignore[index]
@@ -112,13 +116,13 @@ class Snapshot:
             for e in self.entries
             if (*e.scope, e.version) not in keys
         ]
-        return Snapshot(self.number, tuple(sorted((*kept, *fresh))), self.notes)
+        return Snapshot(self.number, tuple(sorted((*kept, *fresh), key=_ORDER)), self.notes)
 
     def with_notes(self, **notes: Any) -> "Snapshot":
         return Snapshot(self.number, self.entries, {**self.notes, **notes})
 
     def encode(self) -> bytes:
-        table = pa.Table.from_pylist([asdict(e) for e in self.entries], schema=_ARROW)
+        table = pa.table({f.name: pa.array([getattr(e, f.name) for e in self.entries], f.type) for f in _ARROW}, schema=_ARROW)
         notes = json.dumps({"format": FORMAT, "number": self.number, **self.notes}, sort_keys=True)
         sink = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd", write_page_checksum=True)

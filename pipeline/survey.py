@@ -5,7 +5,7 @@ Nothing is computed and nothing is written. Complete scopes are told by their ba
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,8 @@ from pipeline.files import SLICE_ROWS, read
 from pipeline.ground import Ground, Scope, is_chunked, tables_of
 from pipeline.reconcile import Reconciled, ordered, reconcile, unit_column
 from pipeline.snapshot import WHOLE
-from pipeline.worker import Task
+from pipeline.worker import Task, share
+from schemas import TABLES
 from stages.stage import Stage
 
 PEOPLE_ROWS = 4096
@@ -23,7 +24,7 @@ PEOPLE_ROWS = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """What a stage has to do in a scope. `members` are image ids (slice grain) or identity ids (bucket grain).
+    """What a stage has to do in a scope. `members` are image ids (slice grain) or identity ids (bucket grain), None for all.
 
     `units` counts the units without rows; `behind` says that more may follow from what stages before it have to do.
     `why` counts the units by reason: new, inputs (upstream changed), version (code, parameters or weights changed),
@@ -33,8 +34,7 @@ class Finding:
     stage: str
     scope: Scope
     units: int
-    wanted: int
-    members: list[str]
+    members: list[str] | None
     why: Counter[str]
     behind: bool
     reseal: bool
@@ -75,10 +75,13 @@ def survey(
     stages: Sequence[Stage],
     forced: Mapping[str, frozenset[str]] | None = None,
     allowed: Set[str] | None = None,
+    explicit: bool = False,
 ) -> Survey:
     """What `stages` (in pipeline order) have to do on `ground`.
 
-    `forced` are units by table that count as missing; `allowed` restricts what is to do to these image ids.
+    `forced` are units by table that count as missing; `allowed` restricts what is to do to these image ids. Where a stage
+    has no rows yet in a scope, nothing is read: units are then counted by the rows of status ok in what it reads, and
+    members are not named. `explicit` asks for them all the same.
     """
     result = Survey()
     forced = forced or {}
@@ -86,23 +89,27 @@ def survey(
         behind: set[tuple[str, int, int]] = set()
         for stage in stages:
             for scope in ground.scopes(stage, bucket):
-                _look(result, ground, stage, scope, forced.get(stage.writes.name, frozenset()), allowed, behind)
+                _look(result, ground, stage, scope, forced.get(stage.writes.name, frozenset()), allowed, behind, explicit)
         ground.forget(bucket)
     return result
 
 
 def _look(
-    result: Survey, ground: Ground, stage: Stage, scope: Scope, forced: frozenset[str], allowed: Set[str] | None, behind: set[tuple[str, int, int]]
-) -> None:
+    result: Survey, ground: Ground, stage: Stage, scope: Scope, forced: frozenset[str], allowed: Set[str] | None,
+    behind: set[tuple[str, int, int]], explicit: bool,
+) -> None:  # fmt: skip
     table = stage.writes.name
     complete = None if forced else ground.complete(stage, scope)
     if complete is not None:
         ground.settle(complete)
         result.done[stage.name] += sum(entry.rows for entry in complete)
         if not all(entry.current for entry in complete):
-            result.findings.append(Finding(stage.name, scope, 0, 0, [], Counter(), False, reseal=True))
+            result.findings.append(Finding(stage.name, scope, 0, [], Counter(), False, reseal=True))
         return
     entries = ground.pool(stage, scope)
+    if not entries and allowed is None and not explicit:
+        _look_at_nothing(result, ground, stage, scope, behind)
+        return
     pool = [read(ground.store, stage.writes, entry.file) for entry in entries]
     found = reconcile(stage, ground.tables(stage, scope), pool, forced)
     waits = any((name, *at) in behind for name in tables_of(stage) for at in ground.parts_of(name, scope))
@@ -119,11 +126,30 @@ def _look(
     reseal = ground.basis(stage, scope) is not None and len(found.missing) == 0
     if units or waits or reseal:
         result.findings.append(
-            Finding(stage.name, scope, len(units), len(set(found.wanted.units)), members, why, waits, reseal, forced.intersection(units))
+            Finding(stage.name, scope, len(units), members, why, waits, reseal, forced.intersection(units))
         )
     _assume(ground, stage, scope, found, pool)
     if len(found.missing) or waits:
         behind.update((table, *at) for at in ground.parts_of(table, scope))
+
+
+def _look_at_nothing(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:
+    """The finding of a stage that has no rows in a scope: all of it, without reading any of it."""
+    waits = any((name, *at) in behind for name in tables_of(stage) for at in ground.parts_of(name, scope))
+    # Tables of the same key have a row for the same things: no more can be wanted than the shortest has.
+    key = TABLES[stage.parent].key
+    units = min(ground.ok(name, scope) for name in tables_of(stage) if TABLES[name].key == key)
+    if stage.grain == "bucket" and units:
+        units = min(units, ground.ok("identities", scope))
+    others = any(ground.snapshot.of(stage.writes.name, *at) for at in ground.parts_of(stage.writes.name, scope))
+    reseal = units == 0 and ground.basis(stage, scope) is not None
+    if units or waits or reseal:
+        why = Counter({"version" if others else "new": units}) if units else Counter[str]()
+        result.findings.append(Finding(stage.name, scope, units, None if units else [], why, waits, reseal))
+    for at in ground.parts_of(stage.writes.name, scope):
+        ground.assume(stage.writes.name, at, stage.writes.empty().select(stage.writes.light))
+        if units or waits:
+            behind.add((stage.writes.name, *at))
 
 
 def _assume(ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool: Sequence[pa.Table]) -> None:
@@ -175,69 +201,82 @@ def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 
 def tasks(
-    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None
+    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None, slice_rows: int = SLICE_ROWS
 ) -> list[Task]:
-    """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task is added."""
+    """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task is added.
+
+    Slices are fixed stretches of `slice_rows` ranks of a chunk, so that a picture is always cut into the same one.
+    """
     names = {stage.name for stage in phase}
-    members: dict[Scope, dict[str, None]] = {}
+    members: dict[Scope, dict[str, None] | None] = {}
     forced: dict[Scope, dict[str, list[str]]] = {}
     tables = {stage.name: stage.writes.name for stage in phase}
     for finding in findings:
-        if finding.stage in names and finding.members:
-            members.setdefault(finding.scope, {}).update(dict.fromkeys(finding.members))
+        if finding.stage in names and finding.members != []:
+            known = members.setdefault(finding.scope, {})
+            if finding.members is None:
+                members[finding.scope] = None
+            elif known is not None:
+                known.update(dict.fromkeys(finding.members))
             if finding.forced:
                 forced.setdefault(finding.scope, {})[tables[finding.stage]] = sorted(finding.forced)
     made: list[Task] = []
     left = limit
     for scope in sorted(members):
-        wanted = members[scope]
-        batches = _slices(ground, scope, wanted) if phase[0].grain != "bucket" else _people(ground, phase[0], scope, wanted)
-        for number, batch in batches:
-            if left is not None and phase[0].grain != "bucket":
+        cut = _people(ground, phase[0], scope, members[scope]) if phase[0].grain == "bucket" else _slices(ground, scope, members[scope], slice_rows)
+        common = _common(ground, phase, scope, forced.get(scope, {}), token)
+        for number, stretch, size, batch in cut:
+            if left is not None and batch is not None and phase[0].grain != "bucket":
                 batch = batch[:left]
                 left -= len(batch)
-            if batch:
-                made.append(_task(ground, phase, scope, number, batch, forced.get(scope, {}), token))
+                size = len(batch)
+            if size:
+                made.append(replace(common, number=number, stretch=stretch, size=size, members=None if batch is None else tuple(batch)))
     return made
 
 
-def _slices(ground: Ground, scope: Scope, wanted: Mapping[str, None]) -> list[tuple[int, list[str]]]:
-    """Members by slice. A slice is a fixed stretch of ranks, so that a picture is always cut into the same one."""
+Cut = tuple[int, int, int, list[str] | None]
+"""Number, stretch, size and members of a task."""
+
+
+def _slices(ground: Ground, scope: Scope, wanted: Mapping[str, None] | None, slice_rows: int) -> list[Cut]:
+    if wanted is None:
+        entry = ground.shown_at("candidates", scope)
+        rows = entry.rows if entry else 0
+        return [(start // slice_rows, slice_rows, min(slice_rows, rows - start), None) for start in range(0, rows, slice_rows)]
     slices: dict[int, list[str]] = {}
     candidates = ground.table("candidates", scope, ["image_id", "rank"])
     for image, rank in zip(candidates["image_id"].to_pylist(), candidates["rank"].to_pylist(), strict=True):
         if image in wanted:
-            slices.setdefault(rank // SLICE_ROWS, []).append(image)
-    return sorted(slices.items())
+            slices.setdefault(rank // slice_rows, []).append(image)
+    return [(number, slice_rows, len(batch), batch) for number, batch in sorted(slices.items())]
 
 
-def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, None]) -> list[tuple[int, list[str]]]:
-    sizes = Counter(ground.table(stage.parent, scope, ["identity_id"])["identity_id"].to_pylist())
-    batches: list[list[str]] = []
-    filled = PEOPLE_ROWS
+def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, None] | None) -> list[Cut]:
+    rows = ground.ok(stage.parent, scope)
+    stretch = max(1, -(-rows // PEOPLE_ROWS))
+    people = ground.ok("identities", scope)
+    if wanted is None:
+        return [(number, stretch, max(1, people // stretch), None) for number in range(stretch)]
+    batches: dict[int, list[str]] = {}
     for person in wanted:
-        if filled >= PEOPLE_ROWS:
-            batches.append([])
-            filled = 0
-        batches[-1].append(person)
-        filled += sizes[person]
-    return list(enumerate(batches))
+        batches.setdefault(share(person, stretch), []).append(person)
+    return [(number, stretch, len(batch), batch) for number, batch in sorted(batches.items())]
 
 
-def _task(
-    ground: Ground, phase: Sequence[Stage], scope: Scope, number: int, batch: Sequence[str], forced: dict[str, list[str]], token: str
-) -> Task:
+def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[str, list[str]], token: str) -> Task:
+    """What all tasks of a scope share."""
     written = {stage.writes.name for stage in phase}
-    read_only = dict.fromkeys(table for stage in phase for table in tables_of(stage) if table not in written)
+    read_only = dict.fromkeys(("candidates", *(table for stage in phase for table in tables_of(stage) if table not in written)))
     bucket, chunk = scope
     return Task(
         kind="people" if phase[0].grain == "bucket" else "slice",
         bucket=bucket,
         chunk=chunk,
-        number=number,
-        members=tuple(batch),
+        number=0,
+        members=None,
         chain=tuple(stage.name for stage in phase),
-        shown={table: ground.files(table, scope) for table in read_only},
+        shown={table: ground.files(table, scope) for table in read_only if table != "candidates" or chunk != WHOLE},
         pool={stage.writes.name: [entry.file for entry in ground.pool(stage, scope)] for stage in phase},
         forced=forced,
         token=token if forced else "",

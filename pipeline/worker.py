@@ -35,9 +35,10 @@ _DETAIL = 300
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told. `members` are image ids (slice) or identity ids (people).
+    """What a worker is told. `members` are image ids (slice) or identity ids (people); None for everybody of the stretch.
 
-    `shown` gives the files of the tables that the chain only reads, `pool` those of the tables that it writes, oldest
+    The stretch of slice `number` are the pictures of ranks `number * stretch` and up, that of people batch `number` those
+    people whose ids leave the remainder `number` by `stretch`. `size` is how many members to expect. `shown` gives the files of the tables that the chain only reads, `pool` those of the tables that it writes, oldest
     first; `forced` the units by table that are computed even if they are there, `token` what tells such an order from
     an earlier one.
     """
@@ -46,8 +47,10 @@ class Task:
     bucket: int
     chunk: int
     number: int
-    members: tuple[str, ...]
+    members: tuple[str, ...] | None
     chain: tuple[str, ...]
+    stretch: int = 1
+    size: int = 0
     shown: dict[str, list[str]] = field(default_factory=dict)
     pool: dict[str, list[str]] = field(default_factory=dict)
     forced: dict[str, list[str]] = field(default_factory=dict)
@@ -68,7 +71,8 @@ class Task:
     @staticmethod
     def decode(text: str) -> "Task":
         data = json.loads(text)
-        return Task(**{**data, "members": tuple(data["members"]), "chain": tuple(data["chain"])})
+        members = data["members"]
+        return Task(**{**data, "members": None if members is None else tuple(members), "chain": tuple(data["chain"])})
 
 
 @dataclass
@@ -110,6 +114,11 @@ class Receipt:
         return Receipt(**{**data, "parts": [Part(**part) for part in data["parts"]]})
 
 
+def share(person: str, stretch: int) -> int:
+    """Which of `stretch` batches a person falls into."""
+    return int(person, 16) % stretch
+
+
 class Worker:
     """Works off tasks. Models are loaded once, when first needed."""
 
@@ -136,12 +145,12 @@ class Worker:
         """
         clock, began = _Clock(), time.time()
         if self.draining():
-            return Receipt(task.name, task.bucket, task.chunk, task.number, len(task.members), [], {}, began, skipped=True)
+            return Receipt(task.name, task.bucket, task.chunk, task.number, task.size, [], {}, began, skipped=True)
         attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name)
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
         return Receipt(
-            task.name, task.bucket, task.chunk, task.number, len(task.members), parts, clock.seconds, began,
+            task.name, task.bucket, task.chunk, task.number, len(job.members), parts, clock.seconds, began,
             deaths=sum(attempt.deaths.values()),
         )  # fmt: skip
 
@@ -194,18 +203,31 @@ class _Job:
         self.pools: dict[str, list[pa.Table]] = {}
         self.originals = _Originals(worker.store, task)
         with clock.time("read"):
+            self.members = self._members()
             for table, paths in task.shown.items():
                 self.tables[table] = self._gather(table, paths)
             for stage in self.chain:
                 table = stage.writes.name
                 paths = [*task.pool.get(table, ()), *(part.path for part in fresh if part.table == table)]
-                self.pools[table] = [self._restrict(worker.light(table, path), task.members) for path in paths]
+                self.pools[table] = [self._restrict(worker.light(table, path), self.members) for path in paths]
                 if table == "images":
                     self.originals.paths = paths
 
+    def _members(self) -> tuple[str, ...]:
+        task = self.task
+        if task.members is not None:
+            return task.members
+        if task.kind == "slice":
+            rows = pa.concat_tables([self.worker.light("candidates", path) for path in task.shown["candidates"]])
+            inside = [rank // task.stretch == task.number for rank in rows["rank"].to_pylist()]
+            return tuple(rows["image_id"].filter(pa.array(inside, pa.bool_())).to_pylist())
+        parent = self.chain[0].parent
+        people = {person for path in task.shown[parent] for person in self.worker.light(parent, path)["identity_id"].to_pylist()}
+        return tuple(sorted(person for person in people if share(person, task.stretch) == task.number))
+
     def _gather(self, table: str, paths: Sequence[str]) -> pa.Table:
         schema = TABLES[table]
-        light = [self._restrict(self.worker.light(table, path), self.task.members) for path in paths]
+        light = [self._restrict(self.worker.light(table, path), self.members) for path in paths]
         return pa.concat_tables([schema.empty().select(schema.light), *light])
 
     def _restrict(self, table: pa.Table, members: Collection[str]) -> pa.Table:
@@ -219,7 +241,7 @@ class _Job:
         chain = list(self.chain)
         while chain:
             stage = chain[0]
-            whole = self._reconcile(stage, self.tables, self.task.members)
+            whole = self._reconcile(stage, self.tables, self.members)
             adopted = self._adopt(stage, whole)
             if adopted is None:
                 if stage.needs_pixels and not self.attempt.careful:
@@ -239,7 +261,7 @@ class _Job:
 
     def _reconcile(self, stage: Stage, tables: Mapping[str, pa.Table], members: Collection[str]) -> Reconciled:
         pool = self.pools[stage.writes.name]
-        if len(members) < len(self.task.members):
+        if len(members) < len(self.members):
             pool = [self._restrict(table, members) for table in pool]
         return reconcile(stage, tables, pool, set(self.task.forced.get(stage.writes.name, ())))
 
@@ -263,7 +285,7 @@ class _Job:
             rows = self._run(stage, missing)
         else:
             column = missing.rows[self.task.member_column].to_pylist()
-            single = [[i for i, value in enumerate(column) if value == member] for member in self.task.members]
+            single = [[i for i, value in enumerate(column) if value == member] for member in self.members]
             rows = pa.concat_tables([self._careful(stage, missing.take(indices)) for indices in single if indices])
         return missing, rows, self.clock.seconds.get(stage.name, 0.0) - before
 
@@ -298,7 +320,7 @@ class _Job:
         sizes = dict(zip(images["image_id"].to_pylist(), zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True), strict=True))
         group: list[str] = []
         held = 0
-        for member in self.task.members:
+        for member in self.members:
             width, height = sizes.get(member, (0, 0))
             size = 3 * (width or 0) * (height or 0)
             if group and held + size > GROUP_BYTES:
@@ -309,7 +331,7 @@ class _Job:
         yield group
 
     def _show(self, stage: Stage, found: Reconciled, new: pa.Table | None) -> None:
-        self.tables[stage.writes.name] = self._live(stage, found, new, self.task.members)
+        self.tables[stage.writes.name] = self._live(stage, found, new, self.members)
         if stage.writes.name == "images" and new is not None:
             self.originals.add(new)
 
