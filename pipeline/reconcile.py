@@ -75,7 +75,9 @@ def _cells(column: pa.ChunkedArray | pa.Array) -> list[bytes]:
         there = array.values.is_valid().to_numpy(zero_copy_only=False)
         values = pc.fill_null(array.values, False if pa.types.is_boolean(kind.value_type) else 0).to_numpy(zero_copy_only=False)
         spans = [slice(start, stop) for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
-        cells = [values[at].tobytes() + (b"" if there[at].all() else there[at].tobytes()) for at in spans]
+        # A list with nulls as a hash: with the mask beside the values it could be mistaken for a longer list without.
+        both = ((values[at].tobytes(), there[at]) for at in spans)
+        cells = [data if mask.all() else hashlib.blake2b(data + mask.tobytes()).digest() for data, mask in both]
     elif pa.types.is_primitive(kind):
         filled = array.cast(pa.int64()) if pa.types.is_timestamp(kind) else array
         filled = pc.fill_null(filled, False if pa.types.is_boolean(kind) else 0)
