@@ -30,6 +30,7 @@ def collect(store: Store, keep: int, run: str, dry: bool = False) -> Collected:
         named = {file for number in kept for file in load(store, number).files()}
         doomed = [path for top in ("tables", "parts") for path in store.list(top) if path not in named]
         doomed += [path for path in store.list("shards") if path not in named and not path.endswith(".json")]
+        doomed += [path for path in store.list("snapshots") if path.endswith(".tmp")]
         size = sum(store.size(path) for path in doomed)
         if not dry:
             store.delete(path_of(number) for number in dropped)
