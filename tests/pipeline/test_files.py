@@ -15,7 +15,6 @@ from pipeline.files import (
     NOTHING,
     SLICE_ROWS,
     DamagedFile,
-    Sealed,
     bucket_name,
     encode,
     part_path,
@@ -25,7 +24,7 @@ from pipeline.files import (
     seal_table,
     sealed_path,
 )
-from pipeline.snapshot import WHOLE, Entry
+from pipeline.snapshot import WHOLE
 from pipeline.storage import Store
 from schemas import TABLES, SchemaError
 
@@ -82,7 +81,8 @@ def test_what_lies_behind_a_null_does_not_show() -> None:
     """Rows would differ in nothing but memory that nobody can see, and still be sealed as different files."""
     clean = faces(20)
     scores = clean["score"].combine_chunks()
-    dirty = pa.Array.from_buffers(pa.float32(), 20, [scores.buffers()[0], pa.array([9.0 if s is None else s for s in scores.to_pylist()], pa.float32()).buffers()[1]])
+    filled = pa.array([9.0 if score is None else score for score in scores.to_pylist()], pa.float32())
+    dirty = pa.Array.from_buffers(pa.float32(), 20, [scores.buffers()[0], filled.buffers()[1]])
     assert dirty.null_count == 4
     at = FACES.names.index("score")
     assert encode(FACES, clean.set_column(at, "score", dirty)) == encode(FACES, clean)
@@ -183,7 +183,8 @@ def test_entries_are_read_one_after_the_other(store: Store) -> None:
     ]
     assert read_entries(store, "faces", entries).equals(pa.concat_tables([faces(3), faces(4)]))
     assert read_entries(store, "faces", [], ["face_id"]).equals(FACES.empty().select(["face_id"]))
-    assert read_entries(store, "faces", entries, ["score"], ("face_id", ["f1"]))["score"].to_pylist() == faces(2)["score"].to_pylist()[1:] * 2
+    second = read_entries(store, "faces", entries, ["image_id", "face_id"], ("face_id", ["f1"]))
+    assert second.to_pylist() == [{"image_id": "i1", "face_id": "f1"}] * 2
 
 
 # streams of pictures
@@ -282,6 +283,9 @@ def test_names_of_files_are_what_the_design_says() -> None:
 
 def test_an_entry_says_what_was_sealed(store: Store) -> None:
     """A plan would see rows of another chunk, or show what is no longer wanted."""
-    sealed = Sealed("file", 5, 100, "digest")
-    assert sealed.entry(FACES, "v", 1, 2, "b") == Entry("faces", "v", 1, 2, "file", 5, 100, "digest", "b", True, True)
-    assert sealed.entry(FACES, "v", 1, 2, "", live=False) == Entry("faces", "v", 1, 2, "file", 5, 100, "digest", "", False, False)
+    sealed = seal_table(store, FACES, "v", 1, 2, faces(5))
+    for live in (True, False):
+        entry = sealed.entry(FACES, "v", 1, 2, "b", live=live)
+        assert (entry.table, entry.version, entry.bucket, entry.chunk, entry.basis) == ("faces", "v", 1, 2, "b")
+        assert (entry.file, entry.rows, entry.bytes, entry.digest) == (sealed.path, 5, sealed.bytes, sealed.digest)
+        assert entry.live == entry.current == live

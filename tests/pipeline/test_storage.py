@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.storage import StorageError, Store
 
-NAMES = ["plain", "with blank", "100%41", "%2e%2e", "Zoë-图片", "quote'\"", "[a]*?", "#frag", "a;b=c&d", "back\\slash", "..three", "line\nbreak"]
+NAMES = ["plain", "with blank", "100%41", "%2e%2e", "Zoë-图片", "quote'\"", "[a]*?", "#frag", "a;b=c&d", "back\\slash", "..three"]
+NAMES += ["line\nbreak", "~", "-rf", "$HOME"]
 ESCAPES = ["..", "../x", "a/../../x", "a/..", "/etc/passwd", "/", "a\0b", "\0"]
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -136,7 +137,7 @@ def test_a_file_where_a_folder_should_be_is_an_error_that_leaves_nothing(store: 
             with pytest.raises(StorageError) as caught:
                 action(path)
             assert full in str(caught.value)
-    with pytest.raises(StorageError, match="cannot write .*/file/below: "):
+    with pytest.raises(StorageError, match=r"cannot write .*/file/below: "):
         store.put_new("file/below", b"new")
     assert everything(tmp_path / "root") == ["file", "folder/x"]
     assert store.read("file") == store.read("folder/x") == b"old"
@@ -145,7 +146,7 @@ def test_a_file_where_a_folder_should_be_is_an_error_that_leaves_nothing(store: 
 def test_a_name_too_long_is_an_error_that_leaves_nothing(store: Store, tmp_path: Path) -> None:
     """A worker would be restarted for ever because of one name."""
     for action in (store.put, store.put_new):
-        with pytest.raises(StorageError, match="cannot write .*: File name too long") as caught:
+        with pytest.raises(StorageError, match=r"cannot write .*: File name too long") as caught:
             action("a" * 300, b"new")
         assert caught.value.errno == errno.ENAMETOOLONG
     assert everything(tmp_path) == []

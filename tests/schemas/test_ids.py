@@ -45,10 +45,11 @@ def test_other_names_are_other_people(other: str) -> None:
     assert identity_id(other) != identity_id("Zoë")
 
 
-@given(NAMES, st.sampled_from(("NFC", "NFD")))
-def test_normal_forms_are_one_person(name: str, form: str) -> None:
+@given(NAMES)
+def test_normal_forms_are_one_person(name: str) -> None:
     """A folder copied from a Mac would be other people."""
-    assert identity_id(unicodedata.normalize(form, name)) == identity_id(name)
+    assert identity_id(unicodedata.normalize("NFC", name)) == identity_id(name)
+    assert identity_id(unicodedata.normalize("NFD", name)) == identity_id(name)
 
 
 @given(st.lists(st.text("abcÄßñΩ", min_size=1, max_size=5), min_size=1, max_size=4), st.data())
