@@ -34,7 +34,7 @@ class SnapshotError(RuntimeError):
     """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """One file of the dataset. `file` is empty where there are no rows; `ok` counts the rows with status ok."""
 
