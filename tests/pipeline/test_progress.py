@@ -1,0 +1,179 @@
+"""What a user sees while a run works: plain lines in a log, a table on a terminal, and which activity holds everything up."""
+
+import io
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.progress import Progress, StageProgress
+from pipeline.worker import Part, Receipt
+
+
+def part(stage: str, rows: int, seconds: float = 1.0, adopted: bool = False, units: int | None = None, **outcomes: int) -> Part:
+    said = {name.replace("__", ":"): count for name, count in outcomes.items()} or {"ok": rows}
+    return Part(stage, f"{stage}s", f"parts/{stage}", rows, rows if units is None else units, seconds, adopted, said)
+
+
+def receipt(
+    *parts: Part, members: int = 8, skipped: bool = False, deaths: int = 0, began: float | None = None, **seconds: Any
+) -> Receipt:
+    return Receipt("task", 0, 0, 0, members, list(parts), seconds, time.time() if began is None else began, skipped, deaths)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time that passes only when told to."""
+    now = [1000.0]
+
+    def advance(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now[0])
+    return advance
+
+
+def console(terminal: bool) -> tuple[Console, io.StringIO]:
+    file = io.StringIO()
+    return Console(file=file, force_terminal=terminal, width=120, highlight=False, color_system=None, force_interactive=terminal), file
+
+
+def test_plain_lines(clock: Callable[[float], None]) -> None:
+    log, file = console(terminal=False)
+    with Progress(log, ["detect", "embed"], tasks=4, members=32, what="pictures") as progress:
+        clock(4.0)
+        progress.add(receipt(part("detect", 9), part("embed", 9), embed=3.0, detect=1.0))
+        assert file.getvalue().splitlines() == ["detect + embed: 32 pictures in 4 tasks"], "not a line a task"
+        clock(12.0)
+        failed = part("detect", 8, ok=6, failed__decode_error=2)
+        progress.add(receipt(failed, part("embed", 6), embed=3.0, detect=1.0, decode=0.5))
+        assert file.getvalue().splitlines()[1:] == ["  16/32 pictures, 1.0/s, 16 s left, most time in embed"]
+        progress.add(receipt(part("detect", 8, filtered__no_face=3, ok=5), embed=1.0))
+        clock(4.0)
+        progress.add(receipt(part("detect", 8)))
+    assert file.getvalue().splitlines()[2:] == [
+        "  detect: 33 rows, 1.6 rows/s; 3 no_face, 2 decode_error",
+        "  embed: 15 rows, 0.8 rows/s",
+    ]
+    assert "\x1b" not in file.getvalue()
+
+
+def test_no_line_of_progress_after_the_last_task(clock: Callable[[float], None]) -> None:
+    log, file = console(terminal=False)
+    with Progress(log, ["detect"], tasks=1, members=8, what="pictures") as progress:
+        clock(60.0)
+        progress.add(receipt(part("detect", 8)))
+    assert [line for line in file.getvalue().splitlines() if "left" in line] == []
+
+
+def test_rows_of_an_interrupted_run_are_told(clock: Callable[[float], None]) -> None:
+    log, file = console(terminal=False)
+    with Progress(log, ["detect", "embed"], tasks=2, members=16, what="pictures") as progress:
+        clock(2.0)
+        progress.add(receipt(part("detect", 8, adopted=True)))
+        progress.add(receipt(part("detect", 8)))
+    assert file.getvalue().splitlines()[1:] == [
+        "  detect: 16 rows, 8.0 rows/s, 8 of them taken over from an interrupted run",
+        "  embed: 0 rows, nothing to do",
+    ]
+
+
+def test_poisoned_rows_and_deaths_are_counted() -> None:
+    log, file = console(terminal=False)
+    with Progress(log, ["detect"], tasks=2, members=16, what="pictures") as progress:
+        progress.add(receipt(part("detect", 8, ok=7, poisoned__worker_died=1), deaths=2))
+        progress.add(receipt(part("detect", 8), deaths=1))
+    assert progress.deaths == 3
+    assert file.getvalue().splitlines()[-1].endswith("; 1 worker_died")
+
+
+def test_skipped_tasks_do_not_count_as_seen() -> None:
+    log, _ = console(terminal=False)
+    with Progress(log, ["detect"], tasks=2, members=16, what="pictures") as progress:
+        progress.add(receipt(part("detect", 8)))
+        progress.add(receipt(skipped=True))
+    assert (progress.seen, progress.tasks) == (8, 2)
+
+
+def test_bottleneck_is_where_most_time_goes() -> None:
+    log, _ = console(terminal=False)
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, what="pictures")
+    told = [progress.bottleneck]
+    measured: list[dict[str, Any]] = [{"detect": 0.0}, {"detect": 2.0, "embed": 1.0, "read": 0.1}, {"embed": 1.5, "decode": 2.0}]
+    for seconds in measured:
+        progress.add(receipt(part("detect", 8), **seconds))
+        told.append(progress.bottleneck)
+    assert told == [None, None, "detect", "embed"], "None while nothing was measured"
+    assert progress.seconds == {"detect": 2.0, "embed": 2.5, "decode": 2.0, "read": 0.1}
+
+
+def test_parts_of_other_stages_do_not_count() -> None:
+    stage = StageProgress("detect")
+    stage.add(receipt(part("embed", 5), part("detect", 7, units=3, ok=5, failed__error=2)))
+    assert (stage.rows, stage.units, stage.seconds) == (7, 3, 1.0)
+    assert stage.not_ok == "2 error"
+
+
+def test_startup_is_the_time_until_the_first_worker_began() -> None:
+    log, _ = console(terminal=False)
+    progress = Progress(log, ["detect"], tasks=2, members=16, what="pictures")
+    told, now = [progress.startup], time.time()
+    for began in (7, 5, 6, -60):
+        progress.add(receipt(part("detect", 8), began=now + began))
+        told.append(progress.startup)
+    assert told == [None, pytest.approx(7, abs=0.5), pytest.approx(5, abs=0.5), pytest.approx(5, abs=0.5), 0.0], "clocks of machines differ"
+
+
+def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
+    screen, file = console(terminal=True)
+    with Progress(screen, ["detect", "embed"], tasks=3, members=24, what="pictures") as progress:
+        progress.add(receipt(part("detect", 9, ok=7, failed__decode_error=2), part("embed", 7), embed=3.0, detect=1.0))
+        screen.print("a line meanwhile")  # makes the table be drawn again below it
+    drawn = file.getvalue()
+    for word in ("stage", "rows", "rows/s", "left", "not ok"):
+        assert word in drawn
+    lines = [line.strip() for line in drawn.splitlines()]
+    assert any(line.startswith("detect") and line.endswith("2 decode_error") for line in lines)
+    assert any("embed" in line and line.endswith("<- slowest") for line in lines)
+    assert "a line meanwhile" in drawn
+    assert "\x1b[" in drawn, "the table is drawn over"
+    assert "  detect: 9 rows, " in drawn.splitlines()[-2]
+    assert "  embed: 7 rows, " in drawn.splitlines()[-1]
+    assert "24 pictures in 3 tasks" not in drawn, "plain lines are for files"
+
+
+def test_terminal_before_the_first_receipt() -> None:
+    screen, file = console(terminal=True)
+    with Progress(screen, ["detect"], tasks=1, members=8, what="pictures"):
+        screen.print("waiting")
+    assert any(line.strip().startswith("detect") and "?" in line for line in file.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_an_error_before_any_receipt_leaves_no_summary(terminal: bool) -> None:
+    log, file = console(terminal)
+
+    def fail() -> None:
+        with Progress(log, ["detect"], tasks=1, members=8, what="pictures"):
+            raise RuntimeError("no worker could be started")
+
+    with pytest.raises(RuntimeError, match="no worker"):
+        fail()
+    assert "0 rows" not in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (3600, "1 h 00 min"), (100_000, "27 h 46 min")],
+)
+def test_time_left_is_readable(clock: Callable[[float], None], seconds: float, said: str) -> None:
+    log, file = console(terminal=False)
+    progress = Progress(log, ["detect"], tasks=9, members=24, what="pictures")
+    with progress:
+        clock(max(seconds, 11) if seconds > 11 else 11)
+        members = 12 if seconds > 11 else 24
+        progress.add(receipt(part("detect", 8), members=members))
+    expected = said if seconds > 11 else "0 s"
+    assert f", {expected} left" in file.getvalue()
