@@ -87,8 +87,8 @@ def _quoted(path: Path) -> str:
 def _judged(store: Store, snapshot: Snapshot) -> list[dict[str, Any]]:
     connection = connect(store, snapshot)
     try:
-        answer: Any = connection.execute(_JUDGED).to_arrow_table()
-        rows: list[dict[str, Any]] = answer.to_pylist()
+        answer: Any = connection.sql(_JUDGED)
+        rows: list[dict[str, Any]] = answer.to_arrow_table().to_pylist()
         return rows
     finally:
         connection.close()
