@@ -100,7 +100,7 @@ class RayEngine:
                 os.environ.update(variables)
                 # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
                 options |= {"num_cpus": max(self.cores, workers) + 2, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-            with _quiet(), _our_signals():
+            with _Quiet(), _our_signals():
                 ray.init(**options)
             self._ours = True
         context = DataContext.get_current()
@@ -158,7 +158,7 @@ class RayEngine:
         if self._ours:
             import ray
 
-            with suppress(Exception), _quiet():
+            with suppress(Exception), _Quiet():
                 ray.shutdown()
         self._started = self._ours = False
 
@@ -235,7 +235,7 @@ def _our_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-class _quiet:
+class _Quiet:
     """Keep the lines off standard error that Ray prints while it starts and stops; what goes wrong is raised, not printed."""
 
     def __enter__(self) -> None:

@@ -9,6 +9,7 @@ import io
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from schemas import TABLES, TableSchema
 
 SLICE_ROWS = 32
 CHUNK_ROWS = 512
+
+Where = tuple[str, Collection[str]]
+"""A column, and the values of it that are wanted."""
 
 
 class DamagedFile(RuntimeError):
@@ -44,13 +48,20 @@ def part_path(table: str, version: str, bucket: int, task: str, digest: str) -> 
     return f"parts/{table}/v={version}/bucket={bucket_name(bucket)}/{task}-{digest}.parquet"
 
 
+@cache
 def _settings(schema: TableSchema) -> dict[str, Any]:
-    light = [name for name in schema.names if name not in schema.blobs]
+    """How a table is written: pictures as they are, everything else compressed, with statistics."""
+    sink = io.BytesIO()
+    pq.write_table(schema.empty(), sink)
+    # Lists and maps have their values in leaves below them (vector.list.element), which is what the writer goes by.
+    leaves = pq.ParquetFile(sink).schema
+    paths = [leaves.column(i).path for i in range(len(leaves.names))]
+    light = [path for path in paths if path not in schema.blobs]
     return {
         "compression": {**dict.fromkeys(light, "ZSTD"), **dict.fromkeys(schema.blobs, "NONE")},
-        "use_dictionary": [name for name in light if schema.arrow.field(name).type == pa.string()],
+        "use_dictionary": [name for name in schema.light if schema.arrow.field(name).type == pa.string()],
         "write_statistics": light,
-        "write_page_checksum": True,  # most damage would otherwise be read as other values
+        "write_page_checksum": True,
     }
 
 
@@ -122,7 +133,7 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
 
 
 def read(
-    store: Store, schema: TableSchema, path: str, columns: Sequence[str] | None = None, where: tuple[str, Collection[str]] | None = None
+    store: Store, schema: TableSchema, path: str, columns: Sequence[str] | None = None, where: Where | None = None
 ) -> pa.Table:
     """Rows of one file: all light columns unless `columns` says which; only rows whose `where` column is in the collection.
 
@@ -131,17 +142,26 @@ def read(
     names = list(schema.light if columns is None else columns)
     if not path:
         return schema.empty().select(names)
+
+    def attempt() -> pa.Table:
+        with open_parquet(store, schema, path) as file:
+            return file.read(names) if where is None else _read_where(file, names, *where)
+
     try:
-        with pq.ParquetFile(store.uri(path) if store.local else store.open(path), page_checksum_verification=True) as file:
-            if where is None:
-                table = file.read(names)
-            else:
-                table = _read_where(file, names, *where)
+        table = store.patiently(attempt)
     except FileNotFoundError as error:
-        raise DamagedFile(f"{store.uri(path)} is named by the snapshot but not there; `idcluster status` lists older snapshots") from error
+        lost = f"{store.uri(path)} is named by the snapshot but not there"
+        raise DamagedFile(f"{lost}; `idcluster status` lists older snapshots") from error
     except (pa.ArrowException, OSError) as error:
-        raise DamagedFile(f"{store.uri(path)} cannot be read ({error}); delete it and run again, or go back to an older snapshot") from error
+        broken = f"{store.uri(path)} cannot be read ({error})"
+        raise DamagedFile(f"{broken}; delete it and run again, or go back to an older snapshot") from error
     return schema.check(table, store.uri(path), names)
+
+
+def open_parquet(store: Store, schema: TableSchema, path: str) -> pq.ParquetFile:
+    """An open file of a table, from a store read whole where it has no pictures: one request instead of several."""
+    source = store.uri(path) if store.local else store.open(path) if schema.blobs else io.BytesIO(store.read(path))
+    return pq.ParquetFile(source, page_checksum_verification=True)
 
 
 def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Collection[str]) -> pa.Table:
@@ -155,7 +175,7 @@ def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Col
 
 
 def read_entries(
-    store: Store, table: str, entries: Iterable[Entry], columns: Sequence[str] | None = None, where: tuple[str, Collection[str]] | None = None
+    store: Store, table: str, entries: Iterable[Entry], columns: Sequence[str] | None = None, where: Where | None = None
 ) -> pa.Table:
     """The rows of several entries of one table, one after the other."""
     schema = TABLES[table]

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.files import CHUNK_ROWS, read_entries, seal_table
 from pipeline.snapshot import WHOLE, Entry, Snapshot
 from pipeline.storage import Store
@@ -80,7 +78,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
         for number, row in enumerate(rows):
             place[row["image_id"]] = (entry.bucket, entry.chunk, number)
 
-    touched_people: set[int] = set()
+    before = dict(known)
     touched_chunks: set[tuple[int, int]] = set()
     fresh: dict[int, list[dict[str, Any]]] = defaultdict(list)
     seen: set[str] = set()
@@ -92,10 +90,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
         if row is None and filled[bucket] >= BUCKET_ROWS:
             bucket += 1
         row = row or {"identity_id": person_id, "name": person.name, "aliases": [], "external_ids": [], "bucket": bucket}
-        updated = _identity(row, person, spellings[person_id])
-        if updated != known.get(person_id):
-            known[person_id] = updated
-            touched_people.add(updated["bucket"])
+        updated = known[person_id] = _named(row, person, spellings[person_id])
         for offer in person.offers:
             picture = image_id(person_id, offer.address)
             if picture in seen:
@@ -132,6 +127,11 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
             chunks[chunk] = [{**row, "rank": rank} for rank, row in enumerate(rows[start : start + CHUNK_ROWS])]
             touched_chunks.add(chunk)
 
+    # Whoever has a picture in any source is somebody; without one the row says why nothing follows.
+    pictured = {row["identity_id"] for rows in chunks.values() for row in rows if row["status"] == "ok"}
+    known = {person_id: _with_status(row, person_id in pictured) for person_id, row in known.items()}
+    touched_people = {row["bucket"] for person_id, row in known.items() if row != before.get(person_id)}
+
     if not write:
         return Intake([], len(people), offered, new, changed, gone, remarks)
     entries = []
@@ -142,22 +142,23 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     return Intake(entries, len(people), offered, new, changed, gone, remarks)
 
 
-def _identity(row: dict[str, Any], person: Listed, spellings: set[str]) -> dict[str, Any]:
+def _named(row: dict[str, Any], person: Listed, spellings: set[str]) -> dict[str, Any]:
     aliases = sorted({*(row["aliases"] or []), *spellings} - {row["name"]})
     external = sorted({**dict(row["external_ids"] or []), **person.external_ids}.items())
-    empty = not person.offers
+    return {**row, "aliases": aliases, "external_ids": external}
+
+
+def _with_status(row: dict[str, Any], pictured: bool) -> dict[str, Any]:
     return {
         **row,
-        "aliases": aliases,
-        "external_ids": external,
-        "status": "filtered" if empty else "ok",
-        "reason": "no_candidates" if empty else None,
-        "detail": "the source offers no picture" if empty else None,
+        "status": "ok" if pictured else "filtered",
+        "reason": None if pictured else "no_candidates",
+        "detail": None if pictured else "no source offers a picture",
         "inputs": _NO_INPUTS,
     }
 
 
 def _write(store: Store, table: str, bucket: int, chunk: int, rows: list[dict[str, Any]]) -> Entry:
     schema = TABLES[table]
-    sealed = seal_table(store, schema, VERSION, bucket, chunk, pa.Table.from_pylist(rows, schema=schema.arrow))
+    sealed = seal_table(store, schema, VERSION, bucket, chunk, schema.build(rows))
     return sealed.entry(schema, VERSION, bucket, chunk, basis=sealed.digest)

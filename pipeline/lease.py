@@ -42,8 +42,8 @@ class Lease:
 
     def _content(self) -> bytes:
         me = psutil.Process()
-        record = {"run": self.run, "host": socket.gethostname(), "pid": me.pid, "born": me.create_time(), "at": time.time(), "secret": self._secret}
-        return json.dumps(record).encode()
+        who = {"run": self.run, "host": socket.gethostname(), "pid": me.pid, "born": me.create_time(), "secret": self._secret}
+        return json.dumps({**who, "at": time.time()}).encode()
 
     def __enter__(self) -> "Lease":
         while not self.store.put_new(PATH, self._content()):
@@ -55,6 +55,9 @@ class Lease:
                     f"last sign {age:.0f} s ago); wait for it, or stop it and run again"
                 )
             self.store.delete([PATH])
+        if not self.held():
+            # Two writers found the same dead lease, and the other one was later: it has the root.
+            raise LeaseHeld(f"{self.store.root} was taken by another writer in this moment; wait for it and run again")
         self._thread.start()
         return self
 

@@ -8,6 +8,7 @@ and its inputs are there, in the stage's version. Everything here is a pure func
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,10 @@ def unit_column(stage: Stage) -> str:
     """The column that names the unit in the rows that the stage writes."""
     if stage.grain == "bucket":
         return "identity_id"
-    assert stage.writes.parent_key is not None
-    return stage.writes.parent_key
+    key = stage.writes.parent_key
+    if key is None:
+        raise ValueError(f"stage {stage.name!r} writes {stage.writes.name}, which has no parent to have units of")
+    return key
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _cells(column: pa.ChunkedArray | pa.Array) -> list[bytes]:
         # Filled: numpy would turn all integers into floats because of one null in some list.
         there = array.values.is_valid().to_numpy(zero_copy_only=False)
         values = pc.fill_null(array.values, False if pa.types.is_boolean(kind.value_type) else 0).to_numpy(zero_copy_only=False)
-        spans = [slice(start, stop) for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        spans = [slice(start, stop) for start, stop in pairwise(offsets)]
         # A list with nulls as a hash: with the mask beside the values it could be mistaken for a longer list without.
         both = ((values[at].tobytes(), there[at]) for at in spans)
         cells = [data if mask.all() else hashlib.blake2b(data + mask.tobytes()).digest() for data, mask in both]

@@ -156,9 +156,11 @@ def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], pred
         for stage in stages:
             table, column = stage.writes.name, unit_column(stage)
             try:
-                found = connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})").fetchall()  # noqa: S608
+                sql = f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})"  # noqa: S608
+                found = connection.execute(sql).fetchall()
             except duckdb.Error as error:
-                raise DagError([f"--retry {predicate!r}: {str(error).splitlines()[0]} (columns that every table has: status, reason, detail)"]) from error
+                said = f"{str(error).splitlines()[0]} (columns that every table has: status, reason, detail)"
+                raise DagError([f"--retry {predicate!r}: {said}"]) from error
             if found:
                 forced[table] = frozenset(row[0] for row in found)
     finally:
@@ -169,7 +171,8 @@ def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], pred
 def allowed_images(store: Store, snapshot: Snapshot, predicate: str) -> frozenset[str]:
     """Image ids that match an SQL predicate over candidates and identities (`name`, `address`, ...)."""
     connection = connect(store, snapshot)
-    sql = f"SELECT image_id FROM (SELECT c.*, i.name, i.aliases, i.bucket FROM candidates c JOIN identities i USING (identity_id)) WHERE {predicate}"  # noqa: S608
+    known = "SELECT c.*, i.name, i.aliases, i.bucket FROM candidates c JOIN identities i USING (identity_id)"
+    sql = f"SELECT image_id FROM ({known}) WHERE {predicate}"  # noqa: S608
     try:
         return frozenset(row[0] for row in connection.execute(sql).fetchall())
     except duckdb.Error as error:

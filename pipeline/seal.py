@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import NOTHING, SLICE_ROWS, Sealed, read, seal_stream, seal_table
+from pipeline.files import NOTHING, SLICE_ROWS, Sealed, open_parquet, read, seal_stream, seal_table
 from pipeline.ground import Ground, Scope, is_chunked
 from pipeline.reconcile import ordered, reconcile
 from pipeline.snapshot import WHOLE, Entry
@@ -85,6 +85,7 @@ class _Pick:
 
     def __init__(self, store: Store, schema: TableSchema, paths: Sequence[str], light: pa.Table, starts: np.ndarray) -> None:
         self.store, self.schema, self.paths, self.light, self.starts = store, schema, paths, light, starts
+        self._ends: dict[int, np.ndarray] = {}
 
     def seal(self, version: str, bucket: int, chunk: int, rows: np.ndarray) -> Sealed:
         if not len(rows):
@@ -117,17 +118,20 @@ class _Pick:
         return number, row_group, offset - (int(ends[row_group - 1]) if row_group else 0)
 
     def _row_groups(self, number: int) -> np.ndarray:
-        if not hasattr(self, "_ends"):
-            self._ends: dict[int, np.ndarray] = {}
         if number not in self._ends:
-            with self._open(number) as file:
-                self._ends[number] = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            self._ends[number] = self.store.patiently(lambda: self._sizes(number)).cumsum()
         return self._ends[number]
 
-    def _group(self, number: int, row_group: int) -> pa.Table:
+    def _sizes(self, number: int) -> np.ndarray:
         with self._open(number) as file:
-            return file.read_row_group(row_group, list(self.schema.names))
+            return np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+
+    def _group(self, number: int, row_group: int) -> pa.Table:
+        def attempt() -> pa.Table:
+            with self._open(number) as file:
+                return file.read_row_group(row_group, list(self.schema.names))
+
+        return self.store.patiently(attempt)
 
     def _open(self, number: int) -> pq.ParquetFile:
-        path = self.paths[number]
-        return pq.ParquetFile(self.store.uri(path) if self.store.local else self.store.open(path))
+        return open_parquet(self.store, self.schema, self.paths[number])

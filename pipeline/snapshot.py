@@ -123,7 +123,9 @@ class Snapshot:
 
     def encode(self) -> bytes:
         table = pa.table({f.name: pa.array([getattr(e, f.name) for e in self.entries], f.type) for f in _ARROW}, schema=_ARROW)
-        notes = json.dumps({"format": FORMAT, "number": self.number, **self.notes}, sort_keys=True)
+        # The number of entries guards the footer, the one part of a Parquet file that has no checksum.
+        own = {"format": FORMAT, "number": self.number, "entries": len(self.entries)}
+        notes = json.dumps({**self.notes, **own}, sort_keys=True)
         sink = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd", write_page_checksum=True)
         return sink.getvalue()
@@ -136,6 +138,8 @@ class Snapshot:
             if notes.pop("format") != FORMAT:
                 raise SnapshotError(f"{source} has another format; this idcluster reads format {FORMAT}")
             number = notes.pop("number")
+            if notes.pop("entries") != table.num_rows:
+                raise ValueError("it lacks entries")
             if not table.schema.equals(_ARROW):
                 raise ValueError("its columns are not those of a snapshot")
             columns = [table.column(f.name).to_pylist() for f in fields(Entry)]
@@ -151,7 +155,7 @@ def path_of(number: int) -> str:
 def numbers(store: Store) -> list[int]:
     """The numbers of all snapshots there are, rising."""
     names = (path.rsplit("/", 1)[-1] for path in store.list("snapshots"))
-    return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isdigit())
+    return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isascii() and name[:-8].isdigit())
 
 
 def load(store: Store, number: int | None = None) -> Snapshot:

@@ -1,23 +1,49 @@
 """Files below a dataset root, on a disk or in an object store, reached through fsspec.
 
 Files are put whole or not at all: a reader never sees half a file, whatever happens to the writer. On a disk that is
-a temporary file and a rename, in an object store one put.
+a temporary file and a rename, in an object store one put (or a multipart upload that is completed or aborted). A store
+that is overloaded or away for a while is asked again for up to two minutes.
 """
 
 import contextlib
 import errno
 import os
+import random
 import secrets
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import fsspec
 
 
 class StorageError(OSError):
     """The store refused an operation; the message names the file and what to look at."""
+
+
+PATIENCE = 120.0
+"""Seconds for which a store that is overloaded or away is asked again."""
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Our own patience is on top of these: botocore's answers the single hiccup.
+    "s3": {"config_kwargs": {"retries": {"mode": "standard", "max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}},
+}
+
+T = TypeVar("T")
+
+
+def passing(error: BaseException) -> bool:
+    """Whether an error of an object store is one that goes by: overload, a server that restarts, a broken connection."""
+    if isinstance(error, FileNotFoundError | FileExistsError | PermissionError | IsADirectoryError):
+        return False
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in (errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ETIMEDOUT, errno.EAGAIN)
+    # Errors of the HTTP clients below fsspec have no common class: what is no answer of the server is a broken connection.
+    return type(error).__module__.split(".")[0] in ("botocore", "aiohttp") and type(error).__name__ != "ParamValidationError"
 
 
 def _explained(error: OSError, full: str) -> StorageError:
@@ -35,15 +61,18 @@ def _discard(temporary: str) -> None:
 class Store:
     """The files of one root. Paths are relative, with `/` between their parts."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        text = os.fspath(root)
+    def __init__(self, root: str | os.PathLike[str], patience: float = PATIENCE) -> None:
+        text = os.fspath(root).removeprefix("file://")
         self.local = "://" not in text
+        self.patience = patience
         if self.local:
             text = os.path.abspath(os.path.expanduser(text))
             self._fs: Any = fsspec.filesystem("file")
             self._prefix = text
         else:
-            self._fs, self._prefix = fsspec.core.url_to_fs(text)
+            # Listings that are remembered hide what others have written since.
+            self._fs, self._prefix = fsspec.core.url_to_fs(text, use_listings_cache=False, **_OPTIONS.get(text.split("://")[0], {}))
+            self._fs.retries = 1  # s3fs would wait in between as well
         self.root = text.rstrip("/") if len(text) > 1 else text
 
     def __repr__(self) -> str:
@@ -59,9 +88,23 @@ class Store:
         """What other readers (DuckDB, pyarrow) open: a plain path on a disk, a URL elsewhere."""
         return self._full(path) if self.local else f"{self.root}/{path}"
 
+    def patiently(self, action: Callable[[], T]) -> T:
+        """What `action` gives, tried again while the store is overloaded or away. Raises what it raises in the end."""
+        deadline = time.monotonic() + self.patience
+        delay = 0.1
+        while True:
+            try:
+                return action()
+            except Exception as error:
+                if self.local or not passing(error) or time.monotonic() + delay > deadline:
+                    raise
+            # Jitter: the workers of a cluster that were refused together must not come back together.
+            time.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311
+            delay = min(delay * 2, 8.0)
+
     def read(self, path: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError."""
-        return cast(bytes, self._fs.cat_file(self._full(path)))
+        return cast(bytes, self.patiently(lambda: self._fs.cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
         """A file for random access. Raises FileNotFoundError."""
@@ -69,11 +112,18 @@ class Store:
 
     def exists(self, path: str) -> bool:
         full = self._full(path)
-        return os.path.exists(full) if self.local else bool(self._fs.exists(full))
+        if self.local:
+            return os.path.exists(full)
+        # One small read: asking for the existence of a key makes fsspec list what is below it as well.
+        try:
+            self.patiently(lambda: self._fs.cat_file(full, start=0, end=1))
+        except FileNotFoundError:
+            return False
+        return True
 
     def size(self, path: str) -> int:
         """Bytes of a file. Raises FileNotFoundError."""
-        return int(self._fs.size(self._full(path)))
+        return int(self.patiently(lambda: self._fs.size(self._full(path))))
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         """Write a whole file, replacing what was there.
@@ -83,7 +133,7 @@ class Store:
         """
         full = self._full(path)
         if not self.local:
-            self._fs.pipe_file(full, data)
+            self._put_object(full, lambda: self._fs.pipe_file(full, data))
             return
         temporary = self._write_temporary(full, data, durable)
         try:
@@ -97,9 +147,10 @@ class Store:
         full = self._full(path)
         if not self.local:
             try:
-                self._fs.pipe_file(full, data, mode="create")
+                self._put_object(full, lambda: self._fs.pipe_file(full, data, mode="create"))
             except FileExistsError:
-                return False
+                # The answer to an earlier try may have been lost on the way: then what is there is ours.
+                return self.read(path) == data
             return True
         temporary = self._write_temporary(full, data, durable=True)
         try:
@@ -116,7 +167,7 @@ class Store:
         """Put a whole local file, for what is too large for memory. The local file may be gone afterwards."""
         full = self._full(path)
         if not self.local:
-            self._fs.put_file(os.fspath(local), full)
+            self._put_object(full, lambda: self._fs.put_file(os.fspath(local), full))
             return
         temporary = f"{os.path.dirname(full)}/.{secrets.token_hex(8)}.tmp"
         try:
@@ -128,6 +179,18 @@ class Store:
         except OSError as error:
             _discard(temporary)
             raise _explained(error, full) from error
+
+    def _put_object(self, full: str, action: Callable[[], object]) -> None:
+        try:
+            self.patiently(action)
+        except FileExistsError:
+            raise
+        except FileNotFoundError as error:
+            raise StorageError(errno.ENOENT, f"cannot write {full}: there is no such bucket") from error
+        except PermissionError as error:
+            raise StorageError(errno.EACCES, f"cannot write {full}: the store refuses these credentials ({error})") from error
+        except Exception as error:
+            raise StorageError(getattr(error, "errno", None) or errno.EIO, f"cannot write {full}: {error}") from error
 
     def _write_temporary(self, full: str, data: bytes, durable: bool) -> str:
         temporary = f"{os.path.dirname(full)}/.{secrets.token_hex(8)}.tmp"
@@ -150,16 +213,14 @@ class Store:
             if self.local:
                 Path(full).unlink(missing_ok=True)
             else:
-                try:
-                    self._fs.rm_file(full)
-                except FileNotFoundError:
-                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    self.patiently(lambda full=full: self._fs.rm_file(full))  # type: ignore[misc]
 
     def list(self, prefix: str) -> list[str]:
         """All files below a directory, sorted; temporary ones too. For `gc` and for finding the newest snapshot only."""
         full = self._full(prefix)
         try:
-            found = self._fs.find(full)
+            found = self.patiently(lambda: self._fs.find(full))
         except FileNotFoundError:
             return []
         start = len(self._prefix.rstrip("/")) + 1

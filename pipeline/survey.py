@@ -201,8 +201,9 @@ def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 
 def tasks(
-    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None, slice_rows: int = SLICE_ROWS
-) -> list[Task]:
+    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None,
+    slice_rows: int = SLICE_ROWS,
+) -> list[Task]:  # fmt: skip
     """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task is added.
 
     Slices are fixed stretches of `slice_rows` ranks of a chunk, so that a picture is always cut into the same one.
@@ -223,10 +224,12 @@ def tasks(
     made: list[Task] = []
     left = limit
     for scope in sorted(members):
-        cut = _people(ground, phase[0], scope, members[scope]) if phase[0].grain == "bucket" else _slices(ground, scope, members[scope], slice_rows)
+        asked = members[scope]
+        of_people = phase[0].grain == "bucket"
+        cut = _people(ground, phase[0], scope, asked) if of_people else _slices(ground, scope, asked, slice_rows)
         common = _common(ground, phase, scope, forced.get(scope, {}), token)
         for number, stretch, size, batch in cut:
-            if left is not None and batch is not None and phase[0].grain != "bucket":
+            if left is not None and batch is not None and not of_people:
                 batch = batch[:left]
                 left -= len(batch)
                 size = len(batch)

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,12 +35,13 @@ _DETAIL = 300
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is told. `members` are image ids (slice) or identity ids (people); None for everybody of the stretch.
+    """What a worker is told.
 
-    The stretch of slice `number` are the pictures of ranks `number * stretch` and up, that of people batch `number` those
-    people whose ids leave the remainder `number` by `stretch`. `size` is how many members to expect. `shown` gives the files of the tables that the chain only reads, `pool` those of the tables that it writes, oldest
-    first; `forced` the units by table that are computed even if they are there, `token` what tells such an order from
-    an earlier one.
+    `members` are image ids (slice) or identity ids (people), None for everybody of the stretch: for slice `number` the
+    pictures of ranks `number * stretch` and up, for batch `number` of people those whose ids leave that remainder by
+    `stretch`. `size` is how many members to expect. `shown` gives the files of the tables that the chain only reads,
+    `pool` those of the tables that it writes, oldest first; `forced` the units by table that are computed even if they
+    are there, `token` what tells such an order from an earlier one.
     """
 
     kind: Literal["slice", "people"]
@@ -317,7 +318,8 @@ class _Job:
 
     def _groups(self) -> Iterator[list[str]]:
         images = self.tables["images"]
-        sizes = dict(zip(images["image_id"].to_pylist(), zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True), strict=True))
+        columns = (images[name].to_pylist() for name in ("image_id", "width", "height"))
+        sizes = {image: (width, height) for image, width, height in zip(*columns, strict=True)}
         group: list[str] = []
         held = 0
         for member in self.members:
@@ -385,7 +387,7 @@ class _Job:
             return written
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises costs the rows at fault and no others
             units_there = rows[column].unique().to_pylist()
             if len(units_there) == 1:
                 return _given_up(stage, rows, "failed", "error", f"{type(error).__name__}: {error}"[:_DETAIL])

@@ -58,8 +58,23 @@ class TableSchema:
         return self.arrow.empty_table()
 
     def build(self, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-        """A table of this schema from dictionaries; columns that a dictionary leaves out are null."""
-        return pa.Table.from_pylist(list(rows), schema=self.arrow)
+        """A table of this schema from dictionaries; columns that a dictionary leaves out are null. Raises SchemaError."""
+        return self._table(list(rows), self.arrow)
+
+    def build_without(self, column: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+        """As `build`, without one column."""
+        return self._table(list(rows), self.arrow.remove(self.arrow.get_field_index(column)))
+
+    def _table(self, rows: list[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+        known = set(schema.names)
+        strange = {name for row in rows for name in row if name not in known}
+        if strange:
+            names = ", ".join(sorted(strange))
+            raise SchemaError(f"table {self.name!r} has no column {names}; `idcluster schema` prints what belongs in it")
+        try:
+            return pa.Table.from_pylist(rows, schema=schema)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise SchemaError(f"rows for table {self.name!r} do not fit its schema: {error}") from error
 
     def check(self, table: pa.Table, source: str, columns: Iterable[str] | None = None) -> pa.Table:
         """`table` in this schema's column order, or SchemaError naming `source`, the column and the remedy.

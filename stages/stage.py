@@ -128,8 +128,7 @@ class Stage:
 
     def build(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """What `run` returns, from dictionaries."""
-        schema = self.writes.arrow
-        return pa.Table.from_pylist(list(rows), schema=schema.remove(schema.get_field_index("inputs")))
+        return self.writes.build_without("inputs", rows)
 
 
 _WRITES = {

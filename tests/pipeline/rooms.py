@@ -18,7 +18,7 @@ from tests.pipeline.toy import toy_dag
 
 
 def run_toy(
-    folder: Path, source: Path, root: Path, sets: Sequence[str] = (), selection: Selection | None = None, store: Store | None = None
+    folder: Path, source: Path, root: Path | str, sets: Sequence[str] = (), selection: Selection | None = None, store: Store | None = None
 ) -> Record:
     """One run of the toy DAG without a cluster."""
     prepared = prepare(toy_dag(folder, source, root, sets), None)
@@ -28,7 +28,7 @@ def run_toy(
     return run.execute()
 
 
-def shown(root: Path) -> dict[str, Any]:
+def shown(root: Path | str) -> dict[str, Any]:
     """What the views and the shards of a root show: rows by table, and the hash of every index and of every file of a shard."""
     connection = connect(str(root))
     rows: dict[str, Any] = {}
@@ -36,12 +36,13 @@ def shown(root: Path) -> dict[str, Any]:
         if "status" in schema.names:
             volatile = {"decided_at", "fetched_at", "removed_at"}
             columns = ", ".join(f'"{c}"' for c in schema.names if c not in volatile)
-            rows[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
+            rows[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()  # noqa: S608
     connection.close()
-    indexes = sorted((root / "shards").rglob("*.json"))
-    named = [index.with_name(shard["url"]) for index in indexes for shard in json.loads(index.read_bytes())["shardlist"]]
-    files = [*indexes, *named, *(path.with_suffix(".parquet") for path in named)]
-    rows["shards"] = {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    store = Store(root)
+    indexes = [path for path in store.list("shards") if path.endswith(".json")]
+    named = [f"{index.rsplit('/', 1)[0]}/{shard['url']}" for index in indexes for shard in json.loads(store.read(index))["shardlist"]]
+    files = {*indexes, *named, *(path.removesuffix(".tar") + ".parquet" for path in named)}
+    rows["shards"] = {path: hashlib.sha256(store.read(path)).hexdigest() for path in sorted(files)}
     return rows
 
 

@@ -114,7 +114,9 @@ def test_stages_with_other_resources_run_in_actors_of_their_own(
     assert shown(root) == undisturbed
 
 
-def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept(source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept(
+    source: Path, tmp_path: Path, drivers: list[Driver]
+) -> None:
     import shutil
 
     mine = tmp_path / "people"

@@ -159,7 +159,9 @@ def test_an_exception_in_a_backend_costs_one_row(home: tuple[Path, Path, Path]) 
     assert "ArithmeticError: a picture that the backend cannot bear" in row[-2]
 
 
-def test_retry_computes_failed_rows_and_what_stems_from_them(home: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_computes_failed_rows_and_what_stems_from_them(
+    home: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home[1] / "person 00" / "bad.png").write_bytes(picture(10, noise=3, trouble=RAISES))
     run_toy(*home)
     same = run_toy(*home, selection=Selection(retry="reason = 'error'"))

@@ -117,13 +117,14 @@ def _foreign(notes: object, columns: Sequence[str] | None = None) -> bytes:
     return sink.getvalue()
 
 
-GOOD = {"format": FORMAT, "number": 1}
+GOOD = {"format": FORMAT, "number": 1, "entries": 1}
 BROKEN = {
     "empty": b"",
     "text": b"not a snapshot",
     "half": Snapshot(1, (entry(),)).encode()[:-200],
     "no notes": _foreign(None),
-    "no number": _foreign({"format": FORMAT}),
+    "no number": _foreign({"format": FORMAT, "entries": 1}),
+    "other number of entries": _foreign({**GOOD, "entries": 2}),
     "no format": _foreign({"number": 1}),
     "no column": _foreign(GOOD, ["table", "version"]),
 }

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,8 +29,8 @@ KILLS, RAISES = 250, 240
 
 DAG = """
 name: toy
-root: {root}
-source: {{kind: folder, path: {people}}}
+root: "{root}"
+source: {{kind: folder, path: '{people}'}}
 stages:
   crawl: {{}}
   detect: {{backend: toy}}
@@ -67,7 +68,7 @@ class ToyDetect(Stage):
                 raise ArithmeticError("a picture that the backend cannot bear")
             ids = {"identity_id": row["identity_id"], "image_id": row["image_id"]}
             starts = [0, *(np.flatnonzero(np.any(np.diff(rgb[0].astype(int), axis=0) != 0, axis=1)) + 1).tolist(), rgb.shape[1]]
-            boxes = [(a, 0, b, rgb.shape[0]) for a, b in zip(starts[:-1], starts[1:], strict=True) if rgb[0, a, 0] > 0]
+            boxes = [(a, 0, b, rgb.shape[0]) for a, b in pairwise(starts) if rgb[0, a, 0] > 0]
             if not boxes:
                 out.append({**ids, "face_id": no_face_id(row["image_id"]), "status": "filtered", "reason": "no_face", "faces_in_image": 0})
             for number, box in enumerate(boxes):
@@ -130,8 +131,9 @@ class ToyCaption(Stage):
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         ids = ("identity_id", "image_id", "face_id")
-        said = [{**{name: row[name] for name in ids}, "caption": f"{self.params.prompt} {row['images.sha256'][:6]}"} for row in rows.to_pylist()]
-        return self.build([{**row, "prompt_id": self.params.prompt, "model": "toy", "tokens": 3, "status": "ok"} for row in said])
+        common = {"prompt_id": self.params.prompt, "model": "toy", "tokens": 3, "status": "ok"}
+        said = [(row, f"{self.params.prompt} {row['images.sha256'][:6]}") for row in rows.to_pylist()]
+        return self.build([{**{name: row[name] for name in ids}, "caption": caption, **common} for row, caption in said])
 
 
 TOYS = {"detect": "ToyDetect", "embed": "ToyEmbed", "caption": "ToyCaption"}
@@ -181,7 +183,7 @@ def people(folder: Path, count: int = 4, pictures: int = 6) -> Path:
     return folder
 
 
-def toy_dag(folder: Path, source: Path, root: Path, sets: Sequence[str] = ()) -> Dag:
+def toy_dag(folder: Path, source: Path, root: Path | str, sets: Sequence[str] = ()) -> Dag:
     register()
     file = folder / "toy.yaml"
     file.write_text(DAG.format(root=root, people=source))
@@ -214,16 +216,16 @@ class DyingStore(Store):
         return result
 
     def read(self, path: str) -> bytes:
-        return self._call("read", path)  # type: ignore[no-any-return]
+        return self._call("read", path)
 
     def exists(self, path: str) -> bool:
-        return self._call("exists", path)  # type: ignore[no-any-return]
+        return self._call("exists", path)
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         self._call("put", path, data, durable)
 
     def put_new(self, path: str, data: bytes) -> bool:
-        return self._call("put_new", path, data)  # type: ignore[no-any-return]
+        return self._call("put_new", path, data)
 
     def put_file(self, path: str, local: str | os.PathLike[str]) -> None:
         self._call("put_file", path, local)
@@ -233,4 +235,4 @@ class DyingStore(Store):
             self._call("delete", [path])
 
     def list(self, prefix: str) -> list[str]:
-        return self._call("list", prefix)  # type: ignore[no-any-return]
+        return self._call("list", prefix)

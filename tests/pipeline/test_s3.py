@@ -1,0 +1,176 @@
+"""A dataset root in an object store: the same as on a disk, whatever the store does in between."""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("s3fs", reason="object stores need the group s3")
+pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
+
+from pipeline.catalogue import connect
+from pipeline.gc import collect
+from pipeline.lease import PATH as LEASE
+from pipeline.run import Selection
+from pipeline.storage import StorageError, Store
+from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.s3 import S3Server, serving
+from tests.pipeline.toy import DyingStore, Killed, people, picture
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with serving() as one:
+        before = {name: os.environ.get(name) for name in one.environment}
+        os.environ.update(one.environment)
+        yield one
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@pytest.fixture
+def bucket(server: S3Server) -> str:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    server.make_bucket(name)
+    return name
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return people(tmp_path_factory.mktemp("source") / "people", count=3)
+
+
+@pytest.fixture(scope="module")
+def on_disk(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("disk")
+    run_toy(folder, source, folder / "root")
+    return shown(folder / "root")
+
+
+def test_a_file_is_put_whole_read_listed_and_deleted(bucket: str) -> None:
+    store = Store(f"s3://{bucket}/a root/with 100% ünïcode")
+    path = "tables/x/ä b%20c+d=e.parquet"
+    assert not store.exists(path)
+    store.put(path, b"one")
+    store.put(path, b"two")
+    assert store.exists(path) and store.read(path) == b"two" and store.size(path) == 3
+    with store.open(path) as file:
+        file.seek(1)
+        assert file.read() == b"wo"
+    assert store.list("tables") == [path]
+    store.delete([path, "not/there"])
+    assert not store.exists(path)
+    with pytest.raises(FileNotFoundError):
+        store.read(path)
+
+
+def test_a_file_is_created_once(bucket: str) -> None:
+    store = Store(f"s3://{bucket}/root")
+    assert store.put_new("lease", b"mine")
+    assert not store.put_new("lease", b"yours")
+    assert store.read("lease") == b"mine"
+
+
+def test_a_large_file_is_put_in_parts_or_not_at_all(server: S3Server, bucket: str, tmp_path: Path) -> None:
+    local = tmp_path / "large"
+    content = os.urandom(1 << 20) * 120
+    local.write_bytes(content)
+    store = Store(f"s3://{bucket}/root")
+    server.requests.clear()
+    store.put_file("shards/large.tar", local)
+    assert sum("partNumber" in request for request in server.requests) >= 2, "in parts"
+    assert store.read("shards/large.tar") == content
+
+
+def test_an_overloaded_store_is_asked_again(server: S3Server, bucket: str) -> None:
+    store = Store(f"s3://{bucket}/root", patience=30)
+    server.refuse = 6
+    store.put("a", b"1")
+    assert server.refuse == 0
+    server.refuse = 6
+    assert store.read("a") == b"1"
+    server.refuse = 6
+    assert store.put_new("b", b"2")
+
+
+def test_patience_has_an_end(server: S3Server, bucket: str) -> None:
+    store = Store(f"s3://{bucket}/root", patience=0.0)
+    server.refuse = 1000
+    try:
+        with pytest.raises(StorageError, match="cannot write"):
+            store.put("a", b"1")
+    finally:
+        server.refuse = 0
+
+
+def test_no_bucket_and_no_permission_are_told_at_once(server: S3Server) -> None:
+    with pytest.raises(StorageError, match="no such bucket"):
+        Store("s3://there-is-no-such-bucket/root").put("a", b"1")
+
+
+def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+    root = f"s3://{bucket}/data sets/50% tëst"
+    record = run_toy(tmp_path, source, root)
+    assert record.status == "done"
+    assert shown(root) == on_disk
+    again = run_toy(tmp_path, source, root)
+    assert computed(again) == {} and again.snapshot == record.snapshot
+    other = run_toy(tmp_path, source, root, ("stages.caption.params.prompt=other",))
+    assert set(computed(other)) == {"caption"}
+    collect(Store(root), 1, "gc")
+    connection = connect(root)
+    assert connection.execute("SELECT count(*) FROM captions WHERE prompt_id = 'other'").fetchone() == (21,)
+    assert Store(root).list("parts") == []
+
+
+def test_a_run_outlasts_an_overloaded_store(server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+    root = f"s3://{bucket}/root"
+    store = Store(root)
+    store.put("dataset.json", b'{"format": 1, "name": "toy"}')
+    server.refuse, server.refused = 5, 0
+
+    def refuse_again() -> None:
+        server.refuse = 5
+
+    calls = iter(range(10**6))
+
+    class Shaky(DyingStore):
+        def _call(self, name: str, *arguments: Any, **named: Any) -> Any:
+            if next(calls) % 30 == 29:
+                refuse_again()
+            return super()._call(name, *arguments, **named)
+
+    record = run_toy(tmp_path, source, root, store=Shaky(root))
+    server.refuse = 0
+    assert record.status == "done"
+    assert server.refused > 15
+    assert shown(root) == on_disk
+
+
+def test_death_at_some_calls_and_resume(bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+    for at in range(8, 90, 20):
+        root = f"s3://{bucket}/root-{at}"
+        Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
+        with contextlib.suppress(Killed):
+            run_toy(tmp_path, source, root, store=DyingStore(root, at))
+        Store(root).delete([LEASE])
+        run_toy(tmp_path, source, root)
+        assert shown(root) == on_disk, at
+
+
+def test_new_pictures_in_a_store(bucket: str, source: Path, tmp_path: Path) -> None:
+    import shutil
+
+    mine = tmp_path / "people"
+    shutil.copytree(source, mine)
+    root = f"s3://{bucket}/root"
+    run_toy(tmp_path, mine, root, selection=Selection())
+    (mine / "person 01" / "new.png").write_bytes(picture(11, noise=77))
+    done = computed(run_toy(tmp_path, mine, root))
+    assert done == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
