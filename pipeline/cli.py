@@ -53,7 +53,7 @@ _EXPECTED = {
     "pipeline.engine": "EngineError",
     "pipeline.files": "DamagedFile",
     "pipeline.lease": "LeaseHeld",
-    "pipeline.run": "RunError",
+    "pipeline.root": "RunError",
     "pipeline.samples": "MissingSample",
     "pipeline.shards": "ShardError",
     "pipeline.snapshot": "SnapshotError",
@@ -128,7 +128,8 @@ def run(
         from pipeline.engine import RayEngine
         from pipeline.lease import is_writable
         from pipeline.plan import check_sql
-        from pipeline.run import Run, open_root, prepare
+        from pipeline.root import open_root
+        from pipeline.run import Run, prepare
 
         prepared = prepare(load_dag(dag, sets or ()), models)
         selection = _selection(only, limit, where, retry)
@@ -206,7 +207,7 @@ def status(
     """Show what a dataset holds, its last runs, and whether somebody writes to it."""
     with _explained():
         from pipeline.lease import read as read_lease
-        from pipeline.run import counts, open_root
+        from pipeline.root import counts, open_root
         from pipeline.snapshot import load, numbers
 
         store = open_root(root, "", create=False)
@@ -263,7 +264,7 @@ def query(
     with _explained():
         from pipeline.catalogue import Format, QueryError
         from pipeline.catalogue import query as ask
-        from pipeline.run import open_root
+        from pipeline.root import open_root
 
         if format not in ("table", "csv", "json", "parquet"):
             raise QueryError(f"no format {format!r}; there are table, csv, json and parquet")
@@ -306,7 +307,7 @@ def gc(
     """Delete old snapshots and the files that no kept snapshot names."""
     with _explained():
         from pipeline.gc import collect
-        from pipeline.run import new_run_id, open_root
+        from pipeline.root import new_run_id, open_root
 
         done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run)
         verb = "would delete" if dry_run else "deleted"

@@ -16,7 +16,8 @@ from pipeline.dag import load_dag
 from pipeline.engine import RayEngine
 from pipeline.files import read
 from pipeline.ground import Ground
-from pipeline.run import Run, Selection, open_root, prepare
+from pipeline.root import open_root
+from pipeline.run import Run, Selection, prepare
 from pipeline.samples import Truth, compose
 from pipeline.sheet import SheetFace, SheetPerson, contact_sheet
 from pipeline.snapshot import Snapshot, load

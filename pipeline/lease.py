@@ -12,10 +12,9 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-import psutil
 
 from pipeline.storage import Store
 
@@ -41,14 +40,14 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, daemon=True)
 
     def _content(self) -> bytes:
-        me = psutil.Process()
-        who = {"run": self.run, "host": socket.gethostname(), "pid": me.pid, "born": me.create_time(), "secret": self._secret}
+        pid = os.getpid()
+        who = {"run": self.run, "host": socket.gethostname(), "pid": pid, "born": _born(pid), "secret": self._secret}
         return json.dumps({**who, "at": time.time()}).encode()
 
     def __enter__(self) -> "Lease":
         while not self.store.put_new(PATH, self._content()):
             holder = read(self.store)
-            if holder is not None and not _dead(holder):
+            if holder is not None and not dead(holder):
                 age = time.time() - holder["at"]
                 raise LeaseHeld(
                     f"{self.store.root} is being written by run {holder['run']} (host {holder['host']}, process {holder['pid']}, "
@@ -88,15 +87,30 @@ def read(store: Store) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _dead(holder: dict[str, Any]) -> bool:
+def dead(holder: dict[str, Any]) -> bool:
+    """Whether the holder of a lease is gone, so that the next writer takes the lease over."""
     if holder["host"] == socket.gethostname():
-        try:
-            process = psutil.Process(holder["pid"])
-            # Killed, and nobody has asked for its exit code yet: in containers often nobody ever does.
-            return process.status() == psutil.STATUS_ZOMBIE or bool(abs(process.create_time() - holder["born"]) > 1)
-        except psutil.NoSuchProcess:
-            return True
+        born = _born(holder["pid"])
+        return born is None or abs(born - holder["born"]) > 1
     return time.time() - float(holder["at"]) > STALE_SECONDS
+
+
+def _born(pid: int) -> float | None:
+    """When a process was started, in seconds since 1970; None if it is gone.
+
+    From /proc itself: a root is also looked at and collected where the packages of a run are not installed.
+    """
+    try:
+        about = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is a name in brackets, in which anything may stand.
+    state, *rest = about.rpartition(")")[2].split()
+    if state == "Z":
+        # Killed, and nobody has asked for its exit code yet: in containers often nobody ever does.
+        return None
+    [booted] = [line.split()[1] for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime ")]
+    return int(booted) + int(rest[18]) / os.sysconf("SC_CLK_TCK")
 
 
 def is_writable(store: Store) -> None:

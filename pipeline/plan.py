@@ -9,7 +9,8 @@ from pipeline.dag import SHARD, shard_params
 from pipeline.engine import available_cores, operators
 from pipeline.ground import Ground
 from pipeline.intake import Intake, take_in
-from pipeline.run import Prepared, Selection, allowed_images, forced_units, open_root, shard_basis
+from pipeline.root import open_root
+from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
 from pipeline.snapshot import Snapshot, load
 from pipeline.spec import source_of
 from pipeline.storage import Store

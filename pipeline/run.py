@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import secrets
 import signal
 import time
 from collections import Counter
@@ -26,12 +25,12 @@ from rich.console import Console
 from pipeline.catalogue import connect
 from pipeline.dag import SHARD, Dag, DagError, shard_params
 from pipeline.engine import Operator, available_cores, operators
-from pipeline.files import read_entries
 from pipeline.ground import Ground, Scope
 from pipeline.intake import take_in
 from pipeline.lease import Lease
 from pipeline.progress import Progress
 from pipeline.reconcile import unit_column
+from pipeline.root import RunError, new_run_id
 from pipeline.seal import seal
 from pipeline.shards import finish, plan_shards, shard_version, write_shard
 from pipeline.snapshot import Entry, Snapshot, load, publish
@@ -45,11 +44,6 @@ from stages.weights import WeightFiles
 
 PUBLISH_SECONDS = 60.0
 SPREAD, SMALL_SLICE_ROWS = 8, 8
-FORMAT = 1
-
-
-class RunError(RuntimeError):
-    """A run cannot start or go on; the message says why and what to do."""
 
 
 class Engine(Protocol):
@@ -93,10 +87,6 @@ class Record:
     error: str | None = None
 
 
-def new_run_id() -> str:
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
-
-
 @dataclass
 class Prepared:
     """A DAG made ready: stages built, versions known, weights found."""
@@ -129,23 +119,6 @@ def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepare
                 files.path(name)
     versions, descriptions = versions_of(stages, files)
     return Prepared(dag, stages, versions, descriptions, files.models_dir)
-
-
-def open_root(root: str, name: str, create: bool) -> Store:
-    """The store of a dataset root, with its `dataset.json` checked or made. Raises RunError."""
-    store = Store(root)
-    try:
-        about = json.loads(store.read("dataset.json"))
-    except FileNotFoundError:
-        if not create:
-            raise RunError(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
-        store.put_new("dataset.json", json.dumps({"format": FORMAT, "name": name}, indent=1).encode() + b"\n")
-        return store
-    except ValueError as error:
-        raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
-    if about.get("format") != FORMAT:
-        raise RunError(f"{store.root} has format {about.get('format')}; this idcluster reads format {FORMAT}")
-    return store
 
 
 def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], predicate: str) -> dict[str, frozenset[str]]:
@@ -463,17 +436,6 @@ def shard_basis(snapshot: Snapshot, params: Any) -> str:
     """What the shards of a profile follow from: every live file of every table, and the parameters."""
     digests = sorted(f"{e.table}/{e.digest}" for e in snapshot.entries if e.current and e.live and e.table in TABLES)
     return hashlib.blake2b("\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8).hexdigest()
-
-
-def counts(store: Store, snapshot: Snapshot) -> dict[str, Counter[str]]:
-    """Rows by status of every table."""
-    result = {}
-    for table, schema in TABLES.items():
-        entries = snapshot.shown(table)
-        if entries and "status" in schema.names:
-            column = read_entries(store, table, entries, ["status"])["status"]
-            result[table] = Counter(column.to_pylist())
-    return result
 
 
 def _machine() -> dict[str, Any]:

@@ -18,7 +18,8 @@ from rich.table import Table
 
 from pipeline.dag import load_dag
 from pipeline.engine import THREAD_VARIABLES, RayEngine, available_cores
-from pipeline.run import Run, Selection, open_root, prepare
+from pipeline.root import open_root
+from pipeline.run import Run, Selection, prepare
 from stages.backends import backend
 from stages.pictures import PictureError, decode
 from stages.stage import Picture, Stage

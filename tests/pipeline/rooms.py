@@ -11,7 +11,8 @@ from rich.console import Console
 
 from pipeline.catalogue import connect
 from pipeline.engine import Inline
-from pipeline.run import Record, Run, Selection, open_root, prepare
+from pipeline.root import open_root
+from pipeline.run import Record, Run, Selection, prepare
 from pipeline.storage import Store
 from schemas import TABLES
 from tests.pipeline.toy import toy_dag

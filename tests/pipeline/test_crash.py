@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.lease import PATH as LEASE
-from pipeline.run import open_root
+from pipeline.root import open_root
 from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 

@@ -17,7 +17,8 @@ from rich.console import Console
 from pipeline.catalogue import connect
 from pipeline.dag import load_dag
 from pipeline.engine import Inline
-from pipeline.run import Record, Run, Selection, open_root, prepare
+from pipeline.root import open_root
+from pipeline.run import Record, Run, Selection, prepare
 from schemas import identity_id
 
 DAG = """

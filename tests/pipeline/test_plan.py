@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.dag import DagError
 from pipeline.plan import Line, Plan, check_sql, make_plan, reasons, rows
-from pipeline.run import RunError, Selection, prepare
+from pipeline.root import RunError
+from pipeline.run import Selection, prepare
 from pipeline.snapshot import load
 from pipeline.storage import Store
 from stages.crawl.listing import SourceError

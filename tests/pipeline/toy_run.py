@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.engine import RayEngine
-from pipeline.run import Run, Selection, open_root, prepare
+from pipeline.root import open_root
+from pipeline.run import Run, Selection, prepare
 from tests.pipeline.toy import toy_dag, toy_spec
 
 
