@@ -32,7 +32,7 @@ venv: $(STAMP)  ## make the virtualenv, with the versions in constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	@echo '== virtualenv in $(VENV): about a minute the first time'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[faces,demo,dev]'
+	@$(PIP) --editable '.[faces,s3,demo,dev]'
 	@$(PIP) --no-deps insightface
 	@touch $@
 

@@ -130,11 +130,13 @@ def run(
         from pipeline.plan import check_sql
         from pipeline.root import open_root
         from pipeline.run import Run, prepare
+        from pipeline.spec import source_of
 
         prepared = prepare(load_dag(dag, sets or ()), models)
         selection = _selection(only, limit, where, retry)
-        prepared.chosen(selection)
         check_sql(prepared, selection)
+        if "crawl" in prepared.chosen(selection):
+            source_of(prepared.dag).check()
         store = open_root(prepared.dag.root, prepared.dag.name, create=True)
         is_writable(store)
         console = _console()
@@ -160,7 +162,8 @@ def summarise(console: Console, record: dict[str, Any]) -> None:
         )
     if record["phases"]:
         slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"])
-        console.print(f"bottleneck: {slowest['bottleneck']}")
+        if slowest["bottleneck"]:
+            console.print(f"bottleneck: {slowest['bottleneck']}")
     word = {"done": "done", "drained": "stopped as asked", "failed": "failed"}[record["status"]]
     console.print(f"{word}: snapshot {record['snapshot']} in {record['seconds']:.1f} s; record runs/{record['run_id']}.json")
 
@@ -195,6 +198,8 @@ def plan(
         for cells in rows(made):
             table.add_row(*cells)
         console.print(table)
+        if made.again:
+            console.print("rows that are there are shown again or in another way, without being computed")
         console.print(f"shards: {made.shards}")
         if limit is not None:
             console.print(f"of this, at most {limit} pictures a phase (--limit)")

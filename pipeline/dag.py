@@ -110,7 +110,7 @@ def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
         there = sorted(other.name for other in path.parent.glob("*.y*ml"))
         raise DagError([f"{path}: there is no such file" + (nearest(path.name, there) if there else "")]) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DagError([f"{path}: cannot be read: {error}"]) from error
+        raise DagError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
     for text in sets:
         document.set(text)
     document.stop()

@@ -38,11 +38,14 @@ class Plan:
     intake: Intake | None
     lines: list[Line]
     shards: str
+    again: bool = False
+    """Rows that are there come to be shown again, without computing anything."""
 
     @property
     def nothing(self) -> bool:
         fresh = self.intake is not None and (self.intake.new or self.intake.changed or self.intake.gone)
-        return not fresh and not any(line.units or line.more for line in self.lines) and self.shards == "as they are"
+        work = any(line.units or line.more for line in self.lines)
+        return not fresh and not work and not self.again and self.shards in ("as they are", "not in this run")
 
 
 def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
@@ -61,7 +64,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
-    following = listed > 0
+    following = intake is not None and listed + intake.gone > 0
     rates = snapshot.notes.get("rates", {})
     for phase in phases(stages):
         for stage in phase:
@@ -72,17 +75,19 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             resources = {stage.name: prepared.dag.stages[stage.name].resources}
             workers = operators([stage.name], resources, available_cores())[0].workers
             seconds = None if rate is None else units * rate / workers
-            count = len(tasks(ground, phase, found.of(stage.name), "", selection.limit))
+            count = len(tasks(ground, phase, found.of(stage.name), "", selection.limit, available_cores()))
             lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
-    return Plan(intake, lines, _shards(prepared, chosen, snapshot, following))
+    again = any(finding.reseal for finding in found.findings)
+    return Plan(intake, lines, _shards(prepared, chosen, snapshot, following), again)
 
 
 def check_sql(prepared: Prepared, selection: Selection) -> None:
     """Raise DagError for a --where or --retry that is no SQL over the tables, before a run begins to work."""
     nowhere, empty = Store("."), Snapshot()
     if selection.retry is not None:
-        forced_units(nowhere, empty, prepared.stages, selection.retry)
+        chosen = prepared.chosen(selection)
+        forced_units(nowhere, empty, [stage for stage in prepared.stages if stage.name in chosen], selection.retry)
     if selection.where is not None:
         allowed_images(nowhere, empty, selection.where)
 

@@ -22,10 +22,10 @@ from typing import Any, Protocol
 import duckdb
 from rich.console import Console
 
-from pipeline.catalogue import connect
+from pipeline.catalogue import connect, explain
 from pipeline.dag import SHARD, Dag, DagError, shard_params
 from pipeline.engine import Operator, available_cores, operators
-from pipeline.ground import Ground, Scope
+from pipeline.ground import Ground, Scope, tables_of
 from pipeline.intake import take_in
 from pipeline.lease import Lease
 from pipeline.progress import Progress
@@ -43,7 +43,6 @@ from stages.stage import Stage
 from stages.weights import WeightFiles
 
 PUBLISH_SECONDS = 60.0
-SPREAD, SMALL_SLICE_ROWS = 8, 8
 
 
 class Engine(Protocol):
@@ -132,7 +131,7 @@ def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], pred
                 sql = f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})"  # noqa: S608
                 found = connection.execute(sql).fetchall()
             except duckdb.Error as error:
-                said = f"{str(error).splitlines()[0]} (columns that every table has: status, reason, detail)"
+                said = f"{explain(connection, error)} (columns that every table has: status, reason, detail)"
                 raise DagError([f"--retry {predicate!r}: {said}"]) from error
             if found:
                 forced[table] = frozenset(row[0] for row in found)
@@ -149,7 +148,7 @@ def allowed_images(store: Store, snapshot: Snapshot, predicate: str) -> frozense
     try:
         return frozenset(row[0] for row in connection.execute(sql).fetchall())
     except duckdb.Error as error:
-        raise DagError([f"--where {predicate!r}: {str(error).splitlines()[0]}"]) from error
+        raise DagError([f"--where {predicate!r}: {explain(connection, error)}"]) from error
     finally:
         connection.close()
 
@@ -192,13 +191,13 @@ class Run:
                 self.record.error = f"{type(error).__name__}: {error}"
                 raise
             finally:
-                self.engine.close()
                 self.record.seconds = round(time.monotonic() - start, 3)
                 self.record.finished = datetime.now(UTC).isoformat(timespec="seconds")
                 self.record.snapshot = self.snapshot.number
                 if self.work_done or self.record.status != "done":
                     content = json.dumps(vars(self.record), indent=1, sort_keys=True)
                     self.store.put(f"runs/{self.run_id}.json", content.encode())
+                self.engine.close()
         return self.record
 
     def _execute(self) -> None:
@@ -247,13 +246,22 @@ class Run:
         chain = [stage for stage in phase if stage.name in mine]
         found = survey(self._ground(), chain, forced, allowed, explicit=self.selection.limit is not None)
         if found.nothing:
+            self._tell_if_starved(chain)
             return
-        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit)
-        if len(todo) < SPREAD * available_cores():
-            # Little to do: smaller slices, so that all workers have some of it.
-            todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, SMALL_SLICE_ROWS)
+        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, available_cores())
         work = _Phase(self, chain, found, todo)
         work.run()
+
+    def _tell_if_starved(self, chain: Sequence[Stage]) -> None:
+        """Say so when a stage that was asked for has nothing to read, because the one before it never ran."""
+        if not self.selection.only:
+            return
+        written = {stage.writes.name for stage in chain}
+        for stage in chain:
+            for table in tables_of(stage):
+                if table not in written and not self.snapshot.shown(table):
+                    note = f"note: {stage.name} reads {table}, which has no rows yet; run {TABLES[table].written_by} too"
+                    self.console.print(note, style="yellow", highlight=False)
 
     def _refresh(self, stages: Sequence[Stage]) -> None:
         """Let tables of stages that this run leaves out show what still fits, without computing anything."""

@@ -18,6 +18,7 @@ from pipeline.worker import Task, share
 from schemas import TABLES
 from stages.stage import Stage
 
+SPREAD, SMALL_SLICE_ROWS = 8, 8
 PEOPLE_ROWS = 4096
 """Rows of a parent table after which a task takes no more people."""
 
@@ -48,7 +49,7 @@ class Survey:
 
     findings: list[Finding] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
-    """Units that are there, by stage."""
+    """Rows that are there and wanted, by stage."""
 
     def of(self, stage: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.stage == stage]
@@ -106,11 +107,11 @@ def _look(
         if not all(entry.current for entry in complete):
             result.findings.append(Finding(stage.name, scope, 0, [], Counter(), False, reseal=True))
         return
-    entries = ground.pool(stage, scope)
-    if not entries and allowed is None and not explicit:
+    places = ground.pool(stage, scope)
+    if not places and allowed is None and not explicit:
         _look_at_nothing(result, ground, stage, scope, behind)
         return
-    pool = [read(ground.store, stage.writes, entry.file) for entry in entries]
+    pool = [read(ground.store, stage.writes, place) for place in places]
     found = reconcile(stage, ground.tables(stage, scope), pool, forced)
     waits = any((name, *at) in behind for name in tables_of(stage) for at in ground.parts_of(name, scope))
     indices = found.missing
@@ -122,7 +123,7 @@ def _look(
     units = list(dict.fromkeys(found.wanted.units[i] for i in indices))
     members = list(dict.fromkeys(rows[column].take(pa.array(indices)).to_pylist()))
     why = _why(ground, stage, scope, found, pool, units, forced)
-    result.done[stage.name] += len(set(found.wanted.units)) - len(found.missing_units)
+    result.done[stage.name] += sum(len(rows) for rows in found.live)
     reseal = ground.basis(stage, scope) is not None and len(found.missing) == 0
     if units or waits or reseal:
         result.findings.append(
@@ -202,12 +203,22 @@ def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 def tasks(
     ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None,
-    slice_rows: int = SLICE_ROWS,
+    cores: int = 0, slice_rows: int | None = None,
 ) -> list[Task]:  # fmt: skip
     """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task is added.
 
-    Slices are fixed stretches of `slice_rows` ranks of a chunk, so that a picture is always cut into the same one.
+    Slices are fixed stretches of ranks of a chunk, so that a picture is always cut into the same one. Where there is too
+    little to do for `cores`, they are smaller, so that all have some of it; `slice_rows` says how small.
     """
+    if slice_rows is not None:
+        return _tasks(ground, phase, findings, token, limit, slice_rows)
+    made = _tasks(ground, phase, findings, token, limit, SLICE_ROWS)
+    return made if len(made) >= SPREAD * cores else _tasks(ground, phase, findings, token, limit, SMALL_SLICE_ROWS)
+
+
+def _tasks(
+    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str, limit: int | None, slice_rows: int
+) -> list[Task]:
     names = {stage.name for stage in phase}
     members: dict[Scope, dict[str, None] | None] = {}
     forced: dict[Scope, dict[str, list[str]]] = {}
@@ -280,7 +291,7 @@ def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[s
         members=None,
         chain=tuple(stage.name for stage in phase),
         shown={table: ground.files(table, scope) for table in read_only if table != "candidates" or chunk != WHOLE},
-        pool={stage.writes.name: [entry.file for entry in ground.pool(stage, scope)] for stage in phase},
+        pool={stage.writes.name: ground.pool(stage, scope) for stage in phase},
         forced=forced,
         token=token if forced else "",
     )

@@ -40,6 +40,8 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
         rgb = _decode_jpeg(data, "RGB")
     else:
+        if header.format == "jpeg":
+            _check_scans(data)
         rgb = _decode_other(data, header, max_pixels)
     # Pillow turns TIFF upright by itself while loading.
     return rgb if header.format == "tiff" else _upright(rgb, header.orientation)
@@ -89,10 +91,14 @@ def sharpness(face: np.ndarray) -> float:
     return float(cv2.Laplacian(cv2.resize(grey, (112, 112), interpolation=way), cv2.CV_64F).var())
 
 
-def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
-    """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or above `least` pixels."""
+def _check_scans(data: bytes) -> None:
     if data.count(b"\xff\xda") > _MAX_SCANS:
         raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
+
+
+def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
+    """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or above `least` pixels."""
+    _check_scans(data)
     scale = {"min_height": least, "min_width": least, "min_factor": 2} if least else {}
     try:
         # strict: libjpeg fills what is missing with grey and only warns.

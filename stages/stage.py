@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas import TABLES, TableSchema
 
-Grain = Literal["slice", "bucket", "root"]
+Grain = Literal["slice", "bucket"]
 
 
 class Params(BaseModel):
@@ -83,7 +83,7 @@ class Stage:
     code_version: ClassVar[int] = 1
     """Raised by whoever changes what `run` gives for the same rows; part of the version of every row."""
     grain: ClassVar[Grain] = "slice"
-    """slice: any rows of one chunk. bucket: all rows of whole people (`run` gets whole people). root: everything."""
+    """slice: any rows of one chunk. bucket: all rows of whole people, so that a unit is a person."""
     needs_pixels: ClassVar[bool] = False
     parent: ClassVar[str]
     """The table whose rows are the units."""

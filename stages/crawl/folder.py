@@ -22,17 +22,25 @@ class FolderSource:
         self.name = name
         self.max_bytes = max_bytes
 
-    def people(self) -> tuple[list[Listed], list[str]]:
+    def check(self) -> None:
         if not self.path.is_dir():
             what = "is not a folder" if self.path.exists() else "does not exist"
             raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder a person")
+        try:
+            with os.scandir(self.path) as entries:
+                empty = not any(_is_folder(entry) and not entry.name.startswith(".") for entry in entries)
+            if empty:
+                raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
+
+    def people(self) -> tuple[list[Listed], list[str]]:
+        self.check()
         try:
             folders = sorted(entry.name for entry in os.scandir(self.path) if _is_folder(entry) and not entry.name.startswith("."))
             loose = sum(1 for entry in os.scandir(self.path) if not _is_folder(entry) and not entry.name.startswith("."))
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
-        if not folders:
-            raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
         listed, remarks = [], []
         if loose:
             remarks.append(f"{loose} files beside the folders of people in {self.path} are not used")
@@ -109,4 +117,5 @@ def _unescape(text: str) -> str:
 
 
 def _readable(folder: str) -> str:
-    return os.fsencode(folder).decode("utf-8", "replace")
+    """A folder's name as text: bytes that are no UTF-8 as percent escapes, so that two such names stay two."""
+    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in folder)

@@ -37,6 +37,10 @@ class Source(Protocol):
 
     name: str
 
+    def check(self) -> None:
+        """Raise SourceError if the source cannot be listed at all; quick, whatever its size."""
+        ...
+
     def people(self) -> tuple[list[Listed], list[str]]:
         """Everybody the source knows, and remarks on what it left out. Raises SourceError."""
         ...

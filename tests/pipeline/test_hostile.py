@@ -35,7 +35,7 @@ stages:
 
 NFC, NFD = unicodedata.normalize("NFC", "Zoë Ångström"), unicodedata.normalize("NFD", "Zoë Ångström")
 LONG = "A" * 200
-LATIN = "Jos\N{REPLACEMENT CHARACTER}"
+LATIN = "Jos%E9"
 """How the folder `Jos\\xe9` (Latin-1) is shown."""
 ODD_FILES = (
     "new\nline.jpg", "tab\t.jpg", "100%.jpg", "100%25.jpg", "%00.jpg", "%2e%2e%2fpasswd.jpg", "quo'te\".jpg", "glob*[a-z]?{x}.jpg",

@@ -28,6 +28,9 @@ class Listing:
     def __init__(self, listed: Sequence[Listed], name: str = "local") -> None:
         self.name, self.listed = name, list(listed)
 
+    def check(self) -> None:
+        return None
+
     def people(self) -> tuple[list[Listed], list[str]]:
         return self.listed, ["a remark"]
 

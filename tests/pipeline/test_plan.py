@@ -122,6 +122,7 @@ def test_gone_pictures_are_something_to_do(done: Home) -> None:
     made = plan(done)
     assert made.intake is not None and made.intake.gone == 1
     assert not made.nothing
+    assert made.shards == "follow from the rows above"
 
 
 def test_remarks_of_the_source_are_kept(done: Home) -> None:
@@ -225,3 +226,12 @@ def test_rows_as_text() -> None:
         ("clean", "0", "7 and what follows", "2", "", "< 1 s"),
         ("caption", "0", "what follows", "", "", ""),
     ]
+
+
+def test_a_switch_back_is_something_to_do(done: Home) -> None:
+    """The plan said that there is nothing to do, and the run changed what is shown."""
+    run_toy(*done, sets=["stages.caption.params.prompt=other"])
+    made = plan(done)
+    assert not made.nothing
+    assert made.again
+    assert not any(line.units for line in made.lines)

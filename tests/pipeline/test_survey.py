@@ -61,7 +61,7 @@ class Look:
         return {stage.name: dict(self.found.why(stage.name)) for stage in self.prepared.stages if self.found.units(stage.name)}
 
     def tasks(self, *names: str, limit: int | None = None, rows: int = SLICE_ROWS, token: str = "") -> list[Task]:
-        return tasks(self.ground, self.stages(*names), self.found.findings, token, limit, rows)
+        return tasks(self.ground, self.stages(*names), self.found.findings, token, limit, slice_rows=rows)
 
     def members(self, task: Task) -> list[str]:
         """The members of a task, looked up where it says `everybody`."""

@@ -88,6 +88,15 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(scene: np.ndarray) -> None:
         decode(data[:-2] + last_scan * 2000 + data[-2:])
 
 
+def test_a_cmyk_jpeg_of_thousands_of_scans_is_refused(scene: np.ndarray) -> None:
+    sink = io.BytesIO()
+    Image.fromarray(scene).convert("CMYK").save(sink, "JPEG", progressive=True)
+    data = sink.getvalue()
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(PictureError, match="decode_error: jpeg with more than 100 scans"):
+        decode(data[:-2] + last_scan * 2000 + data[-2:])
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

@@ -243,3 +243,22 @@ def test_a_source_that_cannot_be_listed_says_how_to_mend_it(tmp_path: Path) -> N
         with pytest.raises(SourceError) as caught:
             FolderSource(tmp_path / name, "album").people()
         assert str(caught.value) == f"source 'album': {tmp_path}/{words}"
+
+
+def test_folders_that_differ_in_bytes_that_are_no_text_stay_two_people(tmp_path: Path) -> None:
+    """Pictures of two people would be mixed in one."""
+    for name in (b"Jos\xe9", b"Jos\xe8"):
+        folder = os.fsencode(tmp_path) + b"/" + name
+        os.mkdir(folder)
+        with open(folder + b"/1.jpg", "wb") as file:
+            file.write(b"x")
+    listed, _ = FolderSource(tmp_path).people()
+    assert sorted(person.name for person in listed) == ["Jos%E8", "Jos%E9"]
+
+
+def test_check_tells_a_bad_source_without_listing_it(tmp_path: Path) -> None:
+    """A typing error in a path would leave an empty dataset behind."""
+    with pytest.raises(SourceError, match="does not exist"):
+        FolderSource(tmp_path / "nowhere").check()
+    with pytest.raises(SourceError, match="holds no folders"):
+        FolderSource(tmp_path).check()
