@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
+from pipeline.files import places
 from pipeline.snapshot import Entry, Snapshot, load
 from pipeline.storage import Store
 from schemas import TABLES, TableSchema
@@ -50,7 +51,7 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
     connection.register_filesystem(_Dataset(store, shown.entries))
     for schema in (*TABLES.values(), SAMPLES):
-        _create_view(connection, schema, [entry.file for entry in shown.shown(schema.name) if entry.file])
+        _create_view(connection, schema, places(shown.shown(schema.name)))
     _create_table(connection, "snapshot_files", _entries_table(shown.entries), "The files that the snapshot knows.")
     _create_table(connection, "runs", _runs_table(store), "What ran; `record` is the whole record as JSON.")
     for setting in (
@@ -127,7 +128,7 @@ class _Dataset(AbstractFileSystem):
     def __init__(self, store: Store, entries: Iterable[Entry]) -> None:
         super().__init__()
         self._store = store
-        self._sizes = {entry.file: entry.bytes for entry in entries if entry.file}
+        self._sizes = {entry.file: entry.file_bytes or entry.bytes for entry in entries if entry.file}
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{_SCHEME}://").lstrip("/")
@@ -195,10 +196,16 @@ class _SharedFile:
         self._file.close()
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, files: list[str]) -> None:
-    if files:
-        paths = ", ".join(_literal(f"{_SCHEME}:///{file}") for file in files)
-        source = f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608 - quoted above
+def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, shown: list[str]) -> None:
+    """`shown` are places of `files.places`."""
+    whole = [place for place in shown if "#" not in place]
+    sources = []
+    if whole:
+        sources.append(f"SELECT * FROM {_parquet(whole)}")  # noqa: S608 - quoted there
+    if len(whole) < len(shown):
+        sources.append(_stretches(schema, [place for place in shown if "#" in place]))
+    if sources:
+        source = " UNION ALL ".join(sources)
     else:
         types = connection.from_arrow(schema.empty()).types
         columns = ", ".join(f"NULL::{kind} AS {_quoted(name)}" for name, kind in zip(schema.names, types, strict=True))
@@ -208,6 +215,25 @@ def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, fil
     for column in schema.columns:
         target = f"{_quoted(schema.name)}.{_quoted(column.name)}"
         connection.execute(f"COMMENT ON COLUMN {target} IS {_literal(column.description)}")
+
+
+def _parquet(paths: Iterable[str], *options: str) -> str:
+    names = ", ".join(_literal(f"{_SCHEME}:///{path}") for path in paths)
+    return f"read_parquet({', '.join((f'[{names}]', 'hive_partitioning = false', *options))})"
+
+
+def _stretches(schema: TableSchema, shown: Iterable[str]) -> str:
+    """Of files where only some rows are shown (of a chunk that was replaced the others are), those rows."""
+    stretches = []
+    for place in shown:
+        path, _, stretch = place.partition("#")
+        first, count = map(int, stretch.split("+"))
+        stretches.append((path, first, first + count))
+    values = ", ".join(f"({_literal(f'{_SCHEME}:///{path}')}, {first}, {stop})" for path, first, stop in stretches)
+    columns = ", ".join(f"t.{_quoted(name)}" for name in schema.names)
+    source = _parquet(dict.fromkeys(path for path, _, _ in stretches), "filename = true", "file_row_number = true")
+    on = "t.filename = s.path AND t.file_row_number >= s.first AND t.file_row_number < s.stop"
+    return f"SELECT {columns} FROM {source} t JOIN (VALUES {values}) s(path, first, stop) ON {on}"  # noqa: S608 - quoted above
 
 
 def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table, comment: str) -> None:

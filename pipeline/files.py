@@ -7,9 +7,11 @@ them uncompressed in small row groups, so that a reader who needs a slice reads 
 import hashlib
 import io
 import tempfile
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,23 @@ def _chunk_name(chunk: int) -> str:
 
 def sealed_path(table: str, version: str, bucket: int, chunk: int, digest: str) -> str:
     return f"tables/{table}/v={version}/bucket={bucket_name(bucket)}/chunk-{_chunk_name(chunk)}-{digest[:8]}.parquet"
+
+
+def places(entries: Iterable[Entry]) -> list[str]:
+    """Where the rows of `entries` lie, for `read`: paths, or `path#first+count` for a stretch of the rows of a file.
+
+    Entries whose rows follow one another in a file are one place, so that it is read once.
+    """
+    found: list[tuple[str, int, int, int]] = []
+    for entry in entries:
+        if not entry.file:
+            continue
+        file, first, rows, whole = found[-1] if found else ("", 0, 0, 0)
+        if entry.file == file and entry.offset == first + rows < whole:
+            found[-1] = (file, first, rows + entry.rows, whole)
+        else:
+            found.append((entry.file, entry.offset, entry.rows, entry.file_rows))
+    return [file if whole in (0, rows) else f"{file}#{first}+{rows}" for file, first, rows, whole in found]
 
 
 def part_path(table: str, version: str, bucket: int, task: str, digest: str) -> str:
@@ -133,17 +152,22 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
 
 
 def read(
-    store: Store, schema: TableSchema, path: str, columns: Sequence[str] | None = None, where: Where | None = None
+    store: Store, schema: TableSchema, place: str, columns: Sequence[str] | None = None, where: Where | None = None
 ) -> pa.Table:
-    """Rows of one file: all light columns unless `columns` says which; only rows whose `where` column is in the collection.
+    """Rows of one place (see `places`): all light columns unless `columns` says which; only rows whose `where` column is
+    in the collection.
 
     With `where`, only the row groups that hold such rows are read. Raises DamagedFile.
     """
     names = list(schema.light if columns is None else columns)
+    path, _, stretch = place.partition("#")
     if not path:
         return schema.empty().select(names)
 
     def attempt() -> pa.Table:
+        if stretch:
+            first, count = map(int, stretch.split("+"))
+            return _read_stretch(store, path, names, first, count, where)
         with open_parquet(store, schema, path) as file:
             return file.read(names) if where is None else _read_where(file, names, *where)
 
@@ -174,10 +198,34 @@ def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Col
     return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
 
 
+@lru_cache(maxsize=64)
+def _footer(store: Store, path: str) -> pq.FileMetaData:
+    # A file with many chunks in it has a long footer, and is asked for one chunk after the other.
+    with pq.ParquetFile(store.uri(path) if store.local else store.open(path)) as file:
+        return file.metadata
+
+
+def _read_stretch(store: Store, path: str, names: list[str], first: int, count: int, where: Where | None) -> pa.Table:
+    """Rows `first` to `first + count` of a file; only the row groups that hold them are read."""
+    metadata = _footer(store, path)
+    ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+    if first + count > metadata.num_rows:
+        raise pa.ArrowInvalid(f"it has {metadata.num_rows} rows, rows {first} to {first + count} are asked for")
+    low, high = bisect_right(ends, first), bisect_left(ends, first + count)
+    source = store.uri(path) if store.local else store.open(path)
+    columns = names if where is None else list(dict.fromkeys((*names, where[0])))
+    with pq.ParquetFile(source, metadata=metadata, pre_buffer=not store.local, page_checksum_verification=True) as file:
+        table = file.read_row_groups(range(low, high + 1), columns)
+    table = table.slice(first - (ends[low - 1] if low else 0), count)
+    if where is not None:
+        table = table.filter(pc.is_in(table[where[0]], value_set=pa.array(sorted(where[1]), pa.string())))
+    return table.select(names)
+
+
 def read_entries(
     store: Store, table: str, entries: Iterable[Entry], columns: Sequence[str] | None = None, where: Where | None = None
 ) -> pa.Table:
     """The rows of several entries of one table, one after the other."""
     schema = TABLES[table]
     names = list(schema.light if columns is None else columns)
-    return pa.concat_tables([schema.empty().select(names), *(read(store, schema, entry.file, names, where) for entry in entries)])
+    return pa.concat_tables([schema.empty().select(names), *(read(store, schema, place, names, where) for place in places(entries))])

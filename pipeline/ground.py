@@ -5,11 +5,12 @@ A **scope** of a stage is what it is complete or incomplete for: a chunk at slic
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.files import read_entries
+from pipeline.files import places, read_entries
 from pipeline.snapshot import WHOLE, Entry, Snapshot
 from pipeline.storage import Store
 from schemas import TABLES
@@ -60,15 +61,15 @@ class Ground:
         return self._shown.get((table, *at)) or self.snapshot.shown_at(table, *at)
 
     def files(self, table: str, scope: Scope) -> list[str]:
-        """The files that hold what the table shows in the scope."""
+        """Where what the table shows in the scope lies: places for `files.read`."""
         entries = (self.shown_at(table, at) for at in self.parts_of(table, scope))
-        return [entry.file for entry in entries if entry is not None and entry.file]
+        return places(entry for entry in entries if entry is not None)
 
-    def pool(self, stage: Stage, scope: Scope) -> list[Entry]:
-        """All files of the stage's table in the scope in the wanted version: rows no longer wanted first."""
+    def pool(self, stage: Stage, scope: Scope) -> list[str]:
+        """Where all rows of the stage's table in the scope in the wanted version lie: rows no longer wanted first."""
         table = stage.writes.name
         found = [e for at in self.parts_of(table, scope) for e in self.snapshot.of(table, *at, version=self.versions[stage.name])]
-        return sorted((entry for entry in found if entry.file), key=lambda entry: (entry.live, entry.chunk))
+        return places(sorted(found, key=lambda entry: (entry.live, entry.chunk)))
 
     def basis(self, stage: Stage, scope: Scope) -> str | None:
         """The hash of all that the wanted rows of a scope follow from; None where that is not all sealed yet."""
@@ -112,13 +113,14 @@ class Ground:
         schema = TABLES[table]
         names = list(schema.light if columns is None else columns)
         found = [schema.empty().select(names)]
-        for at in self.parts_of(table, scope):
-            assumed = self._assumed.get((table, *at))
-            entry = self.shown_at(table, at)
-            if assumed is not None:
-                found.append(assumed.select(names))
-            elif entry is not None:
-                found.append(read_entries(self.store, table, [entry], names))
+        parts = self.parts_of(table, scope)
+        # Entries between two assumed chunks are read together: they may be one stretch of one file.
+        for assumes, stretch in groupby(parts, key=lambda at: (table, *at) in self._assumed):
+            if assumes:
+                found += [self._assumed[(table, *at)].select(names) for at in stretch]
+            else:
+                entries = (self.shown_at(table, at) for at in stretch)
+                found.append(read_entries(self.store, table, [entry for entry in entries if entry is not None], names))
         return pa.concat_tables(found)
 
     def ok(self, table: str, scope: Scope) -> int:

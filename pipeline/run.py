@@ -23,6 +23,7 @@ import duckdb
 from rich.console import Console
 
 from pipeline.catalogue import connect, explain
+from pipeline.compact import compact
 from pipeline.dag import SHARD, Dag, DagError, shard_params
 from pipeline.engine import Operator, available_cores, operators
 from pipeline.ground import Ground, Scope, tables_of
@@ -180,7 +181,7 @@ class Run:
     def execute(self) -> Record:
         """Do it all. The record is written whatever happens; errors are raised after that."""
         start = time.monotonic()
-        with Lease(self.store, self.run_id) as lease:
+        with Lease(self.store, self.run_id, lambda text: self.console.print(text, style="yellow")) as lease:
             self.lease = lease
             try:
                 with self._draining():
@@ -300,12 +301,14 @@ class Run:
         self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written", highlight=False)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
+        following = self.snapshot.with_entries(entries)
+        following = following.with_entries(compact(self.store, following, {entry.bucket for entry in entries}))
         if not self.lease.held():
             raise RunError(f"the lease on {self.store.root} was lost; nothing was published. Run again to go on")
         self.work_done = True
         notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
         known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
-        self.snapshot = publish(self.store, self.snapshot.with_entries(entries).with_notes(**notes, versions=known))
+        self.snapshot = publish(self.store, following.with_notes(**notes, versions=known))
 
     def drain(self) -> None:
         """Let the workers finish what they have begun and take no more."""

@@ -34,7 +34,7 @@ def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> li
     if basis is None:
         return []  # what it reads was never computed: there is nothing to want yet
     schema = stage.writes
-    paths = [*(entry.file for entry in ground.pool(stage, scope)), *parts]
+    paths = [*ground.pool(stage, scope), *parts]
     pool = [read(ground.store, schema, path) for path in paths]
     found = reconcile(stage, ground.tables(stage, scope), pool)
     everything = pa.concat_tables([schema.empty().select(schema.light), *pool])

@@ -1,7 +1,7 @@
 """The snapshot: which files make up the dataset.
 
-Every reader starts here; nobody lists directories. An **entry** is one file of one table, version, bucket and chunk.
-Two flags say what it is for:
+Every reader starts here; nobody lists directories. An **entry** is one file of one table, version, bucket and chunk, or
+a stretch of rows in a file that holds all chunks of a finished bucket (`pipeline.compact`). Two flags say what it is for:
 
 - `current`: the file belongs to what the dataset shows now. Files of other versions stay known, so that switching back
   to an earlier parameter finds its rows.
@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from operator import attrgetter
 from typing import Any
 
@@ -25,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipeline.storage import Store
 
-FORMAT = 1
+FORMAT = 2
 WHOLE = -1
 """Bucket or chunk of an entry that is not divided by it."""
 
@@ -34,9 +35,14 @@ class SnapshotError(RuntimeError):
     """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Entry:
-    """One file of the dataset. `file` is empty where there are no rows; `ok` counts the rows with status ok."""
+    """The rows of one chunk in one version. `file` is empty where there are none; `ok` counts those with status ok.
+
+    `bytes` and `digest` are those of the chunk as a file of its own, which a digest is a hash of the rows by. Where the
+    rows lie in a file with those of other chunks, they begin at row `offset` of it, and `file_rows` and `file_bytes` are
+    the size of the whole file; else these are 0.
+    """
 
     table: str
     version: str
@@ -50,6 +56,9 @@ class Entry:
     live: bool
     current: bool
     ok: int = 0
+    offset: int = 0
+    file_rows: int = 0
+    file_bytes: int = 0
 
     @property
     def scope(self) -> tuple[str, int, int]:
@@ -74,11 +83,14 @@ class Snapshot:
     number: int = 0
     entries: tuple[Entry, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
-    _by_scope: dict[tuple[str, int, int], list[Entry]] = field(default_factory=dict, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _by_scope(self) -> dict[tuple[str, int, int], list[Entry]]:
+        # Made when first asked for: a snapshot that is only published needs none.
+        found: dict[tuple[str, int, int], list[Entry]] = {}
         for entry in self.entries:
-            self._by_scope.setdefault(entry.scope, []).append(entry)
+            found.setdefault((entry.table, entry.bucket, entry.chunk), []).append(entry)
+        return found
 
     def of(self, table: str, bucket: int, chunk: int, version: str | None = None) -> list[Entry]:
         """All entries of a table in a chunk, of one version or of every version, live or not."""
@@ -106,6 +118,8 @@ class Snapshot:
         ValueError for two live entries of one table, version, bucket and chunk.
         """
         fresh = list(changed)
+        if not fresh:
+            return self
         twice = [key for key, count in Counter((*e.scope, e.version) for e in fresh if e.live).items() if count > 1]
         if twice:
             raise ValueError(f"two live files for {twice[0]}")
