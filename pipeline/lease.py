@@ -1,7 +1,8 @@
 """The lease: one writer at a time on a dataset root.
 
 The lease is a file that says who writes and since when; its holder renews it. A second writer is refused by name. A
-lease whose holder is dead (a process that is gone on this machine, or no renewal for a minute) is taken over.
+lease whose holder is dead (a process that is gone on this machine, or one elsewhere that gives no sign for a minute while
+we watch) is taken over; the number of takeovers since is its epoch. Clocks are never compared between machines.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,7 @@ from pipeline.storage import Store
 PATH = "lease"
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 60.0
+WATCH_SECONDS = 1.0
 
 
 class LeaseHeld(RuntimeError):
@@ -33,6 +36,9 @@ class Lease:
 
     store: Store
     run: str
+    notice: Callable[[str], None] = lambda text: None
+    """Told what we wait for."""
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         self._secret = secrets.token_hex(8)
@@ -41,24 +47,39 @@ class Lease:
 
     def _content(self) -> bytes:
         pid = os.getpid()
-        who = {"run": self.run, "host": socket.gethostname(), "pid": pid, "born": _born(pid), "secret": self._secret}
+        who = {"run": self.run, "host": socket.gethostname(), "pid": pid, "born": _born(pid), "secret": self._secret, "epoch": self.epoch}
         return json.dumps({**who, "at": time.time()}).encode()
 
     def __enter__(self) -> "Lease":
         while not self.store.put_new(PATH, self._content()):
             holder = read(self.store)
-            if holder is not None and not dead(holder):
-                age = time.time() - holder["at"]
+            if holder is not None and not self._gone(holder):
+                age = max(0.0, time.time() - holder["at"])
                 raise LeaseHeld(
                     f"{self.store.root} is being written by run {holder['run']} (host {holder['host']}, process {holder['pid']}, "
                     f"last sign {age:.0f} s ago); wait for it, or stop it and run again"
                 )
+            self.epoch = int(holder.get("epoch", 0)) + 1 if holder else self.epoch
             self.store.delete([PATH])
         if not self.held():
             # Two writers found the same dead lease, and the other one was later: it has the root.
             raise LeaseHeld(f"{self.store.root} was taken by another writer in this moment; wait for it and run again")
         self._thread.start()
         return self
+
+    def _gone(self, holder: dict[str, Any]) -> bool:
+        """Whether a holder is dead. One on another machine, whose clock may be wrong by hours, is watched for a sign."""
+        if holder["host"] == socket.gethostname():
+            return dead(holder)
+        who = f"run {holder['run']} (host {holder['host']}, process {holder['pid']})"
+        self.notice(f"{self.store.root} has a lease of {who}; watching it for up to {STALE_SECONDS:.0f} s for a sign of life")
+        deadline = time.monotonic() + STALE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(WATCH_SECONDS)
+            now = read(self.store)
+            if now != holder:
+                return now is None  # given back meanwhile, or renewed
+        return True
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
@@ -88,7 +109,7 @@ def read(store: Store) -> dict[str, Any] | None:
 
 
 def dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder of a lease is gone, so that the next writer takes the lease over."""
+    """Whether the holder of a lease is gone: for sure on this machine, by its last sign and our clock elsewhere."""
     if holder["host"] == socket.gethostname():
         born = _born(holder["pid"])
         return born is None or abs(born - holder["born"]) > 1

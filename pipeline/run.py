@@ -293,7 +293,8 @@ class Run:
             results = [json.loads(text) for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers)]
         # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing.
         entries = finish(self.store, self.snapshot, results, plan)
-        self.snapshot = self.snapshot.with_notes(**{note: basis})
+        about = {"version": plan.version, "description": dict(plan.description)}
+        self.snapshot = self.snapshot.with_notes(**{note: basis, f"index/{params.profile}": about})
         self._publish(entries)
         samples = sum(shard.samples for shard in plan.shards)
         seconds = time.monotonic() - start

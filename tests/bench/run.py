@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 BENCHES = {
     "executor": "detect and embed on Ray against a plain loop over the same stages",
     "again": "a run that has nothing to do, and a plan",
+    "memory": "all processes of a run over photographs of 12 megapixels",
 }
 
 
@@ -32,6 +33,7 @@ def machine() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(f"{name} ({what})" for name, what in BENCHES.items()))
+    parser.add_argument("--full", action="store_true", help="the large sizes: minutes to an hour, gigabytes of disk")
     asked = parser.parse_args().names or list(BENCHES)
     unknown = [name for name in asked if name not in BENCHES]
     if unknown:

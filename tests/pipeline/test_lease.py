@@ -128,16 +128,32 @@ def test_another_process_with_the_same_number_is_not_the_holder(store: Store) ->
         assert held.held()
 
 
-@pytest.mark.parametrize("age", [STALE_SECONDS + 5, STALE_SECONDS - 5])
-def test_a_holder_elsewhere_is_dead_after_a_minute_without_a_sign(store: Store, age: float) -> None:
-    """A node that went down would lock the root, or a living one would lose it."""
-    store.put(PATH, record(host="elsewhere", pid=1, born=0, at=time.time() - age))
-    if age > STALE_SECONDS:
-        with Lease(store, "mine") as held:
-            assert held.held()
-    else:
-        with pytest.raises(LeaseHeld, match="host elsewhere"), Lease(store, "mine"):
-            pytest.fail("two writers")
+@pytest.mark.parametrize("skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"])
+def test_a_holder_elsewhere_without_a_sign_is_dead(store: Store, monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
+    """A node that went down would lock the root, for hours if its clock was ahead."""
+    monkeypatch.setattr(lease, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
+    store.put(PATH, record(host="elsewhere", pid=1, born=0, at=time.time() + skew, epoch=4))
+    said: list[str] = []
+    with Lease(store, "mine", said.append) as held:
+        assert held.held()
+        assert held.epoch == 5
+        assert "epoch\": 5" in store.read(PATH).decode()
+    assert "run theirs (host elsewhere, process 1); watching it" in said[0]
+
+
+@pytest.mark.parametrize("skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"])
+def test_a_holder_elsewhere_that_gives_a_sign_is_not_dead(store: Store, monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
+    """A living writer on a machine whose clock is behind would lose the root."""
+    monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
+    elsewhere = {"host": "elsewhere", "pid": 1, "born": 0}
+    store.put(PATH, record(**elsewhere, at=time.time() + skew))
+
+    def renew(text: str) -> None:
+        threading.Timer(0.1, store.put, (PATH, record(**elsewhere, at=time.time() + skew + 10))).start()
+
+    with pytest.raises(LeaseHeld, match="host elsewhere"), Lease(store, "mine", renew):
+        pytest.fail("two writers")
 
 
 def test_a_holder_here_that_is_busy_is_not_dead(store: Store) -> None:
