@@ -150,14 +150,18 @@ def reconcile(stage: Stage, tables: Tables, pool: Sequence[pa.Table], forced: Se
     column = unit_column(stage)
     needed = want.inputs_of()
     there = [list(zip(table[column].to_pylist(), table["inputs"].to_pylist(), strict=True)) for table in pool]
-    winner = {unit: number for number, units in enumerate(there) for unit in units}
+    # The rows of a person lie in several tables of the pool, one a chunk: only rows of one parent tell attempts apart.
+    key = stage.writes.parent_key
+    parents = there if key == column else [list(zip(table[key].to_pylist(), table["inputs"].to_pylist(), strict=True)) for table in pool]
+    winner = {parent: number for number, rows in enumerate(parents) for parent in rows}
+    done = {unit for units in there for unit in units}
     live, stale = [], []
     for number, units in enumerate(there):
         hit = [(needed.get(unit) == inputs) for unit, inputs in units]
-        best = [winner[unit] == number for unit in units]
+        best = [winner[parent] == number for parent in parents[number]]
         live.append(np.flatnonzero(np.array(hit, bool) & np.array(best, bool)))
         stale.append(np.flatnonzero(~np.array(hit, bool) & np.array(best, bool)))
-    missing = [i for i, unit in enumerate(zip(want.units, want.inputs, strict=True)) if unit not in winner or unit[0] in forced]
+    missing = [i for i, unit in enumerate(zip(want.units, want.inputs, strict=True)) if unit not in done or unit[0] in forced]
     return Reconciled(want, live, stale, np.array(missing, np.int64))
 
 

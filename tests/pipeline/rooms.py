@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from pipeline.catalogue import connect
@@ -16,6 +18,15 @@ from pipeline.run import Record, Run, Selection, prepare
 from pipeline.storage import Store
 from schemas import TABLES
 from tests.pipeline.toy import toy_dag
+
+
+@contextmanager
+def small_buckets() -> Iterator[None]:
+    """Two people fill a bucket and four pictures a chunk, so that finished buckets are compacted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.intake.BUCKET_ROWS", 22)
+        patch.setattr("pipeline.intake.CHUNK_ROWS", 4)
+        yield
 
 
 def run_toy(

@@ -1,14 +1,23 @@
 """What a second run does: only what changed, and the dataset is the same as if it had been made afresh."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from pipeline.run import Selection
 from pipeline.storage import Store
-from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import RAISES, people, picture
+
+
+@pytest.fixture(autouse=True, params=["one chunk", "many chunks, merged"])
+def size(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Each promise holds for a bucket that is open, and for finished ones whose chunks lie in one file."""
+    with nullcontext() if request.param == "one chunk" else small_buckets():
+        yield
 
 
 @pytest.fixture
