@@ -16,6 +16,7 @@ from pipeline.dag import load_dag
 from pipeline.engine import RayEngine
 from pipeline.files import read
 from pipeline.ground import Ground
+from pipeline.progress import summarise
 from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
 from pipeline.samples import Truth, compose
@@ -68,8 +69,6 @@ def run_demo(folder: Path, seed: int, console: Console) -> bool:
     dag = load_dag(DAG_FILE, [f"source.path={_quoted(folder / 'people')}", f"root={_quoted(root)}"])
     prepared = prepare(dag, None)
     store = open_root(dag.root, dag.name, create=True)
-    from pipeline.cli import summarise
-
     record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(spec)).execute()
     summarise(console, vars(record))
     snapshot = load(store)

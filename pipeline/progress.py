@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -119,6 +120,27 @@ class Progress:
                 wrong = f"; {stage.not_ok}" if stage.not_ok else ""
                 rate = f"{stage.rows / self.elapsed:.1f} rows/s" if stage.rows else "nothing to do"
                 self.console.print(f"  {stage.name}: {stage.rows} rows, {rate}{adopted}{wrong}", highlight=False)
+
+
+def summarise(console: Console, record: dict[str, Any]) -> None:
+    """The end of a run in a few lines."""
+    if not record["stages"] and not record["shards"] and record["snapshot"] == record["snapshot_before"]:
+        console.print(f"nothing to do; snapshot {record['snapshot']} is up to date ({record['seconds']:.1f} s)")
+        return
+    for phase in record["phases"]:
+        busy = sum(phase["worker_seconds"].values())
+        told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in list(phase["worker_seconds"].items())[:4])
+        rate = phase["members"] / phase["wall_seconds"] if phase["wall_seconds"] else 0.0
+        console.print(
+            f"{' + '.join(phase['stages'])}: {phase['members']} in {phase['wall_seconds']:.1f} s ({rate:.1f}/s, start-up "
+            f"{phase['startup_seconds']:.1f} s), workers busy {busy:.1f} s: {told}"
+        )
+    if record["phases"]:
+        slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"])
+        if slowest["bottleneck"]:
+            console.print(f"bottleneck: {slowest['bottleneck']}")
+    word = {"done": "done", "drained": "stopped as asked", "failed": "failed"}[record["status"]]
+    console.print(f"{word}: snapshot {record['snapshot']} in {record['seconds']:.1f} s; record runs/{record['run_id']}.json")
 
 
 def _duration(seconds: float) -> str:
