@@ -1,6 +1,8 @@
 """A run that dies at any call to the store and is resumed shows the same as one that nothing disturbed."""
 
 import contextlib
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,18 @@ import pytest
 
 from pipeline.lease import PATH as LEASE
 from pipeline.root import open_root
-from tests.pipeline.rooms import run_toy, shown
+from tests.pipeline.rooms import run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 STEP = 9
 """Every ninth call in the quick test; the slow one takes all."""
+
+
+@pytest.fixture(scope="module", autouse=True, params=["one chunk", "many chunks, merged"])
+def size(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many times larger than `STEP` the steps are: more files make more calls."""
+    with nullcontext() if request.param == "one chunk" else small_buckets():
+        yield 1 if request.param == "one chunk" else 12
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +30,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
+def undisturbed(size: int, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
     """How many calls to the store a whole run makes, and what it shows."""
     folder = tmp_path_factory.mktemp("undisturbed")
     open_root(str(folder / "root"), "toy", create=True)
@@ -50,9 +59,11 @@ def test_every_file_matters(undisturbed: tuple[int, dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_death_at_some_calls(undisturbed: tuple[int, dict[str, Any]], source: Path, tmp_path: Path, after: bool) -> None:
+def test_death_at_some_calls(
+    undisturbed: tuple[int, dict[str, Any]], source: Path, tmp_path: Path, size: int, after: bool
+) -> None:  # fmt: skip
     calls, view = undisturbed
-    for at in range(1 + after * STEP // 2, calls + 1, STEP):
+    for at in range(1 + after * STEP // 2, calls + 1, STEP * size):
         assert die_and_resume(tmp_path, source, at, after) == view, f"died at call {at} of {calls}"
 
 
