@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.engine import Inline
-from pipeline.lease import Lease
+from pipeline.lease import Lease, _born
 from pipeline.snapshot import numbers, path_of
 from pipeline.storage import Store
 from schemas import TABLES
@@ -114,12 +114,16 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "expected"),
     [
         ((), ["run", "plan", "status", "query", "schema", "gc", "demo", "models", "Build identity-cluster face datasets"]),
+        ((), ["snapshots", "diff", "rollback"]),
         (("run",), ["DAG", "--set", "--only", "--limit", "--where", "--retry", "--models", "--address", "Ctrl-C"]),
         (("plan",), ["DAG", "--set", "--only", "--limit", "--where", "--retry", "--models", "Does nothing"]),
         (("status",), ["ROOT", "--runs", "--snapshot"]),
         (("query",), ["ROOT", "SQL", "--format", "--output", "--snapshot", "table, csv, json or parquet"]),
         (("schema",), ["TABLE"]),
-        (("gc",), ["ROOT", "--keep", "--dry-run"]),
+        (("gc",), ["ROOT", "--keep", "--current-only", "--dry-run"]),
+        (("snapshots",), ["ROOT"]),
+        (("diff",), ["ROOT", "A", "[B]", "--people", "--format"]),
+        (("rollback",), ["ROOT", "N", "Deletes nothing"]),
         (("demo",), ["FOLDER", "--seed", "no network"]),
         (("models",), ["list", "verify"]),
         (("models", "list"), ["--models", "IDCLUSTER_MODELS"]),
@@ -164,22 +168,28 @@ def test_schema_of_a_misspelt_table_names_the_nearest() -> None:
     assert "there are identities, candidates" in refused("schema", "xyzzy", code=2)
 
 
-def test_the_light_core_shows_schemas_and_weights_and_says_what_a_run_needs(made: Home) -> None:
+def test_the_light_core_reads_and_tends_a_dataset_and_says_what_a_run_needs(mine: Home) -> None:
     """An install without the group `faces` has no Ray, OpenCV, psutil, ..."""
     heavy = {"ray", "cv2", "simplejpeg", "onnxruntime", "dlib", "sklearn", "PIL", "webdataset", "psutil", "matplotlib", "threadpoolctl"}
+    root, newest = str(mine.root), numbers(Store(mine.root))[-1]
+    commands = (
+        ("schema",), ("models", "list"), ("status", root), ("query", root, "SELECT count(*) AS n FROM faces", "--format", "csv"),
+        ("snapshots", root), ("diff", root, "1", "--format", "csv"), ("rollback", root, str(newest - 1)), ("gc", root, "--current-only"),
+        ("plan", str(QUICKSTART)),
+    )  # fmt: skip
     script = f"""
 import sys
 for name in {heavy}: sys.modules[name] = None
 from pipeline.cli import app
 from typer.testing import CliRunner
-for words in (["schema"], ["models", "list"], ["plan", {str(QUICKSTART)!r}]):
+for words in {commands}:
     result = CliRunner().invoke(app, words)
     print(result.exit_code, result.exception if not isinstance(result.exception, SystemExit) else "", result.output.splitlines()[0])
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
-    schema, models, plan = done.stdout.splitlines()
-    assert schema.startswith("0 None identities"), done.stderr
-    assert models.startswith("0 None dlib_5_points")
+    *light, plan = done.stdout.splitlines()
+    said = ("identities", "dlib_5_points", root, "n", "snapshot ", "table,identity_id", f"snapshot {newest + 1} shows", "deleted ")
+    assert [line for line, start in zip(light, said, strict=True) if not line.startswith(f"0 None {start}")] == [], done.stderr
     assert plan.startswith("1  idcluster: this needs the package ")
     assert plan.endswith("pip install 'idcluster[faces]'")
 
@@ -241,7 +251,7 @@ def test_query_of_a_wrong_format_or_place(made: Home, tmp_path: Path) -> None:
 def test_query_of_an_older_snapshot(made: Home) -> None:
     first = call("query", made.root, "SELECT count(*) AS n FROM faces", "--format", "csv", "--snapshot", 1)
     assert first.split() == ["n", "0"]
-    assert "has no snapshot 99; `idcluster status` lists what there is" in refused("query", made.root, COUNT, "--snapshot", 99)
+    assert "has no snapshot 99; `idcluster snapshots` lists what there is" in refused("query", made.root, COUNT, "--snapshot", 99)
 
 
 # status
@@ -289,6 +299,15 @@ def test_status_says_who_writes(mine: Home) -> None:
         assert f"being written by run run-of-somebody (host {os.uname().nodename}, process {os.getpid()})" in call("status", mine.root)
 
 
+def test_status_tells_a_lease_that_a_dead_run_left(mine: Home) -> None:
+    """A user would wait for a run that is gone."""
+    dead = {"run": "run-that-died", "host": "elsewhere", "pid": 7, "born": 0.0, "secret": "s", "at": time.time() - 100}
+    (mine.root / "lease").write_text(json.dumps(dead))
+    said = call("status", mine.root)
+    assert "lease left by dead run run-that-died (host elsewhere, process 7); the next run takes it over" in said
+    assert "being written" not in said
+
+
 def test_status_of_a_dataset_without_snapshots(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
@@ -296,6 +315,12 @@ def test_status_of_a_dataset_without_snapshots(tmp_path: Path) -> None:
     said = call("status", root)
     assert "snapshot 0, published never; kept: none" in said
     assert row(said, "shards") == "shards 0 0 samples"
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "null", '"text"'])
+def test_a_dataset_json_that_is_no_mapping_is_called_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    assert refused("status", tmp_path) == f'{tmp_path}/dataset.json is damaged: it is to hold {{"format": 1, "name": ...}}'
 
 
 def test_status_of_no_dataset(tmp_path: Path) -> None:
@@ -374,6 +399,66 @@ def test_gc_is_refused_where_somebody_writes(mine: Home) -> None:
         assert "being written by run run-of-somebody" in refused("gc", mine.root)
     assert "'--keep'" in call("gc", mine.root, "--keep", 0, code=2)
     assert "is no dataset" in refused("gc", mine.people)
+
+
+def test_gc_of_all_that_is_not_current(mine: Home) -> None:
+    other = ("stages.caption.params.prompt=other",)
+    run_toy(mine.folder, mine.people, mine.root, other)
+    newest = numbers(Store(mine.root))[-1]
+    lines = call("gc", mine.root, "--current-only", "--dry-run").splitlines()
+    # The earlier captions, the replaced shard and its sidecar.
+    assert lines[0] == f"would publish snapshot {newest + 1}, which shows the same and names 3 files less"
+    lines = call("gc", mine.root, "--current-only").splitlines()
+    assert lines[:2] == [
+        f"published snapshot {newest + 1}, which shows the same and names 3 files less",
+        "a switch back to earlier parameters will compute again",
+    ]
+    assert lines[3] == "3 more files are kept for older snapshots; --keep 1 deletes them too"
+    assert re.fullmatch(r"deleted 1 snapshots and 3 files, \d.\d MB\n", call("gc", mine.root, "--current-only", "--keep", 1))
+
+
+# snapshots, diff, rollback
+
+
+def test_snapshots_lists_what_changed(mine: Home) -> None:
+    head, first, *_, last = call("snapshots", mine.root).splitlines()
+    assert head.split() == ["snapshot", "published", "run", "files", "MB", "changes"]
+    assert first.split()[0] == "1" and first.endswith("identities +4, candidates +44")
+    assert last.split()[0] == str(numbers(Store(mine.root))[-1]) and last.endswith("samples +28")
+    assert "is no dataset" in refused("snapshots", mine.people)
+
+
+def test_diff_by_table_and_person(mine: Home) -> None:
+    newest = numbers(Store(mine.root))[-1]
+    assert call("diff", mine.root, newest) == f"from snapshot {newest} to {newest}: both show the same\n"
+    run_toy(mine.folder, mine.people, mine.root, ("stages.caption.params.prompt=other",))
+    said = call("diff", mine.root, newest)
+    assert "captions: prompt a picture -> other" in said.splitlines()
+    assert row(said, "captions") == "captions 0 28 0"
+    assert len(re.findall(r"person 0\d +0 +14 +0", said)) == 4
+    found = json.loads(call("diff", mine.root, newest, "--format", "json"))
+    assert sum(line["changed"] for line in found if line["table"] == "captions") == 28
+    lines = list(csv.reader(io.StringIO(call("diff", mine.root, newest, newest + 2, "--format", "csv"))))
+    assert lines[0] == ["table", "identity_id", "name", "added", "changed", "gone"] and len(lines) == 1 + len(found)
+    assert refused("diff", mine.root, newest, "--format", "parquet", code=2) == "no format 'parquet'; there are table, csv and json"
+    assert "has no snapshot 99" in refused("diff", mine.root, 99)
+
+
+def test_diff_lists_the_people_with_most_changes_first(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cli.PEOPLE_SHOWN", 2)
+    said = call("diff", made.root, 0)
+    assert said.count("person 0") == 2 and said.endswith("... and 2 more people: --people\n")
+    assert call("diff", made.root, 0, "--people").count("person 0") == 4
+
+
+def test_rollback_and_the_run_after(mine: Home, inline: None) -> None:
+    newest = numbers(Store(mine.root))[-1]
+    assert call("rollback", mine.root, newest - 2).startswith(f"snapshot {newest + 1} shows what snapshot {newest - 2} shows; ")
+    assert f"back to {newest - 2}" in call("snapshots", mine.root)
+    assert "has no snapshot 99" in refused("rollback", mine.root, 99)
+    with Lease(Store(mine.root), "run-of-somebody"):
+        assert "being written by run run-of-somebody" in refused("rollback", mine.root, 1)
+    assert "  caption: 28 rows" in call("run", mine.dag)
 
 
 # models
@@ -549,7 +634,7 @@ def test_a_root_that_somebody_writes_to(mine: Home, inline: None, by: str) -> No
     with lease:
         if by == "another":  # a living process of this machine that is not ours
             holder = json.loads((mine.root / "lease").read_bytes())
-            (mine.root / "lease").write_text(json.dumps({**holder, "host": "elsewhere", "at": time.time()}))
+            (mine.root / "lease").write_text(json.dumps({**holder, "pid": os.getppid(), "born": _born(os.getppid())}))
         said = refused("run", mine.dag)
         assert said.startswith(f"{mine.root} is being written by run run-of-somebody (host ")
         assert said.endswith("; wait for it, or stop it and run again")
