@@ -28,7 +28,8 @@ from pipeline.storage import Store
 from schemas import TABLES, TableSchema
 from stages.shard.webdataset import SAMPLES
 
-Format = Literal["table", "csv", "json", "parquet"]
+TextFormat = Literal["table", "csv", "json"]
+Format = Literal[TextFormat, "parquet"]
 _SCHEME = "dataset"
 _SMALL_FILE = 1_000_000  # bytes that are read at once: in an object store, one request instead of three
 _LIST_SHOWN, _TEXT_SHOWN, _ROWS_SHOWN = 4, 60, 1000
@@ -102,6 +103,13 @@ def query(
         raise QueryError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
         connection.close()
+
+
+def as_text(rows: pa.Table, format: TextFormat) -> str:
+    """Rows as `query` prints them."""
+    text = io.StringIO()
+    _WRITERS[format](rows.to_reader(), text)
+    return text.getvalue()
 
 
 def explain(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:

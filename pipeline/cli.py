@@ -45,6 +45,7 @@ Models = Annotated[
     typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
 ]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
+PEOPLE_SHOWN = 10
 
 
 _EXPECTED = {
@@ -199,6 +200,7 @@ def plan(
             table.add_row(*cells)
         console.print(table)
         if made.again:
+        from pipeline.lease import dead
             console.print("rows that are there are shown again or in another way, without being computed")
         console.print(f"shards: {made.shards}")
         if limit is not None:
@@ -219,7 +221,8 @@ def status(
         console = _console()
         shown = load(store, snapshot)
         there = _spans(numbers(store))
-        console.print(f"{store.root}: snapshot {shown.number}, published {shown.notes.get('published', 'never')}; kept: {there or 'none'}")
+        kept = f"kept: {there} (`idcluster snapshots` says what changed)" if there else "kept: none"
+        console.print(f"{store.root}: snapshot {shown.number}, published {shown.notes.get('published', 'never')}; {kept}")
         table = Table(box=None, pad_edge=False)
         for column in ("table", "rows", "ok", "filtered", "failed", "poisoned"):
             table.add_column(column, justify="left" if column == "table" else "right")
@@ -234,7 +237,8 @@ def status(
             console.print(_run_line(path, store.read(path)))
         holder = read_lease(store)
         if holder:
-            console.print(f"being written by run {holder['run']} (host {holder['host']}, process {holder['pid']})")
+            who = f"run {holder['run']} (host {holder['host']}, process {holder['pid']})"
+            console.print(f"lease left by dead {who}; the next run takes it over" if dead(holder) else f"being written by {who}")
 
 
 def _run_line(path: str, content: bytes) -> str:
@@ -291,10 +295,75 @@ def schema(table: Annotated[str | None, typer.Argument(help="one table (default:
         known = {**TABLES, SAMPLES.name: SAMPLES}
         if table is not None and table not in known:
             near = get_close_matches(table, known, 1)
+@app.command()
+def snapshots(root: Root) -> None:
+    """List the snapshots that are kept: when, by which run, and what each shows other than the one before."""
+    with _explained():
+        from pipeline.history import listing
+        from pipeline.root import open_root
+
+        lines = [("snapshot", "published", "run", "files", "MB", "changes")]
+        lines += [
+            (str(one.number), one.published, one.run, str(one.files), f"{one.bytes / 1e6:.1f}", one.changes)
+            for one in listing(open_root(root, "", create=False))
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = zip(line, widths, (">", "<", "<", ">", ">", "<"), strict=True)
+            print("  ".join(f"{cell:{side}{width}}" for cell, width, side in cells).rstrip())
+
+
+@app.command()
+def diff(
+    root: Root,
+    before: Annotated[int, typer.Argument(min=0, help="a snapshot; 0 is the empty dataset", metavar="A")],
+    after: Annotated[int | None, typer.Argument(min=0, help="a later one (default: the newest)", metavar="B")] = None,
+    people: Annotated[bool, typer.Option("--people", help="list all people with changes, not only those with most")] = False,
+    format: Annotated[str, typer.Option("--format", help="table; or csv, json: one line a table and person")] = "table",
+) -> None:
+    """Show what changed between two snapshots: rows added, changed and gone, by table and by person."""
+    with _explained():
+        from pipeline.catalogue import QueryError, TextFormat, as_text
+        from pipeline.history import diff as compare
+        from pipeline.root import open_root
+
+        if format not in ("table", "csv", "json"):
+            raise QueryError(f"no format {format!r}; there are table, csv and json")
+        found = compare(open_root(root, "", create=False), before, after)
+        if format != "table":
+            sys.stdout.write(as_text(found.rows, cast(TextFormat, format)))
+            return
+        print(f"from snapshot {found.before} to {found.after}" + ("" if found.rows.num_rows else ": both show the same"))
+        for table, said in found.made_by.items():
+            print(f"{table}: {said}")
+        if found.rows.num_rows:
+            print("\n" + as_text(found.by("table"), "table"))
+            by_person = found.by("identity_id", "name")
+            shown = by_person if people else by_person.slice(0, PEOPLE_SHOWN)
+            sys.stdout.write(as_text(shown, "table"))
+            if len(shown) < len(by_person):
+                print(f"... and {len(by_person) - len(shown)} more people: --people")
+
+
+@app.command()
+def rollback(root: Root, number: Annotated[int, typer.Argument(min=1, help="the snapshot to go back to", metavar="N")]) -> None:
+    """Show again what an older snapshot shows, shards and their indexes included. Deletes nothing; a new snapshot says so."""
+    with _explained():
+        from pipeline.history import rollback as go_back
+        from pipeline.root import new_run_id, open_root
+
+        console = _console()
+        made = go_back(open_root(root, "", create=False), number, f"rollback-{new_run_id()}", console.print)
+        console.print(f"snapshot {made.number} shows what snapshot {number} shows; a run follows its DAG and source as always")
+
+
             raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")])
         console = _console()
         for one in known.values() if table is None else [known[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
+    current_only: Annotated[
+        bool, typer.Option("--current-only", help="forget rows of earlier parameters, rows set aside and replaced shards too")
+    ] = False,
             about = f" (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}"
             console.print(Text.assemble((one.name, "bold"), about))
             for column in one.columns:
@@ -309,14 +378,24 @@ def gc(
     keep: Annotated[int, typer.Option("--keep", min=1, help="how many of the newest snapshots stay")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, delete nothing")] = False,
 ) -> None:
-    """Delete old snapshots and the files that no kept snapshot names."""
+    """Delete old snapshots and the files that no kept snapshot needs."""
     with _explained():
         from pipeline.gc import collect
         from pipeline.root import new_run_id, open_root
 
-        done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run)
+        console = _console()
+        done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run, current_only, console.print)
+        if done.published:
+            verb = "would publish" if dry_run else "published"
+            console.print(f"{verb} snapshot {done.published}, which shows the same and names {done.forgotten} files less")
+            if current_only:
+                console.print("a switch back to earlier parameters will compute again")
         verb = "would delete" if dry_run else "deleted"
-        _console().print(f"{verb} {len(done.snapshots)} snapshots and {len(done.files)} files, {done.bytes / 1e6:.1f} MB")
+        console.print(f"{verb} {len(done.snapshots)} snapshots and {len(done.files)} files, {done.bytes / 1e6:.1f} MB")
+        if done.held:
+            console.print(f"{done.held} more files are kept for older snapshots; --keep 1 deletes them too")
+        for table, rows in done.left:
+            console.print(f"note: {table} still shows {rows} rows of what is gone at the source; run the stage that writes it first")
 
 
 @app.command()

@@ -175,10 +175,10 @@ def read(
         table = store.patiently(attempt)
     except FileNotFoundError as error:
         lost = f"{store.uri(path)} is named by the snapshot but not there"
-        raise DamagedFile(f"{lost}; `idcluster status` lists older snapshots") from error
+        raise DamagedFile(f"{lost}; `idcluster snapshots` lists older ones to go back to") from error
     except (pa.ArrowException, OSError) as error:
         broken = f"{store.uri(path)} cannot be read ({error})"
-        raise DamagedFile(f"{broken}; delete it and run again, or go back to an older snapshot") from error
+        raise DamagedFile(f"{broken}; delete it and run again, or `idcluster rollback` to an older snapshot") from error
     return schema.check(table, store.uri(path), names)
 
 

@@ -1,38 +1,171 @@
-"""Garbage collection: delete what no kept snapshot names."""
+"""Garbage collection: delete what no kept snapshot needs.
 
-from dataclasses import dataclass
+The newest snapshot is first published anew without what is to go, in place of the old one; then older snapshots are
+deleted, then files. So whatever interrupts it leaves files without a snapshot and never a snapshot that shows files
+which are gone; collecting again goes on.
 
+A snapshot needs the files that it names, with one exception: of shards only those that it shows. Replaced ones can be
+written again from the tables.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.files import read, read_entries, seal_stream
 from pipeline.lease import Lease
-from pipeline.snapshot import load, numbers, path_of
+from pipeline.root import RunError
+from pipeline.shards import reindex
+from pipeline.snapshot import WHOLE, Entry, Snapshot, load, numbers, path_of, publish
 from pipeline.storage import Store
+from schemas import TABLES
+from stages.shard.webdataset import SAMPLES
+
+SHARD_TABLES = ("shards", "samples")
+_AT_ONCE = 500  # deletions between two looks at the lease
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What was deleted, or would be."""
+    """What was deleted, or would be. `published` is the snapshot in place of the newest, if that named what was to go.
+
+    `forgotten` counts the files that it no longer names, `left` the rows by table that pictures which are gone still have,
+    `held` the files that only older kept snapshots name.
+    """
 
     snapshots: list[int]
     files: list[str]
     bytes: int
+    published: int | None = None
+    forgotten: int = 0
+    left: tuple[tuple[str, int], ...] = ()
+    held: int = 0
 
 
-def collect(store: Store, keep: int, run: str, dry: bool = False) -> Collected:
-    """Delete all snapshots but the newest `keep`, and the files of tables, shards and parts that those do not name.
+def collect(
+    store: Store, keep: int, run: str, dry: bool = False, current_only: bool = False, notice: Callable[[str], None] = lambda text: None
+) -> Collected:
+    """Delete all snapshots but the newest `keep`, and the files of tables, shards and parts that those do not need.
 
-    Nobody may write meanwhile: takes the lease, raises LeaseHeld. Snapshots go first, so that an interruption leaves
-    files without a snapshot and never a snapshot without its files.
+    `current_only` lets the newest snapshot forget all that it does not show: rows of earlier parameters, rows set aside
+    and replaced shards. Nobody may write meanwhile: takes the lease (`notice` is told what it waits for), raises LeaseHeld.
     """
     if keep < 1:
         raise ValueError("keep at least one snapshot")
-    with Lease(store, run):
+    with Lease(store, run, notice) as lease:
         there = numbers(store)
-        kept, dropped = there[-keep:], there[:-keep]
-        named = {file for number in kept for file in load(store, number).files()}
-        doomed = [path for top in ("tables", "parts") for path in store.list(top) if path not in named]
-        doomed += [path for path in store.list("shards") if path not in named and not path.endswith(".json")]
+        newest = load(store)
+        replaced = _replaced(newest)
+        others = [number for number in there if number not in (*replaced, newest.number)]
+        older = [load(store, number) for number in others[max(0, len(others) - keep + 1) :]]
+        entries = _trimmed(newest, older, current_only)
+        thinned = _with_holes(entries) if current_only else []
+        changed = bool(thinned) or len(entries) < len(newest.entries)
+        shown = Snapshot(newest.number, entries, newest.notes)
+        if changed and not dry:
+            notes = {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "replaces": [*replaced, newest.number]}
+            fresh = Snapshot(newest.number, _without_holes(store, entries, thinned), newest.notes).with_notes(**notes)
+            _check(lease, store)
+            shown = publish(store, fresh)
+        needed = {file for snapshot in older for file in _needed(snapshot)}
+        # Of files with holes, a dry run counts the old ones as gone.
+        mine = set(_needed(shown)) - ({entry.file for entry in thinned} if dry else set())
+        held = len(needed - mine)
+        needed |= mine
+        doomed = [path for top in ("tables", "parts", "shards") for path in store.list(top) if path not in needed]
+        doomed = [path for path in doomed if not (path.startswith("shards/") and path.endswith(".json"))]
         doomed += [path for path in store.list("snapshots") if path.endswith(".tmp")]
         size = sum(store.size(path) for path in doomed)
+        stays = {snapshot.number for snapshot in older} | ({newest.number} if not changed else set())
+        dropped = [number for number in there if number not in stays]
         if not dry:
-            store.delete(path_of(number) for number in dropped)
-            store.delete(doomed)
-        return Collected(dropped, doomed, size)
+            _check(lease, store)
+            reindex(store, shown)
+            paths = [*map(path_of, dropped), *doomed]
+            for start in range(0, len(paths), _AT_ONCE):
+                _check(lease, store)
+                store.delete(paths[start : start + _AT_ONCE])
+        return Collected(
+            dropped, doomed, size,
+            published=newest.number + 1 if changed else None,
+            forgotten=len({*newest.files()} - {entry.file for entry in entries}),
+            left=_left(store, shown) if current_only else (),
+            held=held if current_only else 0,
+        )  # fmt: skip
+
+
+def _check(lease: Lease, store: Store) -> None:
+    if not lease.held():
+        raise RunError(f"the lease on {store.root} was lost; nothing more was deleted. Collect again to go on")
+
+
+def _replaced(newest: Snapshot) -> list[int]:
+    """The numbers of snapshots in whose place the newest one was published."""
+    numbers: list[int] = newest.notes.get("replaces", [])
+    # Notes are handed on from snapshot to snapshot: those of an earlier one say nothing of this one.
+    return numbers if numbers and numbers[-1] == newest.number - 1 else []
+
+
+def _needed(snapshot: Snapshot) -> Iterator[str]:
+    return (entry.file for entry in snapshot.entries if entry.file and (entry.current or entry.table not in SHARD_TABLES))
+
+
+def _trimmed(newest: Snapshot, older: Iterable[Snapshot], current_only: bool) -> tuple[Entry, ...]:
+    if current_only:
+        return tuple(entry for entry in newest.entries if entry.current and entry.live)
+    shown = {entry.file for snapshot in older for table in SHARD_TABLES for entry in snapshot.shown(table)}
+    return tuple(entry for entry in newest.entries if entry.table not in SHARD_TABLES or entry.current or entry.file in shown)
+
+
+def _with_holes(entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that lie in files of several chunks with rows that no entry shows any more."""
+    inside: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.file_rows:
+            inside.setdefault(entry.file, []).append(entry)
+    return [entry for found in inside.values() if sum(e.rows for e in found) < found[0].file_rows for entry in found]
+
+
+def _without_holes(store: Store, entries: Iterable[Entry], thinned: Iterable[Entry]) -> tuple[Entry, ...]:
+    """`entries`, with those of `thinned` in new files that hold their rows alone."""
+    moved: dict[Entry, Entry] = {}
+    inside: dict[str, list[Entry]] = {}
+    for entry in thinned:
+        inside.setdefault(entry.file, []).append(entry)
+    for found in inside.values():
+        found.sort(key=lambda entry: entry.offset)
+        table, offset = found[0].table, 0
+        rows = (read_entries(store, table, [entry]) for entry in found)
+        made = seal_stream(store, TABLES[table], found[0].version, found[0].bucket, WHOLE, rows)
+        for entry in found:
+            moved[entry] = replace(entry, file=made.path, offset=offset, file_rows=made.rows, file_bytes=made.bytes)
+            offset += entry.rows
+    return tuple(moved.get(entry, entry) for entry in entries)
+
+
+def _left(store: Store, shown: Snapshot) -> tuple[tuple[str, int], ...]:
+    """Rows by table, still shown, of pictures and people that are gone: of stages that the last run left out."""
+    gone = {}
+    for table, key in (("candidates", "image_id"), ("identities", "identity_id")):
+        some = [entry for entry in shown.shown(table) if entry.ok != entry.rows]
+        rows = read_entries(store, table, some, [key, "status"])
+        gone[key] = rows[key].filter(pc.not_equal(rows["status"], "ok")).combine_chunks()
+    if not any(map(len, gone.values())):
+        return ()
+    found = []
+    for schema in (*TABLES.values(), SAMPLES):
+        key = "image_id" if "image_id" in schema.names else "identity_id"
+        if schema.name in ("candidates", "identities") or key not in schema.names:
+            continue
+        entries = shown.shown(schema.name)
+        if schema is SAMPLES:
+            rows = pa.concat_tables([SAMPLES.empty().select([key]), *(read(store, SAMPLES, entry.file, [key]) for entry in entries)])
+        else:
+            rows = read_entries(store, schema.name, entries, [key])
+        count = pc.sum(pc.is_in(rows[key], value_set=gone[key])).as_py() or 0
+        if count:
+            found.append((schema.name, count))
+    return tuple(found)

@@ -354,33 +354,81 @@ def _blobs(
 
 
 def _put_indexes(store: Store, plan: ShardPlan, wanted: Mapping[str, Entry]) -> None:
+    profile = plan.params.profile
+    listed = [_listed(wanted[f"{shard.name}.tar"], shard.identities) for shard in plan.shards]
+    for path, data in _indexes(profile, plan.version, plan.description, listed).items():
+        store.put(path, data)
+
+
+def _listed(tar: Entry, identities: int) -> dict[str, Any]:
+    url = tar.file.rsplit("/", 1)[-1]
+    return {
+        "url": url, "nsamples": tar.rows, "filesize": tar.bytes, "split": url.split("-")[0], "identities": identities, "digest": tar.digest
+    }  # fmt: skip
+
+
+def _indexes(profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """One index a split, then `index.json` over all: the format of wids (version 1), with our counts beside it."""
-    folder = f"shards/{plan.params.profile}"
-    listed: list[dict[str, Any]] = []
-    for shard in plan.shards:
-        tar = wanted[f"{shard.name}.tar"]
-        listed.append(
-            {
-                "url": tar.file.rsplit("/", 1)[-1], "nsamples": tar.rows, "filesize": tar.bytes,
-                "split": shard.split, "identities": shard.identities, "digest": tar.digest,
-            }
-        )  # fmt: skip
+    made = {}
     for split in (*SPLITS, None):
         shown = [item for item in listed if split in (None, item["split"])]
         # A person in numbered parts is counted with the first.
-        people = {(s.split, s.name.split("-")[-3]): s.identities for s in plan.shards if split in (None, s.split)}
+        people = {(item["split"], item["url"].split("-")[-3]): item["identities"] for item in shown}
         index = {
             "wids_version": 1,
-            "name": f"{plan.params.profile}-{split}" if split else plan.params.profile,
+            "name": f"{profile}-{split}" if split else profile,
             "shardlist": shown,
             "samples": sum(item["nsamples"] for item in shown),
             "identities": sum(people.values()),
             "bytes": sum(item["filesize"] for item in shown),
-            "version": plan.version,
-            "description": dict(plan.description),
+            "version": version,
+            "description": dict(description),
         }
         data = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        store.put(f"{folder}/{split or 'index'}.json", data.encode())
+        made[f"shards/{profile}/{split or 'index'}.json"] = data.encode()
+    return made
+
+
+def reindex(store: Store, snapshot: Snapshot) -> list[str]:
+    """Put the index files of every profile whose indexes do not list the shards that `snapshot` shows; their names.
+
+    For what publishes a snapshot without planning shards: going back, and tidying up after a run that broke off.
+    """
+    tars: dict[str, list[Entry]] = {path.split("/")[1]: [] for path in store.list("shards") if path.endswith(".json")}
+    for entry in snapshot.shown("shards"):
+        tars.setdefault(entry.file.split("/")[1], []).append(entry)
+    order = {split: place for place, split in enumerate(SPLITS)}
+    renewed = []
+    for profile, entries in sorted(tars.items()):
+        # As `plan_shards` orders them: names without their ending.
+        entries.sort(key=lambda e: (order[_listed(e, 0)["split"]], e.file.removesuffix(".tar")))
+        found = {path: _read_index(store, path) for path in _indexes(profile, "", {}, [])}
+        about = snapshot.notes.get(f"index/{profile}") or found[f"shards/{profile}/index.json"]
+        version, description = about.get("version", ""), about.get("description", {})
+        expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
+        if all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items()):
+            continue
+        listed = []
+        for entry in entries:
+            people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
+            listed.append(_listed(entry, len(people.unique())))
+        for path, data in _indexes(profile, version, description, listed).items():
+            store.put(path, data)
+        renewed.append(profile)
+    return renewed
+
+
+def _read_index(store: Store, path: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(store.read(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digests(index: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """What tells one list of shards from another."""
+    return [(item.get("url"), item.get("digest")) for item in index.get("shardlist", ())]
 
 
 def _entries(snapshot: Snapshot, params: ShardParams) -> list[Entry]:

@@ -158,7 +158,8 @@ class Snapshot:
                 raise ValueError("its columns are not those of a snapshot")
             columns = [table.column(f.name).to_pylist() for f in fields(Entry)]
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-            raise SnapshotError(f"{source} is damaged ({error}); `--snapshot` names an older one") from error
+            remedy = "delete this file and run again to go on from the one before; to look at an older one, name it by `--snapshot`"
+            raise SnapshotError(f"{source} is damaged ({error}); {remedy}") from error
         return Snapshot(number, tuple(Entry(*row) for row in zip(*columns, strict=True)), notes)
 
 
@@ -184,7 +185,7 @@ def load(store: Store, number: int | None = None) -> Snapshot:
     try:
         data = store.read(path_of(number))
     except FileNotFoundError as error:
-        raise SnapshotError(f"{store.root} has no snapshot {number}; `idcluster status` lists what there is") from error
+        raise SnapshotError(f"{store.root} has no snapshot {number}; `idcluster snapshots` lists what there is") from error
     return Snapshot.decode(data, store.uri(path_of(number)))
 
 

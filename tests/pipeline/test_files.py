@@ -231,7 +231,7 @@ def test_a_missing_file_is_named(tmp_path: Path, root: str) -> None:
     path = sealed_path("faces", "v", 0, 0, "0" * 32)
     with pytest.raises(DamagedFile) as caught:
         read(store, FACES, path)
-    assert store.uri(path) in str(caught.value) and "`idcluster status`" in str(caught.value)
+    assert store.uri(path) in str(caught.value) and "`idcluster snapshots`" in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "no end", "text"])

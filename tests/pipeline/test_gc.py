@@ -1,17 +1,29 @@
 """Garbage collection: what a kept snapshot names stays, everything else goes."""
 
-from collections.abc import Iterable
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import lease
+from pipeline.files import read_entries, seal_stream
 from pipeline.gc import collect
 from pipeline.lease import Lease, LeaseHeld
-from pipeline.snapshot import Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
+from pipeline.root import RunError
+from pipeline.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
 from pipeline.storage import Store
+from schemas import TABLES, identity_id, image_id
+from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.small_root import SmallPerson, small_root
+from tests.pipeline.toy import DyingStore, Killed, people
 
 ORPHANS = {
     "tables/faces/v=1/bucket=00000/chunk-00000-orphan.parquet": b"12345",
@@ -155,3 +167,218 @@ def test_an_interruption_leaves_no_snapshot_without_its_files(tmp_path_factory: 
         assert all(store.exists(file) for file in load(store, number).files())
     collect(store, 1, "gc")
     assert there(store) == {path_of(3), table("b"), table("c")}
+
+
+# Of a dataset that has been through some changes
+
+STRICT = ("stages.clean.params.similarity_threshold=0.996",)
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Folder, source and a root that ran with other parameters, then lost a photograph and a person at the source."""
+    folder = tmp_path_factory.mktemp("changed")
+    home = (folder, people(folder / "people"), folder / "root")
+    run_toy(*home, sets=STRICT)
+    run_toy(*home)
+    shutil.copytree(home[1], folder / "before")
+    (home[1] / "person 02" / "03.png").unlink()
+    shutil.rmtree(home[1] / "person 03")
+    run_toy(*home)
+    return home
+
+
+@pytest.fixture
+def root(changed: tuple[Path, Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(changed[2], tmp_path / "root"))
+
+
+def holding(root: Path, data: bytes) -> list[str]:
+    """The files of a root in which some bytes stand as they are."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and data in path.read_bytes())
+
+
+def rows_of(root: Path, column: str, value: str) -> list[str]:
+    """The Parquet files of a root that have a row with some value in a column."""
+    found = []
+    for path in sorted(root.rglob("*.parquet")):
+        file = pq.ParquetFile(path)
+        if column in file.schema_arrow.names and value in file.read([column])[column].to_pylist():
+            found.append(str(path.relative_to(root)))
+    return found
+
+
+def removed(changed: tuple[Path, Path, Path]) -> Iterator[tuple[str, bytes]]:
+    """Image id and bytes of every photograph that is gone at the source; no bytes where somebody else has the same ones."""
+    before = changed[0] / "before"
+    others = {path.read_bytes() for path in changed[1].rglob("*.*")}
+    for path in sorted(before.rglob("*.*")):
+        if not (changed[1] / path.relative_to(before)).exists():
+            person, name, data = path.parent.name, path.name, path.read_bytes()
+            yield image_id(identity_id(person), f"local:{person}/{name}"), b"" if data in others else data
+
+
+def test_no_byte_of_a_removed_photograph_is_left(changed: tuple[Path, Path, Path], root: Path) -> None:
+    """README promises it; what stays are the name and the addresses, which say that they are gone."""
+    gone = list(removed(changed))
+    assert len(gone) == 12 and sum(bool(data) for _, data in gone) == 10
+    for image, data in gone:
+        assert holding(root, data) and rows_of(root, "image_id", image)
+    view = shown(root)
+    found = collect(Store(root), 1, "gc", current_only=True)
+    assert found.left == () and found.held == 0
+    for image, data in gone:
+        assert not data or holding(root, data) == []
+        assert [path.split("/")[1] for path in rows_of(root, "image_id", image)] == ["candidates"]
+        assert not [path for path in holding(root, image.encode()) if not path.startswith("tables/candidates/")]
+    person = identity_id("person 03")
+    assert {path.split("/")[1] for path in rows_of(root, "identity_id", person)} == {"identities", "candidates"}
+    assert shown(root) == view
+    assert computed(run_toy(changed[0], changed[1], root)) == {}
+    assert shown(root) == view
+
+
+def test_plain_collection_keeps_earlier_rows_and_drops_replaced_shards(changed: tuple[Path, Path, Path], root: Path) -> None:
+    """A switch back would be paid for again, or every shard that was ever written stay."""
+    store, view = Store(root), shown(root)
+    replaced = {e.file for e in load(store).entries if e.table in ("shards", "samples") and not e.current}
+    assert len(replaced) == 4
+    found = collect(store, 1, "gc")
+    assert found.published and found.forgotten == 4 and replaced <= {*found.files}
+    assert not any(map(store.exists, replaced)) and {*load(store).files()} == {*store.list("tables"), *_tars(root)}
+    assert shown(root) == view
+    before = numbers(store)
+    assert collect(store, 1, "gc").published is None and numbers(store) == before, "the second time finds nothing"
+    back = run_toy(changed[0], changed[1], root, STRICT)
+    assert computed(back) == {"clean": 1, "people": 1}, "of the person who lost a photograph"
+    assert back.shards["written"] == 1
+    run_toy(changed[0], changed[1], root)
+    assert shown(root) == view
+
+
+def test_shards_that_a_kept_snapshot_shows_stay(changed: tuple[Path, Path, Path], root: Path) -> None:
+    store = Store(root)
+    last = len(numbers(store))
+    other = run_toy(changed[0], changed[1], root, STRICT)
+    assert other.shards["written"] == 1
+    collect(store, other.snapshot - last + 1, "gc")
+    for number in numbers(store):
+        kept = load(store, number)
+        assert all(store.exists(e.file) for table in ("shards", "samples") for e in kept.shown(table))
+        assert all(store.exists(e.file) for e in kept.entries if e.file and e.table in TABLES)
+
+
+def test_the_tidied_snapshot_takes_the_place_of_the_newest(root: Path) -> None:
+    """`--keep 2` would keep the same state twice, and the one to go back to would be gone."""
+    store = Store(root)
+    there = numbers(store)
+    found = collect(store, 2, "gc")
+    assert numbers(store) == [there[-2], there[-1] + 1] and found.snapshots == [*there[:-2], there[-1]]
+    collect(store, 2, "gc")
+    assert numbers(store) == [there[-2], there[-1] + 1]
+
+
+def test_a_dry_run_of_everything_says_the_same(root: Path) -> None:
+    for current_only in (False, True):
+        planned = collect(Store(root), 2, "gc", dry=True, current_only=current_only)
+        before = {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")}
+        assert collect(Store(root), 2, "gc", dry=True, current_only=current_only) == planned
+        assert {path: path.stat().st_mtime_ns for path in root.rglob("*.parquet")} == before
+        assert collect(Store(root), 2, "gc", current_only=current_only) == planned
+    assert planned.held, "files that the older snapshot names"
+    assert collect(Store(root), 1, "gc", current_only=True).held == 0
+
+
+def test_what_a_stage_that_did_not_run_still_shows_is_told(changed: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """Somebody would believe that a removed photograph is gone while captions and shards have it."""
+    root = tmp_path / "root"
+    source = Path(shutil.copytree(changed[0] / "before", tmp_path / "people"))
+    run_toy(tmp_path, source, root)
+    (source / "person 02" / "03.png").unlink()
+    file = tmp_path / "toy.yaml"
+    from tests.pipeline import toy
+
+    without = toy.DAG.replace("  caption: {{backend: toy}}\n", "")
+    kept, toy.DAG = toy.DAG, "\n".join(line for line in without.splitlines() if not line.startswith("  shard:")) + "\n"
+    try:
+        run_toy(tmp_path, source, root)
+    finally:
+        toy.DAG = kept
+    assert "caption" not in file.read_text()
+    assert collect(Store(root), 1, "gc", current_only=True).left == (("captions", 1), ("samples", 1))
+
+
+def test_files_of_several_chunks_lose_the_rows_that_nobody_shows(tmp_path: Path) -> None:
+    """Rows of a removed person would stay in the file of the bucket."""
+    store = Store(tmp_path / "root")
+    first = small_root(store, [SmallPerson(name, 3, caption=name) for name in ("Ada", "Bea", "Cy")], people_per_chunk=1)
+    entries = first.shown("captions")
+    made = seal_stream(store, TABLES["captions"], entries[0].version, 0, WHOLE, (read_entries(store, "captions", [e]) for e in entries))
+    offsets = [sum(e.rows for e in entries[:number]) for number in range(3)]
+    moved = [
+        replace(e, file=made.path, offset=offset, file_rows=made.rows, file_bytes=made.bytes)
+        for e, offset in zip(entries, offsets, strict=True)
+    ]
+    second = publish(store, first.with_entries(moved))
+    assert collect(store, 1, "gc", current_only=True).published is None, "no row is too many"
+    rest = [e for e in second.entries if e.chunk != 1]
+    publish(store, Snapshot(second.number, tuple(rest), second.notes))
+    before = read_entries(store, "captions", load(store).shown("captions"))
+    assert before.num_rows == 6
+    planned = collect(store, 1, "gc", dry=True, current_only=True)
+    assert made.path in planned.files
+    assert made.path in collect(store, 1, "gc", current_only=True).files
+    assert read_entries(store, "captions", load(store).shown("captions")).equals(before)
+    assert not [path for path in rows_of(tmp_path / "root", "identity_id", identity_id("Bea")) if "/captions/" in path]
+    assert collect(store, 1, "gc", current_only=True).published is None
+
+
+@pytest.mark.parametrize("good", range(3))
+def test_a_lost_lease_ends_the_deleting(root: Path, monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+    """Another run that has taken the root over would lose what it has just written."""
+    store = Store(root)
+    before = there(store)
+    answers = iter([True, *[True] * good, *[False] * 9])
+    monkeypatch.setattr(Lease, "held", lambda self: next(answers))
+    with pytest.raises(RunError, match=r"the lease on .* was lost; nothing more was deleted"):
+        collect(store, 1, "gc", current_only=True)
+    assert there(store) >= before
+
+
+def test_an_index_that_lists_other_shards_is_put_right(root: Path) -> None:
+    """A run that died after it had put the index: the shards listed there would be deleted under its readers."""
+    index = root / "shards" / "faces" / "train.json"
+    good = index.read_bytes()
+    about = json.loads(good)
+    about["shardlist"][0]["url"] = "train-0123456789abcdef-000-01234567.tar"
+    index.write_text(json.dumps(about))
+    collect(Store(root), 1, "gc")
+    assert index.read_bytes() == good
+
+
+@pytest.mark.parametrize("current_only", [False, True], ids=["plain", "current only"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_death_at_some_calls(root: Path, tmp_path: Path, after: bool, current_only: bool) -> None:
+    """Wherever it dies, what is there is whole, and the next collection ends as if nothing had been."""
+    view = shown(root)
+    whole = Path(shutil.copytree(root, tmp_path / "whole"))
+    counting = DyingStore(whole)
+    collect(counting, 1, "gc", current_only=current_only)
+    for at in range(1 + after, counting.calls + 1, 5):
+        mine = Path(shutil.copytree(root, tmp_path / f"root-{at}"))
+        with contextlib.suppress(Killed):
+            collect(DyingStore(mine, at, after), 1, "gc", current_only=current_only)
+        store = Store(mine)
+        store.delete([lease.PATH])
+        for number in numbers(store):
+            kept: Any = load(store, number)
+            assert all(store.exists(e.file) for e in kept.entries if e.file and (e.current or e.table in TABLES)), at
+        assert shown(mine) == view, at
+        collect(store, 1, "gc", current_only=current_only)
+        assert _tars(mine) == _tars(whole) and store.list("tables") == Store(whole).list("tables"), at
+        assert shown(mine) == view, at
+        shutil.rmtree(mine)
+
+
+def _tars(root: Path) -> list[str]:
+    return [path for path in Store(root).list("shards") if not path.endswith(".json")]
