@@ -117,7 +117,13 @@ def _selection(only: str | None, limit: int | None, where: str | None, retry: st
 def run(
     dag: DagPath, sets: Sets = None, only: Only = None, limit: Limit = None, where: Where = None, retry: Retry = None,
     models: Models = None,
-    address: Annotated[str | None, typer.Option("--address", help="a running Ray cluster (default: a Ray of this machine's own)")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", envvar="RAY_ADDRESS", help="a running Ray cluster, `auto` on its nodes (default: this machine's own)"),
+    ] = None,
+    shared_root: Annotated[
+        bool, typer.Option("--shared-root", help="the root, a path, is the same file system on all nodes of the cluster")
+    ] = False,
 ) -> None:  # fmt: skip
     """Do what a DAG says and is not done yet.
 
@@ -129,44 +135,26 @@ def run(
         from pipeline.engine import RayEngine
         from pipeline.lease import is_writable
         from pipeline.plan import check_sql
+        from pipeline.progress import summarise
         from pipeline.root import open_root
         from pipeline.run import Run, prepare
         from pipeline.spec import source_of
+        from pipeline.storage import Store
 
-        prepared = prepare(load_dag(dag, sets or ()), models)
+        prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root]), models)
         selection = _selection(only, limit, where, retry)
         check_sql(prepared, selection)
         if "crawl" in prepared.chosen(selection):
             source_of(prepared.dag).check()
-        store = open_root(prepared.dag.root, prepared.dag.name, create=True)
-        is_writable(store)
         console = _console()
-        started = Run(prepared, selection, store, console, lambda spec: RayEngine(spec, address))
+        started = Run(prepared, selection, Store(prepared.dag.root), console, lambda spec: RayEngine(spec, address))
+        started.engine.check()  # a cluster that cannot do it is refused before there is a root
+        started.store = open_root(prepared.dag.root, prepared.dag.name, create=True)
+        is_writable(started.store)
         record = started.execute()
         summarise(console, vars(record))
         if record.status == "drained":
             raise typer.Exit(130)
-
-
-def summarise(console: Console, record: dict[str, Any]) -> None:
-    """The end of a run in a few lines."""
-    if not record["stages"] and not record["shards"] and record["snapshot"] == record["snapshot_before"]:
-        console.print(f"nothing to do; snapshot {record['snapshot']} is up to date ({record['seconds']:.1f} s)")
-        return
-    for phase in record["phases"]:
-        busy = sum(phase["worker_seconds"].values())
-        told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in list(phase["worker_seconds"].items())[:4])
-        rate = phase["members"] / phase["wall_seconds"] if phase["wall_seconds"] else 0.0
-        console.print(
-            f"{' + '.join(phase['stages'])}: {phase['members']} in {phase['wall_seconds']:.1f} s ({rate:.1f}/s, start-up "
-            f"{phase['startup_seconds']:.1f} s), workers busy {busy:.1f} s: {told}"
-        )
-    if record["phases"]:
-        slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"])
-        if slowest["bottleneck"]:
-            console.print(f"bottleneck: {slowest['bottleneck']}")
-    word = {"done": "done", "drained": "stopped as asked", "failed": "failed"}[record["status"]]
-    console.print(f"{word}: snapshot {record['snapshot']} in {record['seconds']:.1f} s; record runs/{record['run_id']}.json")
 
 
 @app.command()
@@ -200,7 +188,6 @@ def plan(
             table.add_row(*cells)
         console.print(table)
         if made.again:
-        from pipeline.lease import dead
             console.print("rows that are there are shown again or in another way, without being computed")
         console.print(f"shards: {made.shards}")
         if limit is not None:
@@ -213,6 +200,7 @@ def status(
 ) -> None:
     """Show what a dataset holds, its last runs, and whether somebody writes to it."""
     with _explained():
+        from pipeline.lease import dead
         from pipeline.lease import read as read_lease
         from pipeline.root import counts, open_root
         from pipeline.snapshot import load, numbers
@@ -295,6 +283,18 @@ def schema(table: Annotated[str | None, typer.Argument(help="one table (default:
         known = {**TABLES, SAMPLES.name: SAMPLES}
         if table is not None and table not in known:
             near = get_close_matches(table, known, 1)
+            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")])
+        console = _console()
+        for one in known.values() if table is None else [known[table]]:
+            parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
+            about = f" (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}"
+            console.print(Text.assemble((one.name, "bold"), about))
+            for column in one.columns:
+                null = "" if column.nullable else ", never null"
+                console.print(f"  {column.name}: {column.type}{null} - {column.description}")
+            console.print()
+
+
 @app.command()
 def snapshots(root: Root) -> None:
     """List the snapshots that are kept: when, by which run, and what each shows other than the one before."""
@@ -357,25 +357,13 @@ def rollback(root: Root, number: Annotated[int, typer.Argument(min=1, help="the 
         console.print(f"snapshot {made.number} shows what snapshot {number} shows; a run follows its DAG and source as always")
 
 
-            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")])
-        console = _console()
-        for one in known.values() if table is None else [known[table]]:
-            parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
-    current_only: Annotated[
-        bool, typer.Option("--current-only", help="forget rows of earlier parameters, rows set aside and replaced shards too")
-    ] = False,
-            about = f" (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}"
-            console.print(Text.assemble((one.name, "bold"), about))
-            for column in one.columns:
-                null = "" if column.nullable else ", never null"
-                console.print(f"  {column.name}: {column.type}{null} - {column.description}")
-            console.print()
-
-
 @app.command()
 def gc(
     root: Root,
     keep: Annotated[int, typer.Option("--keep", min=1, help="how many of the newest snapshots stay")] = 2,
+    current_only: Annotated[
+        bool, typer.Option("--current-only", help="forget rows of earlier parameters, rows set aside and replaced shards too")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, delete nothing")] = False,
 ) -> None:
     """Delete old snapshots and the files that no kept snapshot needs."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas import TABLES
 from stages.backends import BACKENDS, UnknownBackend, backend
@@ -50,14 +50,35 @@ class Source(_Closed):
     """First part of every address (`local:Anna/1.jpg`), so that ids do not depend on where the folder lies."""
 
 
+class WorkerRange(_Closed):
+    """A pool that grows from `min` to `max` workers and shrinks again: for clusters whose nodes come and go."""
+
+    min: int = Field(ge=1)
+    max: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "WorkerRange":
+        if self.max < self.min:
+            raise ValueError(f"max ({self.max}) is less than min ({self.min})")
+        return self
+
+
 class Resources(_Closed):
     """What one worker of a stage takes, and how many workers there are."""
 
     cpus: float = Field(default=1, gt=0)
     gpus: float = Field(default=0, ge=0)
-    """Fractions share a GPU."""
+    """Fractions share a GPU; above 1 they are whole."""
     memory_mb: int = Field(default=1500, gt=0)
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] | WorkerRange = "auto"
+    """`auto`: as many as fit. On a cluster a number is the most, and a range lets the pool follow an autoscaler."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_above_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} GPUs: a worker takes a fraction of one GPU or whole ones")
+        return gpus
 
 
 class StageConfig(_Closed):
@@ -77,6 +98,7 @@ class _StageFile(_Closed):
 class _DagFile(_Closed):
     name: str = Field(min_length=1)
     root: str = Field(min_length=1)
+    shared_root: bool = False
     source: Source
     models: str | None = None
     resources: dict[str, Any] = {}
@@ -91,6 +113,8 @@ class Dag(_Closed):
     source: Source
     models: str | None
     stages: dict[str, StageConfig]
+    shared_root: bool = False
+    """Whether `root`, a path on a disk, is the same file system on all nodes of a cluster."""
 
     def build(self) -> list[Stage]:
         """An instance of every stage but shard, in pipeline order. Nothing is loaded before their `setup`."""
@@ -192,7 +216,9 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         _check_landmarks(document, built)
         _check_tables(document, configs, built)
     document.stop()
-    return Dag(name=file.name, root=file.root, source=file.source, models=file.models, stages=configs)
+    return Dag(
+        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, shared_root=file.shared_root
+    )
 
 
 def _shard_parameters(name: str) -> type[Params]:
@@ -463,6 +489,8 @@ def _explain(error: Any, model: type[BaseModel] | None) -> str:
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
         close = get_close_matches(value, names, 1) if isinstance(value, str) else []
         return f"{_show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
+    if kind == "model_type":
+        return f"input should be a mapping, is {_show(value)}"
     if kind in ("value_error", "assertion_error"):
         return message.partition(", ")[2]
     return f"{message[0].lower()}{message[1:]}, is {_show(value)}"

@@ -1,4 +1,4 @@
-"""Execution on Ray Data: tasks in, receipts out. One of the few modules that know Ray.
+"""Execution on Ray Data: tasks in, receipts out. Beside `pipeline.cluster` the only module that knows Ray.
 
 A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the same resources run in
 one actor; pictures stay where they are decoded. Ray restarts actors that die and gives them their tasks again; what a
@@ -9,8 +9,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,40 +20,53 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.dag import Resources
+from pipeline import cluster
+from pipeline.cluster import EngineError as EngineError
+from pipeline.cluster import Node, Pool
+from pipeline.dag import Resources, WorkerRange
 from pipeline.spec import WorkerSpec
 from pipeline.worker import Part, Receipt, Task
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _OBJECT_STORE = 256 * 2**20  # task descriptions and receipts only
-
-
-class EngineError(RuntimeError):
-    """The execution broke off; the message is the cause, not Ray's account of it."""
+_INIT_DEATHS = 20  # actors lost in a row while they start, before a run on a cluster gives up
+_WATCH_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Operator:
-    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the pool."""
+    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the pool.
+
+    `pool` says more of it on a cluster: how far it may shrink and grow.
+    """
 
     stages: tuple[str, ...]
     resources: Resources
     workers: int
+    pool: Pool | None = None
 
 
 def operators(chain: Sequence[str], resources: Mapping[str, Resources], cores: int, gpus: float = 0) -> list[Operator]:
     """Fuse neighbouring stages with equal resources. `auto` workers: as many as the cores (or GPUs) there are carry."""
+    made = []
+    for names, asked in _fuse(chain, resources):
+        fitting = max(1, int(gpus / asked.gpus if asked.gpus else cores / asked.cpus))
+        if isinstance(asked.workers, WorkerRange):
+            size = min(max(fitting, asked.workers.min), asked.workers.max)  # one machine does not grow
+        else:
+            size = fitting if asked.workers == "auto" else asked.workers
+        made.append(Operator(names, asked, size))
+    return made
+
+
+def _fuse(chain: Sequence[str], resources: Mapping[str, Resources]) -> list[tuple[tuple[str, ...], Resources]]:
     groups: list[tuple[list[str], Resources]] = []
     for name in chain:
         if groups and groups[-1][1] == resources[name]:
             groups[-1][0].append(name)
         else:
             groups.append(([name], resources[name]))
-    made = []
-    for names, asked in groups:
-        fitting = gpus / asked.gpus if asked.gpus else cores / asked.cpus
-        made.append(Operator(tuple(names), asked, max(1, int(fitting)) if asked.workers == "auto" else asked.workers))
-    return made
+    return [(tuple(names), asked) for names, asked in groups]
 
 
 class Inline:
@@ -68,6 +83,15 @@ class Inline:
     def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
         return map(function, items)
 
+    def check(self) -> None:
+        return None
+
+    def cores(self) -> int:
+        return available_cores()
+
+    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]:
+        return operators(chain, resources, self.cores())
+
     def close(self) -> None:
         return None
 
@@ -76,8 +100,31 @@ class RayEngine:
     """Ray Data, on this machine or on the cluster at `address`. Started by the first call that has work."""
 
     def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
-        self.spec, self.address, self.cores = spec, address, cores or available_cores()
+        self.spec, self.address = spec, None if address in ("", "local") else address
+        self._cores = cores or available_cores()
+        self._environment: dict[str, str] = {}
         self._started = self._ours = False
+
+    def check(self) -> None:
+        """Connect to a cluster and refuse one whose nodes cannot do the run; nothing on a machine of its own."""
+        if self.address is not None:
+            self._start(0)
+
+    def cores(self) -> int:
+        """Cores that workers may use: of the cluster, else of this machine."""
+        if self.address is None:
+            return self._cores
+        self._start(0)
+        return max(1, int(sum(node.cpus for node in cluster.alive_nodes())))
+
+    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]:
+        """The operators of a chain with pools that fit what there is. Raises EngineError if they cannot."""
+        if self.address is None:
+            return operators(chain, resources, self._cores)
+        self._start(0)
+        groups, nodes = _fuse(chain, resources), cluster.alive_nodes()
+        pools = cluster.share(groups, nodes, cluster.later_nodes(nodes))
+        return [Operator(names, asked, pool.now, pool) for (names, asked), pool in zip(groups, pools, strict=True)]
 
     def _start(self, workers: int) -> None:
         if self._started:
@@ -94,14 +141,22 @@ class RayEngine:
         if not ray.is_initialized():
             options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
             if self.address:
-                options |= {"address": self.address, "runtime_env": {"env_vars": variables}}
+                cluster.check_address(self.address)
+                options |= {"address": self.address, "runtime_env": cluster.runtime_env(variables, os.environ)}
             else:
                 # Processes of a local Ray inherit the environment: cheaper than a runtime environment.
                 os.environ.update(variables)
                 # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
-                options |= {"num_cpus": max(self.cores, workers) + 2, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-            with _Quiet(), _our_signals():
-                ray.init(**options)
+                logical = max(self._cores, workers) + 2
+                # "local": a variable RAY_ADDRESS would otherwise lead to a cluster.
+                options |= {"address": "local", "num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+            try:
+                with _Quiet(), _our_signals():
+                    ray.init(**options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                if self.address is None:
+                    raise
+                raise EngineError(f"no connection to a Ray cluster at {self.address}: {str(error).strip()}") from error
             self._ours = True
         context = DataContext.get_current()
         context.enable_progress_bars = False
@@ -110,6 +165,16 @@ class RayEngine:
         context.execution_no_progress_timeout_s = -1  # a large model takes its time to load
         for name in ("ray.data", "ray._private"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        if self.address is not None:
+            # Ray Data would spread actors over all nodes; so those without a GPU keep off the nodes with GPUs while they can.
+            if hasattr(context, "scheduling_strategy"):
+                with warnings.catch_warnings(action="ignore"):  # announced to go, without anything in its place
+                    context.scheduling_strategy = "DEFAULT"
+            context.max_consecutive_actor_init_deaths = _INIT_DEATHS  # nodes may go while their actors start
+            self._environment = cluster.worker_environment(os.environ)
+            nodes = cluster.alive_nodes()
+            cluster.check_shared(self.spec, nodes, cluster.later_nodes(nodes))
+            cluster.check_nodes(self.spec, nodes, self._environment)
         self._started = True
 
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
@@ -121,18 +186,44 @@ class RayEngine:
         rows = [{"task": task.encode(), "fresh": "[]", "receipt": ""} for task in tasks]
         data: Any = ray.data.from_arrow(_blocks(rows, max(workers)))
         for operator, size in zip(chain, workers, strict=True):
+            pool = operator.pool or Pool(size, size, size)
+            most = max(size, min(pool.most, len(tasks)))
             data = data.map_batches(
                 _Actor,
-                fn_constructor_args=(self.spec, operator.stages),
-                batch_size=None,
+                fn_constructor_args=(self.spec, operator.stages, self._environment, self.address is not None),
+                batch_size=1 if operator.resources.gpus else None,  # where GPUs are asked for, Ray insists on a number
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=min(pool.least, size), max_size=most, initial_size=size, max_tasks_in_flight_per_actor=2
+                ),
                 num_cpus=operator.resources.cpus,
                 num_gpus=operator.resources.gpus or None,
                 memory=None if self.address is None else operator.resources.memory_mb * 2**20,
             )
-        for row in self._iterate(data):
-            yield Receipt.decode(row["receipt"])
+        with self._watching(chain):
+            for row in self._iterate(data):
+                yield Receipt.decode(row["receipt"])
+
+    @contextmanager
+    def _watching(self, chain: Sequence[Operator]) -> Iterator[None]:
+        """On a cluster: say so when nodes have gone and an operator has none left that it fits on; it waits for one."""
+        done = threading.Event()
+
+        def watch() -> None:
+            told: set[Operator] = set()
+            while not done.wait(_WATCH_SECONDS):
+                with suppress(Exception):  # no answer for a moment is no news
+                    told = _tell_homeless(chain, cluster.alive_nodes(), told)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        if self.address is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if self.address is not None:
+                thread.join()
 
     def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
         """`function` of every item, in no order, in parallel."""
@@ -140,7 +231,7 @@ class RayEngine:
 
         self._start(workers)
         rows = [{"item": item} for item in items]
-        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(_Mapped(function), num_cpus=1)
+        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(_Mapped(function, self._environment), num_cpus=1)
         for row in self._iterate(data):
             yield row["item"]
 
@@ -166,17 +257,24 @@ class RayEngine:
 class _Actor:
     """One worker in an actor of its own."""
 
-    def __init__(self, spec: WorkerSpec, stages: Sequence[str]) -> None:
+    def __init__(self, spec: WorkerSpec, stages: Sequence[str], environment: Mapping[str, str], on_cluster: bool) -> None:
         import cv2
 
         cv2.setNumThreads(1)
+        cluster.adopt_environment(environment)
+        self.on_cluster = on_cluster
         self.worker = spec.build()
         self.stages = list(stages)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         for row in batch.to_pylist():
             fresh = [Part(**part) for part in json.loads(row["fresh"])]
-            receipt = self.worker.process(Task.decode(row["task"]), self.stages, fresh)
+            try:
+                receipt = self.worker.process(Task.decode(row["task"]), self.stages, fresh)
+            except Exception as error:
+                if not self.on_cluster:
+                    raise
+                raise EngineError(_on_node(error)) from error
             if row["receipt"]:
                 receipt = _merge(Receipt.decode(row["receipt"]), receipt)
             done = {"task": row["task"], "fresh": json.dumps([vars(part) for part in receipt.parts]), "receipt": receipt.encode()}
@@ -184,11 +282,30 @@ class _Actor:
 
 
 class _Mapped:
-    def __init__(self, function: Callable[[str], str]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[str], str], environment: Mapping[str, str]) -> None:
+        self.function, self.environment = function, environment
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        cluster.adopt_environment(self.environment)
         return {"item": self.function(row["item"])}
+
+
+def _tell_homeless(chain: Sequence[Operator], nodes: Sequence[Node], told: set[Operator]) -> set[Operator]:
+    """Operators that fit on no node that is there; those not in `told` are told."""
+    homeless = {operator for operator in chain if not any(cluster.fits(operator.resources, node) for node in nodes)}
+    for operator in homeless - told:
+        logging.getLogger("idcluster").warning(
+            "%s waits: the nodes that it fits on are gone; it goes on when one is there again", " + ".join(operator.stages)
+        )
+    return homeless
+
+
+def _on_node(error: Exception) -> str:
+    """An error with the node where it happened and what was being done."""
+    import ray
+
+    place = f"node {socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
+    return ": ".join([place, *getattr(error, "__notes__", ()), f"{type(error).__name__}: {error}"])
 
 
 def _merge(first: Receipt, second: Receipt) -> Receipt:
@@ -214,6 +331,8 @@ def _cause(error: BaseException) -> str:
     while cause is not None:
         error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
     said = str(error).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
+    if type(error) is EngineError:
+        return said
     return f"{type(error).__name__}: {said}"
 
 

@@ -6,7 +6,6 @@ sealed are found by their names.
 
 import hashlib
 import json
-import os
 import platform
 import signal
 import time
@@ -24,11 +23,12 @@ from rich.console import Console
 
 from pipeline.catalogue import connect, explain
 from pipeline.compact import compact
-from pipeline.dag import SHARD, Dag, DagError, shard_params
-from pipeline.engine import Operator, available_cores, operators
+from pipeline.dag import SHARD, Dag, DagError, Resources, shard_params
+from pipeline.engine import Operator, available_cores
 from pipeline.ground import Ground, Scope, tables_of
 from pipeline.intake import take_in
 from pipeline.lease import Lease
+from pipeline.models import StoredWeights, weight_files
 from pipeline.progress import Progress
 from pipeline.reconcile import unit_column
 from pipeline.root import RunError, new_run_id
@@ -41,7 +41,6 @@ from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.worker import Receipt, Task
 from schemas import TABLES
 from stages.stage import Stage
-from stages.weights import WeightFiles
 
 PUBLISH_SECONDS = 60.0
 
@@ -50,6 +49,12 @@ class Engine(Protocol):
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
 
     def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]: ...
+
+    def check(self) -> None: ...
+
+    def cores(self) -> int: ...
+
+    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]: ...
 
     def close(self) -> None: ...
 
@@ -111,12 +116,13 @@ class Prepared:
 def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepared:
     """Build the stages of a DAG and look for their weights. Raises MissingWeights."""
     directory = models or dag.models
-    files = WeightFiles(None if directory is None else os.path.abspath(os.path.expanduser(directory)))
+    files = weight_files(directory)
     stages = dag.build()
     if check_weights:
         for stage in stages:
             for name in stage.weights:
-                files.path(name)
+                # What is in an object store is brought to the machines that need it, later.
+                files.look(name) if isinstance(files, StoredWeights) else files.path(name)
     versions, descriptions = versions_of(stages, files)
     return Prepared(dag, stages, versions, descriptions, files.models_dir)
 
@@ -249,7 +255,7 @@ class Run:
         if found.nothing:
             self._tell_if_starved(chain)
             return
-        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, available_cores())
+        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, self.engine.cores())
         work = _Phase(self, chain, found, todo)
         work.run()
 
@@ -285,7 +291,7 @@ class Run:
             return
         start = time.monotonic()
         plan = plan_shards(self.store, self.snapshot, params)
-        workers = min(available_cores(), max(1, len(plan.jobs)))
+        workers = min(self.engine.cores(), len(plan.jobs)) if plan.jobs else 0
         results = []
         if plan.jobs:
             self.console.print(f"shard: {len(plan.jobs)} shards to write, {len(plan.shards) - len(plan.jobs)} as they are", highlight=False)
@@ -360,7 +366,7 @@ class _Phase:
         wall = 0.0
         if self.todo:
             run.work_done = True
-            chain = operators(names, resources, available_cores())
+            chain = run.engine.operators(names, resources)
             with progress:
                 for receipt in run.engine.run(self.todo, chain):
                     progress.add(receipt)

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.dag import SHARD, Dag, version_of
+from pipeline.models import weight_files
 from pipeline.storage import Store
 from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
-from stages.crawl.listing import Source
+from stages.crawl.listing import Source, SourceError
 from stages.stage import Fetched, Stage
-from stages.weights import WeightFiles
+from stages.weights import MissingWeights, WeightFiles
 
 
 def source_of(dag: Dag) -> Source:
@@ -53,12 +54,39 @@ class WorkerSpec:
     models: str | None
     run: str
 
+    def __post_init__(self) -> None:
+        # Workers have another current directory than the driver, where relative paths of the DAG start.
+        source = self.dag.source.model_copy(update={"path": str(Path(self.dag.source.path).expanduser().absolute())})
+        object.__setattr__(self, "dag", self.dag.model_copy(update={"source": source}))
+
+    def weights(self) -> WeightFiles:
+        """The weights as this machine finds them."""
+        return weight_files(self.models)
+
+    def lacking(self, names: Sequence[str]) -> list[str]:
+        """What this machine lacks to run the stages `names`, in words. Brings weights of an object store here."""
+        problems = []
+        if "crawl" in names:
+            try:
+                source_of(self.dag).check()
+            except SourceError as error:
+                problems.append(f"stage crawl: {error}")
+        files = self.weights()
+        for name in names:
+            config = self.dag.stages[name]
+            for weights in backend(name, config.backend)(config.params).weights:
+                try:
+                    files.path(weights)
+                except MissingWeights as error:
+                    problems.append(f"stage {name}: {error}")
+        return problems
+
     def build(self, store: Store | None = None, draining: Callable[[], bool] | None = None) -> Worker:
         """A worker. `store` and `draining` are given where the caller has its own."""
         place = store or Store(self.root)
         stages = {name: backend(name, config.backend)(config.params) for name, config in self.dag.stages.items() if name != SHARD}
         path = drain_path(self.run)
         return Worker(
-            place, stages, self.versions, WeightFiles(self.models), _Services(source_of(self.dag)), self.run,
+            place, stages, self.versions, self.weights(), _Services(source_of(self.dag)), self.run,
             draining or (lambda: place.exists(path)),
         )

@@ -158,7 +158,11 @@ class Worker:
     def ready(self, name: str) -> Stage:
         stage = self.stages[name]
         if name not in self._ready:
-            stage.setup(self.weights)
+            try:
+                stage.setup(self.weights)
+            except Exception as error:
+                error.add_note(f"stage {name} ({stage.backend}) could not be set up")
+                raise
             self._ready.add(name)
         return stage
 

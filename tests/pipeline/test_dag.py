@@ -199,7 +199,7 @@ def test_a_dag_travels(tmp_path: Path) -> None:
         (("workers: 2", "wokers: 2"), "quickstart.yaml:13: stages.detect.resources.wokers: unknown name; did you mean 'workers'?"),
         (("workers: 2", "workers: many"),
          ("quickstart.yaml:13: stages.detect.resources.workers: \"many\" is not one of 'auto', nor: input should be a valid integer,"
-         ' unable to parse string as an integer, is "many"')),
+         ' unable to parse string as an integer, is "many", nor: input should be a mapping, is "many"')),
         (("workers: auto", "cpu: 2"), "quickstart.yaml:4: resources.cpu: unknown name; did you mean 'cpus'?"),
         (("root: out/", "rot: out/"), "quickstart.yaml:2: rot: unknown name; did you mean 'root'?"),
         (("root: out/\n", ""), "quickstart.yaml:1: root: is missing"),
