@@ -293,6 +293,13 @@ def check_shared(spec: "WorkerSpec", nodes: Sequence[Node], later: Sequence[Node
         )
 
 
+def check_fits(spec: "WorkerSpec", nodes: Sequence[Node]) -> None:
+    """Raise EngineError for a stage whose worker fits on no node, before anything is computed for the stages before it."""
+    for name, config in spec.dag.stages.items():
+        if name != SHARD:
+            _check_fits((name,), config.resources, nodes)
+
+
 def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[str, str]) -> None:
     """Let every node that work may go to look for root, source, weights and code. Raises EngineError naming node and file."""
     import ray

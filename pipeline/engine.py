@@ -173,7 +173,9 @@ class RayEngine:
             context.max_consecutive_actor_init_deaths = _INIT_DEATHS  # nodes may go while their actors start
             self._environment = cluster.worker_environment(os.environ)
             nodes = cluster.alive_nodes()
-            cluster.check_shared(self.spec, nodes, cluster.later_nodes(nodes))
+            later = cluster.later_nodes(nodes)
+            cluster.check_shared(self.spec, nodes, later)
+            cluster.check_fits(self.spec, [*nodes, *later])
             cluster.check_nodes(self.spec, nodes, self._environment)
         self._started = True
 
