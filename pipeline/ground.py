@@ -5,6 +5,7 @@ A **scope** of a stage is what it is complete or incomplete for: a chunk at slic
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from itertools import groupby
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ Scope = tuple[int, int]
 """Bucket and chunk; chunk WHOLE for a bucket."""
 
 
+@cache
 def is_chunked(table: str) -> bool:
     """Whether a table is divided into chunks; tables of people have one file a bucket."""
     return table != "identities" and "image_id" in TABLES[table].names
@@ -103,6 +105,11 @@ class Ground:
 
     def assume(self, table: str, at: Scope, rows: pa.Table) -> None:
         self._assumed[(table, *at)] = rows
+
+    def is_bare(self, table: str, scope: Scope) -> bool:
+        """Whether a table is assumed to show nothing in a scope."""
+        assumed = [self._assumed.get((table, *at)) for at in self.parts_of(table, scope)]
+        return bool(assumed) and all(rows is not None and not rows.num_rows for rows in assumed)
 
     def forget(self, bucket: int) -> None:
         """Drop what was assumed of a bucket."""

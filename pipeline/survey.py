@@ -107,6 +107,11 @@ def _look(
         if not all(entry.current for entry in complete):
             result.findings.append(Finding(stage.name, scope, 0, [], Counter(), False, reseal=True))
         return
+    if any(
+        ground.is_bare(name, scope) and all((name, *at) in behind for at in ground.parts_of(name, scope)) for name in tables_of(stage)
+    ):
+        _wait(result, ground, stage, scope, behind)
+        return
     places = ground.pool(stage, scope)
     if not places and allowed is None and not explicit:
         _look_at_nothing(result, ground, stage, scope, behind)
@@ -132,6 +137,14 @@ def _look(
     _assume(ground, stage, scope, found, pool)
     if len(found.missing) or waits:
         behind.update((table, *at) for at in ground.parts_of(table, scope))
+
+
+def _wait(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:
+    """The finding of a stage that looks at a table which has no rows yet: nothing is known, so nothing is read."""
+    result.findings.append(Finding(stage.name, scope, 0, [], Counter(), behind=True, reseal=False))
+    for at in ground.parts_of(stage.writes.name, scope):
+        ground.assume(stage.writes.name, at, stage.writes.empty().select(stage.writes.light))
+        behind.add((stage.writes.name, *at))
 
 
 def _look_at_nothing(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:

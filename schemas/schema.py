@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -37,20 +38,20 @@ class TableSchema:
     parent_key: str | None
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def arrow(self) -> pa.Schema:
         return pa.schema([pa.field(c.name, c.type, nullable=c.nullable) for c in self.columns])
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns)
 
-    @property
+    @cached_property
     def light(self) -> tuple[str, ...]:
         """All columns but the blobs: what planning and queries read."""
         return tuple(c.name for c in self.columns if not c.blob)
 
-    @property
+    @cached_property
     def blobs(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns if c.blob)
 
