@@ -13,11 +13,13 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
 
 from pipeline.engine import available_cores
+from stages.pictures import decode
 from tests.bench.material import REPOSITORY, dag_file, photographs
 
 COUNT, FULL_COUNT = 300, 5000
@@ -61,11 +63,10 @@ def large_photographs(folder: Path, count: int) -> Path:
     small, _ = photographs(folder / "small", 12)
     originals = []
     for number, file in enumerate(sorted(small.glob("*/*"))):
-        picture = cv2.imread(str(file))
-        large = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        noise = cv2.randn(large.copy(), 0, 6)
+        large = cv2.resize(decode(file.read_bytes()), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        grain = np.random.default_rng(number).integers(0, 12, large.shape, dtype=np.uint8)
         target = folder / f"{number}.jpg"
-        cv2.imwrite(str(target), cv2.add(large, noise), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(target), cv2.add(large, grain), [cv2.IMWRITE_JPEG_QUALITY, 90])
         originals.append(target)
     people = folder / "people"
     for number in range(count):
