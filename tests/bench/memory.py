@@ -64,9 +64,9 @@ def large_photographs(folder: Path, count: int) -> Path:
     originals = []
     for number, file in enumerate(sorted(small.glob("*/*"))):
         large = cv2.resize(decode(file.read_bytes()), (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        grain = np.random.default_rng(number).integers(0, 12, large.shape, dtype=np.uint8)
+        grain = np.random.default_rng(number).integers(0, 12, large.shape, dtype=np.int16)
         target = folder / f"{number}.jpg"
-        cv2.imwrite(str(target), cv2.add(large, grain), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(target), np.clip(large + grain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
         originals.append(target)
     people = folder / "people"
     for number in range(count):
