@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,12 +275,18 @@ def code_digest() -> str:
 
 
 def check_address(address: str) -> None:
-    """Raise EngineError for addresses that Ray Data cannot work through."""
+    """Raise EngineError for addresses that Ray Data cannot work through, and for those where nobody listens."""
     if address.startswith(("ray://", "http://", "https://")):
         raise EngineError(
             f"{address} is the address of Ray's client or dashboard; a run has to be a process on the cluster: start it on a node with"
             " `--address auto`, or send it there: ray job submit --address <dashboard> --working-dir . -- idcluster run ..."
         )
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        try:  # Ray itself would try for minutes
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise EngineError(f"no Ray cluster at {address}: {error.strerror or error}") from error
 
 
 def check_shared(spec: "WorkerSpec", nodes: Sequence[Node], later: Sequence[Node]) -> None:

@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -103,6 +103,7 @@ class RayEngine:
         self.spec, self.address = spec, None if address in ("", "local") else address
         self._cores = cores or available_cores()
         self._environment: dict[str, str] = {}
+        self._nodes: list[Node] = []
         self._started = self._ours = False
 
     def check(self) -> None:
@@ -123,7 +124,10 @@ class RayEngine:
             return operators(chain, resources, self._cores)
         self._start(0)
         groups, nodes = _fuse(chain, resources), cluster.alive_nodes()
-        pools = cluster.share(groups, nodes, cluster.later_nodes(nodes))
+        there = {node.id for node in nodes}
+        # Nodes that went since the start may be replaced: what fits on them waits for that and is no error.
+        gone = [replace(node, id="") for node in self._nodes if node.id not in there]
+        pools = cluster.share(groups, nodes, [*cluster.later_nodes(nodes), *gone])
         return [Operator(names, asked, pool.now, pool) for (names, asked), pool in zip(groups, pools, strict=True)]
 
     def _start(self, workers: int) -> None:
@@ -172,7 +176,7 @@ class RayEngine:
                     context.scheduling_strategy = "DEFAULT"
             context.max_consecutive_actor_init_deaths = _INIT_DEATHS  # nodes may go while their actors start
             self._environment = cluster.worker_environment(os.environ)
-            nodes = cluster.alive_nodes()
+            nodes = self._nodes = cluster.alive_nodes()
             later = cluster.later_nodes(nodes)
             cluster.check_shared(self.spec, nodes, later)
             cluster.check_fits(self.spec, [*nodes, *later])

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,13 @@ def test_keys_travel_but_not_names_of_this_machines_files() -> None:
 def test_addresses_of_clients_are_refused(address: str) -> None:
     with pytest.raises(EngineError, match="ray job submit"):
         check_address(address)
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # bound, but not listening
+        with pytest.raises(EngineError, match="no Ray cluster at"):
+            check_address(f"127.0.0.1:{nobody.getsockname()[1]}")
 
 
 # On a cluster
