@@ -5,16 +5,20 @@ is already there is never moved. A picture that the source no longer has stays a
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.files import CHUNK_ROWS, read_entries, seal_table
 from pipeline.snapshot import WHOLE, Entry, Snapshot
 from pipeline.storage import Store
 from schemas import TABLES, identity_id, image_id
-from stages.crawl.listing import Listed, Source
+from stages.crawl.listing import Listed, Offer, Source
 
 BUCKET_ROWS = 50_000
 """Candidates after which a bucket takes no new people."""
@@ -22,6 +26,7 @@ BUCKET_ROWS = 50_000
 VERSION = hashlib.sha256(f"intake 1 {TABLES['identities'].version} {TABLES['candidates'].version}".encode()).hexdigest()[:8]
 
 _NO_INPUTS = bytes(8)
+_FACTS = ("page", "licence", "author", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -37,109 +42,172 @@ class Intake:
     remarks: list[str]
 
 
-def _by_identity(listed: Iterable[Listed]) -> dict[str, Listed]:
-    """People by id, the first spelling first; folders that differ only in case are one person."""
-    people: dict[str, Listed] = {}
-    for person in listed:
-        person_id = identity_id(person.name, person.given)
-        if person_id in people:
-            first = people[person_id]
-            offers = [*first.offers, *person.offers]
-            people[person_id] = Listed(first.name, offers, first.given, {**first.external_ids, **person.external_ids})
-        else:
-            people[person_id] = person
-    return people
-
-
-def _spellings(listed: Iterable[Listed]) -> dict[str, set[str]]:
-    names: dict[str, set[str]] = defaultdict(set)
-    for person in listed:
-        names[identity_id(person.name, person.given)].add(person.name)
-    return names
-
-
 def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True) -> Intake:
-    """List `source` and write what is new or changed. The caller publishes the entries.
+    """List `source` and write what is new or changed, bucket by bucket. The caller publishes the entries.
 
     With `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
     """
     listed, remarks = source.people()
     people = _by_identity(listed)
-    spellings = _spellings(listed)
-
     known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
-    chunks: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    place: dict[str, tuple[int, int, int]] = {}
-    filled: dict[int, int] = defaultdict(int)
-    for entry in snapshot.shown("candidates"):
-        rows = read_entries(store, "candidates", [entry]).to_pylist()
-        chunks[entry.bucket, entry.chunk] = rows
-        filled[entry.bucket] += len(rows)
-        for number, row in enumerate(rows):
-            place[row["image_id"]] = (entry.bucket, entry.chunk, number)
-
     before = dict(known)
-    touched_chunks: set[tuple[int, int]] = set()
-    fresh: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    seen: set[str] = set()
-    offered = new = changed = 0
-    bucket = max((row["bucket"] for row in known.values()), default=0)
+    shown: dict[int, list[Entry]] = defaultdict(list)
+    for entry in snapshot.shown("candidates"):
+        shown[entry.bucket].append(entry)
+    members: dict[int, list[str]] = defaultdict(list)
+    newcomers: deque[str] = deque()
+    by_name = sorted(people, key=lambda person_id: (people[person_id][0].name.casefold(), person_id))
+    order = {person_id: place for place, person_id in enumerate(by_name)}
+    for person_id in by_name:
+        if person_id in known:
+            members[known[person_id]["bucket"]].append(person_id)
+            known[person_id] = _named(known[person_id], *people[person_id])
+        else:
+            newcomers.append(person_id)
 
-    for person_id, person in sorted(people.items(), key=lambda item: (item[1].name.casefold(), item[0])):
-        row = known.get(person_id)
-        if row is None and filled[bucket] >= BUCKET_ROWS:
-            bucket += 1
-        row = row or {"identity_id": person_id, "name": person.name, "aliases": [], "external_ids": [], "bucket": bucket}
-        updated = known[person_id] = _named(row, person, spellings[person_id])
-        for offer in person.offers:
-            picture = image_id(person_id, offer.address)
-            if picture in seen:
-                continue  # the source lists it twice for the person
-            seen.add(picture)
-            offered += 1
-            facts = {"page": offer.page, "licence": offer.licence, "author": offer.author, "fingerprint": offer.fingerprint}
-            facts |= {"status": "ok", "reason": None, "detail": None}
-            if picture in place:
-                where = place[picture]
-                old = chunks[where[:2]][where[2]]
-                if any(old[name] != value for name, value in facts.items()):
-                    old.update(facts)
-                    touched_chunks.add(where[:2])
-                    changed += 1
-                continue
-            new += 1
-            filled[updated["bucket"]] += 1
-            ids = {"identity_id": person_id, "image_id": picture, "address": offer.address, "source": source.name}
-            fresh[updated["bucket"]].append({**ids, **facts, "inputs": _NO_INPUTS})
-
-    gone = 0
-    for scope, rows in chunks.items():
-        for row in rows:
-            if row["source"] == source.name and row["image_id"] not in seen and row["status"] == "ok":
-                row.update(status="filtered", reason="gone", detail="the source no longer has it")
-                touched_chunks.add(scope)
-                gone += 1
-
-    for number, rows in fresh.items():
-        first = max((chunk for b, chunk in chunks if b == number), default=-1) + 1
-        for start in range(0, len(rows), CHUNK_ROWS):
-            chunk = (number, first + start // CHUNK_ROWS)
-            chunks[chunk] = [{**row, "rank": rank} for rank, row in enumerate(rows[start : start + CHUNK_ROWS])]
-            touched_chunks.add(chunk)
+    entries: list[Entry] = []
+    pictured: set[str] = set()
+    offered = new = changed = gone = 0
+    last = max((row["bucket"] for row in known.values()), default=0)
+    numbers = deque(sorted({*shown, *members, last}))
+    while numbers:
+        number = numbers.popleft()
+        bucket = _Bucket(source.name, read_entries(store, "candidates", shown[number]))
+        bucket.compare([(person_id, offer) for person_id in members[number] for offer in _once(people[person_id][0].offers)])
+        if number == last:
+            filled = bucket.there.num_rows
+            grown = deque(Counter(who for who, _ in bucket.fresh).items())
+            while newcomers:
+                # By name, so that it does not matter in which order the source lists people.
+                while grown and order[grown[0][0]] < order[newcomers[0]]:
+                    filled += grown.popleft()[1]
+                if filled >= BUCKET_ROWS:
+                    break
+                person_id = newcomers.popleft()
+                person, spellings = people[person_id]
+                row: dict[str, Any] = {"identity_id": person_id, "name": person.name, "aliases": [], "external_ids": [], "bucket": number}
+                known[person_id] = _named(row, person, spellings)
+                offers = [(person_id, offer) for offer in _once(person.offers)]
+                bucket.fresh += offers
+                filled += len(offers)
+            if newcomers:
+                last += 1
+                numbers.append(last)
+        offered += len(bucket.matched) + len(bucket.fresh)
+        new, changed, gone = new + len(bucket.fresh), changed + len(bucket.changed), gone + len(bucket.gone)
+        pictured |= bucket.pictured()
+        if write:
+            entries += [_write(store, "candidates", number, chunk, rows) for chunk, rows in bucket.chunks(shown[number])]
 
     # Whoever has a picture in any source is somebody; without one the row says why nothing follows.
-    pictured = {row["identity_id"] for rows in chunks.values() for row in rows if row["status"] == "ok"}
     known = {person_id: _with_status(row, person_id in pictured) for person_id, row in known.items()}
-    touched_people = {row["bucket"] for person_id, row in known.items() if row != before.get(person_id)}
-
-    if not write:
-        return Intake([], len(people), offered, new, changed, gone, remarks)
-    entries = []
-    for number in sorted(touched_people):
-        members = [row for row in known.values() if row["bucket"] == number]
-        entries.append(_write(store, "identities", number, WHOLE, sorted(members, key=lambda row: str(row["identity_id"]))))
-    entries += [_write(store, "candidates", number, chunk, chunks[number, chunk]) for number, chunk in sorted(touched_chunks)]
+    touched = {row["bucket"] for person_id, row in known.items() if row != before.get(person_id)}
+    rows_of: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for person_id in sorted(known):
+        rows_of[known[person_id]["bucket"]].append(known[person_id])
+    if write:
+        entries += [_write(store, "identities", number, WHOLE, rows_of[number]) for number in sorted(touched)]
     return Intake(entries, len(people), offered, new, changed, gone, remarks)
+
+
+def _by_identity(listed: Iterable[Listed]) -> dict[str, tuple[Listed, set[str]]]:
+    """People by id, the first spelling first, and all spellings; folders that differ only in case are one person."""
+    people: dict[str, tuple[Listed, set[str]]] = {}
+    for person in listed:
+        person_id = identity_id(person.name, person.given)
+        if person_id in people:
+            first, spellings = people[person_id]
+            offers = [*first.offers, *person.offers]
+            both = Listed(first.name, offers, first.given, {**first.external_ids, **person.external_ids})
+            people[person_id] = both, spellings | {person.name}
+        else:
+            people[person_id] = person, {person.name}
+    return people
+
+
+def _once(offers: Iterable[Offer]) -> Iterable[Offer]:
+    """Without what the source lists a second time for the person."""
+    found: dict[str, Offer] = {}
+    for offer in offers:
+        found.setdefault(offer.address, offer)
+    return found.values()
+
+
+class _Bucket:
+    """The candidates of one bucket beside what the source offers of its people.
+
+    Compared column by column: a source may list millions of pictures of which none is new.
+    """
+
+    def __init__(self, source: str, there: pa.Table) -> None:
+        self.source, self.there = source, there
+        self.fresh: list[tuple[str, Offer]] = []
+        """Who and what is to be appended."""
+        self.matched, self.gone = np.empty(0, np.int64), np.empty(0, np.int64)
+        """Rows that the source lists, and that it no longer does."""
+        self.changed: dict[int, Offer] = {}
+        """Rows whose facts are others now."""
+
+    def compare(self, offers: Sequence[tuple[str, Offer]]) -> None:
+        """Take what the source offers of people who are in the bucket, every picture once."""
+        there = self.there
+        keys = _keys(there["identity_id"], there["address"]).combine_chunks()
+        columns = {name: pa.array([getattr(offer, name) for _, offer in offers], pa.string()) for name in ("address", *_FACTS)}
+        listed = _keys(pa.array([who for who, _ in offers], pa.string()), columns["address"])
+        where = pc.index_in(listed, value_set=keys)
+        known = np.asarray(where.is_valid())
+        self.fresh = [offers[i] for i in np.flatnonzero(~known).tolist()]
+        self.matched = where.drop_null().to_numpy()
+        same = np.asarray(pc.equal(there["status"].take(where.drop_null()), "ok"))
+        for name in _FACTS:
+            new, old = columns[name].filter(pa.array(known)), there[name].take(where.drop_null())
+            # Null beside null is the same here, and no fact holds a zero byte.
+            same &= np.asarray(pc.equal(pc.fill_null(new, "\0"), pc.fill_null(old, "\0")))
+        at = np.flatnonzero(known)
+        self.changed = {int(self.matched[i]): offers[int(at[i])][1] for i in np.flatnonzero(~same)}
+        mine = pc.and_(pc.equal(there["source"], self.source), pc.equal(there["status"], "ok"))
+        self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
+
+    def pictured(self) -> set[str]:
+        """The people who have a picture."""
+        ok = pc.equal(self.there["status"], "ok").to_numpy().copy()
+        ok[self.matched], ok[self.gone] = True, False
+        return {*self.there["identity_id"].filter(pa.array(ok)).unique().to_pylist(), *(who for who, _ in self.fresh)}
+
+    def chunks(self, entries: Sequence[Entry]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Number and rows of the chunks that are to be written: those with changes, then new ones."""
+        touched = np.zeros(self.there.num_rows, bool)
+        touched[self.gone] = touched[list(self.changed)] = True
+        lost, start = set(self.gone.tolist()), 0
+        for entry in entries:
+            if touched[start : start + entry.rows].any():
+                rows = self.there.slice(start, entry.rows).to_pylist()
+                yield entry.chunk, [self._row(start + rank, row, lost) for rank, row in enumerate(rows)]
+            start += entry.rows
+        first = max((entry.chunk for entry in entries), default=-1) + 1
+        for begin in range(0, len(self.fresh), CHUNK_ROWS):
+            offers = enumerate(self.fresh[begin : begin + CHUNK_ROWS])
+            yield first + begin // CHUNK_ROWS, [self._new(who, offer, rank) for rank, (who, offer) in offers]
+
+    def _row(self, number: int, row: dict[str, Any], lost: Set[int]) -> dict[str, Any]:
+        if number in self.changed:
+            return {**row, **_facts(self.changed[number])}
+        if number in lost:
+            return {**row, "status": "filtered", "reason": "gone", "detail": "the source no longer has it"}
+        return row
+
+    def _new(self, person_id: str, offer: Offer, rank: int) -> dict[str, Any]:
+        ids = {"identity_id": person_id, "image_id": image_id(person_id, offer.address), "address": offer.address}
+        return {**ids, "source": self.source, "rank": rank, "inputs": _NO_INPUTS, **_facts(offer)}
+
+
+def _facts(offer: Offer) -> dict[str, Any]:
+    return {**{name: getattr(offer, name) for name in _FACTS}, "status": "ok", "reason": None, "detail": None}
+
+
+def _keys(people: pa.Array | pa.ChunkedArray, addresses: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """What tells a picture of a person from all others, as `image_id` does."""
+    return pc.binary_join_element_wise(people, addresses, " ")
 
 
 def _named(row: dict[str, Any], person: Listed, spellings: set[str]) -> dict[str, Any]:
