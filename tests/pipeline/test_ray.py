@@ -39,10 +39,10 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 class Driver:
     """A run in a process of its own."""
 
-    def __init__(self, folder: Path, source: Path, root: Path, *sets: str, seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, source: Path, root: Path, *sets: str, seconds: float = 0.0, **variables: str) -> None:
         self.root = root
         command = [sys.executable, "-m", "tests.pipeline.toy_run", str(folder), str(source), str(root), *sets]
-        environment = {**os.environ, "TOY_SECONDS": str(seconds), "PYTHONPATH": str(REPOSITORY)}
+        environment = {**os.environ, "TOY_SECONDS": str(seconds), "PYTHONPATH": str(REPOSITORY), **variables}
         self.process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -159,6 +159,19 @@ def test_killed_worker_costs_nothing(undisturbed: dict[str, Any], source: Path, 
     drivers[-1].workers()[0].kill()
     code, output = drivers[-1].finish()
     assert code == 0, output
+    assert shown(root) == undisturbed
+
+
+def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+    """A library that leaks would end in the hands of the system's out-of-memory killer, hours into a run."""
+    root, log = tmp_path / "root", tmp_path / "log"
+    sets = ("resources.memory_mb=200", "stages.detect.resources.workers=1")
+    drivers.append(Driver(tmp_path, source, root, *sets, TOY_LEAK_BYTES=str(6 * 2**20), TOY_LOG=str(log)))
+    code, output = drivers[-1].finish()
+    assert code == 0, output
+    lines = [line.split() for line in log.read_text().splitlines()]
+    assert len({process for process, _ in lines}) >= 3, "several processes, one after the other"
+    assert len(lines) == len({image for _, image in lines}), "no picture was looked at twice"
     assert shown(root) == undisturbed
 
 

@@ -26,6 +26,7 @@ from stages.selection import kept
 from stages.stage import Params, Picture, Services, Stage
 
 KILLS, RAISES = 250, 240
+LEAKED: list[np.ndarray] = []
 
 DAG = """
 name: toy
@@ -61,6 +62,10 @@ class ToyDetect(Stage):
         for row in rows.to_pylist():
             rgb = pictures[row["image_id"]].rgb
             time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+            LEAKED.append(np.ones(int(os.environ.get("TOY_LEAK_BYTES", "0")), np.uint8))
+            if log := os.environ.get("TOY_LOG"):
+                with open(log, "a", encoding="utf-8") as lines:
+                    lines.write(f"{os.getpid()} {row['image_id']}\n")
             trouble = int(rgb[0, 0, 2])
             if trouble == KILLS:
                 os.kill(os.getpid(), signal.SIGKILL)
