@@ -56,6 +56,7 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     _create_table(connection, "snapshot_files", _entries_table(shown.entries), "The files that the snapshot knows.")
     _create_table(connection, "runs", _runs_table(store), "What ran; `record` is the whole record as JSON.")
     for setting in (
+        "enable_progress_bar = false",  # it would be printed into the answer
         f"allowed_directories = ['{_SCHEME}:///']",
         "enable_external_access = false",
         "autoinstall_known_extensions = false",

@@ -119,7 +119,7 @@ class Ground:
         """The rows that a table shows in a scope: its light columns or `columns`."""
         schema = TABLES[table]
         names = list(schema.light if columns is None else columns)
-        found = [schema.empty().select(names)]
+        found = [schema.bare if columns is None else schema.empty().select(names)]
         parts = self.parts_of(table, scope)
         # Entries between two assumed chunks are read together: they may be one stretch of one file.
         for assumes, stretch in groupby(parts, key=lambda at: (table, *at) in self._assumed):

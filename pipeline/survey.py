@@ -143,7 +143,7 @@ def _wait(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: se
     """The finding of a stage that looks at a table which has no rows yet: nothing is known, so nothing is read."""
     result.findings.append(Finding(stage.name, scope, 0, [], Counter(), behind=True, reseal=False))
     for at in ground.parts_of(stage.writes.name, scope):
-        ground.assume(stage.writes.name, at, stage.writes.empty().select(stage.writes.light))
+        ground.assume(stage.writes.name, at, stage.writes.bare)
         behind.add((stage.writes.name, *at))
 
 
@@ -161,7 +161,7 @@ def _look_at_nothing(result: Survey, ground: Ground, stage: Stage, scope: Scope,
         why = Counter({"version" if others else "new": units}) if units else Counter[str]()
         result.findings.append(Finding(stage.name, scope, units, None if units else [], why, waits, reseal))
     for at in ground.parts_of(stage.writes.name, scope):
-        ground.assume(stage.writes.name, at, stage.writes.empty().select(stage.writes.light))
+        ground.assume(stage.writes.name, at, stage.writes.bare)
         if units or waits:
             behind.add((stage.writes.name, *at))
 
@@ -170,7 +170,7 @@ def _assume(ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool:
     """Let the stages behind see what would be shown if the run stopped here."""
     schema = stage.writes
     there = [table.take(pa.array(indices)) for table, indices in zip(pool, found.live, strict=True)]
-    live = ordered(stage, found.wanted, pa.concat_tables([schema.empty().select(schema.light), *there]))
+    live = ordered(stage, found.wanted, pa.concat_tables([schema.bare, *there]))
     bucket, chunk = scope
     if chunk != WHOLE or not is_chunked(schema.name):
         ground.assume(schema.name, (bucket, chunk), live)

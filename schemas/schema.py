@@ -55,8 +55,17 @@ class TableSchema:
     def blobs(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns if c.blob)
 
-    def empty(self) -> pa.Table:
+    @cached_property
+    def _empty(self) -> pa.Table:
         return self.arrow.empty_table()
+
+    def empty(self) -> pa.Table:
+        return self._empty
+
+    @cached_property
+    def bare(self) -> pa.Table:
+        """No rows, with the light columns."""
+        return self.empty().select(self.light)
 
     def build(self, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         """A table of this schema from dictionaries; columns that a dictionary leaves out are null. Raises SchemaError."""

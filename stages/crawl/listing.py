@@ -7,7 +7,7 @@ from typing import Protocol
 from stages.stage import Fetched
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Offer:
     """One picture that a source offers. `fingerprint` changes when the content behind the address has changed."""
 
