@@ -15,6 +15,7 @@ BENCHES = {
     "executor": "detect and embed on Ray against a plain loop over the same stages",
     "again": "a run that has nothing to do, and a plan",
     "memory": "all processes of a run over photographs of 12 megapixels",
+    "scale": "planning, publishing and querying as a dataset grows, without pictures",
 }
 
 

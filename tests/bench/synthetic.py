@@ -5,9 +5,9 @@ The vectors are short, the pictures and masks are null, and the numbers are nois
 """
 
 import multiprocessing
-import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Size:
 
 SIZES = {
     "small": Size(40, 20_000, 3_100),
-    "middle": Size(2_300, 1_150_000, 180_000),
+    "tenth": Size(2_304, 1_150_000, 180_000),
     "paper": Size(23_042, 11_500_000, 1_800_000),
 }
 
@@ -122,7 +122,7 @@ def _bucket(job: tuple[str, Size, int, list[tuple[int, int]], list[str], dict[st
             continue
         # Rows are in the order of their pictures, so a chunk is a stretch of them.
         ends = np.searchsorted(image, np.arange(0, rows.count + CHUNK_ROWS, CHUNK_ROWS))
-        pieces = [made.slice(start, stop - start) for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+        pieces = [made.slice(start, stop - start) for start, stop in pairwise(ends)]
         entries += _sealed(store, table, version, bucket, pieces, full, random)
     return entries
 
