@@ -624,7 +624,7 @@ def test_a_damaged_snapshot_is_named_and_an_older_one_readable(mine: Home, inlin
 def test_a_file_that_the_snapshot_names_and_that_is_gone(mine: Home) -> None:
     [file] = (mine.root / "tables" / "embeddings").rglob("*.parquet")
     file.unlink()
-    said = refused("plan", mine.dag, "--set", "stages.clean.params.k=2")
+    said = refused("plan", mine.dag, "--where", "true", "--set", "stages.clean.params.k=2")
     assert said.startswith(f"{file} is named by the snapshot but not there")
 
 
