@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from pipeline.files import places
+from pipeline.files import DamagedFile, places
 from pipeline.snapshot import Entry, Snapshot, load
 from pipeline.storage import Store
 from schemas import TABLES, TableSchema
@@ -51,8 +51,15 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     # Without a spill directory: DuckDB would let COPY write there.
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
     connection.register_filesystem(_Dataset(store, shown.entries))
-    for schema in (*TABLES.values(), SAMPLES):
-        _create_view(connection, schema, places(shown.shown(schema.name)))
+    try:
+        for schema in (*TABLES.values(), SAMPLES):
+            _create_view(connection, schema, places(shown.shown(schema.name)))
+    except duckdb.Error:
+        lost = next((entry.file for entry in shown.entries if entry.current and entry.file and not store.exists(entry.file)), None)
+        if lost is None:
+            raise
+        said = f"{store.uri(lost)} is named by the snapshot but not there"
+        raise DamagedFile(f"{said}; `idcluster status` lists older snapshots") from None
     _create_table(connection, "snapshot_files", _entries_table(shown.entries), "The files that the snapshot knows.")
     _create_table(connection, "runs", _runs_table(store), "What ran; `record` is the whole record as JSON.")
     for setting in (
