@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import dlib
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages.detect.dlib import landmarks
+from stages.selection import KEPT, kept
 from stages.stage import Picture, Services, Stage, WeightFiles
 
 _HOG_SIDE, _HOG_SHIFT = 0.947, 0.067
@@ -23,14 +23,14 @@ class Dlib68Landmark(Stage):
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "faces"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmark_scheme"), "images": ("sha256",)}
-    selects: ClassVar[Mapping[str, tuple[str, ...]]] = {"clusters": ("keep",)}
+    selects: ClassVar[Mapping[str, tuple[str, ...]]] = KEPT
 
     @property
     def weights(self) -> tuple[str, ...]:
         return ("dlib_68_points",)
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
-        return pc.and_(super().wants(rows), pc.fill_null(rows["clusters.keep"], False))
+        return kept(self, rows)
 
     def setup(self, files: WeightFiles) -> None:
         self._predictor = dlib.shape_predictor(files.path("dlib_68_points"))
