@@ -30,9 +30,9 @@ venv: $(STAMP)  ## make the virtualenv, with the versions in constraints.txt
 # pip compiles what it installs, whatever PYTHONDONTWRITEBYTECODE says: Ray's workers import several times faster for it.
 # insightface is only needed for the photograph that it ships; its own OpenCV must stay out (see constraints.txt).
 $(STAMP): pyproject.toml constraints.txt
-	@echo '== virtualenv in $(VENV): about a minute the first time'
+	@echo '== virtualenv in $(VENV): about two minutes the first time'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[faces,s3,demo,dev]'
+	@$(PIP) --editable '.[faces,torch,s3,demo,dev]'
 	@$(PIP) --no-deps insightface
 	@touch $@
 

@@ -61,6 +61,7 @@ _EXPECTED = {
     "pipeline.storage": "StorageError",
     "schemas": "SchemaError",
     "stages.crawl.listing": "SourceError",
+    "stages.stage": "NoDevice",
     "stages.weights": "MissingWeights",
 }
 """Errors whose message says what to do, by module."""

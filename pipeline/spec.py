@@ -85,6 +85,8 @@ class WorkerSpec:
         """A worker. `store` and `draining` are given where the caller has its own."""
         place = store or Store(self.root)
         stages = {name: backend(name, config.backend)(config.params) for name, config in self.dag.stages.items() if name != SHARD}
+        for name, stage in stages.items():
+            stage.device = "cuda" if self.dag.stages[name].resources.gpus else "cpu"
         path = drain_path(self.run)
         return Worker(
             place, stages, self.versions, self.weights(), _Services(source_of(self.dag)), self.run,

@@ -24,6 +24,11 @@ from pydantic import BaseModel, ConfigDict
 from schemas import TABLES, TableSchema
 
 Grain = Literal["slice", "bucket"]
+Device = Literal["cpu", "cuda"]
+
+
+class NoDevice(RuntimeError):
+    """A stage was given a GPU that this machine, or this build of a library, cannot use; the message says which."""
 
 
 class Params(BaseModel):
@@ -72,6 +77,10 @@ class WeightFiles(Protocol):
         """The verified local path of the registered weights `name`; raises MissingWeights otherwise."""
         ...
 
+    def folder(self, name: str) -> str:
+        """The local folder with the verified files of the registered bundle `name`; raises MissingWeights otherwise."""
+        ...
+
 
 class Stage:
     """Base of all stages. Instances are cheap until `setup` and hold nothing but parameters and loaded models."""
@@ -96,6 +105,8 @@ class Stage:
 
     def __init__(self, params: Params | Mapping[str, Any] | None = None) -> None:
         self.params: Any = params if isinstance(params, Params) else self.Parameters.model_validate(dict(params or {}))
+        self.device: Device = "cpu"
+        """Where networks run, set before `setup` from the resources of the DAG. Not a part of the version."""
 
     @property
     def writes(self) -> TableSchema:

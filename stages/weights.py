@@ -56,6 +56,12 @@ def registered(name: str) -> Weights:
     return WEIGHTS[name]
 
 
+def bundle(name: str) -> tuple[str, ...]:
+    """The names of all files of a model that comes as several, registered as `<name>/<file>`. Raises UnknownWeights."""
+    found = tuple(one for one in WEIGHTS if one.startswith(f"{name}/"))
+    return found or (registered(name).name,)
+
+
 class WeightFiles:
     """Where registered weights lie on this machine. Cheap to make; pickles as the name of its directory."""
 
@@ -82,6 +88,14 @@ class WeightFiles:
     def sha256(self, name: str) -> str:
         """The registered hash, present or not. Raises UnknownWeights."""
         return registered(name).sha256
+
+    def folder(self, name: str) -> str:
+        """The folder with all files of the bundle `name`, each verified. Raises MissingWeights, UnknownWeights."""
+        places = {one: Path(self.path(one)) for one in bundle(name)}
+        tops = {str(path).removesuffix(one.removeprefix(f"{name}/")) for one, path in places.items()}
+        if len(tops) > 1:
+            raise MissingWeights(f"the files of {name!r} do not lie in one folder: {', '.join(sorted(tops))}")
+        return tops.pop()
 
     def _candidates(self, weights: Weights) -> Iterator[Path]:
         bare = Path(weights.file).name

@@ -50,7 +50,7 @@ class ScrfdDetect(Stage):
         return (self.params.weights,)
 
     def setup(self, files: WeightFiles) -> None:
-        self._session = open_session(files.path(self.params.weights), self.params.threads)
+        self._session = open_session(files.path(self.params.weights), self.params.threads, self.device)
         (self._input,) = self._session.get_inputs()
         height = self._input.shape[2]
         self._fixed = height if isinstance(height, int) else None

@@ -52,7 +52,7 @@ class ArcFaceEmbed(Stage):
         return (self.params.weights,)
 
     def setup(self, files: WeightFiles) -> None:
-        self._session = open_session(files.path(self.params.weights), self.params.threads)
+        self._session = open_session(files.path(self.params.weights), self.params.threads, self.device)
         (self._input,) = self._session.get_inputs()
         fixed = self._input.shape[0]
         self._batch = fixed if isinstance(fixed, int) else self.params.batch
