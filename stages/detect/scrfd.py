@@ -8,11 +8,12 @@ searched at two scales: of 968 photographs of people, 41 stay without a face at 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from stages.detect.letterbox import letterbox
+from stages.detect.nms import suppress
 from stages.detect.rows import face_rows
 from stages.onnx_session import open_session
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
@@ -78,24 +79,6 @@ class ScrfdDetect(Stage):
         return boxes / ratio, points / ratio, scores
 
 
-def letterbox(rgb: np.ndarray, side: int, canvas_side: int | None) -> tuple[np.ndarray, float]:
-    """The picture with its longer side at `side` pixels, top left on black; and the factor from picture to canvas.
-
-    The canvas is `canvas_side` square, or without it as large as the picture needs in multiples of the largest stride:
-    a third less work for a usual photograph than a square.
-    """
-    height, width = rgb.shape[:2]
-    ratio = side / max(height, width)
-    new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
-    way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-    grain = _STRIDES[-1]
-    padded = (-(-new_height // grain) * grain, -(-new_width // grain) * grain)
-    shape = padded if canvas_side is None else (canvas_side, canvas_side)
-    canvas = np.zeros((*shape, 3), dtype=np.uint8)
-    canvas[:new_height, :new_width] = cv2.resize(rgb, (new_width, new_height), interpolation=way)
-    return canvas, ratio
-
-
 def decode_outputs(
     outputs: list[np.ndarray], shape: tuple[int, int], threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,19 +99,3 @@ def decode_outputs(
         points.append(centres[:, None, :] + outputs[level + 6].reshape(-1, 5, 2)[chosen] * stride)
         scores.append(score[chosen])
     return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)
-
-
-def suppress(boxes: np.ndarray, scores: np.ndarray, limit: float) -> np.ndarray:
-    """Indices of the boxes (n, 4) that no better box overlaps by more than `limit` (IoU), by falling score."""
-    order = np.argsort(-scores, kind="stable")
-    x1, y1, x2, y2 = boxes[order].T
-    area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
-    wide = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
-    high = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
-    common = np.maximum(wide, 0) * np.maximum(high, 0)
-    same = common > limit * (area[:, None] + area - common)
-    alive = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if alive[i]:
-            alive[i + 1 :] &= ~same[i, i + 1 :]
-    return order[alive]

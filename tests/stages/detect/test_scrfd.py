@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.detect.scrfd import ScrfdDetect, decode_outputs, letterbox, suppress
+from stages.detect.scrfd import ScrfdDetect, decode_outputs
 from stages.pictures import decode
 from stages.stage import Picture
 from stages.weights import WeightFiles
@@ -38,24 +38,6 @@ def test_outputs_become_boxes_and_points(batch: bool) -> None:
     assert points[0] == pytest.approx(np.array([32, 16]) + 16 * np.arange(10).reshape(5, 2) / 10)
     assert scores == pytest.approx([0.8])
     assert decode_outputs(outputs((64, 96), batch), (64, 96), 0.9)[0].shape == (0, 4)
-
-
-def test_overlapping_boxes_leave_the_best() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)
-    scores = np.array([0.7, 0.9, 0.5, 0.6, 0.5], np.float32)
-    # Box 3 overlaps box 1 by 0.29, and box 0, by which it would fall, is gone itself.
-    assert suppress(boxes, scores, 0.4).tolist() == [1, 3, 2]
-    assert suppress(boxes[:0], scores[:0], 0.4).tolist() == []
-
-
-@pytest.mark.parametrize("shape", [(250, 250), (300, 1000), (1000, 300), (1, 500), (3000, 2000)])
-def test_the_letterbox_keeps_the_aspect_and_fits_the_strides(shape: tuple[int, int]) -> None:
-    rgb = np.full((*shape, 3), 255, np.uint8)
-    canvas, ratio = letterbox(rgb, 640, None)
-    assert max(shape) * ratio == pytest.approx(640)
-    assert canvas.shape[0] % 32 == canvas.shape[1] % 32 == 0
-    assert (canvas[:, :, 0] > 0).sum() == pytest.approx(max(1, round(shape[0] * ratio)) * max(1, round(shape[1] * ratio)))
-    assert letterbox(rgb, 320, 640)[0].shape == (640, 640, 3)
 
 
 @pytest.fixture(scope="module", params=["scrfd_2.5g_bnkps", "scrfd_500m_kps"])
