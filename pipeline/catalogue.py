@@ -156,8 +156,8 @@ class _Dataset(AbstractFileSystem):
         if relative not in self._sizes:
             raise FileNotFoundError(f"{path}: not a file of this snapshot")
         if self._sizes[relative] <= _SMALL_FILE:
-            return _SharedFile(io.BytesIO(self._store.read(relative)))
-        return _SharedFile(self._store.open(relative))
+            return _SharedFile(self._store, io.BytesIO(self._store.read(relative)))
+        return _SharedFile(self._store, self._store.open(relative))
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file itself: a name is only a name here."""
@@ -180,14 +180,14 @@ class _Dataset(AbstractFileSystem):
 
 
 class _SharedFile:
-    """An open file with a position for every thread.
+    """An open file with a position for every thread, which waits for a store that is away.
 
     DuckDB's threads share one handle and read with `seek` and then `read`; on an ordinary file one thread moves the
     position between the two calls of another, which then gets bytes from elsewhere.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._lock, self._own = file, threading.Lock(), threading.local()
+    def __init__(self, store: Store, file: IO[bytes]) -> None:
+        self._store, self._file, self._lock, self._own = store, file, threading.Lock(), threading.local()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_CUR:
@@ -203,10 +203,13 @@ class _SharedFile:
 
     def read(self, size: int = -1) -> bytes:
         with self._lock:
-            self._file.seek(self.tell())
-            data = self._file.read(size)
+            data = self._store.patiently(lambda: self._read_at(self.tell(), size))
         self._own.position = self.tell() + len(data)
         return data
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(size)
 
     def close(self) -> None:
         self._file.close()

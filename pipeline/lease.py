@@ -83,7 +83,9 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            with contextlib.suppress(OSError):  # a full disk or a store that is away for a moment: the next turn tries again
+            # A full disk, a store that is away for longer than its patience (whose errors have no common class): the next turn
+            # tries again. Would the thread end, so would the signs of life of a run that goes on.
+            with contextlib.suppress(Exception):
                 if self.held():
                     self.store.put(PATH, self._content(), durable=False)
 

@@ -107,8 +107,8 @@ class Store:
         return cast(bytes, self.patiently(lambda: self._fs.cat_file(self._full(path))))
 
     def open(self, path: str) -> IO[bytes]:
-        """A file for random access. Raises FileNotFoundError."""
-        return cast(IO[bytes], self._fs.open(self._full(path), "rb"))
+        """A file for random access. Raises FileNotFoundError. Who reads from it does so `patiently`."""
+        return cast(IO[bytes], self.patiently(lambda: self._fs.open(self._full(path), "rb")))
 
     def exists(self, path: str) -> bool:
         full = self._full(path)

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -13,13 +13,14 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 class S3Server:
-    """`refuse` answers the next so many requests with 503; `requests` counts what was answered."""
+    """`refuse` answers the next so many requests with 503, `away` says of each whether it is; `requests` are those answered."""
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server: BaseWSGIServer | None = None
         self.port = 0
         self.refuse = 0
+        self.away: Callable[[], bool] = lambda: False
         self.refused = 0
         self.requests: list[str] = []
         self._lock = threading.Lock()
@@ -46,11 +47,16 @@ class S3Server:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Any:
         with self._lock:
+            said = None
             if self.refuse:
                 self.refuse -= 1
+                said = "SlowDown", "Please reduce your request rate."
+            elif self.away():
+                said = "ServiceUnavailable", "Service is unable to handle request."
+            if said:
                 self.refused += 1
-                body = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+                body = f"<?xml version='1.0'?><Error><Code>{said[0]}</Code><Message>{said[1]}</Message></Error>".encode()
+                start_response(f"503 {said[0]}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
                 return [body]
             self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
         return self._app(environ, start_response)

@@ -173,7 +173,7 @@ def test_a_table_is_aligned_cut_and_harmless_to_the_terminal(store: Store) -> No
 
 def test_threads_of_a_query_do_not_move_each_other_in_a_file(store: Store) -> None:
     """DuckDB seeks and reads in two calls, and its threads share one open file."""
-    file = _SharedFile(io.BytesIO(bytes(range(200))))
+    file = _SharedFile(store, io.BytesIO(bytes(range(200))))
     assert file.seek(100) == 100
     with ThreadPoolExecutor(1) as other:
         assert other.submit(file.read, 3).result() == b"\0\1\2"

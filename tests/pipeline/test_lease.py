@@ -241,6 +241,23 @@ def test_a_renewal_that_fails_is_tried_again(store: Store) -> None:
         assert before is not None and after is not None and after["at"] > before["at"]
 
 
+def test_an_error_of_the_stores_client_does_not_end_the_renewals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After two minutes without the store a run would go on without a sign of life, and lose its root to the next one."""
+    errors = pytest.importorskip("botocore.exceptions", reason="the errors of a store's client come with the group s3")
+
+    def refuse(path: str) -> bytes:
+        raise errors.EndpointConnectionError(endpoint_url="http://away")
+
+    with Lease(store, "mine") as held:
+        before = read(store)
+        renewer = Lease(store, "mine")
+        renewer._secret = held._secret
+        renewer._stop = _Turns(lambda: monkeypatch.setattr(store, "read", refuse), monkeypatch.undo)
+        renewer._renew()
+        after = read(store)
+        assert before is not None and after is not None and after["at"] > before["at"]
+
+
 def test_is_writable_leaves_nothing_and_explains(store: Store) -> None:
     """A run would work for an hour before it finds that it cannot write."""
     is_writable(store)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("s3fs", reason="object stores need the group s3")
 pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
 
+from pipeline import storage
 from pipeline.catalogue import connect
 from pipeline.gc import collect
 from pipeline.lease import PATH as LEASE
@@ -150,6 +151,52 @@ def test_a_run_outlasts_an_overloaded_store(server: S3Server, bucket: str, sourc
     server.refuse = 0
     assert record.status == "done"
     assert server.refused > 15
+    assert shown(root) == on_disk
+
+
+class Minutes:
+    """Time that passes only while a store is waited for; from every n-th request on the server is away for a minute of it."""
+
+    def __init__(self, every: int, first: int) -> None:
+        self.now = self.back = 0.0
+        self.left, self.every, self.outages = first, every, 0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def away(self) -> bool:
+        if self.now >= self.back:
+            self.left -= 1
+            if self.left < 0:
+                self.left, self.back = self.every, self.now + 60.0
+                self.outages += 1
+        return self.now < self.back
+
+
+@pytest.mark.parametrize(
+    ("every", "first"), [(40, 5), *(pytest.param(12, first, marks=pytest.mark.slow) for first in (0, 4, 8))]
+)
+def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for(
+    server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch, every: int,
+    first: int,
+) -> None:  # fmt: skip
+    """Hours of work of a whole cluster would end because the store has a minute of maintenance."""
+    # Without botocore's own retry, which waits by the real clock, each refusal meets our patience alone.
+    monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}})
+    monkeypatch.setattr("pipeline.catalogue._SMALL_FILE", 1500)  # else no file of the toys is large enough to be read in stretches
+    minutes = Minutes(every, first)
+    monkeypatch.setattr(storage, "time", minutes)
+    root = f"s3://{bucket}/root"
+    server.refused, server.away = 0, minutes.away
+    try:
+        record = run_toy(tmp_path, source, root)
+    finally:
+        server.away = lambda: False
+    assert record.status == "done"
+    assert minutes.outages > 5 and minutes.now > 60 * minutes.outages and server.refused > 5 * minutes.outages
     assert shown(root) == on_disk
 
 
