@@ -278,8 +278,8 @@ def _backends_with(stage: str, scheme: str) -> Iterator[str]:
 
 
 def _check_tables(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
-    """Every table that a stage reads must be written by a stage of the DAG."""
-    reads: dict[str, list[str]] = {name: [*stage.reads, *stage.selects, stage.parent] for name, stage in built.items()}
+    """Every table that a stage reads and does not call optional must be written by a stage of the DAG."""
+    reads = {name: [t for t in (*stage.reads, *stage.selects, stage.parent) if t not in stage.optional] for name, stage in built.items()}
     if SHARD in configs:
         reads[SHARD] = list(shard_params(configs[SHARD]).tables())
     for name, tables in reads.items():

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import places, read_entries
+from pipeline.reconcile import by_hand
 from pipeline.snapshot import WHOLE, Entry, Snapshot
 from pipeline.storage import Store
 from schemas import TABLES
@@ -76,9 +77,11 @@ class Ground:
     def basis(self, stage: Stage, scope: Scope) -> str | None:
         """The hash of all that the wanted rows of a scope follow from; None where that is not all sealed yet."""
         hasher = hashlib.blake2b(self.versions[stage.name].encode(), digest_size=8)
-        for table in tables_of(stage):
+        for table in self.tables_of(stage):
             for at in self.parts_of(table, scope):
                 entry = self.shown_at(table, at)
+                if entry is None and by_hand(table) and table in stage.optional:
+                    continue
                 if entry is None or (table, *at) in self._assumed:
                     return None
                 hasher.update(f"{table} {at[1]} {entry.digest};".encode())
@@ -142,9 +145,23 @@ class Ground:
                 total += entry.ok
         return total
 
+    def rows(self, table: str, scope: Scope) -> int:
+        """How many rows a table shows in a scope, without reading it."""
+        total = 0
+        for at in self.parts_of(table, scope):
+            assumed, entry = self._assumed.get((table, *at)), self.shown_at(table, at)
+            total += assumed.num_rows if assumed is not None else entry.rows if entry is not None else 0
+        return total
+
     def tables(self, stage: Stage, scope: Scope) -> dict[str, pa.Table]:
         """Everything that the stage reads in a scope."""
-        return {table: self.table(table, scope) for table in tables_of(stage)}
+        return {table: self.table(table, scope) for table in self.tables_of(stage)}
+
+    def tables_of(self, stage: Stage) -> list[str]:
+        """The tables that a stage looks at in this DAG, the parent first: optional ones only if they can be there."""
+        named = dict.fromkeys((stage.parent, *stage.reads, *stage.selects))
+        written = {table for table in named if TABLES[table].written_by in self.versions}
+        return [table for table in named if table not in stage.optional or table in written or by_hand(table)]
 
     def chunk_of(self, bucket: int) -> dict[str, int]:
         """Image id to chunk, for all pictures of a bucket."""
@@ -153,8 +170,3 @@ class Ground:
             for chunk in self.chunks(bucket)
             for image in self.table("candidates", (bucket, chunk), ["image_id"])["image_id"].to_pylist()
         }
-
-
-def tables_of(stage: Stage) -> list[str]:
-    """The tables that a stage looks at, the parent first."""
-    return list(dict.fromkeys((stage.parent, *stage.reads, *stage.selects)))

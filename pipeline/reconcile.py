@@ -15,10 +15,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import TABLES
+from stages.backends import BACKENDS
 from stages.stage import Stage
 
 Tables = Mapping[str, pa.Table]
 """Table name to the rows that it shows."""
+
+
+_NULL = b"\x00"
+
+
+def by_hand(table: str) -> bool:
+    """Whether no stage can write a table: it is there from the beginning, with as many rows as somebody has put into it."""
+    return TABLES[table].written_by not in BACKENDS
 
 
 def unit_column(stage: Stage) -> str:
@@ -89,32 +98,44 @@ def _cells(column: pa.ChunkedArray | pa.Array) -> list[bytes]:
         cells = [(value.encode() if isinstance(value, str) else value) if value is not None else b"" for value in array.to_pylist()]
     else:
         cells = [repr(value).encode() for value in array.to_pylist()]
-    return [b"\x01" + cell if there else b"\x00" for cell, there in zip(cells, valid, strict=True)]
+    return [b"\x01" + cell if there else _NULL for cell, there in zip(cells, valid, strict=True)]
 
 
-def row_digests(table: pa.Table, columns: Sequence[str]) -> list[bytes]:
-    """An 8-byte hash of the values of `columns` in every row, the same on every machine."""
+def row_digests(table: pa.Table, columns: Sequence[str], optional: Sequence[str] = ()) -> list[bytes]:
+    """An 8-byte hash of the values of `columns` in every row, the same on every machine.
+
+    Of the columns `optional` nulls count for nothing: a row that has nothing but nulls there has the hash without them.
+    """
     seed = hashlib.blake2b(digest_size=8)
     for name in columns:
         seed.update(len(name).to_bytes(4, "little") + name.encode())
-    digests = []
+    hashers = []
     rows: Iterable[tuple[bytes, ...]] = zip(*(_cells(table[name]) for name in columns), strict=True) if columns else [()] * table.num_rows
     for row in rows:
         hasher = seed.copy()
         for cell in row:
             hasher.update(len(cell).to_bytes(4, "little"))
             hasher.update(cell)
-        digests.append(hasher.digest())
-    return digests
+        hashers.append(hasher)
+    for name in optional:
+        for hasher, cell in zip(hashers, _cells(table[name]), strict=True):
+            if cell != _NULL:
+                for item in (name.encode(), cell):
+                    hasher.update(len(item).to_bytes(4, "little"))
+                    hasher.update(item)
+    return [hasher.digest() for hasher in hashers]
 
 
 def join(stage: Stage, tables: Tables) -> pa.Table:
-    """One row a row of the parent table, with what the stage reads of every table, as `stage.run` gets it."""
+    """One row a row of the parent table, with what the stage reads of every table, as `stage.run` gets it.
+
+    Optional tables that are not in `tables` give nulls.
+    """
     parent = tables[stage.parent]
     ids = [name for name in ("identity_id", "image_id", "face_id") if name in parent.column_names]
     columns: dict[str, pa.ChunkedArray | pa.Array] = {name: parent[name] for name in ids}
     for name in dict.fromkeys((*stage.reads, *stage.selects)):
-        table = tables[name]
+        table = tables[name] if name in tables or name not in stage.optional else TABLES[name].bare
         key = TABLES[name].key
         # The parent's own rows are in place; other tables have at most one row a key.
         where = None if name == stage.parent else pc.index_in(parent[key], value_set=table[key].combine_chunks())
@@ -126,14 +147,20 @@ def join(stage: Stage, tables: Tables) -> pa.Table:
 def wanted(stage: Stage, tables: Tables) -> Wanted:
     """The units that the stage wants rows for, in the order of the parent table, and their inputs."""
     rows = join(stage, tables)
-    rows = rows.filter(stage.wants(rows))
-    values = [f"{table}.{column}" for table, columns in stage.reads.items() for column in columns]
+    mask = stage.wants(rows)
+    for table in sorted(stage.optional & tables.keys()):
+        if not by_hand(table):  # a stage of the DAG writes it: where it has not come to a unit yet, nothing follows
+            mask = pc.and_(mask, pc.is_valid(rows[f"{table}.status"]))
+    rows = rows.filter(mask)
+    read = [(table, f"{table}.{column}") for table, columns in stage.reads.items() for column in columns]
+    values = [column for table, column in read if table not in stage.optional]
+    optional = [column for table, column in read if table in stage.optional]
     if stage.grain != "bucket":
-        return Wanted(rows, rows[unit_column(stage)].to_pylist(), row_digests(rows, values))
+        return Wanted(rows, rows[unit_column(stage)].to_pylist(), row_digests(rows, values, optional))
     key = TABLES[stage.parent].key
     people = rows["identity_id"].to_pylist()
     members: dict[str, list[bytes]] = {}
-    for person, row in zip(people, row_digests(rows, [key, *values]), strict=True):
+    for person, row in zip(people, row_digests(rows, [key, *values], optional), strict=True):
         members.setdefault(person, []).append(row)
     # Sorted: a person is the same whatever the order in which the pictures were listed.
     inputs = {person: hashlib.blake2b(b"".join(sorted(rows)), digest_size=8).digest() for person, rows in members.items()}

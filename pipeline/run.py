@@ -25,12 +25,12 @@ from pipeline.catalogue import connect, explain
 from pipeline.compact import compact
 from pipeline.dag import SHARD, Dag, DagError, Resources, shard_params
 from pipeline.engine import Operator, available_cores
-from pipeline.ground import Ground, Scope, tables_of
+from pipeline.ground import Ground, Scope
 from pipeline.intake import take_in
 from pipeline.lease import Lease
 from pipeline.models import StoredWeights, weight_files
 from pipeline.progress import Progress
-from pipeline.reconcile import unit_column
+from pipeline.reconcile import by_hand, unit_column
 from pipeline.root import RunError, new_run_id
 from pipeline.seal import seal
 from pipeline.shards import finish, plan_shards, shard_version, write_shard
@@ -265,8 +265,8 @@ class Run:
             return
         written = {stage.writes.name for stage in chain}
         for stage in chain:
-            for table in tables_of(stage):
-                if table not in written and not self.snapshot.shown(table):
+            for table in self._ground().tables_of(stage):
+                if table not in written and not by_hand(table) and not self.snapshot.shown(table):
                     note = f"note: {stage.name} reads {table}, which has no rows yet; run {TABLES[table].written_by} too"
                     self.console.print(note, style="yellow", highlight=False)
 

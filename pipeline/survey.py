@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import SLICE_ROWS, read
-from pipeline.ground import Ground, Scope, is_chunked, tables_of
-from pipeline.reconcile import Reconciled, ordered, reconcile, unit_column
+from pipeline.ground import Ground, Scope, is_chunked
+from pipeline.reconcile import Reconciled, by_hand, ordered, reconcile, unit_column
 from pipeline.snapshot import WHOLE
 from pipeline.worker import Task, share
 from schemas import TABLES
@@ -107,9 +107,8 @@ def _look(
         if not all(entry.current for entry in complete):
             result.findings.append(Finding(stage.name, scope, 0, [], Counter(), False, reseal=True))
         return
-    if any(
-        ground.is_bare(name, scope) and all((name, *at) in behind for at in ground.parts_of(name, scope)) for name in tables_of(stage)
-    ):
+    looks_at = ground.tables_of(stage)
+    if any(ground.is_bare(name, scope) and all((name, *at) in behind for at in ground.parts_of(name, scope)) for name in looks_at):
         _wait(result, ground, stage, scope, behind)
         return
     places = ground.pool(stage, scope)
@@ -118,7 +117,7 @@ def _look(
         return
     pool = [read(ground.store, stage.writes, place) for place in places]
     found = reconcile(stage, ground.tables(stage, scope), pool, forced)
-    waits = any((name, *at) in behind for name in tables_of(stage) for at in ground.parts_of(name, scope))
+    waits = any((name, *at) in behind for name in looks_at for at in ground.parts_of(name, scope))
     indices = found.missing
     rows = found.wanted.rows
     column = "identity_id" if stage.grain == "bucket" else "image_id"
@@ -149,10 +148,12 @@ def _wait(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: se
 
 def _look_at_nothing(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:
     """The finding of a stage that has no rows in a scope: all of it, without reading any of it."""
-    waits = any((name, *at) in behind for name in tables_of(stage) for at in ground.parts_of(name, scope))
-    # Tables of the same key have a row for the same things: no more can be wanted than the shortest has.
+    waits = any((name, *at) in behind for name in ground.tables_of(stage) for at in ground.parts_of(name, scope))
+    # Tables of the same key have a row for the same things: no more can be wanted than the shortest has. A stage may want
+    # something in spite of what an optional table says of it, but not before it is there.
     key = TABLES[stage.parent].key
-    units = min(ground.ok(name, scope) for name in tables_of(stage) if TABLES[name].key == key)
+    tables = [name for name in ground.tables_of(stage) if TABLES[name].key == key and not by_hand(name)]
+    units = min((ground.rows if name in stage.optional else ground.ok)(name, scope) for name in tables)
     if stage.grain == "bucket" and units:
         units = min(units, ground.ok("identities", scope))
     others = any(ground.snapshot.of(stage.writes.name, *at) for at in ground.parts_of(stage.writes.name, scope))
@@ -294,7 +295,7 @@ def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, Non
 def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[str, list[str]], token: str) -> Task:
     """What all tasks of a scope share."""
     written = {stage.writes.name for stage in phase}
-    read_only = dict.fromkeys(("candidates", *(table for stage in phase for table in tables_of(stage) if table not in written)))
+    read_only = dict.fromkeys(("candidates", *(table for stage in phase for table in ground.tables_of(stage) if table not in written)))
     bucket, chunk = scope
     return Task(
         kind="people" if phase[0].grain == "bucket" else "slice",

@@ -22,9 +22,11 @@ _STATUS = (
 )
 
 
-def _table(name: str, by: str, description: str, key: str, parent: str | None, parent_key: str | None, *columns: Column) -> TableSchema:
+def _table(
+    name: str, by: str, description: str, key: str, parent: str | None, parent_key: str | None, *columns: Column, version: int = 1
+) -> TableSchema:
     ids = {"identity_id": (_IDENTITY,), "image_id": (_IDENTITY, _IMAGE), "face_id": (_IDENTITY, _IMAGE, _FACE)}[key]
-    return TableSchema(name, 1, by, description, key, parent, parent_key, (*ids, *columns, *_STATUS))
+    return TableSchema(name, version, by, description, key, parent, parent_key, (*ids, *columns, *_STATUS))
 
 
 def _faces(name: str, by: str, description: str, *columns: Column) -> TableSchema:
@@ -75,12 +77,28 @@ _ALL = (
         Column("sharpness", _F32, "variance of the Laplacian of the face scaled to 112 pixels, grey levels squared"),
         Column("yaw", _F32, "rough left-right turn from the five points, -1 (image left) to 1 (image right)"),
         Column("faces_in_image", _I32, "faces found in the picture"),
+        Column("subject", pa.bool_(), "of the picture's faces the one that it seems to be of, by size and place alone; null where unknown"),
+        version=2,
     ),
     _faces(
         "embeddings", "embed", "Identity vectors.",
         Column("recogniser", _TEXT, "which space the vector lives in"),
         Column("vector", _FLOATS, "unit length"),
         Column("norm", _F32, "length before normalisation, a quality signal"),
+    ),
+    _faces(
+        "screenings", "screen", "What makes a face unfit for a dataset, whoever it is: measured values, and which limit they miss.",
+        Column("picture_side", _I32, "shorter side of the picture, pixels"),
+        Column("aspect", _F32, "longer side of the picture over the shorter one, 1 or more"),
+        Column("face_side", _F32, "as `side` in faces, pixels"),
+        Column("sharpness", _F32, "as in faces, grey levels squared"),
+        Column("brightness", _F32, "mean grey level inside the box, 0 to 255"),
+        Column("contrast", _F32, "standard deviation of the grey levels inside the box"),
+        Column("chroma", _F32, "spread of the picture's colours about their mean, CIELAB units; near 0 for grey and toned pictures"),
+        Column("seam", _F32, "the straightest edge across the picture: share of its length, 0 to 1; near 1 where tiles meet"),
+        Column("nsfw", _F32, "probability by nsfw_model; null without one"),
+        Column("age", _F32, "apparent age by age_model, years; null without one"),
+        Column("compared", pa.bool_(), "whether a filtered face is looked at by cleaning all the same; null where status is ok"),
     ),
     _faces(
         "clusters", "clean", "Which faces are the person.",

@@ -10,6 +10,15 @@ carrying the unit's key in the column `writes.parent_key`.
 Rows reach a stage as one Arrow table with a row a unit: the ids of the parent table (`identity_id`, `image_id`,
 `face_id` as far as it has them) and one column `<table>.<column>` for everything in `reads` and `selects`, and
 `<table>.status` for every table named there. Values of a table that has no row for the unit are null.
+
+**Optional tables.** A table of `reads` or `selects` that is also named in `optional` need not be there:
+
+- Where a stage of the DAG writes it, it is a table as any other: a unit without a row in it is not wanted yet.
+- Where no stage of the DAG writes it but one could, all its values are null, whatever an earlier DAG left in the dataset.
+- Where no stage can write it, as with decisions by hand, it is what the snapshot shows: null for units without a row.
+
+Nulls of an optional table do not make `Stage.wants` false and are no part of `inputs`. So a dataset that was made before
+the table was there is as it would be had the stage never named it, and only units with values in it are computed again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,6 +111,8 @@ class Stage:
     """Table to columns that `run` uses: their values make the `inputs` of the unit."""
     selects: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Table to columns that only `wants` looks at: they decide whether there is a row, not what is in it."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Tables of `reads` and `selects`, never the parent, that need not be there; see above."""
 
     def __init__(self, params: Params | Mapping[str, Any] | None = None) -> None:
         self.params: Any = params if isinstance(params, Params) else self.Parameters.model_validate(dict(params or {}))
@@ -118,10 +129,13 @@ class Stage:
         return ()
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
-        """Which units are to have rows: bool for every row. By default those whose every table has status ok."""
+        """Which units are to have rows: bool for every row.
+
+        By default those whose every table has status ok; an optional table may also say nothing.
+        """
         mask = pa.array(np.ones(rows.num_rows, dtype=bool))
         for table in dict.fromkeys((*self.reads, *self.selects)):
-            mask = pc.and_(mask, pc.fill_null(pc.equal(rows[f"{table}.status"], "ok"), False))
+            mask = pc.and_(mask, pc.fill_null(pc.equal(rows[f"{table}.status"], "ok"), table in self.optional))
         return mask
 
     def setup(self, files: WeightFiles) -> None:
@@ -146,6 +160,7 @@ _WRITES = {
     "crawl": "images",
     "detect": "faces",
     "embed": "embeddings",
+    "screen": "screenings",
     "clean": "clusters",
     "people": "people",
     "caption": "captions",

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 from threadpoolctl import ThreadpoolController
 
@@ -39,7 +41,15 @@ class KMeansClean(Stage):
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "embeddings": ("vector", "recogniser"),
         "faces": ("score", "side", "sharpness"),
+        "screenings": ("compared",),
     }
+    optional: ClassVar[frozenset[str]] = frozenset({"screenings"})
+
+    def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
+        """Embedded faces without those that screening filtered, unless they are to be compared all the same."""
+        fit = pc.fill_null(pc.equal(rows["screenings.status"], "ok"), True)
+        embedded = pc.and_(pc.equal(rows["embeddings.status"], "ok"), pc.equal(rows["faces.status"], "ok"))
+        return pc.and_(pc.fill_null(embedded, False), pc.or_(fit, pc.fill_null(rows["screenings.compared"], False)))
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         """Rows of `clusters`, in the order of `rows`, which holds all faces of every person in it.
@@ -81,7 +91,20 @@ def _judge(identity: str, faces: pa.Table, rule: Rule) -> PersonResult:
     score, side, sharpness = (floats(faces[f"faces.{name}"]) for name in ("score", "side", "sharpness"))
     weights = quality_weights(score, side, sharpness)
     images, ids = faces["image_id"].to_pylist(), faces["face_id"].to_pylist()
-    return clean_person(vectors(faces["embeddings.vector"]), weights, images, ids, rule, seed_of(identity))
+    found = clean_person(vectors(faces["embeddings.vector"]), weights, images, ids, rule, seed_of(identity))
+    return _without(found, pc.fill_null(faces["screenings.compared"], False).to_numpy(), rule)
+
+
+def _without(result: PersonResult, screened: np.ndarray, rule: Rule) -> PersonResult:
+    """The result without the faces that only were there to be compared: `screened` (n,) bool."""
+    if not (result.keep & screened).any():
+        return result
+    reason = np.array(result.reason, dtype=object)
+    reason[result.keep & screened] = "screened"
+    keep = result.keep & ~screened
+    if keep.sum() < rule.min_faces:
+        reason[keep], keep = "too_few_faces", np.zeros(len(keep), dtype=bool)
+    return replace(result, keep=keep, reason=tuple(reason))
 
 
 def _rows(faces: pa.Table, result: PersonResult) -> list[dict[str, Any]]:

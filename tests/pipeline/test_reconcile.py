@@ -1,17 +1,19 @@
 """Wanted against done: what is computed again, what is kept, and what must not make a difference."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.reconcile import Wanted, join, ordered, reconcile, row_digests, unit_column, wanted
 from schemas import TABLES
+from schemas.schema import Column, TableSchema
+from stages.backends import BACKENDS
 from stages.stage import Grain, Params, Stage
 
 FLOATS = pa.list_(pa.float32())
@@ -369,3 +371,105 @@ def test_taking_of_wanted_rows_keeps_units_and_inputs_beside_them() -> None:
     assert some.rows["face_id"].to_pylist() == some.units == ["f03", "f01"]
     assert some.inputs == [want.inputs[3], want.inputs[1]]
     assert want.take([]).units == [] and want.take([]).rows.num_rows == 0
+
+
+# tables that need not be there
+
+
+class Judged(Clean):
+    """Clean with a table that a stage may write, and one that is written by hand; both by face."""
+
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {**Clean.reads, "screenings": ("compared",), "verdicts": ("action", "weight")}
+    optional: ClassVar[frozenset[str]] = frozenset({"screenings", "verdicts"})
+
+
+class Sharp(KeptOnly):
+    """Slice grain, with an optional table that only decides."""
+
+    selects: ClassVar[Mapping[str, tuple[str, ...]]] = {**KeptOnly.selects, "screenings": ()}
+    optional: ClassVar[frozenset[str]] = frozenset({"screenings"})
+
+
+@pytest.fixture
+def two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`screenings` is written by a stage that exists, `verdicts` by a person."""
+    monkeypatch.setitem(BACKENDS, "screen", {"toy": "nowhere:Toy"})
+    kinds = {"face_id": pa.string(), "action": pa.string(), "weight": pa.float32(), "status": pa.string()}
+    columns = tuple(Column(name, kind, "a column") for name, kind in kinds.items())
+    monkeypatch.setitem(TABLES, "verdicts", TableSchema("verdicts", 1, "correct", "By hand.", "face_id", None, None, columns))
+
+
+def screenings(numbers: Iterable[int], filtered: Set[int] = frozenset(), compared: Set[int] = frozenset()) -> pa.Table:
+    rows = [{**_ids(n), "status": "filtered" if n in filtered else "ok", "compared": True if n in compared else None} for n in numbers]
+    return TABLES["screenings"].build(rows)
+
+
+def verdicts(rows: Mapping[int, tuple[str | None, float | None]]) -> pa.Table:
+    found = [{"face_id": f"f{n:02d}", "action": action, "weight": weight, "status": "ok"} for n, (action, weight) in rows.items()]
+    return TABLES["verdicts"].build(found)
+
+
+numbers = st.sets(st.integers(0, 8))
+
+
+@pytest.mark.usefixtures("two_tables")
+def test_a_dataset_from_before_an_optional_table_is_as_if_the_stage_had_never_named_it() -> None:
+    """An update of the program that adds a table would have everything computed again."""
+    tables = {"embeddings": embeddings(range(9)), "faces": faces(range(9))}
+    before = wanted(Clean(), tables)
+    for there in (tables, {**tables, "verdicts": verdicts({})}, {**tables, "screenings": screenings(range(9))}):
+        after = wanted(Judged(), there)
+        assert (after.units, after.inputs) == (before.units, before.inputs)
+    kept = {"faces": faces(range(6)), "clusters": clusters(range(6))}
+    assert wanted(Sharp(), kept).inputs_of() == wanted(KeptOnly(), kept).inputs_of()
+
+
+@pytest.mark.usefixtures("two_tables")
+def test_an_optional_table_that_is_not_there_is_null() -> None:
+    """A stage would fail on a column that it names."""
+    found = join(Judged(), {"embeddings": embeddings([5, 1]), "faces": faces([1, 5])})
+    for column, kind in (("screenings.status", pa.string()), ("screenings.compared", pa.bool_()), ("verdicts.weight", pa.float32())):
+        assert found[column].to_pylist() == [None, None] and found[column].type == kind
+    assert Judged().wants(found).to_pylist() == [True, True]
+    with pytest.raises(KeyError):
+        join(KeptOnly(), {"faces": faces([1])})
+
+
+@pytest.mark.usefixtures("two_tables")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(numbers, numbers)
+def test_a_stage_of_the_dag_that_writes_an_optional_table_comes_first(looked_at: set[int], filtered: set[int]) -> None:
+    """Faces would be clustered before they are screened, and again afterwards."""
+    tables = {"embeddings": embeddings(range(9)), "faces": faces(range(9)), "screenings": screenings(looked_at, filtered)}
+    fit = sorted(looked_at - filtered)
+    assert wanted(Judged(), tables).rows["face_id"].to_pylist() == [f"f{n:02d}" for n in fit]
+    kept = {"faces": faces(range(9)), "clusters": clusters(range(9)), "screenings": tables["screenings"]}
+    assert wanted(Sharp(), kept).units == [f"f{n:02d}" for n in fit]
+
+
+@pytest.mark.usefixtures("two_tables")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.integers(0, 8), st.tuples(st.sampled_from([None, "keep", "reject"]), st.sampled_from([None, 0.0, 1.0]))), numbers)
+def test_only_people_with_something_in_an_optional_table_change(
+    said: dict[int, tuple[str | None, float | None]], compared: set[int]
+) -> None:
+    """One decision by hand would have everybody clustered again, or not even the person whom it is about."""
+    tables = {"embeddings": embeddings(range(9)), "faces": faces(range(9))}
+    before = wanted(Judged(), tables).inputs_of()
+    after = wanted(Judged(), {**tables, "verdicts": verdicts(said)}).inputs_of()
+    assert after.keys() == before.keys()
+    touched = {f"p{n // 3}" for n, values in said.items() if values != (None, None)}
+    assert {person for person in before if before[person] != after[person]} == touched
+    both = {**tables, "verdicts": verdicts(said), "screenings": screenings(range(9), frozenset(), compared)}
+    changed = {person for person, inputs in wanted(Judged(), both).inputs_of().items() if inputs != before[person]}
+    assert changed == touched | {f"p{n // 3}" for n in compared}
+
+
+@pytest.mark.usefixtures("two_tables")
+def test_values_of_optional_tables_are_not_mixed_up() -> None:
+    """A decision that moves to another face, column or table of a person would go unseen."""
+    tables = {"embeddings": embeddings(range(3)), "faces": faces(range(3))}
+    variants = [verdicts(rows) for rows in ({}, {0: ("a", None)}, {1: ("a", None)}, {0: (None, 1.0)}, {0: ("a", 1.0)}, {0: ("a", 0.0)})]
+    found = [wanted(Judged(), {**tables, "verdicts": variant}).inputs[0] for variant in variants]
+    found.append(wanted(Judged(), {**tables, "screenings": screenings(range(3), frozenset(), {0})}).inputs[0])
+    assert len(set(found)) == len(found)

@@ -41,9 +41,12 @@ def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Tabl
                     "faces.side": 50.0 + at,
                     "faces.sharpness": None if at == 0 else 80.0,
                     "faces.status": "ok",
+                    "screenings.compared": None,
+                    "screenings.status": None,
                 }
             )
-    kinds = {"embeddings.vector": pa.list_(pa.float32()), **dict.fromkeys(("faces.score", "faces.side", "faces.sharpness"), pa.float32())}
+    numbers = ("faces.score", "faces.side", "faces.sharpness")
+    kinds = {"screenings.compared": pa.bool_(), "embeddings.vector": pa.list_(pa.float32()), **dict.fromkeys(numbers, pa.float32())}
     return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
 
 
@@ -106,6 +109,41 @@ def test_no_rows() -> None:
     assert clean(table(people(1)).slice(0, 0)).num_rows == 0
 
 
+def screened(rows: pa.Table, verdicts: dict[str, tuple[str, bool | None]]) -> pa.Table:
+    """`rows` with a status and `compared` for the faces named; all others are ok."""
+    found = [verdicts.get(face, ("ok", None)) for face in rows["face_id"].to_pylist()]
+    kinds = {"status": pa.string(), "compared": pa.bool_()}
+    for (name, kind), said in zip(kinds.items(), zip(*found, strict=True), strict=True):
+        values = pa.array(said, kind)
+        rows = rows.set_column(rows.column_names.index(f"screenings.{name}"), f"screenings.{name}", values)
+    return rows
+
+
+def test_what_screening_filtered_is_left_out_or_only_compared() -> None:
+    """A grey picture would be kept although it was filtered, or would be lost as evidence of who the person is."""
+    rows, who = table(people(1)), f"{0:016x}"
+    verdicts = {f"{who}-003": ("filtered", False), f"{who}-004": ("filtered", True), f"{who}-005": ("failed", None)}
+    marked = screened(rows, verdicts)
+    wanted = KMeansClean().wants(marked)
+    assert [face for face, is_wanted in zip(rows["face_id"].to_pylist(), wanted.to_pylist(), strict=True) if not is_wanted] == [
+        f"{who}-003", f"{who}-005",
+    ]  # fmt: skip
+    assert KMeansClean().wants(rows).to_pylist() == [True] * rows.num_rows, "without screening everything is looked at"
+    found = {row["face_id"]: row for row in clean(marked.filter(wanted)).to_pylist()}
+    assert (found[f"{who}-004"]["keep"], found[f"{who}-004"]["status"], found[f"{who}-004"]["reason"]) == (False, "filtered", "screened")
+    assert found[f"{who}-004"]["cluster"] == 0 and sum(row["keep"] for row in found.values()) == 9
+    plain = {row["face_id"]: row for row in clean(rows.filter(wanted)).to_pylist()}
+    assert {face: row["similarity"] for face, row in plain.items()} == {face: row["similarity"] for face, row in found.items()}
+
+
+def test_who_has_too_few_faces_after_screening_keeps_none() -> None:
+    rows = table(people(1, faces=3))
+    marked = screened(rows, {f"{0:016x}-000": ("filtered", True)})
+    found = clean(marked, min_faces=3).to_pylist()
+    assert [row["reason"] for row in found][:3] == ["screened", "too_few_faces", "too_few_faces"]
+    assert sum(row["keep"] for row in clean(rows, min_faces=3).to_pylist()) == 3
+
+
 def test_names_and_columns_are_those_of_the_contract() -> None:
     assert backend("clean") is KMeansClean
     for of_table, columns in KMeansClean.reads.items():
@@ -126,6 +164,7 @@ def test_real_faces(photos: Path) -> None:
     vectors = embed.run(rows, pictures, NO_SERVICES)
     for name in ("vector", "recogniser", "status"):
         rows = rows.append_column(f"embeddings.{name}", vectors[name])
+    rows = rows.append_column("screenings.compared", pa.nulls(rows.num_rows, pa.bool_()))
     limits = CALIBRATION["dlib_resnet_v1"]
     params = {"similarity_threshold": limits.similarity_threshold, "merge_cosine": limits.merge_cosine}
     found = KMeansClean(params).run(rows, {}, NO_SERVICES).to_pylist()
