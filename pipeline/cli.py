@@ -427,11 +427,11 @@ def _models(directory: str | None, fine: Callable[[str], bool]) -> None:
                 where = files.path(name)
             except MissingWeights as error:
                 wrong = [line.strip() for line in str(error).splitlines() if " is another file" in line]
-                state = "damaged" if wrong else "missing"
+                state = "damaged" if wrong else "missing" if weights.sha256 else "not pinned"
                 where = "; ".join([*dict.fromkeys(wrong), f"source: {weights.source}"])
             good = good and fine(state)
             console.print(f"{name}: {state} ({where})")
-            console.print(f"  {weights.bytes} bytes, sha256 {weights.sha256}")
+            console.print(f"  {weights.bytes or 'unknown'} bytes, sha256 {weights.sha256 or 'not stated by any source'}")
             console.print(f"  licence: {weights.licence}; use: {weights.use}")
         if not good:
             raise typer.Exit(1)

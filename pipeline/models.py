@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.storage import Store
-from stages.weights import MissingWeights, WeightFiles, Weights, registered
+from stages.weights import BadRegistry, LocalRegistry, MissingWeights, WeightFiles, Weights, activate
+from stages.weights.local import FILE, NOTHING, parse
 
 _PIECE = 16 * 2**20
 
@@ -19,13 +20,20 @@ def is_url(models: str | None) -> bool:
     return models is not None and "://" in models and not models.startswith("file://")
 
 
-def weight_files(models: str | None) -> WeightFiles:
-    """The weights of a models directory: a folder, the URL of one in an object store, or None."""
+def weight_files(models: str | None, local: LocalRegistry | None = None) -> WeightFiles:
+    """The weights of a models directory: a folder, the URL of one in an object store, or None.
+
+    What the team registered there (`registry.yaml`, or `local` where the driver of a run has read it) becomes the
+    registry of this process. Raises MissingWeights where that file is damaged or cannot be read.
+    """
     if models is None:
-        return WeightFiles()
-    if is_url(models):
-        return StoredWeights(models)
-    return WeightFiles(os.path.abspath(os.path.expanduser(models.removeprefix("file://"))))
+        files = WeightFiles(None, local)
+    elif is_url(models):
+        files = StoredWeights(models, local)
+    else:
+        files = WeightFiles(os.path.abspath(os.path.expanduser(models.removeprefix("file://"))), local)
+    activate(files.local)
+    return files
 
 
 def cache_folder(url: str) -> Path:
@@ -37,48 +45,59 @@ def cache_folder(url: str) -> Path:
 class StoredWeights(WeightFiles):
     """Weights below the URL of an object store. `path` fetches a file that this machine does not have yet."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, local: LocalRegistry | None = None) -> None:
+        super().__init__(url, local)
         self.url = url
+
+    def read_local(self) -> LocalRegistry:
+        store = Store(self.url)
+        try:
+            return parse(store.read(FILE).decode(), store.uri(FILE))
+        except FileNotFoundError:
+            return NOTHING
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRegistry(f"{store.uri(FILE)}: cannot be read: {error}") from error
 
     def look(self, name: str) -> None:
         """Raise MissingWeights if the store does not hold `name` in its size. Fetches nothing."""
-        weights = registered(name)
+        self.sha256(name)
+        weights = self.entry(name)
         if not self._has_package(weights):
             self._find(weights)
 
     def path(self, name: str) -> str:
         """The local path of weights whose sha256 is the registered one. Raises MissingWeights, UnknownWeights."""
-        weights = registered(name)
+        self.sha256(name)
+        weights = self.entry(name)
         if self._has_package(weights):
-            return WeightFiles().path(name)
+            return WeightFiles(None, self.local).path(name)
         folder = cache_folder(self.url)
         target = folder / weights.file
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # The workers of a machine all want it at once: one fetches, the others wait for it.
             with _locked(target):
-                if not _is_there(folder, name):
+                if not _is_there(WeightFiles(str(folder), self.local), name):
                     self._fetch(weights, target)
         except OSError as error:
             said = error.strerror or error
             raise MissingWeights(f"weights {name!r}: {self.url}/{weights.file} cannot be kept in {target}: {said}") from error
-        return WeightFiles(str(folder)).path(name)
+        return WeightFiles(str(folder), self.local).path(name)
 
     def _has_package(self, weights: Weights) -> bool:
-        return weights.package is not None and _is_there(None, weights.name)
+        return weights.package is not None and _is_there(WeightFiles(None, self.local), weights.name)
 
     def _find(self, weights: Weights) -> tuple[Store, str]:
         store = Store(self.url)
         wrong = []
-        for file in dict.fromkeys((weights.file, Path(weights.file).name)):
+        for file in _places(weights):
             try:
                 size = store.size(file)
             except FileNotFoundError:
                 continue
             except PermissionError as error:
                 raise MissingWeights(f"weights {weights.name!r}: {store.uri(file)} may not be read: {error}") from error
-            if size == weights.bytes:
+            if weights.bytes in (None, size):
                 return store, file
             wrong.append(f"; {store.uri(file)} is another file: {size} bytes, not {weights.bytes}")
         raise MissingWeights(
@@ -101,6 +120,12 @@ class StoredWeights(WeightFiles):
             temporary.unlink(missing_ok=True)
 
 
+def _places(weights: Weights) -> tuple[str, ...]:
+    """Where a store may hold a file: at the registered path, by bare name unless that says nothing, by sha256."""
+    bare = weights.name if weights.bundle is not None else Path(weights.file).name
+    return tuple(dict.fromkeys((weights.file, bare, *((weights.sha256,) if weights.sha256 else ()))))
+
+
 def _copy(store: Store, file: str, target: Path) -> str:
     """Copy a file of a store to a local one; its sha256."""
     hasher = hashlib.sha256()
@@ -111,9 +136,9 @@ def _copy(store: Store, file: str, target: Path) -> str:
     return hasher.hexdigest()
 
 
-def _is_there(folder: Path | None, name: str) -> bool:
+def _is_there(files: WeightFiles, name: str) -> bool:
     try:
-        WeightFiles(None if folder is None else str(folder)).path(name)
+        files.path(name)
     except MissingWeights:
         return False
     return True

@@ -1,0 +1,5 @@
+"""Weights of heads."""
+
+from stages.weights.entry import Weights
+
+WEIGHTS: tuple[Weights, ...] = ()

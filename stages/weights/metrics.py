@@ -1,0 +1,5 @@
+"""Weights of metrics."""
+
+from stages.weights.entry import Weights
+
+WEIGHTS: tuple[Weights, ...] = ()
