@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from stages.stage import Device, NoDevice
+from stages.torchscript import is_torchscript, tensors
 
 
 class BadCheckpoint(ValueError):
@@ -13,6 +14,8 @@ class BadCheckpoint(ValueError):
 
 def load_state(path: str, nested: tuple[str, ...] = ("state_dict",), prefix: str = "module.") -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by name, on the CPU. Nothing but tensors and plain containers is unpickled.
+
+    Takes safetensors, what torch.save wrote, and TorchScript archives (of those the tensors, none of the code).
 
     `nested`: keys under which a checkpoint may keep its tensors. `prefix`: what DataParallel puts before each name.
     Raises BadCheckpoint.
@@ -23,7 +26,7 @@ def load_state(path: str, nested: tuple[str, ...] = ("state_dict",), prefix: str
         found: Any = load_file(path)
     else:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = tensors(path) if is_torchscript(path) else torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises whatever its reader met
             raise BadCheckpoint(f"{path}: not a checkpoint that can be read without running code from it: {error}") from error
     for key in nested:
