@@ -187,7 +187,7 @@ _PEOPLE = "SELECT canonical_id, count(*), sum(size + ?)::BIGINT FROM chosen GROU
 _ROWS = """
 SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size,
     n.name, d.address, d.page, d.source, d.licence, d.author, i.format, i.width, i.height, i.orientation,
-    f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw,
+    f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image, f.subject,
     t.caption, t.prompt_id, t.model AS caption_model, l.scheme AS points_scheme, l.points,
     h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression, h.pose AS head_pose,
     h.camera AS head_camera, h.light AS head_light, h.texture AS head_texture,

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from schemas import face_id, no_face_id
+from stages.detect.subject import subject
 from stages.pictures import sharpness
 
 SCHEMES = ("arcface5", "dlib5")
@@ -61,7 +62,8 @@ def face_rows(
         detail = f"{len(boxes)} found, all smaller than {min_side:g} pixels" if len(boxes) else None
         tombstone = {"face_id": no_face_id(ids["image_id"]), "status": "filtered", "reason": "no_face", "detail": detail}
         return [{**base, **tombstone, "faces_in_image": 0}]
-    return [{**row, "faces_in_image": len(rows)} for row in rows]
+    shown = subject(np.array([row["box"] for row in rows]), np.array([row["score"] for row in rows]), rgb.shape[1], rgb.shape[0])
+    return [{**row, "faces_in_image": len(rows), "subject": i == shown} for i, row in enumerate(rows)]
 
 
 def crop(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from pydantic import Field
 from schemas.schema import Column, TableSchema
 from stages.stage import Params
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raised by whoever changes the bytes that the same samples give."""
 SPLITS = ("train", "validation")
 
@@ -74,6 +74,8 @@ _METADATA = (
     Column("side", _F32, "geometric mean of the box's sides, pixels"),
     Column("sharpness", _F32, "variance of the Laplacian of the face at 112 pixels"),
     Column("yaw", _F32, "rough turn, -1 (image left) to 1 (image right)"),
+    Column("faces_in_image", _I32, "faces found in the picture"),
+    Column("subject", pa.bool_(), "of those the one that the picture seems to be of, by size and place; null where unknown"),
     Column("similarity", _F32, "cosine to the person's indicator"),
     Column("caption", _TEXT, "one line; null where there is none"),
     Column("prompt_id", _TEXT, "what the caption was made with"),
@@ -100,7 +102,7 @@ _PLACES = (
 )
 
 SAMPLES = TableSchema(
-    "samples", 1, "shard", "What the shards hold: one row a sample, beside each tar.", "key", None, None, (*_METADATA, *_PLACES)
+    "samples", 2, "shard", "What the shards hold: one row a sample, beside each tar.", "key", None, None, (*_METADATA, *_PLACES)
 )
 METADATA = tuple(column.name for column in _METADATA)
 """The columns of SAMPLES that are known before the tar is written; they are the sample's .json as well."""

@@ -109,7 +109,7 @@ def _add_picture(add: Any, person: SmallPerson, who: str, number: int) -> None:
     keep = number < person.pictures
     add(
         "faces", **face, face=0, box=BOX, landmarks=[float(v) for v in range(10)], landmark_scheme="dlib5", score=0.9,
-        side=17.9, sharpness=3.0, yaw=0.1, faces_in_image=1,
+        side=17.9, sharpness=3.0, yaw=0.1, faces_in_image=1, subject=True,
     )  # fmt: skip
     add("embeddings", **face, recogniser="test2", vector=[1.0, 0.0], norm=2.0)
     add("clusters", **face, cluster=0, similarity=0.75, keep=keep, status="ok" if keep else "filtered")

@@ -91,6 +91,7 @@ class ToyDetect(Stage):
                         "sharpness": 10.0,
                         "yaw": 0.0,
                         "faces_in_image": len(boxes),
+                        "subject": number == 0,
                         "status": "ok",
                     }
                 )

@@ -26,6 +26,7 @@ def test_faces_come_by_falling_score_whatever_order_they_were_found_in() -> None
     assert [row["box"] for row in found] == [boxes[1], boxes[0], boxes[3], boxes[2]]
     assert rows(boxes[::-1], scores[::-1]) == found
     assert {row["faces_in_image"] for row in found} == {4}
+    assert [row["subject"] for row in found] == [True, False, False, False]
     assert found[0]["side"] == 20
     assert found[0]["face_id"] == face_id("i", boxes[1])
 
@@ -43,7 +44,12 @@ def test_one_box_found_twice_is_one_face() -> None:
 def test_a_picture_without_a_face_says_so(boxes: list[list[float]], detail: str | None) -> None:
     (row,) = rows(boxes, [0.9] * len(boxes), min_side=20)
     assert (row["face_id"], row["status"], row["reason"]) == (no_face_id("i"), "filtered", "no_face")
-    assert (row["detail"], row["faces_in_image"]) == (detail, 0)
+    assert (row["detail"], row["faces_in_image"], row.get("subject")) == (detail, 0, None)
+
+
+def test_of_the_faces_that_are_left_one_is_the_subject() -> None:
+    found = rows([[40, 40, 45, 45], [0, 0, 20, 20], [30, 10, 60, 60]], [0.9, 0.8, 0.7], min_side=10)
+    assert [(row["score"], row["subject"]) for row in found] == [(pytest.approx(0.8), False), (pytest.approx(0.7), True)]
 
 
 def test_boxes_beyond_the_edge_are_cut() -> None:
