@@ -20,13 +20,16 @@ def test_it_keeps_the_aspect_and_fits_the_strides(shape: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("shape", [(400, 900), (900, 400), (90, 41)])
 @pytest.mark.parametrize("canvas_side", [None, 640])
-def test_the_picture_lies_top_left_and_all_else_is_black(shape: tuple[int, int], canvas_side: int | None) -> None:
+@pytest.mark.parametrize("fill", [(0, 0, 0), (123, 117, 104)])
+def test_the_picture_lies_top_left_and_all_else_is_one_colour(
+    shape: tuple[int, int], canvas_side: int | None, fill: tuple[int, int, int]
+) -> None:
     rgb = np.random.default_rng(0).integers(1, 256, (*shape, 3), dtype=np.uint8)
     for _ in range(3):
         np.full((700, 700, 3), 77, np.uint8)  # so that fresh memory is not black by chance
-        canvas, ratio = letterbox(rgb, 640, canvas_side)
+        canvas, ratio = letterbox(rgb, 640, canvas_side, fill=fill)
         height, width = round(shape[0] * ratio), round(shape[1] * ratio)
-        expected = np.zeros_like(canvas)
+        expected = np.broadcast_to(np.uint8(fill), canvas.shape).copy()
         way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         expected[:height, :width] = cv2.resize(rgb, (width, height), interpolation=way)
         assert np.array_equal(canvas, expected)
