@@ -1,0 +1,1 @@
+"""Network architectures in torch: one a file, weights and files left to the stages."""
