@@ -7,12 +7,21 @@ from stages.stage import Stage
 
 BACKENDS: dict[str, dict[str, str]] = {
     "crawl": {"files": "stages.crawl.files:FilesCrawl"},
-    "detect": {"dlib": "stages.detect.dlib:DlibDetect", "scrfd": "stages.detect.scrfd:ScrfdDetect"},
-    "embed": {"dlib": "stages.embed.dlib:DlibEmbed", "arcface": "stages.embed.arcface:ArcFaceEmbed"},
+    "detect": {
+        "dlib": "stages.detect.dlib:DlibDetect",
+        "scrfd": "stages.detect.scrfd:ScrfdDetect",
+        "mtcnn": "stages.detect.mtcnn:MtcnnDetect",
+        "yunet": "stages.detect.yunet:YunetDetect",
+    },
+    "embed": {
+        "dlib": "stages.embed.dlib:DlibEmbed",
+        "arcface": "stages.embed.arcface:ArcFaceEmbed",
+        "facenet": "stages.embed.facenet:FacenetEmbed",
+    },
     "clean": {"kmeans": "stages.clean.kmeans:KMeansClean"},
     "people": {"summary": "stages.people.summary:SummaryPeople"},
     "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
-    "landmark": {"dlib68": "stages.landmark.dlib68:Dlib68Landmark"},
+    "landmark": {"dlib68": "stages.landmark.dlib68:Dlib68Landmark", "fan68": "stages.landmark.fan68:Fan68Landmark"},
     "fit": {"pnp": "stages.fit.pnp:PnpFit"},
     "segment": {"grabcut": "stages.segment.grabcut:GrabCutSegment"},
 }

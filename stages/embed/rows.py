@@ -7,24 +7,27 @@ import numpy as np
 
 
 class Recogniser(Protocol):
-    """What the DAG compares between stages: the five points that a recogniser needs, and the space that it writes."""
+    """What the DAG compares between stages: the space that a recogniser writes, and the five points that it needs, if any."""
 
     @property
     def recogniser(self) -> str: ...
 
     @property
-    def landmark_scheme(self) -> str: ...
+    def landmark_scheme(self) -> str | None: ...
 
 
 def vector_row(face: Mapping[str, Any], stage: Recogniser, vector: np.ndarray | None) -> dict[str, Any]:
     """The row of one face: its vector (d) at unit length, or why it has none.
 
-    None stands for a face whose landmarks do not suit: another scheme, or points that span no face. A vector that is
-    zero or not finite has no direction, and fails alike.
+    None stands for a face whose landmarks do not suit: another scheme, or points that span no face. For a recogniser that
+    asks for no landmarks it stands for a box that has no pixel. A vector that is zero or not finite has no direction, and
+    fails alike.
     """
     row = {name: face[name] for name in ("identity_id", "image_id", "face_id")} | {"recogniser": stage.recogniser}
-    scheme = face["faces.landmark_scheme"]
-    if scheme != stage.landmark_scheme:
+    if stage.landmark_scheme is None:
+        if vector is None:
+            return {**row, "status": "failed", "reason": "bad_box", "detail": "the box lies outside the picture"}
+    elif (scheme := face["faces.landmark_scheme"]) != stage.landmark_scheme:
         detail = f"landmarks are {scheme}, {stage.recogniser} needs {stage.landmark_scheme}"
         return {**row, "status": "failed", "reason": "wrong_landmarks", "detail": detail}
     if vector is None:

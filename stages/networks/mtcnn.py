@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+
 class ProposalNet(nn.Module):
     """P-net, fully convolutional: every place of its output, 2 pixels apart, sees 12 x 12 pixels."""
 
