@@ -29,7 +29,7 @@ def test_the_picture_lies_top_left_and_all_else_is_one_colour(
         np.full((700, 700, 3), 77, np.uint8)  # so that fresh memory is not black by chance
         canvas, ratio = letterbox(rgb, 640, canvas_side, fill=fill)
         height, width = round(shape[0] * ratio), round(shape[1] * ratio)
-        expected = np.broadcast_to(np.uint8(fill), canvas.shape).copy()
+        expected = np.full_like(canvas, fill)
         way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
         expected[:height, :width] = cv2.resize(rgb, (width, height), interpolation=way)
         assert np.array_equal(canvas, expected)
