@@ -31,23 +31,19 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/hpc203/scrfd-opencv/eee7bf1ee0dbe9615d8d8caaa53702e0d2dca001/weights/scrfd_500m_kps.onnx",
     ),
     Weights(
-        "scrfd_10g_bnkps", "detect/scrfd_10g_bnkps.onnx", None, None,
-        INSIGHTFACE, "non-commercial", "insightface release v0.7, antelopev2.zip",
+        "scrfd_10g_bnkps", "detect/scrfd_10g_bnkps.onnx",
+        "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91", 16_923_827,
+        INSIGHTFACE, "non-commercial", "insightface release v0.7, antelopev2.zip; the same file is det_10g.onnx in buffalo_l.zip",
         normalisation=(127.5, 128.0), kind="detect/scrfd", needed_by=("detect:scrfd",),
         address=f"{INSIGHTFACE_RELEASE}/antelopev2.zip", member="antelopev2/scrfd_10g_bnkps.onnx",
     ),
     Weights(
-        "det_10g", "detect/det_10g.onnx", "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91", None,
-        INSIGHTFACE, "non-commercial", "insightface release v0.7, buffalo_l.zip",
-        normalisation=(127.5, 128.0), kind="detect/scrfd", needed_by=("detect:scrfd",),
-        address=f"{INSIGHTFACE_RELEASE}/buffalo_l.zip", member="det_10g.onnx",
-    ),
-    Weights(
-        "retinaface_r50", "detect/Resnet50_Final.pth", None, None,
+        "retinaface_r50", "detect/Resnet50_Final.pth",
+        "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d", 109_497_761,
         f"MIT (biubug6/Pytorch_Retinaface); {WIDER_FACE}", "non-commercial",
-        "https://github.com/biubug6/Pytorch_Retinaface, Resnet50_Final.pth", kind="detect/retinaface",
-        needed_by=("detect:retinaface",),
-        by_hand="the README of https://github.com/biubug6/Pytorch_Retinaface links a Google Drive folder: take Resnet50_Final.pth",
+        "https://github.com/biubug6/Pytorch_Retinaface, Resnet50_Final.pth, as facexlib 0.1.0 and ibug's face_detection hand it on",
+        kind="detect/retinaface", needed_by=("detect:retinaface", "training:flashface"),
+        address="https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
     ),
     Weights(
         "retinaface_mobilenet025", "detect/retinaface_mobilenet0.25_Final.pth",
@@ -61,10 +57,19 @@ WEIGHTS = (
     Weights(
         "retinaface_r50_pytorch", "detect/retinaface_resnet50_2020-07-20.pth", None, None,
         f"MIT (ternaus/retinaface); {WIDER_FACE}", "non-commercial",
-        "https://github.com/ternaus/retinaface, release 0.01", kind="detect/retinaface",
+        "https://github.com/ternaus/retinaface, release 0.01", kind="detect/retinaface_pytorch",
         needed_by=("detect:retinaface",),
         address="https://github.com/ternaus/retinaface/releases/download/0.01/retinaface_resnet50_2020-07-20-f168fae3c.zip",
         member="retinaface_resnet50_2020-07-20.pth",
+    ),
+    Weights(
+        "retinaface_mobilenet025_1mb", "detect/retinaface_mobilenet0.25_1MB_Final.pth",
+        "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1", 1_789_735,
+        f"MIT (biubug6/Face-Detector-1MB-with-landmark); {WIDER_FACE}", "non-commercial",
+        "https://github.com/biubug6/Face-Detector-1MB-with-landmark, weights/mobilenet0.25_Final.pth",
+        kind="detect/retinaface_1mb", needed_by=("detect:retinaface",),
+        address="https://raw.githubusercontent.com/biubug6/Face-Detector-1MB-with-landmark/"
+        "2b075657aef954b9426f938ac7fce100b6910fe6/weights/mobilenet0.25_Final.pth",
     ),
     Weights(
         "mtcnn_pnet", "detect/mtcnn_pnet.pt", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28_570,

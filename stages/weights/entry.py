@@ -34,6 +34,10 @@ class Weights:
     """Path inside the zip or tar file behind `address`; None where `address` is the file itself."""
     sha256_prefix: str | None = None
     """First hex digits of the sha256, where a source states only those: a file that is pinned has to begin with them."""
+    git_blob: str | None = None
+    """Id of the file in a git repository, sha1 of `blob <bytes>\\0` and the content, where a source states only that."""
+    md5: str | None = None
+    """Where a source states only that."""
     by_hand: str | None = None
     """Where to register, which file to take and where to put it, for files that their owners hand out in person."""
     needed_by: tuple[str, ...] = ()
@@ -49,6 +53,11 @@ class Weights:
     def subject(self) -> str:
         """First part of the kind: detect, embed, landmark, ..."""
         return self.kind.partition("/")[0]
+
+    @property
+    def stated(self) -> bool:
+        """Whether a source states something by which the whole file can be told from another one."""
+        return self.sha256 is not None or self.git_blob is not None or self.md5 is not None
 
 
 USES = {
