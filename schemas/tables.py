@@ -63,6 +63,10 @@ _ALL = (
         Column("size", _I64, "bytes"),
         Column("fetched_at", pa.timestamp("us", tz="UTC"), "when it was fetched; null for files of a folder"),
         Column("opt_out", _TEXT, "evidence of an opt-out found while fetching"),
+        Column("http_status", _I32, "of the last answer of a web server"),
+        Column("attempts", _I32, "requests that were made for it"),
+        Column("final_address", _TEXT, "where redirects led, if there were any"),
+        version=2,
     ),
     _table(
         "faces", "detect", "Faces found in the pictures; a picture without a face has one row that says so.",

@@ -69,6 +69,9 @@ class Fetched:
     detail: str | None = None
     opt_out: str | None = None
     fetched_at: int | None = None  # microseconds since 1970, UTC; None for files of a folder
+    http_status: int | None = None  # of the last answer; None where there was none, and for files
+    attempts: int | None = None  # requests that it took
+    final_address: str | None = None  # where redirects led
 
 
 class Services(Protocol):

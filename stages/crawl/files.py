@@ -33,7 +33,9 @@ class FilesCrawl(Stage):
         return self.build([{**ids, **self._describe(answer)} for ids, answer in zip(units, fetched, strict=True)])
 
     def _describe(self, fetched: Fetched) -> dict[str, Any]:
-        row: dict[str, Any] = {"fetched_at": fetched.fetched_at, "opt_out": fetched.opt_out}
+        row: dict[str, Any] = {
+            name: getattr(fetched, name) for name in ("fetched_at", "opt_out", "http_status", "attempts", "final_address")
+        }
         data = fetched.data
         if fetched.status != "ok" or data is None:
             status = fetched.status if fetched.status != "ok" else "failed"

@@ -1,0 +1,1 @@
+"""Pictures from the web: politely, safely, and so that a crawl can be taken up where it was broken off."""

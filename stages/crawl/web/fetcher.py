@@ -1,0 +1,423 @@
+"""Fetching pictures: one event loop, one client, bounded in time and memory, each address ended in one answer.
+
+An address is asked only after the site's rules allow it and the gate gives a slot. Redirects are followed by hand, each
+step checked like a new address. A body is read in pieces and dropped as soon as it is too large or cannot be a picture.
+"""
+
+import asyncio
+import random
+import ssl
+import time
+import zlib
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Literal
+
+import aiohttp
+from pydantic import Field
+from yarl import URL
+
+from stages.crawl.web.address import BadAddress, canonical, host_of, origin_of, redirected
+from stages.crawl.web.gate import Gate, Outcome, Politeness
+from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
+from stages.crawl.web.policy import ROBOTS_BYTES, SitePolicy, crawl_delay, header_verdict, robots_verdict, tdm_verdict
+from stages.picture_headers import PictureError, read_header
+from stages.stage import Fetched, Params
+
+_PIECE = 2**16
+_SNIFFED = 64
+"""Bytes that tell a picture from anything else."""
+_POLICY_SECONDS, _UNKNOWN_SECONDS = 24 * 3600.0, 600.0
+"""How long a site's rules are believed (RFC 9309, section 2.4), and that they could not be had."""
+_AGENT = "idcluster"
+
+Limits = Literal["robots", "tdm", "headers"]
+
+
+class WebParams(Params):
+    """How pictures are fetched from the web."""
+
+    contact: str = Field("", description="address or page of whoever is responsible; goes into the User-Agent of every request")
+    agent: str = Field("", pattern=r"^[A-Za-z_-]*$", description="product token that robots.txt knows the crawler by (default: idcluster)")
+    max_bytes: int = Field(25_000_000, ge=1, description="bytes after which a body is not read on")
+    connections: int = Field(64, ge=1, description="requests at a time, of one worker")
+    connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")
+    idle_seconds: float = Field(20.0, gt=0, description="longest silence of a server")
+    total_seconds: float = Field(120.0, gt=0, le=600, description="longest time for one request, redirects not counted")
+    longest_pause: float = Field(300.0, ge=0, description="seconds of a Retry-After that are waited for; a longer one ends the attempts")
+    attempts: int = Field(3, ge=1, description="requests after which a failure that may pass is taken as final")
+    redirects: int = Field(5, ge=0, description="redirects that are followed")
+    respect_robots: bool = Field(True, description="keep to robots.txt")
+    respect_opt_out: bool = Field(True, description="leave out what X-Robots-Tag, tdm-reservation or tdmrep.json reserve")
+    opt_out_days: float = Field(30.0, gt=0, description="days after which a refusal by the site is asked about again")
+    politeness: Politeness = Field(default_factory=Politeness, description="limits by host, of all workers together")
+    allow_hosts: tuple[str, ...] = Field((), description="hosts, addresses or networks that may be private: tests, mirrors of one's own")
+    resolve: dict[str, str] = Field({}, description="addresses of hosts, instead of DNS; names may hold *")
+
+    @property
+    def product(self) -> str:
+        return self.agent or _AGENT
+
+    @property
+    def user_agent(self) -> str:
+        return f"{self.product}/0.1 (+{self.contact})" if self.contact else f"{self.product}/0.1"
+
+
+@dataclass
+class _Told(Exception):
+    """An answer that ends an attempt. `passing`: another attempt may do better."""
+
+    status: str
+    reason: str
+    detail: str | None = None
+    http_status: int | None = None
+    opt_out: str | None = None
+    passing: bool = False
+    outcome: Outcome = field(default_factory=Outcome)
+    pause: float | None = None
+
+
+class Deferred(Exception):
+    """No slot came in time."""
+
+
+class WebFetcher:
+    """Fetches addresses. Made inside of the event loop that it is used in; `close` it there."""
+
+    def __init__(self, params: WebParams, gate: Gate) -> None:
+        self.params, self.gate = params, gate
+        self.guard = Guard(params.allow_hosts, params.resolve)
+        connector = aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=300, resolver=GuardedResolver(self.guard), socket_factory=self.guard.socket, keepalive_timeout=30.0
+        )
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds)
+        self.session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            headers={"User-Agent": params.user_agent, "Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            max_line_size=_PIECE,
+            max_field_size=_PIECE,
+        )
+        self._slots = asyncio.Semaphore(params.connections)
+
+    async def close(self) -> None:
+        await self.session.close()
+
+    async def fetch_all(
+        self, addresses: Iterable[str], take: Callable[[str, Fetched], Awaitable[None]], patience: float = 30.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[str]:  # fmt: skip
+        """Fetch canonical addresses; `take` gets each answer at once, in any order. Returns the addresses that were put off:
+
+        those whose host had no slot for them within `patience` seconds, and those not yet begun when `stop` said so.
+        """
+        queues: dict[str, deque[str]] = defaultdict(deque)
+        deferred: list[str] = []
+        for address in addresses:
+            try:
+                queues[host_of(canonical(address))].append(address)
+            except BadAddress as error:
+                await take(address, Fetched(None, "failed", "bad_address", str(error), attempts=0))
+        async with asyncio.TaskGroup() as group:
+            for host, queue in queues.items():
+                for _ in range(min(len(queue), self.params.politeness.concurrency)):
+                    group.create_task(self._drain(host, queue, take, patience, stop, deferred))
+        return deferred
+
+    async def _drain(
+        self, host: str, queue: deque[str], take: Callable[[str, Fetched], Awaitable[None]], patience: float, stop: Callable[[], bool],
+        deferred: list[str],
+    ) -> None:  # fmt: skip
+        """One lane of a host: its addresses one after the other."""
+        while queue:
+            address = queue.popleft()
+            if stop():
+                deferred.append(address)
+                continue
+            try:
+                answer = await self._fetch(address, patience)
+            except Deferred:
+                # The host has no room: what waits for it waits as well.
+                deferred.append(address)
+                deferred.extend(queue)
+                queue.clear()
+            else:
+                await take(address, answer)
+
+    async def _fetch(self, address: str, patience: float) -> Fetched:
+        attempts = 0
+        while True:
+            attempts += 1
+            place = [address]
+            try:
+                data, http_status = await self._follow(place, patience)
+            except _Told as told:
+                if told.passing and attempts < self.params.attempts and (told.pause or 0.0) <= self.params.longest_pause:
+                    # How long the host wants to be left alone is the gate's to know; this spreads those who come back.
+                    await asyncio.sleep(2.0**attempts / 4 * random.uniform(0.5, 1.5))  # noqa: S311  guards nothing
+                    continue
+                final = place[-1] if place[-1] != address else None
+                return Fetched(
+                    None, told.status, told.reason, told.detail, told.opt_out, _now(),
+                    http_status=told.http_status, attempts=attempts, final_address=final,
+                )  # fmt: skip
+            final = place[-1] if place[-1] != address else None
+            return Fetched(data, fetched_at=_now(), http_status=http_status, attempts=attempts, final_address=final)
+
+    async def _follow(self, place: list[str], patience: float) -> tuple[bytes, int]:
+        """The bytes behind an address, over redirects, which are appended to `place`."""
+        for _ in range(self.params.redirects + 1):
+            here = place[-1]
+            self._check_host(here)
+            await self._check_policy(here, patience)
+            location = await self._ask(here, patience)
+            if isinstance(location, tuple):
+                return location
+            try:
+                following = redirected(here, location)
+            except BadAddress as error:
+                raise _Told("failed", "bad_redirect", f"to {location[:200]!r}: {error}") from error
+            if following in place:
+                raise _Told("failed", "redirect_loop", f"back to {following[:200]}")
+            place.append(following)
+        raise _Told("failed", "too_many_redirects", f"more than {self.params.redirects}")
+
+    def _check_host(self, address: str) -> None:
+        try:
+            self.guard.check_host(URL(address, encoded=True).host or "")
+        except ForbiddenAddress as error:
+            raise _Told("failed", "private_address", str(error)) from error
+
+    async def _ask(self, address: str, patience: float) -> tuple[bytes, int] | str:
+        """One request with a slot of its host: the bytes and the status, or where a redirect leads."""
+        host = host_of(address)
+        await self._enter(host, patience)
+        outcome = Outcome(broken=True)
+        try:
+            async with self._slots, asyncio.timeout(self.params.total_seconds):
+                answer = await self._request(address)
+                outcome = Outcome()
+                return answer
+        except _Told as told:
+            outcome = told.outcome
+            raise
+        except Exception as error:
+            ended = _explain(error)
+            outcome = ended.outcome
+            raise ended from error
+        finally:
+            await self.gate.leave(host, outcome)
+
+    async def _enter(self, host: str, patience: float) -> None:
+        end = time.monotonic() + patience
+        while True:
+            permit = await self.gate.enter(host, max(0.0, end - time.monotonic()))
+            if permit.go:
+                await asyncio.sleep(permit.wait)
+                return
+            if permit.wait == float("inf"):
+                raise _Told("failed", "host_down", f"{host} failed again and again in this run")
+            if time.monotonic() + permit.wait > end:
+                raise Deferred
+            await asyncio.sleep(permit.wait)
+
+    async def _request(self, address: str) -> tuple[bytes, int] | str:
+        async with self.session.get(URL(address, encoded=True), allow_redirects=False) as response:
+            status = response.status
+            if status in (301, 302, 303, 307, 308):
+                location = response.headers.get("Location")
+                if not location:
+                    raise _Told("failed", "bad_redirect", "no Location", status)
+                return location
+            if status != 200:
+                raise _refusal(status, response.headers.get("Retry-After"))
+            if self.params.respect_opt_out:
+                evidence = header_verdict(response.headers.items(), self.params.product)
+                if evidence:
+                    raise _Told("filtered", "opt_out", evidence, status, opt_out=f"{evidence} ({address})")
+            return await self._body(response), status
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        most, length = self.params.max_bytes, response.content_length
+        if length is not None and length > most:
+            raise _Told("failed", "too_large", f"{length} bytes announced, at most {most} are read", response.status)
+        unpack = _unpacker(response.headers.get("Content-Encoding", ""), response.status)
+        pieces, size, looked = [], 0, False
+        async for raw in response.content.iter_chunked(_PIECE):
+            piece = raw if unpack is None else unpack.decompress(raw, most + 1 - size)
+            pieces.append(piece)
+            size += len(piece)
+            if size > most:
+                raise _Told("failed", "too_large", f"more than {most} bytes", response.status)
+            if not looked and size >= _SNIFFED:
+                looked = True
+                _look(b"".join(pieces), response.status)
+        if not size:
+            raise _Told("failed", "empty", "a body without bytes", response.status)
+        return b"".join(pieces)
+
+    # What sites allow
+
+    async def _check_policy(self, address: str, patience: float) -> None:
+        if not (self.params.respect_robots or self.params.respect_opt_out):
+            return
+        policy = await self._policy(origin_of(address), host_of(address), patience)
+        if policy.robots is None and policy.reason != "robots":
+            raise _Told("failed", policy.reason, policy.why)
+        if self.params.respect_robots:
+            why = robots_verdict(policy, self.params.product, address)
+            if why:
+                raise _Told("filtered", "robots", why, opt_out=f"{why} ({origin_of(address)}/robots.txt)")
+            delay = crawl_delay(policy, self.params.product)
+            if delay is not None and delay > self.params.politeness.crawl_delay_limit:
+                raise _Told("filtered", "robots", f"robots.txt asks for {delay:g} s between two requests", opt_out=f"crawl-delay {delay:g}")
+        if self.params.respect_opt_out:
+            why = tdm_verdict(policy, address)
+            if why:
+                raise _Told("filtered", "opt_out", why, opt_out=f"{why} ({origin_of(address)}/.well-known/tdmrep.json)")
+
+    async def _policy(self, origin: str, host: str, patience: float) -> SitePolicy:
+        end = time.monotonic() + patience + self.params.total_seconds
+        while True:
+            policy, mine = await self.gate.policy(origin)
+            if policy is not None:
+                return policy
+            if mine:
+                found = await self._learn(origin, patience)
+                await self.gate.tell(origin, host, found, crawl_delay(found, self.params.product) if self.params.respect_robots else None)
+                return found
+            if time.monotonic() > end:
+                raise Deferred
+            await asyncio.sleep(0.05)
+
+    async def _learn(self, origin: str, patience: float) -> SitePolicy:
+        robots: str | None = ""
+        reason = why = ""
+        if self.params.respect_robots:
+            robots, reason, why = await self._rules(f"{origin}/robots.txt", patience)
+        tdmrep: str | None = ""
+        if self.params.respect_opt_out and robots is not None:
+            # A tdmrep.json that cannot be had reserves nothing: it is no part of a site that has none.
+            tdmrep, _, _ = await self._rules(f"{origin}/.well-known/tdmrep.json", patience)
+        return SitePolicy(robots, tdmrep or "", _UNKNOWN_SECONDS if robots is None else _POLICY_SECONDS, reason, why)
+
+    async def _rules(self, address: str, patience: float) -> tuple[str | None, str, str]:
+        """A small text file of a site: its text, "" where the site has none; None, a reason and words where it cannot be had."""
+        place = address
+        for _ in range(self.params.redirects + 1):
+            asked = host_of(place)
+            try:
+                self._check_host(place)
+                await self._enter(asked, patience)
+            except _Told as told:
+                return None, told.reason, told.detail or told.reason
+            outcome = Outcome(broken=True)
+            try:
+                url = URL(place, encoded=True)
+                async with asyncio.timeout(self.params.total_seconds), self.session.get(url, allow_redirects=False) as answer:
+                    outcome = Outcome()
+                    if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
+                        place = redirected(place, answer.headers["Location"])
+                        continue
+                    if answer.status == 429 or answer.status >= 500:
+                        outcome = Outcome(refused=True, retry_after=_seconds(answer.headers.get("Retry-After")))
+                        return None, "robots", f"HTTP {answer.status}"
+                    if answer.status != 200:
+                        return "", "", ""
+                    return await self._text(answer), "", ""
+            except _Told as told:
+                return None, "robots", told.detail or told.reason
+            except BadAddress:
+                return "", "", ""
+            except Exception as error:  # noqa: BLE001  whatever it was, the rules could not be had
+                ended = _explain(error)
+                return None, ended.reason, ended.detail or ended.reason
+            finally:
+                await self.gate.leave(asked, outcome)
+        return "", "", ""
+
+    async def _text(self, answer: aiohttp.ClientResponse) -> str:
+        unpack = _unpacker(answer.headers.get("Content-Encoding", ""), answer.status)
+        data = bytearray()
+        async for raw in answer.content.iter_chunked(_PIECE):
+            data += raw if unpack is None else unpack.decompress(raw, ROBOTS_BYTES)
+            if len(data) > ROBOTS_BYTES:
+                break
+        return bytes(data[:ROBOTS_BYTES]).decode("utf-8", "replace")
+
+
+def _look(head: bytes, status: int) -> None:
+    """Raise for bytes that no picture begins with: reading a film or a page to its end would be of no use."""
+    try:
+        read_header(head)
+    except PictureError as error:
+        if error.reason in ("not_an_image", "unsupported_format"):
+            raise _Told("failed", error.reason, error.detail, status) from error
+
+
+def _unpacker(encoding: str, status: int) -> "zlib._Decompress | None":
+    """What undoes a Content-Encoding, piece by piece with a limit: a small body may unpack to a large one."""
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return None
+    if name in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 32 if name != "deflate" else zlib.MAX_WBITS)
+    raise _Told("failed", "unsupported_encoding", f"Content-Encoding {encoding[:40]!r}", status)
+
+
+def _refusal(status: int, retry_after: str | None) -> _Told:
+    detail = f"HTTP {status}"
+    if status in (429, 503):
+        pause = _seconds(retry_after)
+        refused = Outcome(refused=True, retry_after=pause)
+        return _Told("failed", f"http_{status}", detail, status, passing=True, outcome=refused, pause=pause)
+    if status >= 500 or status == 408:
+        return _Told("failed", "http_5xx" if status >= 500 else "http_408", detail, status, passing=True, outcome=Outcome(broken=True))
+    return _Told("failed", f"http_{status}", detail, status)
+
+
+def _explain(error: Exception) -> _Told:
+    """What went wrong on the way, as a reason."""
+    broken = Outcome(broken=True)
+    said = f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, ForbiddenAddress):
+        return _Told("failed", "private_address", str(error))
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return _Told("failed", "dns", said, passing=True, outcome=broken)
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return _Told("failed", "tls", said, outcome=broken)
+    if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
+        return _Told("failed", "time_out", said, passing=True, outcome=broken)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _Told("failed", "connect", said, passing=True, outcome=broken)
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return _Told("failed", "truncated", said, passing=True, outcome=broken)
+    if isinstance(error, aiohttp.InvalidURL):
+        return _Told("failed", "bad_address", said)
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return _Told("failed", "protocol", said, passing=True, outcome=broken)
+    if isinstance(error, zlib.error):
+        return _Told("failed", "decode_error", f"Content-Encoding: {error}")
+    return _Told("failed", "error", said, outcome=broken)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After as seconds from now, whichever form it has (RFC 9110, section 10.2.3)."""
+    if retry_after is None:
+        return None
+    text = retry_after.strip()
+    if text.isascii() and text.isdigit():
+        return float(min(int(text[:9]), 86_400))
+    try:
+        return min(86_400.0, max(0.0, parsedate_to_datetime(text).timestamp() - time.time()))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _now() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,191 @@
+"""The gate: how often and how many at a time a host is asked, whoever asks.
+
+Pure bookkeeping with a clock that is passed in. One gate serves all workers of a run, so that the limits hold for them
+together; where there are several processes, it lives in one of them and the others ask it there.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.crawl.web.policy import SitePolicy
+
+LEASE_SECONDS = 900.0
+"""After this long a slot counts as left by a worker that died: longer than any fetch may take."""
+_RECOVERY = 20
+"""Answers in a row without complaint after which a slowed-down host is asked a little more often again."""
+_CLOSED_SECONDS, _CLOSED_TIMES = 60.0, 3
+_SLOWEST = 1 / 120
+
+
+class Politeness(BaseModel):
+    """Limits by host. A host is a name with its port."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float | None = Field(default=2.0, gt=0, description="requests a second to one host, of all workers together; null: no limit")
+    concurrency: int = Field(default=2, ge=1, description="requests at a time to one host")
+    crawl_delay_limit: float = Field(default=60.0, gt=0, description="longest crawl-delay that is kept; who asks for more is left out")
+    failures: int = Field(default=10, ge=1, description="failures in a row after which a host is left alone for a minute; the third time, "
+                          "or after as many refusals (429, 503) in a row, for the rest of the run")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a request ended. `refused`: the host asked for less (429, 503), with the seconds of its Retry-After if it gave them;
+    `broken`: no answer at all, or a fault of the server."""
+
+    refused: bool = False
+    broken: bool = False
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Permit:
+    """`go`: a slot is taken, begin in `wait` seconds and leave it afterwards. Else ask again in `wait` seconds; never, if infinite."""
+
+    go: bool
+    wait: float
+
+
+class Gate(Protocol):
+    """What a fetcher asks before it asks a host."""
+
+    async def enter(self, host: str, patience: float) -> Permit:
+        """A slot for one request, if it comes within `patience` seconds."""
+        ...
+
+    async def leave(self, host: str, outcome: Outcome) -> None:
+        """Give the slot back and say how it went."""
+        ...
+
+    async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
+        """What is known of a site; and, where that is nothing, whether the asker is the one to find out."""
+        ...
+
+    async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
+        """What a site said, and the crawl-delay that it asks for."""
+        ...
+
+
+@dataclass
+class _Host:
+    rate: float | None
+    concurrency: int
+    free_at: float = 0.0
+    """When the next request may begin."""
+    quiet_until: float = 0.0
+    leases: list[float] = field(default_factory=list)
+    """When each slot that is taken counts as abandoned."""
+    refusals: int = 0
+    fine: int = 0
+    failures: int = 0
+    closed: int = 0
+    ceiling: float | None = None
+
+
+class LocalGate:
+    """The bookkeeping itself; also the gate of a single process. Times are seconds of `clock`."""
+
+    def __init__(self, politeness: Politeness, clock: Callable[[], float]) -> None:
+        self.politeness, self.clock = politeness, clock
+        self._hosts: dict[str, _Host] = {}
+        self._policies: dict[str, tuple[SitePolicy, float]] = {}
+        self._asking: dict[str, float] = {}
+
+    async def enter(self, host: str, patience: float) -> Permit:
+        return self.take(host, patience)
+
+    async def leave(self, host: str, outcome: Outcome) -> None:
+        self.free(host, outcome)
+
+    async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
+        return self.known(origin)
+
+    async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
+        self.learn(origin, host, policy, delay)
+
+    def take(self, host: str, patience: float) -> Permit:
+        """`enter`, at once."""
+        now, state = self.clock(), self._host(host)
+        if state.closed >= _CLOSED_TIMES:
+            return Permit(False, math.inf)
+        state.leases = [end for end in state.leases if end > now]
+        begin = max(now, state.quiet_until, state.free_at)
+        if begin - now > patience:
+            return Permit(False, begin - now)
+        # Where a host has just failed again and again, one request finds out whether it is back.
+        room = 1 if state.failures >= self.politeness.failures else state.concurrency
+        if len(state.leases) >= room:
+            return Permit(False, 0.05 if state.rate is None else min(1.0, max(0.05, 1 / state.rate)))
+        if state.rate is not None:
+            state.free_at = begin + 1 / state.rate
+        state.leases.append(begin + LEASE_SECONDS)
+        return Permit(True, begin - now)
+
+    def free(self, host: str, outcome: Outcome) -> None:
+        """`leave`, at once."""
+        now, state = self.clock(), self._host(host)
+        if state.leases:
+            state.leases.pop(0)
+        if outcome.refused:
+            self._slow_down(state, now, outcome.retry_after)
+        elif outcome.broken:
+            state.fine = 0
+            state.failures += 1
+            if state.failures % self.politeness.failures == 0:
+                state.closed += 1
+                state.quiet_until = max(state.quiet_until, now + _CLOSED_SECONDS)
+        else:
+            state.failures = state.refusals = state.closed = 0
+            state.fine += 1
+            if state.fine % _RECOVERY == 0:
+                self._speed_up(state)
+
+    def _slow_down(self, state: _Host, now: float, retry_after: float | None) -> None:
+        state.refusals, state.fine, state.failures = state.refusals + 1, 0, 0
+        pause = min(600.0, 2.0**state.refusals) if retry_after is None else retry_after
+        state.quiet_until = max(state.quiet_until, now + pause)
+        state.rate = max(_SLOWEST, (state.rate or 10.0) / 2)
+        state.concurrency = max(1, state.concurrency // 2)
+        if state.refusals >= self.politeness.failures:
+            state.closed = _CLOSED_TIMES
+
+    def _speed_up(self, state: _Host) -> None:
+        if state.rate is not None:
+            faster = state.rate * 1.25
+            state.rate = faster if state.ceiling is None else min(state.ceiling, faster)
+            if state.ceiling is None and faster > 100:
+                state.rate = None
+        state.concurrency = min(self.politeness.concurrency, state.concurrency + 1)
+
+    def known(self, origin: str) -> tuple[SitePolicy | None, bool]:
+        """`policy`, at once."""
+        now = self.clock()
+        policy, end = self._policies.get(origin, (None, 0.0))
+        if policy is not None and end > now:
+            return policy, False
+        mine = self._asking.get(origin, 0.0) <= now
+        if mine:
+            self._asking[origin] = now + 60  # if this one dies, somebody else will ask
+        return None, mine
+
+    def learn(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
+        """`tell`, at once."""
+        self._policies[origin] = policy, self.clock() + policy.lasts
+        self._asking.pop(origin, None)
+        if delay:
+            state = self._host(host)
+            slow = 1 / delay
+            state.ceiling = slow if state.ceiling is None else min(state.ceiling, slow)
+            state.rate = slow if state.rate is None else min(state.rate, slow)
+            state.concurrency = 1
+
+    def _host(self, host: str) -> _Host:
+        if host not in self._hosts:
+            rate = self.politeness.rate
+            self._hosts[host] = _Host(rate, self.politeness.concurrency, ceiling=rate)
+        return self._hosts[host]
