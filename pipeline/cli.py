@@ -142,7 +142,7 @@ def run(
         from pipeline.spec import source_of
         from pipeline.storage import Store
 
-        prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root]), models)
+        prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
         selection = _selection(only, limit, where, retry)
         check_sql(prepared, selection)
         if "crawl" in prepared.chosen(selection):
@@ -169,7 +169,7 @@ def plan(
         from pipeline.run import prepare
         from pipeline.storage import Store
 
-        prepared = prepare(load_dag(dag, sets or ()), models)
+        prepared = prepare(load_dag(dag, sets or (), models), models)
         made = make_plan(prepared, _selection(only, limit, where, retry), Store(prepared.dag.root))
         console = _console()
         if made.intake is not None:

@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipeline.models import weight_files
 from schemas import TABLES
 from stages.backends import BACKENDS, UnknownBackend, backend
 from stages.stage import Params, Stage
+from stages.weights import active
 
 SHARD = "shard"
 _SHARD_PARAMETERS = {"webdataset": "stages.shard.webdataset:ShardParams"}
@@ -121,8 +123,11 @@ class Dag(_Closed):
         return [backend(name, config.backend)(config.params) for name, config in self.stages.items() if name != SHARD]
 
 
-def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
-    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError.
+def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) -> Dag:
+    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError, and MissingWeights where
+    the models directory (`models`, else the file's own) has a registry.yaml that cannot be read.
+
+    The weights that a team registered there can be named in the file, and their calibrations are known.
 
     `people` is added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
     recogniser that `embed` names.
@@ -141,6 +146,7 @@ def load_dag(path: Path, sets: Sequence[str] = ()) -> Dag:
     file = document.validate(_DagFile, document.data, ())
     if file is None:
         raise document.error()
+    weight_files(models or file.models)
     return _resolve(document, file)
 
 
@@ -235,14 +241,15 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
     open_names = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
     if not open_names:
         return
-    calibration = importlib.import_module("stages.embed.calibration").CALIBRATION
+    # What a team measured on photographs like its own goes before what came with the code.
+    calibration = {**importlib.import_module("stages.embed.calibration").CALIBRATION, **active().calibrations}
     recogniser = getattr(built["embed"], "recogniser", None)
     if recogniser not in calibration:
         for name in open_names:
             document.problem(
                 ("stages", "clean", "params", name),
-                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill it from; set it"
-                f" (calibrated: {', '.join(sorted(calibration))})",
+                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill it from; set it,"
+                f" or measure it: `idcluster models benchmark --write-calibration` (calibrated: {', '.join(sorted(calibration))})",
             )
         return
     filled = {name: getattr(calibration[recogniser], name) for name in open_names}

@@ -41,6 +41,7 @@ from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.worker import Receipt, Task
 from schemas import TABLES
 from stages.stage import Stage
+from stages.weights import LocalRegistry
 
 PUBLISH_SECONDS = 60.0
 
@@ -84,6 +85,7 @@ class Record:
     dag: dict[str, Any] = field(default_factory=dict)
     selection: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    licences: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     intake: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
@@ -101,6 +103,10 @@ class Prepared:
     versions: dict[str, str]
     descriptions: dict[str, dict[str, Any]]
     models: str | None
+    local: LocalRegistry | None = None
+    """What the models directory's own registry says."""
+    licences: list[dict[str, Any]] = field(default_factory=list)
+    """Weights that may not be used for everything: name, licence, and what was accepted when and by whom."""
 
     def chosen(self, selection: Selection) -> set[str]:
         """The names of the stages to do. Raises DagError for a name that the DAG does not have."""
@@ -124,7 +130,7 @@ def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepare
                 # What is in an object store is brought to the machines that need it, later.
                 files.look(name) if isinstance(files, StoredWeights) else files.path(name)
     versions, descriptions = versions_of(stages, files)
-    return Prepared(dag, stages, versions, descriptions, files.models_dir)
+    return Prepared(dag, stages, versions, descriptions, files.models_dir, files.local)
 
 
 def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], predicate: str) -> dict[str, frozenset[str]]:
@@ -170,7 +176,7 @@ class Run:
         self.prepared, self.selection, self.store, self.console = prepared, selection, store, console
         self.chosen = prepared.chosen(selection)
         self.run_id = run_id or new_run_id()
-        self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id)
+        self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id, prepared.local)
         self.engine = engine(self.spec)
         self.drained = False
         self.work_done = False
@@ -181,6 +187,7 @@ class Run:
             dag=prepared.dag.model_dump(mode="json"),
             selection={"only": list(selection.only), "limit": selection.limit, "where": selection.where, "retry": selection.retry},
             versions=prepared.versions,
+            licences=prepared.licences,
             machine=_machine(),
         )
 

@@ -13,7 +13,7 @@ from stages.backends import backend
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Source, SourceError
 from stages.stage import Fetched, Stage
-from stages.weights import MissingWeights, WeightFiles
+from stages.weights import LocalRegistry, MissingWeights, WeightFiles
 
 
 def source_of(dag: Dag) -> Source:
@@ -53,6 +53,8 @@ class WorkerSpec:
     versions: Mapping[str, str]
     models: str | None
     run: str
+    local: LocalRegistry | None = None
+    """What the driver found in the registry of its models directory: a node with another one would load other weights."""
 
     def __post_init__(self) -> None:
         # Workers have another current directory than the driver, where relative paths of the DAG start.
@@ -61,7 +63,7 @@ class WorkerSpec:
 
     def weights(self) -> WeightFiles:
         """The weights as this machine finds them."""
-        return weight_files(self.models)
+        return weight_files(self.models, self.local)
 
     def lacking(self, names: Sequence[str]) -> list[str]:
         """What this machine lacks to run the stages `names`, in words. Brings weights of an object store here."""
@@ -84,11 +86,12 @@ class WorkerSpec:
     def build(self, store: Store | None = None, draining: Callable[[], bool] | None = None) -> Worker:
         """A worker. `store` and `draining` are given where the caller has its own."""
         place = store or Store(self.root)
+        files = self.weights()  # parameters may name weights that only the models directory's registry knows
         stages = {name: backend(name, config.backend)(config.params) for name, config in self.dag.stages.items() if name != SHARD}
         for name, stage in stages.items():
             stage.device = "cuda" if self.dag.stages[name].resources.gpus else "cpu"
         path = drain_path(self.run)
         return Worker(
-            place, stages, self.versions, self.weights(), _Services(source_of(self.dag)), self.run,
+            place, stages, self.versions, files, _Services(source_of(self.dag)), self.run,
             draining or (lambda: place.exists(path)),
         )

@@ -54,6 +54,16 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/cunjian/pytorch_face_landmark/6f34bf9f034aa2f521952f825e6ccc567deb42d6/"
         "Retinaface/weights/mobilenet0.25_Final.pth",
     ),
+    # The same keys as the one above, but anchors of 10 to 256 pixels.
+    Weights(
+        "retinaface_mobilenet025_1mb", "detect/retinaface_mobilenet0.25_1MB_Final.pth",
+        "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1", 1_789_735,
+        f"MIT (biubug6/Face-Detector-1MB-with-landmark); {WIDER_FACE}", "non-commercial",
+        "https://github.com/biubug6/Face-Detector-1MB-with-landmark, weights/mobilenet0.25_Final.pth",
+        kind="detect/retinaface_1mb", needed_by=("detect:retinaface",),
+        address="https://raw.githubusercontent.com/biubug6/Face-Detector-1MB-with-landmark/"
+        "2b075657aef954b9426f938ac7fce100b6910fe6/weights/mobilenet0.25_Final.pth",
+    ),
     Weights(
         "retinaface_r50_pytorch", "detect/retinaface_resnet50_2020-07-20.pth", None, None,
         f"MIT (ternaus/retinaface); {WIDER_FACE}", "non-commercial",

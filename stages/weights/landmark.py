@@ -29,13 +29,6 @@ WEIGHTS = (
         address="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-11f355bf06.pth.tar",
     ),
     Weights(
-        "fan68_4hg_jit", "landmark/2DFAN4-cd938726ad.zip",
-        "cd938726adb1f15f361263cce2db9cb820c42585fa8796ec72ce19107f369a46", None, _FAN, "non-commercial",
-        "https://github.com/1adrianb/face-alignment 1.4, 2DFAN4-cd938726ad.zip: TorchScript, of which only tensors are read",
-        kind="landmark/fan68", needed_by=("landmark:fan68",),
-        address="https://www.adrianbulat.com/downloads/python-fan/2DFAN4-cd938726ad.zip",
-    ),
-    Weights(
         "mediapipe_landmarker", "mediapipe/face_landmarker_v2_with_blendshapes.task",
         "b261925d4aad812b47a0e8d58c1baa1223270a5d1f663d78338bc881c003879d", 2_357_924, "Apache-2.0", "any",
         "https://github.com/google-ai-edge/mediapipe, mediapipe/tasks/testdata/vision: 478 points, 52 blendshapes",

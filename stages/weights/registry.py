@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
-from stages.weights import affect, captioners, clip, detect, embed, generators, heads, landmark, metrics, segment
+from stages.weights import affect, captioners, clip, detect, embed, generators, heads, landmark, metrics, screen, segment
 from stages.weights.entry import Weights
 from stages.weights.local import LocalRegistry, active
 
-_SUBJECTS = (detect, embed, landmark, clip, captioners, segment, heads, affect, generators, metrics)
+_SUBJECTS = (detect, embed, landmark, clip, captioners, segment, heads, affect, screen, generators, metrics)
 
 WEIGHTS: dict[str, Weights] = {weights.name: weights for subject in _SUBJECTS for weights in subject.WEIGHTS}
 """By name, as the code has them; `registered` also knows what a team has pinned and added."""

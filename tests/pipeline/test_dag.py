@@ -244,7 +244,7 @@ def test_missing_thresholds_of_an_unknown_recogniser(tmp_path: Path) -> None:
     text = GOOD.replace("  embed: {backend: dlib}", "  embed: {backend: arcface}").replace("backend: dlib\n", "backend: scrfd\n")
     assert problems(tmp_path, text, "stages.clean.params.merge_cosine=0.8") == [
         ("quickstart.yaml:6: stages.clean.params.similarity_threshold: is open, and there is no calibration for the recogniser"
-        " 'homemade' to fill it from; set it (calibrated: dlib128)")
+        " 'homemade' to fill it from; set it, or measure it: `idcluster models benchmark --write-calibration` (calibrated: dlib128)")
     ]
 
 
