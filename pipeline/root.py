@@ -10,7 +10,8 @@ from pipeline.snapshot import Snapshot
 from pipeline.storage import Store
 from schemas import TABLES
 
-FORMAT = 1
+ROOT_FORMAT = 1
+"""Of a root as a whole, as `dataset.json` names it: which folders there are and how their files are named."""
 
 
 class RunError(RuntimeError):
@@ -29,14 +30,14 @@ def open_root(root: str, name: str, create: bool) -> Store:
     except FileNotFoundError:
         if not create:
             raise RunError(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
-        store.put_new("dataset.json", json.dumps({"format": FORMAT, "name": name}, indent=1).encode() + b"\n")
+        store.put_new("dataset.json", json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n")
         return store
     except ValueError as error:
         raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
     if not isinstance(about, dict):
-        raise RunError(f'{store.uri("dataset.json")} is damaged: it is to hold {{"format": {FORMAT}, "name": ...}}')
-    if about.get("format") != FORMAT:
-        raise RunError(f"{store.root} has format {about.get('format')}; this idcluster reads format {FORMAT}")
+        raise RunError(f'{store.uri("dataset.json")} is damaged: it is to hold {{"format": {ROOT_FORMAT}, "name": ...}}')
+    if about.get("format") != ROOT_FORMAT:
+        raise RunError(f"{store.root} has format {about.get('format')}; this idcluster reads format {ROOT_FORMAT}")
     return store
 
 

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 
 from pipeline.storage import Store
 
-FORMAT = 2
+SNAPSHOT_FORMAT = 2
+"""Of a snapshot's file: the columns of its entries and its notes. Raised without the format of the root."""
 WHOLE = -1
 """Bucket or chunk of an entry that is not divided by it."""
 
@@ -138,7 +139,7 @@ class Snapshot:
     def encode(self) -> bytes:
         table = pa.table({f.name: pa.array([getattr(e, f.name) for e in self.entries], f.type) for f in _ARROW}, schema=_ARROW)
         # The number of entries guards the footer, the one part of a Parquet file that has no checksum.
-        own = {"format": FORMAT, "number": self.number, "entries": len(self.entries)}
+        own = {"format": SNAPSHOT_FORMAT, "number": self.number, "entries": len(self.entries)}
         notes = json.dumps({**self.notes, **own}, sort_keys=True)
         sink = io.BytesIO()
         pq.write_table(table.replace_schema_metadata({"idcluster": notes}), sink, compression="zstd", write_page_checksum=True)
@@ -149,8 +150,8 @@ class Snapshot:
         try:
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             notes = json.loads((table.schema.metadata or {})[b"idcluster"])
-            if notes.pop("format") != FORMAT:
-                raise SnapshotError(f"{source} has another format; this idcluster reads format {FORMAT}")
+            if notes.pop("format") != SNAPSHOT_FORMAT:
+                raise SnapshotError(f"{source} has another format; this idcluster reads format {SNAPSHOT_FORMAT}")
             number = notes.pop("number")
             if notes.pop("entries") != table.num_rows:
                 raise ValueError("it lacks entries")

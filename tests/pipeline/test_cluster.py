@@ -3,10 +3,7 @@
 import io
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -29,11 +26,11 @@ from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
 from stages.weights import MissingWeights
 from tests.pipeline.cluster_toy import NET, NODE_CACHE, register_weighed
+from tests.pipeline.drivers import REPOSITORY, Driver, starting
 from tests.pipeline.rooms import shown
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import people, toy_dag
 
-REPOSITORY = Path(__file__).parents[2]
 LIMIT = 110.0
 """Seconds after which a run is given up as hanging."""
 
@@ -195,48 +192,17 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return shown(folder / "root")
 
 
-class Driver:
-    """A run in a process of its own that joins the cluster."""
-
-    def __init__(self, rack: Rack, folder: Path, source: Path, root: str, models: str, *sets: str) -> None:
-        command = [sys.executable, "-m", "tests.pipeline.cluster_toy", rack.cluster.address, str(folder), str(source), root, models, *sets]
-        environment = {**os.environ, **rack.server.environment}
-        self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-
-    def finish(self) -> tuple[int, str]:
-        try:
-            output, _ = self.process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            output, _ = self.process.communicate()
-            pytest.fail(f"still running after {LIMIT} s:\n{output}")
-        return self.process.returncode, output
-
-    def when(self, happened: Callable[[], bool]) -> None:
-        """Return as soon as something has happened; fail if the run ends before."""
-        deadline = time.monotonic() + LIMIT
-        while not happened():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"it never happened:\n{self.finish()[1]}")
-            time.sleep(0.02)
+Start = Callable[..., Driver]
 
 
 @pytest.fixture
-def start(rack: Rack, tmp_path: Path, source: Path) -> Iterator[Callable[..., Driver]]:
-    """Starts drivers; whatever a test leaves running is gone after it."""
-    started: list[Driver] = []
-
-    def one(root: str, *sets: str, models: str = "") -> Driver:
-        started.append(Driver(rack, tmp_path, source, root, models, *sets))
-        return started[-1]
-
-    yield one
-    for driver in started:
-        if driver.process.poll() is None:
-            driver.process.kill()
-            driver.process.communicate()
+def start(rack: Rack, tmp_path: Path, source: Path) -> Iterator[Start]:
+    """Starts a run that joins the cluster."""
+    with starting() as one:
+        yield lambda root, *sets, models="", limit=LIMIT, **variables: one(
+            "tests.pipeline.cluster_toy", rack.cluster.address, tmp_path, source, root, models, *sets,
+            limit=limit, **rack.server.environment, **variables,
+        )  # fmt: skip
 
 
 @pytest.fixture
@@ -252,11 +218,10 @@ def bucket(rack: Rack) -> str:
 
 @pytest.mark.ray
 def test_same_as_in_one_process_and_weights_are_brought_once_a_node(
-    rack: Rack, bucket: str, start: Callable[..., Driver], undisturbed: dict[str, Any]
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
     models = f"s3://{bucket}/models"
-    code, output = start(f"s3://{bucket}/root", *SPREAD, models=models).finish()
-    assert code == 0, output
+    output = start(f"s3://{bucket}/root", *SPREAD, models=models).succeed()
     assert shown(f"s3://{bucket}/root") == undisturbed
     assert "phase crawl detect embed 4 workers" in output, "two CPUs and two halves of the GPU"
     place = f"idcluster/models/{cache_folder(models).name}/embed/toy.net"
@@ -267,7 +232,7 @@ def test_same_as_in_one_process_and_weights_are_brought_once_a_node(
 
 @pytest.mark.ray
 def test_lost_nodes_cost_nothing_and_new_ones_are_used(
-    rack: Rack, bucket: str, start: Callable[..., Driver], undisturbed: dict[str, Any]
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
     driver = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models")
     driver.when(lambda: rack.parts(bucket) >= 3)
@@ -275,49 +240,61 @@ def test_lost_nodes_cost_nothing_and_new_ones_are_used(
     rack.lose("gpu")  # now no node is left that could do anything
     rack.add("gpu", num_cpus=1, num_gpus=1)
     rack.add("cpu", num_cpus=2)
-    code, output = driver.finish()
-    assert code == 0, output
+    driver.succeed()
     assert shown(f"s3://{bucket}/root") == undisturbed
 
 
 @pytest.mark.ray
-def test_killed_driver_is_resumed(rack: Rack, bucket: str, start: Callable[..., Driver], undisturbed: dict[str, Any]) -> None:
+def test_killed_driver_is_resumed(rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]) -> None:
     first = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models")
     first.when(lambda: rack.parts(bucket) >= 3)
-    os.kill(first.process.pid, signal.SIGKILL)
-    first.process.communicate()
-    code, output = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models").finish()
-    assert code == 0, output
+    first.kill()
+    output = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models").succeed()
     assert "taken over from an interrupted run" in output, "what was finished is not done again"
     assert shown(f"s3://{bucket}/root") == undisturbed
 
 
 @pytest.mark.ray
 def test_a_store_that_is_away_for_a_while_is_waited_for(
-    rack: Rack, bucket: str, start: Callable[..., Driver], undisturbed: dict[str, Any]
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
     driver = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models")
     driver.when(lambda: rack.parts(bucket) >= 3)
     rack.server.stop()
     time.sleep(3)  # what is away has to be away for some time
     rack.server.start()
-    code, output = driver.finish()
-    assert code == 0, output
+    driver.succeed()
+    assert shown(f"s3://{bucket}/root") == undisturbed
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_store_that_refuses_for_more_than_a_minute_is_waited_for(
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
+) -> None:
+    driver = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models", limit=LIMIT + 100)
+    driver.when(lambda: rack.parts(bucket) >= 3)
+    rack.server.refused, back = 0, time.monotonic() + 65.0
+    rack.server.away = lambda: time.monotonic() < back
+    try:
+        driver.succeed()
+    finally:
+        rack.server.away = lambda: False
+    assert rack.server.refused > 20 and time.monotonic() > back
     assert shown(f"s3://{bucket}/root") == undisturbed
 
 
 @pytest.mark.ray
 def test_small_actors_do_not_keep_a_large_one_waiting_for_ever(
-    rack: Rack, bucket: str, start: Callable[..., Driver], undisturbed: dict[str, Any]
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
     sets = (*SPREAD[:2], "resources.cpus=0.5", "stages.embed.resources.cpus=2")
-    code, output = start(f"s3://{bucket}/root", *sets, models=f"s3://{bucket}/models").finish()
-    assert code == 0, output
+    start(f"s3://{bucket}/root", *sets, models=f"s3://{bucket}/models").succeed()
     assert shown(f"s3://{bucket}/root") == undisturbed
 
 
 @pytest.mark.ray
-def test_a_local_root_is_refused_unless_it_is_said_to_be_shared(start: Callable[..., Driver], tmp_path: Path) -> None:
+def test_a_local_root_is_refused_unless_it_is_said_to_be_shared(start: Start, tmp_path: Path) -> None:
     code, output = start(str(tmp_path / "root"), *SPREAD[:1]).finish()
     assert code == 1, output
     assert "each node would write to its own disk" in output and "--shared-root" in output and "s3://" in output
@@ -325,7 +302,7 @@ def test_a_local_root_is_refused_unless_it_is_said_to_be_shared(start: Callable[
 
 
 @pytest.mark.ray
-def test_a_stage_that_fits_nowhere_is_told(rack: Rack, bucket: str, start: Callable[..., Driver]) -> None:
+def test_a_stage_that_fits_nowhere_is_told(rack: Rack, bucket: str, start: Start) -> None:
     code, output = start(f"s3://{bucket}/root", *SPREAD[:1], "stages.detect.resources.cpus=5").finish()
     assert code == 1, output
     assert "stage detect: a worker takes 5 CPUs" in output and "has 2 CPUs, 0 GPUs" in output
@@ -333,7 +310,7 @@ def test_a_stage_that_fits_nowhere_is_told(rack: Rack, bucket: str, start: Calla
 
 @pytest.mark.ray
 def test_a_node_that_cannot_have_the_weights_is_named_with_stage_and_file(
-    rack: Rack, bucket: str, start: Callable[..., Driver]
+    rack: Rack, bucket: str, start: Start
 ) -> None:
     broken = rack.folder / "cache gpu" / "idcluster"
     kept = broken.with_name("kept")

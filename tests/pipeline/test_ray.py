@@ -2,25 +2,18 @@
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from pipeline.run import Selection
+from tests.pipeline.drivers import Driver, starting
 from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.toy import KILLS, people, picture
 
 pytestmark = pytest.mark.ray
-
-REPOSITORY = Path(__file__).parents[2]
-LIMIT = 150.0
-"""Seconds after which a run is given up as hanging."""
 
 
 @pytest.fixture(scope="module")
@@ -36,86 +29,40 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return shown(folder / "root")
 
 
-class Driver:
-    """A run in a process of its own."""
-
-    def __init__(self, folder: Path, source: Path, root: Path, *sets: str, seconds: float = 0.0, **variables: str) -> None:
-        self.root = root
-        command = [sys.executable, "-m", "tests.pipeline.toy_run", str(folder), str(source), str(root), *sets]
-        environment = {**os.environ, "TOY_SECONDS": str(seconds), "PYTHONPATH": str(REPOSITORY), **variables}
-        self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
-
-    def finish(self) -> tuple[int, str]:
-        try:
-            output, _ = self.process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            output, _ = self.process.communicate()
-            pytest.fail(f"still running after {LIMIT} s:\n{output}")
-        return self.process.returncode, output
-
-    def when(self, happened: Callable[[], bool]) -> None:
-        """Return as soon as something has happened; fail if the run ends before."""
-        deadline = time.monotonic() + LIMIT
-        while not happened():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"it never happened:\n{self.finish()[1]}")
-            time.sleep(0.02)
-
-    def parts(self) -> int:
-        return len(list((self.root / "parts").rglob("*.parquet")))
-
-    def workers(self) -> list[psutil.Process]:
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            if "MapWorker" in " ".join(process.info["cmdline"] or []) and self._is_ours(process):
-                found.append(process)
-        return found
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return self.process.pid in {parent.pid for parent in process.parents()}
-        except psutil.Error:
-            return False
+Start = Callable[..., Driver]
 
 
 @pytest.fixture
-def drivers() -> Iterator[list[Driver]]:
-    """Whatever a test starts is gone after it, with everything below it."""
-    started: list[Driver] = []
-    yield started
-    for driver in started:
-        if driver.process.poll() is None:
-            for child in psutil.Process(driver.process.pid).children(recursive=True):
-                child.kill()
-            driver.process.kill()
-            driver.process.communicate()
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a run of the toys on a Ray of its own."""
+    with starting() as one:
+        yield lambda source, root, *sets, seconds=0.0, **variables: one(
+            "tests.pipeline.toy_run", tmp_path, source, root, *sets, TOY_SECONDS=str(seconds), **variables
+        )
 
 
-def test_same_as_in_one_process(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+def parts(root: Path) -> int:
+    return len(list((root / "parts").rglob("*.parquet")))
+
+
+def test_same_as_in_one_process(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "root"
-    drivers.append(Driver(tmp_path, source, root))
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    start(source, root).succeed()
     assert shown(root) == undisturbed
     assert list((root / "parts").rglob("*.*")) == []
 
 
 def test_stages_with_other_resources_run_in_actors_of_their_own(
-    undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]
+    undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start
 ) -> None:
     root = tmp_path / "root"
     sets = ("stages.detect.resources.cpus=0.5", "stages.embed.resources.workers=1", "stages.clean.resources.workers=1")
-    drivers.append(Driver(tmp_path, source, root, *sets))
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    start(source, root, *sets).succeed()
     assert shown(root) == undisturbed
 
 
 def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept(
-    source: Path, tmp_path: Path, drivers: list[Driver]
+    source: Path, tmp_path: Path, start: Start
 ) -> None:
     import shutil
 
@@ -124,9 +71,7 @@ def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept
     bad = mine / "person 01" / "killer.png"
     bad.write_bytes(picture(11, noise=5, trouble=KILLS))
     root = tmp_path / "root"
-    drivers.append(Driver(tmp_path, mine, root))
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    start(mine, root).succeed()
     view = shown(root)
     poisoned = [row for row in view["faces"] if "poisoned" in row]
     assert len(poisoned) == 1
@@ -139,36 +84,30 @@ def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept
         assert shown(root)[table] == shown(tmp_path / "other")[table], table
 
 
-def test_killed_driver_is_resumed(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+def test_killed_driver_is_resumed(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "root"
-    drivers.append(Driver(tmp_path, source, root, seconds=0.02))
-    drivers[-1].when(lambda: drivers[-1].parts() >= 5)
-    os.kill(drivers[-1].process.pid, signal.SIGKILL)
-    drivers[-1].process.wait()
-    drivers.append(Driver(tmp_path, source, root))
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    driver = start(source, root, seconds=0.02)
+    driver.when(lambda: parts(root) >= 5)
+    driver.kill()
+    output = start(source, root).succeed()
     assert "taken over from an interrupted run" in output, "what was finished is not done again"
     assert shown(root) == undisturbed
 
 
-def test_killed_worker_costs_nothing(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+def test_killed_worker_costs_nothing(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "root"
-    drivers.append(Driver(tmp_path, source, root, seconds=0.02))
-    drivers[-1].when(lambda: drivers[-1].parts() >= 3 and bool(drivers[-1].workers()))
-    drivers[-1].workers()[0].kill()
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    driver = start(source, root, seconds=0.02)
+    driver.when(lambda: parts(root) >= 3 and bool(driver.workers()))
+    driver.workers()[0].kill()
+    driver.succeed()
     assert shown(root) == undisturbed
 
 
-def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver]) -> None:
+def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     """A library that leaks would end in the hands of the system's out-of-memory killer, hours into a run."""
     root, log = tmp_path / "root", tmp_path / "log"
     sets = ("resources.memory_mb=200", "stages.detect.resources.workers=1")
-    drivers.append(Driver(tmp_path, source, root, *sets, TOY_LEAK_BYTES=str(6 * 2**20), TOY_LOG=str(log)))
-    code, output = drivers[-1].finish()
-    assert code == 0, output
+    start(source, root, *sets, TOY_LEAK_BYTES=str(6 * 2**20), TOY_LOG=str(log)).succeed()
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len({process for process, _ in lines}) >= 3, "several processes, one after the other"
     assert len(lines) == len({image for _, image in lines}), "no picture was looked at twice"
@@ -176,12 +115,12 @@ def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_signal_drains(undisturbed: dict[str, Any], source: Path, tmp_path: Path, drivers: list[Driver], number: int) -> None:
+def test_a_signal_drains(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start, number: int) -> None:
     root = tmp_path / "root"
-    drivers.append(Driver(tmp_path, source, root, seconds=0.02))
-    drivers[-1].when(lambda: drivers[-1].parts() >= 3)
-    os.kill(drivers[-1].process.pid, number)
-    code, output = drivers[-1].finish()
+    driver = start(source, root, seconds=0.02)
+    driver.when(lambda: parts(root) >= 3)
+    os.kill(driver.process.pid, number)
+    code, output = driver.finish()
     assert code == 130, output
     assert "stopping: slices at work are finished and published" in output
     assert list((root / "parts").rglob("*.parquet")) == [], "what was finished is sealed and published"

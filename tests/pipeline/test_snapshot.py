@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.snapshot import FORMAT, WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
+from pipeline.snapshot import SNAPSHOT_FORMAT, WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
 from pipeline.storage import Store
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -117,13 +117,13 @@ def _foreign(notes: object, columns: Sequence[str] | None = None) -> bytes:
     return sink.getvalue()
 
 
-GOOD = {"format": FORMAT, "number": 1, "entries": 1}
+GOOD = {"format": SNAPSHOT_FORMAT, "number": 1, "entries": 1}
 BROKEN = {
     "empty": b"",
     "text": b"not a snapshot",
     "half": Snapshot(1, (entry(),)).encode()[:-200],
     "no notes": _foreign(None),
-    "no number": _foreign({"format": FORMAT, "entries": 1}),
+    "no number": _foreign({"format": SNAPSHOT_FORMAT, "entries": 1}),
     "other number of entries": _foreign({**GOOD, "entries": 2}),
     "no format": _foreign({"number": 1}),
     "no column": _foreign(GOOD, ["table", "version"]),
@@ -144,8 +144,8 @@ def test_a_damaged_snapshot_is_named_with_the_remedy(store: Store, data: bytes) 
 def test_another_format_is_called_that(store: Store) -> None:
     """A newer dataset would be called damaged by an older program."""
     assert Snapshot.decode(_foreign(GOOD), "test").number == 1
-    store.put(path_of(1), _foreign({"format": FORMAT + 1, "number": 1}, ["table"]))
-    with pytest.raises(SnapshotError, match=rf"000001\.parquet has another format; this idcluster reads format {FORMAT}"):
+    store.put(path_of(1), _foreign({"format": SNAPSHOT_FORMAT + 1, "number": 1}, ["table"]))
+    with pytest.raises(SnapshotError, match=rf"000001\.parquet has another format; this idcluster reads format {SNAPSHOT_FORMAT}"):
         load(store)
 
 
@@ -266,7 +266,7 @@ def test_an_entry_without_rows_names_no_file() -> None:
 
 
 def test_columns_of_the_file_stay() -> None:
-    """Other tools that read snapshots would break; to change one of these takes a new FORMAT."""
+    """Other tools that read snapshots would break; to change one of these takes a new SNAPSHOT_FORMAT."""
     found = pq.read_schema(io.BytesIO(Snapshot(1, (entry(),)).encode()))
     types = {field.name: str(field.type) for field in found}
     for name in ("table", "version", "file", "digest", "basis"):
