@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.models import weight_files
 from schemas import TABLES
 from stages.backends import BACKENDS, UnknownBackend, backend
+from stages.crawl.web.params import FETCH, WebParams
 from stages.stage import Params, Stage
 from stages.weights import active
 
@@ -102,6 +103,7 @@ class _DagFile(_Closed):
     root: str = Field(min_length=1)
     shared_root: bool = False
     source: Source
+    fetch: WebParams = FETCH
     models: str | None = None
     resources: dict[str, Any] = {}
     stages: dict[str, _StageFile] = Field(min_length=1)
@@ -115,6 +117,8 @@ class Dag(_Closed):
     source: Source
     models: str | None
     stages: dict[str, StageConfig]
+    fetch: WebParams = FETCH
+    """How pictures are fetched from the web."""
     shared_root: bool = False
     """Whether `root`, a path on a disk, is the same file system on all nodes of a cluster."""
 
@@ -223,7 +227,7 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         _check_tables(document, configs, built)
     document.stop()
     return Dag(
-        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, shared_root=file.shared_root
+        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, fetch=file.fetch, shared_root=file.shared_root
     )
 
 

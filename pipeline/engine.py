@@ -12,11 +12,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -24,13 +25,18 @@ from pipeline import cluster
 from pipeline.cluster import EngineError as EngineError
 from pipeline.cluster import Node, Pool
 from pipeline.dag import Resources, WorkerRange
+from pipeline.fetching import Block, Haul
 from pipeline.spec import WorkerSpec
 from pipeline.worker import Part, Receipt, Task
+from stages.crawl.web.gate import LocalGate, Outcome, Permit
+from stages.crawl.web.params import Politeness
+from stages.crawl.web.policy import SitePolicy
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _OBJECT_STORE = 256 * 2**20  # task descriptions and receipts only
 _INIT_DEATHS = 20  # actors lost in a row while they start, before a run on a cluster gives up
 _WATCH_SECONDS = 20.0
+_BLOCKS_AT_ONCE = 4  # of web addresses, in one worker
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,14 @@ class Inline:
     def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
         return map(function, items)
 
+    def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
+        worker = spec.fetch_worker(LocalGate(spec.dag.fetch.politeness, time.monotonic))
+        try:
+            for block in blocks:
+                yield worker.fetch(block)
+        finally:
+            worker.close()
+
     def check(self) -> None:
         return None
 
@@ -105,6 +119,7 @@ class RayEngine:
         self._environment: dict[str, str] = {}
         self._nodes: list[Node] = []
         self._started = self._ours = False
+        self._gate: Any = None
 
     def check(self) -> None:
         """Connect to a cluster and refuse one whose nodes cannot do the run; nothing on a machine of its own."""
@@ -241,6 +256,36 @@ class RayEngine:
         for row in self._iterate(data):
             yield row["item"]
 
+    def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
+        """Hauls in the order in which blocks end. All workers ask one gate, so that limits by host hold for them together."""
+        import ray
+        import ray.data
+
+        workers = max(1, min(self.cores(), -(-len(blocks) // _BLOCKS_AT_ONCE)))
+        self._start(workers)
+        if self._gate is None:
+            # One gate for all rounds of a run: it remembers what hosts said. On the driver's node: it dies with the run.
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            kind: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GateActor)
+            self._gate = kind.options(scheduling_strategy=here).remote(spec.dag.fetch.politeness)
+        data = ray.data.from_arrow([pa.Table.from_pylist([{"block": block.encode()}]) for block in blocks]).map_batches(
+            _FetchActor,
+            fn_constructor_args=(spec, self._environment, self._gate),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=_BLOCKS_AT_ONCE + 2,
+                max_concurrent_calls_per_actor=_BLOCKS_AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=1,
+        )
+        for row in self._iterate(data):
+            yield Haul.decode(row["haul"])
+
     def _iterate(self, data: Any) -> Iterator[dict[str, Any]]:
         from ray.exceptions import RayError
 
@@ -257,6 +302,7 @@ class RayEngine:
 
             with suppress(Exception), _Quiet():
                 ray.shutdown()
+        self._gate = None
         self._started = self._ours = False
 
 
@@ -296,6 +342,62 @@ class _Actor:
             done = {"task": row["task"], "fresh": json.dumps([vars(part) for part in receipt.parts]), "receipt": receipt.encode()}
             yield pa.Table.from_pylist([done])
         self.usual = self.usual or resident()
+
+
+class _GateActor:
+    """The gate of all fetching workers: bookkeeping only, so one process answers thousands of questions a second."""
+
+    def __init__(self, politeness: Politeness) -> None:
+        self.gate = LocalGate(politeness, time.monotonic)
+
+    def take(self, host: str, patience: float) -> Permit:
+        return self.gate.take(host, patience)
+
+    def free(self, host: str, outcome: Outcome) -> None:
+        self.gate.free(host, outcome)
+
+    def known(self, origin: str) -> tuple[SitePolicy | None, bool]:
+        return self.gate.known(origin)
+
+    def learn(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
+        self.gate.learn(origin, host, policy, delay)
+
+
+class _RemoteGate:
+    """A `Gate` that asks the actor. Rules of sites are remembered here as well."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self._policies: dict[str, tuple[SitePolicy, float]] = {}
+
+    async def enter(self, host: str, patience: float) -> Permit:
+        return cast(Permit, await self.actor.take.remote(host, patience))
+
+    async def leave(self, host: str, outcome: Outcome) -> None:
+        self.actor.free.remote(host, outcome)
+
+    async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
+        policy, end = self._policies.get(origin, (None, 0.0))
+        if policy is not None and time.monotonic() < end:
+            return policy, False
+        policy, mine = await self.actor.known.remote(origin)
+        if policy is not None:
+            self._policies[origin] = policy, time.monotonic() + min(600.0, policy.lasts)
+        return policy, mine
+
+    async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
+        await self.actor.learn.remote(origin, host, policy, delay)
+
+
+class _FetchActor:
+    """One fetching worker: several blocks at a time over one client."""
+
+    def __init__(self, spec: WorkerSpec, environment: Mapping[str, str], gate: Any) -> None:
+        cluster.adopt_environment(environment)
+        self.worker = spec.fetch_worker(_RemoteGate(gate))
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([{"haul": self.worker.fetch(Block.decode(row["block"])).encode()} for row in batch.to_pylist()])
 
 
 def resident() -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pipeline.fetching import Haul
 from pipeline.worker import Receipt
 
 PLAIN_SECONDS = 10.0
@@ -120,6 +121,51 @@ class Progress:
                 wrong = f"; {stage.not_ok}" if stage.not_ok else ""
                 rate = f"{stage.rows / self.elapsed:.1f} rows/s" if stage.rows else "nothing to do"
                 self.console.print(f"  {stage.name}: {stage.rows} rows, {rate}{adopted}{wrong}", highlight=False)
+
+
+class FetchProgress:
+    """Progress of one round of fetching. Use as a context; `add` takes a haul."""
+
+    def __init__(self, console: Console, addresses: int) -> None:
+        self.console, self.total = console, addresses
+        self.answers = self.put_off = self.bytes = 0
+        self.outcomes: Counter[str] = Counter()
+        self.started = self._spoken = time.monotonic()
+        self._live: Live | None = None
+
+    def __enter__(self) -> "FetchProgress":
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, get_renderable=self._line, refresh_per_second=4, transient=True)
+            self._live.start()
+        else:
+            self.console.print(f"fetch: {self.total} addresses", highlight=False)
+        return self
+
+    def add(self, haul: Haul) -> None:
+        self.answers += haul.answers
+        self.bytes += haul.bytes
+        self.put_off += len(haul.deferred)
+        self.outcomes.update(haul.outcomes)
+        if self._live is None and time.monotonic() - self._spoken > PLAIN_SECONDS:
+            self._spoken = time.monotonic()
+            self.console.print(f"  {self._line()}", highlight=False)
+
+    def _line(self) -> str:
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        rate = self.answers / seconds
+        left = _duration((self.total - self.answers) / rate) if rate else "?"
+        wrong = ", ".join(f"{count} {name}" for name, count in self.outcomes.most_common(6) if name != "ok")
+        said = f"fetch: {self.answers}/{self.total}, {rate:.1f}/s, {self.bytes / seconds / 1e6:.1f} MB/s, {left} left"
+        return said + (f"; {wrong}" if wrong else "")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+        seconds = max(time.monotonic() - self.started, 1e-9)
+        wrong = "".join(f", {count} {name}" for name, count in self.outcomes.most_common() if name != "ok")
+        later = f"; {self.put_off} put off for slow hosts" if self.put_off else ""
+        said = f"  fetch: {self.answers} answers, {self.answers / seconds:.1f}/s, {self.bytes / 1e6:.1f} MB{wrong}{later}"
+        self.console.print(said, highlight=False)
 
 
 def summarise(console: Console, record: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
@@ -25,17 +25,20 @@ from pipeline.catalogue import connect, explain
 from pipeline.compact import compact
 from pipeline.dag import SHARD, Dag, DagError, Resources, shard_params
 from pipeline.engine import Operator, available_cores
+from pipeline.fetching import Block, Haul
 from pipeline.ground import Ground, Scope
 from pipeline.intake import take_in
 from pipeline.lease import Lease
 from pipeline.models import StoredWeights, weight_files
-from pipeline.progress import Progress
+from pipeline.progress import FetchProgress, Progress
 from pipeline.reconcile import by_hand, unit_column
 from pipeline.root import RunError, new_run_id
+from pipeline.rounds import Rounds, check_contact, missing
 from pipeline.seal import seal
 from pipeline.shards import finish, plan_shards, shard_version, write_shard
 from pipeline.snapshot import Entry, Snapshot, load, publish
 from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
+from pipeline.spool import Place
 from pipeline.storage import Store
 from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.worker import Receipt, Task
@@ -47,6 +50,8 @@ PUBLISH_SECONDS = 60.0
 
 
 class Engine(Protocol):
+    def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]: ...
+
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
 
     def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]: ...
@@ -88,6 +93,7 @@ class Record:
     licences: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
     intake: dict[str, Any] = field(default_factory=dict)
+    fetching: dict[str, Any] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     shards: dict[str, Any] = field(default_factory=dict)
@@ -181,6 +187,7 @@ class Run:
         self.drained = False
         self.work_done = False
         self.snapshot = Snapshot()
+        self._candidates_of: tuple[tuple[Scope, int] | None, list[tuple[str, str]]] = (None, [])
         self.record = Record(
             run_id=self.run_id,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -224,9 +231,12 @@ class Run:
         allowed = None if self.selection.where is None else allowed_images(self.store, self.snapshot, self.selection.where)
         token = f"{self.selection.retry} {self.snapshot.number}"
         for phase in phases(stages):
-            mine = [stage for stage in phase if stage.name in self.chosen]
+            mine = {stage.name for stage in phase if stage.name in self.chosen}
+            if "crawl" in mine and source_of(self.prepared.dag).web:
+                self._crawl(phase, mine, forced, allowed, token)
+                mine.discard("crawl")
             if mine and not self.drained:
-                self._phase(phase, {stage.name for stage in mine}, forced, allowed, token)
+                self._phase(phase, mine, forced, allowed, token)
         self._refresh([stage for stage in stages if stage.name not in self.chosen])
         if SHARD in self.chosen and not self.drained:
             self._shards()
@@ -254,17 +264,63 @@ class Run:
     def _ground(self) -> Ground:
         return Ground(self.store, self.snapshot, self.prepared.versions)
 
-    def _phase(
+    def _crawl(
         self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str
     ) -> None:
+        """Fetch what is missing, round by round, each followed by the phase over what came."""
+        crawl = next(stage for stage in phase if stage.name == "crawl")
+        fetch = self.prepared.dag.fetch
+        refusals_before = int((time.time() - fetch.opt_out_days * 86_400) * 1e6)
+
+        def process(images: Set[str], again: Set[str], places: Mapping[str, Place]) -> None:
+            mine_only = {"images": frozenset(again)} if again else {}
+            self._phase(phase, mine, mine_only, frozenset(images), f"{token} {self.run_id}", places)
+
+        def bring(blocks: list[Block], addresses: int) -> Iterator[Haul]:
+            check_contact(fetch, [address for block in blocks for address in block.addresses])
+            self.work_done = True
+            with FetchProgress(self.console, addresses) as progress:
+                for haul in self.engine.fetch(self.spec, blocks):
+                    progress.add(haul)
+                    yield haul
+
+        rounds = Rounds(self.store, self.run_id, bring, process, lambda: self.drained)
+        asked = forced.get("images", frozenset())
+        rounds.crawl(missing(self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit))
+        if rounds.counts.rounds:
+            self.record.fetching = rounds.counts.as_record()
+
+    def _phase(
+        self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str,
+        places: Mapping[str, Place] | None = None,
+    ) -> None:  # fmt: skip
         chain = [stage for stage in phase if stage.name in mine]
-        found = survey(self._ground(), chain, forced, allowed, explicit=self.selection.limit is not None)
+        explicit = self.selection.limit is not None or places is not None
+        found = survey(self._ground(), chain, forced, allowed, explicit=explicit)
         if found.nothing:
             self._tell_if_starved(chain)
             return
-        todo = tasks(self._ground(), chain, found.findings, token, self.selection.limit, self.engine.cores())
+        # The limit of a crawl was kept when it was fetched.
+        limit = self.selection.limit if places is None else None
+        todo = tasks(self._ground(), chain, found.findings, token, limit, self.engine.cores())
+        if places is not None:
+            todo = [self._with_places(task, places) for task in todo]
         work = _Phase(self, chain, found, todo)
         work.run()
+
+    def _with_places(self, task: Task, places: Mapping[str, Place]) -> Task:
+        """The task with where its pictures lie in the spool."""
+        rows = self._candidates((task.bucket, task.chunk))
+        members = set(task.members or ())
+        return replace(task, spool={address: places[address] for image, address in rows if image in members and address in places})
+
+    def _candidates(self, scope: Scope) -> list[tuple[str, str]]:
+        """Image id and address of the candidates of a chunk; tasks of one chunk come one after the other."""
+        if self._candidates_of[0] != (scope, self.snapshot.number):
+            rows = self._ground().table("candidates", scope, ["image_id", "address"])
+            pairs = list(zip(rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True))
+            self._candidates_of = ((scope, self.snapshot.number), pairs)
+        return self._candidates_of[1]
 
     def _tell_if_starved(self, chain: Sequence[Stage]) -> None:
         """Say so when a stage that was asked for has nothing to read, because the one before it never ran."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.dag import SHARD, Dag, version_of
 from pipeline.models import weight_files
@@ -12,8 +12,12 @@ from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Source, SourceError
+from stages.crawl.web.gate import Gate
 from stages.stage import Fetched, Stage
 from stages.weights import LocalRegistry, MissingWeights, WeightFiles
+
+if TYPE_CHECKING:
+    from pipeline.fetching import FetchWorker
 
 
 def source_of(dag: Dag) -> Source:
@@ -82,6 +86,14 @@ class WorkerSpec:
                 except MissingWeights as error:
                     problems.append(f"stage {name}: {error}")
         return problems
+
+    def fetch_worker(self, gate: Gate) -> "FetchWorker":
+        """A worker that fetches from the web."""
+        from pipeline.fetching import FetchWorker
+
+        store, path = Store(self.root), drain_path(self.run)
+        limits = {name: self.dag.stages["crawl"].params[name] for name in ("max_bytes",)} if "crawl" in self.dag.stages else {}
+        return FetchWorker(store, self.run, self.dag.fetch.model_copy(update=limits), gate, lambda: store.exists(path))
 
     def build(self, store: Store | None = None, draining: Callable[[], bool] | None = None) -> Worker:
         """A worker. `store` and `draining` are given where the caller has its own."""

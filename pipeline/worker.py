@@ -22,6 +22,7 @@ from pipeline.attempts import Attempt
 from pipeline.files import DamagedFile, encode, part_path, read
 from pipeline.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
 from pipeline.snapshot import WHOLE
+from pipeline.spool import SpoolServices
 from pipeline.storage import Store
 from schemas import TABLES, no_face_id
 from stages.pictures import PictureError, decode
@@ -56,6 +57,8 @@ class Task:
     pool: dict[str, list[str]] = field(default_factory=dict)
     forced: dict[str, list[str]] = field(default_factory=dict)
     token: str = ""
+    spool: dict[str, tuple[str, int]] | None = None
+    """Where the answers of web servers lie (`pipeline.spool`), by address; None where the source is no crawl."""
 
     @property
     def name(self) -> str:
@@ -207,6 +210,7 @@ class _Job:
         self.tables: dict[str, pa.Table] = {}
         self.pools: dict[str, list[pa.Table]] = {}
         self.originals = _Originals(worker.store, task)
+        self.services: Services = worker.services if task.spool is None else SpoolServices(worker.store, task.spool)
         with clock.time("read"):
             self.members = self._members()
             for table, paths in task.shown.items():
@@ -381,7 +385,7 @@ class _Job:
     def _attempt(self, stage: Stage, rows: pa.Table, pictures: Mapping[str, Picture]) -> pa.Table:
         column = unit_column(stage)
         try:
-            written = stage.run(rows, pictures, self.worker.services)
+            written = stage.run(rows, pictures, self.services)
             schema = stage.writes.arrow
             schema = schema.remove(schema.get_field_index("inputs"))
             written = written.select(schema.names).cast(schema)

@@ -17,6 +17,8 @@ class FolderSource:
     so. Hidden files are left out.
     """
 
+    web = False
+
     def __init__(self, path: str | os.PathLike[str], name: str = "local", max_bytes: int = 25_000_000) -> None:
         self.path = Path(path)
         self.name = name

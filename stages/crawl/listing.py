@@ -33,9 +33,13 @@ class SourceError(ValueError):
 
 
 class Source(Protocol):
-    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs."""
+    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs.
+
+    `web`: its addresses are canonical web addresses, which the pipeline fetches; its own `fetch` is never called then.
+    """
 
     name: str
+    web: bool
 
     def check(self) -> None:
         """Raise SourceError if the source cannot be listed at all; quick, whatever its size."""

@@ -13,56 +13,23 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Literal
 
 import aiohttp
-from pydantic import Field
 from yarl import URL
 
 from stages.crawl.web.address import BadAddress, canonical, host_of, origin_of, redirected
-from stages.crawl.web.gate import Gate, Outcome, Politeness
+from stages.crawl.web.gate import Gate, Outcome
 from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
+from stages.crawl.web.params import WebParams
 from stages.crawl.web.policy import ROBOTS_BYTES, SitePolicy, crawl_delay, header_verdict, robots_verdict, tdm_verdict
 from stages.picture_headers import PictureError, read_header
-from stages.stage import Fetched, Params
+from stages.stage import Fetched
 
 _PIECE = 2**16
 _SNIFFED = 64
 """Bytes that tell a picture from anything else."""
 _POLICY_SECONDS, _UNKNOWN_SECONDS = 24 * 3600.0, 600.0
 """How long a site's rules are believed (RFC 9309, section 2.4), and that they could not be had."""
-_AGENT = "idcluster"
-
-Limits = Literal["robots", "tdm", "headers"]
-
-
-class WebParams(Params):
-    """How pictures are fetched from the web."""
-
-    contact: str = Field("", description="address or page of whoever is responsible; goes into the User-Agent of every request")
-    agent: str = Field("", pattern=r"^[A-Za-z_-]*$", description="product token that robots.txt knows the crawler by (default: idcluster)")
-    max_bytes: int = Field(25_000_000, ge=1, description="bytes after which a body is not read on")
-    connections: int = Field(64, ge=1, description="requests at a time, of one worker")
-    connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")
-    idle_seconds: float = Field(20.0, gt=0, description="longest silence of a server")
-    total_seconds: float = Field(120.0, gt=0, le=600, description="longest time for one request, redirects not counted")
-    longest_pause: float = Field(300.0, ge=0, description="seconds of a Retry-After that are waited for; a longer one ends the attempts")
-    attempts: int = Field(3, ge=1, description="requests after which a failure that may pass is taken as final")
-    redirects: int = Field(5, ge=0, description="redirects that are followed")
-    respect_robots: bool = Field(True, description="keep to robots.txt")
-    respect_opt_out: bool = Field(True, description="leave out what X-Robots-Tag, tdm-reservation or tdmrep.json reserve")
-    opt_out_days: float = Field(30.0, gt=0, description="days after which a refusal by the site is asked about again")
-    politeness: Politeness = Field(default_factory=Politeness, description="limits by host, of all workers together")
-    allow_hosts: tuple[str, ...] = Field((), description="hosts, addresses or networks that may be private: tests, mirrors of one's own")
-    resolve: dict[str, str] = Field({}, description="addresses of hosts, instead of DNS; names may hold *")
-
-    @property
-    def product(self) -> str:
-        return self.agent or _AGENT
-
-    @property
-    def user_agent(self) -> str:
-        return f"{self.product}/0.1 (+{self.contact})" if self.contact else f"{self.product}/0.1"
 
 
 @dataclass

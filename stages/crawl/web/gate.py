@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
 LEASE_SECONDS = 900.0
@@ -19,18 +18,6 @@ _RECOVERY = 20
 """Answers in a row without complaint after which a slowed-down host is asked a little more often again."""
 _CLOSED_SECONDS, _CLOSED_TIMES = 60.0, 3
 _SLOWEST = 1 / 120
-
-
-class Politeness(BaseModel):
-    """Limits by host. A host is a name with its port."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rate: float | None = Field(default=2.0, gt=0, description="requests a second to one host, of all workers together; null: no limit")
-    concurrency: int = Field(default=2, ge=1, description="requests at a time to one host")
-    crawl_delay_limit: float = Field(default=60.0, gt=0, description="longest crawl-delay that is kept; who asks for more is left out")
-    failures: int = Field(default=10, ge=1, description="failures in a row after which a host is left alone for a minute; the third time, "
-                          "or after as many refusals (429, 503) in a row, for the rest of the run")
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,12 @@ class Guard:
         self.fixed = {name.lower(): ipaddress.ip_address(address) for name, address in (fixed or {}).items()}
         self._opened: set[Address] = set()
 
+    def is_own(self, host: str) -> bool:
+        """Whether a host is one of those in `allowed`: a server of one's own, not somebody else's."""
+        literal = _literal(host)
+        named = any(fnmatchcase(host.lower(), pattern) for pattern in self.names)
+        return named or (literal is not None and any(literal.version == net.version and literal in net for net in self.networks))
+
     def check_host(self, host: str) -> None:
         """Raise ForbiddenAddress for a host that is written as a forbidden address."""
         literal = _literal(host)
