@@ -44,13 +44,16 @@ class _Closed(BaseModel):
 
 
 class Source(_Closed):
-    """Where people come from. `folder`: one directory a person below `path`, with the pictures in it."""
+    """Where people come from. `folder`: one directory a person below `path`, with the pictures in it. `urls`: a file with a
+    person and a web address in each row."""
 
-    kind: Literal["folder"]
+    kind: Literal["folder", "urls"]
     path: str = Field(min_length=1)
     """Relative to the current directory, as `root` is."""
     name: str = Field(default="local", pattern=r"^[A-Za-z0-9_-]+$")
     """First part of every address (`local:Anna/1.jpg`), so that ids do not depend on where the folder lies."""
+    columns: dict[str, str] = {}
+    """Which columns of a file hold what, where their names do not say it."""
 
 
 class WorkerRange(_Closed):
@@ -227,8 +230,9 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         _check_tables(document, configs, built)
     document.stop()
     return Dag(
-        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, fetch=file.fetch, shared_root=file.shared_root
-    )
+        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, fetch=file.fetch,
+        shared_root=file.shared_root,
+    )  # fmt: skip
 
 
 def _shard_parameters(name: str) -> type[Params]:
@@ -242,14 +246,15 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
     if "clean" not in built or "embed" not in built:
         return
     params = built["clean"].params
-    open_names = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
+    needed = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
+    open_names = needed + [name for name in ("join_cosine", "duplicate_cosine") if getattr(params, name, 0) is None]
     if not open_names:
         return
     # What a team measured on photographs like its own goes before what came with the code.
     calibration = {**importlib.import_module("stages.embed.calibration").CALIBRATION, **active().calibrations}
     recogniser = getattr(built["embed"], "recogniser", None)
     if recogniser not in calibration:
-        for name in open_names:
+        for name in needed:
             document.problem(
                 ("stages", "clean", "params", name),
                 f"is open, and there is no calibration for the recogniser {recogniser!r} to fill it from; set it,"

@@ -12,6 +12,7 @@ from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Source, SourceError
+from stages.crawl.urls import UrlsSource
 from stages.crawl.web.gate import Gate
 from stages.stage import Fetched, Stage
 from stages.weights import LocalRegistry, MissingWeights, WeightFiles
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 def source_of(dag: Dag) -> Source:
     """The source that a DAG names."""
+    path = Path(dag.source.path).expanduser().absolute()
+    if dag.source.kind == "urls":
+        return UrlsSource(path, dag.source.name, dag.source.columns)
     crawl = dag.stages.get("crawl")
     limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
-    return FolderSource(Path(dag.source.path).expanduser().absolute(), dag.source.name, **limits)
+    return FolderSource(path, dag.source.name, **limits)
 
 
 def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -73,8 +77,10 @@ class WorkerSpec:
         """What this machine lacks to run the stages `names`, in words. Brings weights of an object store here."""
         problems = []
         if "crawl" in names:
+            source = source_of(self.dag)
             try:
-                source_of(self.dag).check()
+                if not source.web:  # else nodes read nothing of it
+                    source.check()
             except SourceError as error:
                 problems.append(f"stage crawl: {error}")
         files = self.weights()
