@@ -5,41 +5,50 @@ searched at two scales: of 968 photographs of people, 41 stay without a face at 
 `score` is the class probability, 0 to 1.
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.detect.letterbox import letterbox
+from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
 from stages.detect.rows import face_rows
-from stages.onnx_session import open_session
+from stages.detect.scrfd_export import ANCHORS, STRIDES, Raw, open_export
+from stages.planar import planar
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
-from stages.weights import registered
+from stages.weights import WeightsName, registered
 
-_STRIDES = (8, 16, 32)
-_ANCHORS = 2
-"""Anchors at every place; all have the same centre, SCRFD predicts distances from it."""
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes (n, 4) and points (n, 5, 2) in pixels, scores (n)."""
 
 
 class ScrfdDetectParams(Params):
     """Parameters of SCRFD."""
 
-    weights: Literal["scrfd_2.5g_bnkps", "scrfd_500m_kps"] = "scrfd_2.5g_bnkps"
-    scales: tuple[int, ...] = Field((640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched")
+    weights: Annotated[str, WeightsName("detect/scrfd")] = "scrfd_2.5g_bnkps"
+    scales: tuple[Annotated[int, Field(ge=STRIDES[-1], le=8192)], ...] = Field(
+        (640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched"
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="least score of a face")
     nms: float = Field(0.4, gt=0, le=1, description="overlap (IoU) from which the face with the lower score is the same face")
     min_side: float = Field(20.0, ge=0, description="least side of a face, pixels")
+    batch: int = Field(1, ge=1, le=256, description="pictures that go through the network together, each on a square canvas")
     threads: int = Field(1, ge=1)
 
 
 class ScrfdDetect(Stage):
-    """Rows of `faces` with arcface5 landmarks."""
+    """Rows of `faces` with arcface5 landmarks.
+
+    With `batch` 1 the canvas is as large as the picture needs, which on a CPU is fastest. A GPU is busier with more
+    pictures at once: they go on square canvases, in batches of one size that are filled up with black, for a network's
+    last bits depend on its batch. That needs an export whose batch dimension is free.
+    """
 
     name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "scrfd"
+    code_version: ClassVar[int] = 2
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = ScrfdDetectParams
@@ -51,51 +60,80 @@ class ScrfdDetect(Stage):
         return (self.params.weights,)
 
     def setup(self, files: WeightFiles) -> None:
-        self._session = open_session(files.path(self.params.weights), self.params.threads, self.device)
-        (self._input,) = self._session.get_inputs()
-        height = self._input.shape[2]
-        self._fixed = height if isinstance(height, int) else None
-        self._mean, self._std = (np.float32(value) for value in registered(self.params.weights).normalisation)
+        """Raises MissingWeights, WrongModel, NoDevice."""
+        self._export = open_export(files.path(self.params.weights), self.params.batch, self.params.threads, self.device)
+        self._mean, self._std = registered(self.params.weights).normalisation
+        scales = (scale if self._export.side is None else min(scale, self._export.side) for scale in self.params.scales)
+        # Falling, so that a picture is halved for one scale from where it was left for the one before.
+        self._scales = sorted(set(scales), reverse=True)
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
+        ids = rows.select(["identity_id", "image_id"]).to_pylist()
+        shown = [pictures[each["image_id"]].rgb for each in ids]
         found: list[dict[str, Any]] = []
-        for ids in rows.select(["identity_id", "image_id"]).to_pylist():
-            rgb = pictures[ids["image_id"]].rgb
-            found += face_rows(ids, rgb, *self.detect(rgb), self.landmark_scheme, self.params.min_side)
+        for each, rgb, faces in zip(ids, shown, self.detect_all(shown), strict=True):
+            found += face_rows(each, rgb, *faces, self.landmark_scheme, self.params.min_side)
         return self.build(found)
 
-    def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n) of one picture (height, width, 3) uint8."""
-        parts = [self._at_scale(rgb, scale) for scale in self.params.scales]
+    def detect(self, rgb: np.ndarray) -> Found:
+        """The faces of one picture (height, width, 3) uint8, by falling score."""
+        return self.detect_all([rgb])[0]
+
+    def detect_all(self, pictures: Sequence[np.ndarray]) -> list[Found]:
+        """The faces of each picture (height, width, 3) uint8, by falling score; its neighbours make no difference."""
+        size = self._export.batch
+        groups = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        return [faces for group in groups for faces in self._group(group)]
+
+    def _group(self, pictures: Sequence[np.ndarray]) -> list[Found]:
+        """The faces of as many pictures as go into one batch."""
+        parts: list[list[Found]] = [[] for _ in pictures]
+        levels = [(rgb, 0) for rgb in pictures]
+        for scale in self._scales:
+            drawn = []
+            for i, (rgb, before) in enumerate(levels):
+                smaller, halvings = halved(rgb, scale)
+                levels[i] = smaller, before + halvings
+                canvas, ratio = letterbox(smaller, scale, self._canvas_side(scale))
+                drawn.append((canvas, ratio / 2 ** levels[i][1]))
+            for part, raw, (canvas, ratio) in zip(parts, self._forward([canvas for canvas, _ in drawn]), drawn, strict=False):
+                part.append(decode_outputs(raw, canvas.shape[1], ratio, self.params.threshold))
+        return [self._best(part) for part in parts]
+
+    def _canvas_side(self, scale: int) -> int | None:
+        if self._export.side is not None:
+            return self._export.side
+        return None if self._export.batch == 1 else -(-scale // STRIDES[-1]) * STRIDES[-1]
+
+    def _forward(self, canvases: Sequence[np.ndarray]) -> list[list[Raw]]:
+        """What the network says of each of a batch's pictures (equal sizes), and of the black that fills it up."""
+        blob = np.empty((self._export.batch, 3, *canvases[0].shape[:2]), dtype=np.float32)
+        for canvas, one in zip(canvases, blob, strict=False):
+            planar(canvas, self._mean, self._std, one)
+        blob[len(canvases) :] = -self._mean / self._std
+        return self._export.forward(blob)
+
+    def _best(self, parts: Sequence[Found]) -> Found:
         boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         kept = suppress(boxes, scores, self.params.nms)
         return boxes[kept], points[kept], scores[kept]
 
-    def _at_scale(self, rgb: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        canvas, ratio = letterbox(rgb, scale if self._fixed is None else min(scale, self._fixed), self._fixed)
-        blob = (canvas.astype(np.float32) - self._mean) / self._std
-        outputs = self._session.run(None, {self._input.name: np.ascontiguousarray(blob.transpose(2, 0, 1)[None])})
-        boxes, points, scores = decode_outputs(outputs, canvas.shape[:2], self.params.threshold)
-        return boxes / ratio, points / ratio, scores
 
+def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: float) -> Found:
+    """What is found with `threshold` or more on a canvas `width` pixels wide, in pixels of the picture.
 
-def decode_outputs(
-    outputs: list[np.ndarray], shape: tuple[int, int], threshold: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4), points (n, 5, 2) in canvas pixels and scores (n) at or above `threshold`.
-
-    `outputs`: three scores, three boxes and three keypoints, by stride, each (places, 1 | 4 | 10) with or without a
-    batch dimension of one. Boxes are distances to the four sides and keypoints offsets, in strides.
+    `ratio` leads from picture to canvas. Boxes are distances from the anchors' centres to the four sides, and points
+    offsets from there, in strides.
     """
-    boxes, points, scores = [], [], []
-    for level, stride in enumerate(_STRIDES):
-        score = outputs[level].reshape(-1)
-        chosen = np.flatnonzero(score >= threshold)
-        place = chosen // _ANCHORS
-        columns = shape[1] // stride
+    boxes, points, scores = [np.zeros((0, 4), np.float32)], [np.zeros((0, 5, 2), np.float32)], [np.zeros(0, np.float32)]
+    for level, stride in zip(raw, STRIDES, strict=True):
+        chosen = np.flatnonzero(level.scores >= threshold)
+        if not len(chosen):
+            continue
+        place, columns = chosen // ANCHORS, width // stride
         centres = np.stack([place % columns, place // columns], axis=1).astype(np.float32) * stride
-        distance = outputs[level + 3].reshape(-1, 4)[chosen] * stride
+        distance = level.boxes[chosen] * stride
         boxes.append(np.concatenate([centres - distance[:, :2], centres + distance[:, 2:]], axis=1))
-        points.append(centres[:, None, :] + outputs[level + 6].reshape(-1, 5, 2)[chosen] * stride)
-        scores.append(score[chosen])
-    return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)
+        points.append(centres[:, None, :] + level.points[chosen].reshape(-1, 5, 2) * stride)
+        scores.append(level.scores[chosen])
+    return np.concatenate(boxes) / ratio, np.concatenate(points) / ratio, np.concatenate(scores)

@@ -94,7 +94,7 @@ class WeightsName:
         if name in known:
             return name
         context = {"name": name, "kinds": " or ".join(self.kinds), "instead": _instead(name, known)}
-        raise PydanticCustomError("weights_name", "{name!r} names no weights of kind {kinds}{instead}", context)
+        raise PydanticCustomError("weights_name", "'{name}' names no weights of kind {kinds}{instead}", context)
 
 
 def _instead(name: str, known: Iterable[str]) -> str:
