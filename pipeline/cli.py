@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from pipeline.cli_models import models_app
+from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
+from pipeline.cli_parts import console as _console
+from pipeline.cli_parts import explained as _explained
 
 app = typer.Typer(
     name="idcluster",
@@ -19,93 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models_app = typer.Typer(help="The weight files that backends load.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 
-DagPath = Annotated[Path, typer.Argument(help="DAG file (YAML); dags/quickstart.yaml shows what can stand in it", metavar="DAG")]
-Root = Annotated[str, typer.Argument(help="dataset root: a folder", metavar="ROOT")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set source.path=people/ --set stages.clean.params.k=3"),
-]
-Only = Annotated[str | None, typer.Option("--only", metavar="STAGES", help="these stages alone: --only clean,shard")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out")]
-Where = Annotated[
-    str | None,
-    typer.Option(
-        "--where", metavar="SQL", help="only pictures that match, by columns of candidates and identities: --where \"name = 'Ada'\""
-    ),
-]
-Retry = Annotated[
-    str | None,
-    typer.Option("--retry", metavar="SQL", help="compute rows that are not ok again: --retry \"reason = 'decode_error'\""),
-]
-Models = Annotated[
-    str | None,
-    typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
-]
-SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
 PEOPLE_SHOWN = 10
-
-
-_EXPECTED = {
-    "pipeline.catalogue": "QueryError",
-    "pipeline.dag": "DagError",
-    "pipeline.engine": "EngineError",
-    "pipeline.files": "DamagedFile",
-    "pipeline.lease": "LeaseHeld",
-    "pipeline.root": "RunError",
-    "pipeline.samples": "MissingSample",
-    "pipeline.shards": "ShardError",
-    "pipeline.snapshot": "SnapshotError",
-    "pipeline.storage": "StorageError",
-    "schemas": "SchemaError",
-    "stages.crawl.listing": "SourceError",
-    "stages.stage": "NoDevice",
-    "stages.weights": "MissingWeights",
-}
-"""Errors whose message says what to do, by module."""
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors that a user can mend as text without a traceback; exit code 2 for what was asked wrongly, else 1."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        print("idcluster: broken off; run again to go on", file=sys.stderr)
-        raise typer.Exit(130) from error
-    except Exception as error:
-        told = _told(error)
-        if told is None:
-            raise
-        print(f"idcluster: {told}", file=sys.stderr)
-        raise typer.Exit(2 if type(error).__name__ in ("DagError", "QueryError") else 1) from error
-
-
-def _told(error: Exception) -> str | None:
-    """What to say of an error; None for one that is the program's own fault."""
-    # What has not been imported cannot have been raised, and importing it may need packages that are not installed.
-    expected = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
-    if isinstance(error, expected):
-        return str(error.strerror or error) if isinstance(error, OSError) else str(error)
-    if isinstance(error, NotADirectoryError) and error.filename:
-        return f"{error.filename}: a folder on the way there is a file; name another place"
-    if isinstance(error, FileNotFoundError):
-        return f"{error.filename or error}: no such file"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("pipeline", "stages", "schemas"):
-        return f"this needs the package {error.name}, which is not installed: pip install 'idcluster[faces]'"
-    return None
-
-
-def _console() -> Console:
-    # Names of people and paths are shown as they are, brackets and all.
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    if not console.is_terminal:
-        console.width = 200  # one line a row in files and pipes
-    return console
 
 
 def _selection(only: str | None, limit: int | None, where: str | None, retry: str | None) -> Any:
@@ -125,6 +43,9 @@ def run(
     shared_root: Annotated[
         bool, typer.Option("--shared-root", help="the root, a path, is the same file system on all nodes of the cluster")
     ] = False,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="say once that your use of weights is allowed which are not for any use")
+    ] = False,
 ) -> None:  # fmt: skip
     """Do what a DAG says and is not done yet.
 
@@ -135,6 +56,7 @@ def run(
         from pipeline.dag import load_dag
         from pipeline.engine import RayEngine
         from pipeline.lease import is_writable
+        from pipeline.licences import as_records, settle, terms
         from pipeline.plan import check_sql
         from pipeline.progress import summarise
         from pipeline.root import open_root
@@ -148,6 +70,9 @@ def run(
         if "crawl" in prepared.chosen(selection):
             source_of(prepared.dag).check()
         console = _console()
+        chosen = prepared.chosen(selection)
+        wanted = terms(stage for stage in prepared.stages if stage.name in chosen)
+        prepared.licences = as_records(settle(wanted, models or prepared.dag.models, accept_licence, console.print))
         started = Run(prepared, selection, Store(prepared.dag.root), console, lambda spec: RayEngine(spec, address))
         started.engine.check()  # a cluster that cannot do it is refused before there is a root
         started.store = open_root(prepared.dag.root, prepared.dag.name, create=True)
@@ -397,43 +322,6 @@ def demo(
         from pipeline.demo import run_demo
 
         if not run_demo(folder, seed, _console()):
-            raise typer.Exit(1)
-
-
-@models_app.command("list")
-def models_list(models: Models = None) -> None:
-    """List all registered weight files: what they are, their licences, and whether they are here."""
-    _models(models, lambda found: True)
-
-
-@models_app.command("verify")
-def models_verify(models: Models = None) -> None:
-    """Check size and SHA-256 of every weight file that is here; exits with 1 if one is damaged."""
-    _models(models, lambda found: found != "damaged")
-
-
-def _models(directory: str | None, fine: Callable[[str], bool]) -> None:
-    with _explained():
-        from stages.weights import WEIGHTS, MissingWeights, WeightFiles
-
-        if directory is not None and not Path(directory).is_dir():
-            raise MissingWeights(f"{directory} is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files")
-        files = WeightFiles(directory)
-        console = _console()
-        good = True
-        for name, weights in WEIGHTS.items():
-            state, where = "here", ""
-            try:
-                where = files.path(name)
-            except MissingWeights as error:
-                wrong = [line.strip() for line in str(error).splitlines() if " is another file" in line]
-                state = "damaged" if wrong else "missing" if weights.sha256 else "not pinned"
-                where = "; ".join([*dict.fromkeys(wrong), f"source: {weights.source}"])
-            good = good and fine(state)
-            console.print(f"{name}: {state} ({where})")
-            console.print(f"  {weights.bytes or 'unknown'} bytes, sha256 {weights.sha256 or 'not stated by any source'}")
-            console.print(f"  licence: {weights.licence}; use: {weights.use}")
-        if not good:
             raise typer.Exit(1)
 
 

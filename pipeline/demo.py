@@ -16,6 +16,7 @@ from pipeline.dag import load_dag
 from pipeline.engine import RayEngine
 from pipeline.files import read
 from pipeline.ground import Ground
+from pipeline.licences import acceptance, as_records, terms
 from pipeline.progress import summarise
 from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
@@ -68,6 +69,10 @@ def run_demo(folder: Path, seed: int, console: Console) -> bool:
     root = folder / "dataset"
     dag = load_dag(DAG_FILE, [f"source.path={_quoted(folder / 'people')}", f"root={_quoted(root)}"])
     prepared = prepare(dag, None)
+    accepted = [acceptance(term) for term in terms(prepared.stages)]
+    prepared.licences = as_records(accepted)
+    for one in accepted:
+        console.print(f"the demo loads {one.weights}, which is for {one.use} use; accepted for the demo alone")
     store = open_root(dag.root, dag.name, create=True)
     record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(spec)).execute()
     summarise(console, vars(record))

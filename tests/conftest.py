@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests use: real photographs, real weights, and pictures that packages ship."""
 
 import importlib.util
+import secrets
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @cache
 def _starts_ray(file: Path) -> bool:
     return file.is_file() and "pytest.mark.ray" in file.read_text(encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the person who runs the tests has accepted and keeps in a models directory is not theirs to find."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config" / secrets.token_hex(8)))
+    monkeypatch.delenv("IDCLUSTER_MODELS", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ Files come from a models directory (`--models DIR`, else the variable IDCLUSTER_
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +25,14 @@ class MissingWeights(Exception):
 def models_dir_from_environment() -> str | None:
     """The models directory that IDCLUSTER_MODELS names, for the command line to pass down."""
     return os.environ.get(MODELS_VARIABLE) or None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What looking for a file gave: its path, and the files that have its name but are not it."""
+
+    path: Path | None
+    wrong: tuple[str, ...]
 
 
 class WeightFiles:
@@ -61,17 +70,26 @@ class WeightFiles:
         the same file name directly or one folder below it, any file of the right size there, the package.
         """
         weights = self.entry(name)
-        if weights.sha256 is None:
-            raise MissingWeights(self._not_pinned(weights))
+        found = self.look_at(weights)
+        if found.path is not None:
+            return str(found.path)
+        raise MissingWeights(self._not_pinned(weights) if weights.sha256 is None else self._message(weights, found.wrong))
+
+    def look_at(self, weights: Weights, fits: Callable[[Weights, Path], bool] | None = None) -> Found:
+        """Where the registered file lies, and which files only have its name. Of what is not pinned none is the one.
+
+        `fits` judges a file; size and sha256 do unless another judge is given.
+        """
+        fits = fits or is_registered
         wrong: list[str] = []
         for candidate in self._candidates(weights):
             if not candidate.is_file():
                 continue
-            if is_registered(weights, candidate):
-                return str(candidate)
+            if weights.sha256 is not None and fits(weights, candidate):
+                return Found(candidate, tuple(dict.fromkeys(wrong)))
             if candidate.name == Path(weights.file).name:
                 wrong.append(str(candidate))
-        raise MissingWeights(self._message(weights, list(dict.fromkeys(wrong))))
+        return Found(None, tuple(dict.fromkeys(wrong)))
 
     def sha256(self, name: str) -> str:
         """The pinned hash, whether the file is here or not. Raises UnknownWeights, and MissingWeights where there is none."""
@@ -93,6 +111,8 @@ class WeightFiles:
         if self.models_dir is not None:
             top = Path(self.models_dir)
             yield top / weights.file
+            if weights.sha256 is not None and weights.bundle is None:
+                yield from (top / weights.sha256, top / "sha256" / weights.sha256)
             if weights.bundle is not None:
                 # Names such as config.json say nothing by themselves, and a bundle is opened as a folder.
                 yield top / weights.name
@@ -118,7 +138,7 @@ class WeightFiles:
             ]
         )
 
-    def _message(self, weights: Weights, wrong: list[str]) -> str:
+    def _message(self, weights: Weights, wrong: tuple[str, ...]) -> str:
         lines = [
             f"weights {weights.name!r} are not there: {self._looked(weights)}",
             *(f"  {path} is another file: its size or sha256 is not the registered one" for path in wrong),

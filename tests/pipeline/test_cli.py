@@ -25,7 +25,6 @@ from pipeline.lease import Lease, _born
 from pipeline.snapshot import numbers, path_of
 from pipeline.storage import Store
 from schemas import TABLES
-from stages.weights import WEIGHTS
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.toy import people, toy_dag
 
@@ -115,7 +114,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ((), ["run", "plan", "status", "query", "schema", "gc", "demo", "models", "Build identity-cluster face datasets"]),
         ((), ["snapshots", "diff", "rollback"]),
-        (("run",), ["DAG", "--set", "--only", "--limit", "--where", "--retry", "--models", "--address", "Ctrl-C"]),
+        (("run",), ["DAG", "--set", "--only", "--limit", "--where", "--retry", "--models", "--address", "--accept-licence", "Ctrl-C"]),
         (("plan",), ["DAG", "--set", "--only", "--limit", "--where", "--retry", "--models", "Does nothing"]),
         (("status",), ["ROOT", "--runs", "--snapshot"]),
         (("query",), ["ROOT", "SQL", "--format", "--output", "--snapshot", "table, csv, json or parquet"]),
@@ -125,8 +124,9 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
         (("diff",), ["ROOT", "A", "[B]", "--people", "--format"]),
         (("rollback",), ["ROOT", "N", "Deletes nothing"]),
         (("demo",), ["FOLDER", "--seed", "no network"]),
-        (("models",), ["list", "verify"]),
+        (("models",), ["list", "verify", "fetch", "licences", "pin", "add"]),
         (("models", "list"), ["--models", "IDCLUSTER_MODELS"]),
+        (("models", "fetch"), ["--dag", "--all-any", "--mirror", "--pin"]),
         (("models", "verify"), ["--models", "SHA-256"]),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
@@ -188,7 +188,7 @@ for words in {commands}:
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
     *light, plan = done.stdout.splitlines()
-    said = ("identities", "dlib_5_points", root, "n", "snapshot ", "table,identity_id", f"snapshot {newest + 1} shows", "deleted ")
+    said = ("identities", "kind ", root, "n", "snapshot ", "table,identity_id", f"snapshot {newest + 1} shows", "deleted ")
     assert [line for line, start in zip(light, said, strict=True) if not line.startswith(f"0 None {start}")] == [], done.stderr
     assert plan.startswith("1  idcluster: this needs the package ")
     assert plan.endswith("pip install 'idcluster[faces]'")
@@ -461,41 +461,6 @@ def test_rollback_and_the_run_after(mine: Home, inline: None) -> None:
     assert "  caption: 28 rows" in call("run", mine.dag)
 
 
-# models
-
-
-def test_models_list_without_a_directory() -> None:
-    lines = call("models", "list").splitlines()
-    assert len(lines) == 3 * len(WEIGHTS), "three lines each, none of them broken"
-    states = {line.split(":")[0]: line.split()[1] for line in lines if not line.startswith(" ")}
-    assert states["dlib_resnet_v1"] == "here"
-    assert states["scrfd_2.5g_bnkps"] == "missing"
-    assert any("non-commercial" in line for line in lines)
-    assert "scrfd_2.5g_bnkps: missing" in call("models", "verify"), "missing files are not damaged ones"
-
-
-def test_models_list_and_verify_with_a_directory(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = call("models", "list", "--models", models_dir)
-    assert f"scrfd_2.5g_bnkps: here ({models_dir}/detect/scrfd_2.5g_bnkps.onnx)" in said
-    monkeypatch.setenv("IDCLUSTER_MODELS", str(models_dir))
-    assert "edgeface_xs: here" in call("models", "verify")
-
-
-def test_models_verify_names_the_damaged_file(tmp_path: Path) -> None:
-    weights = WEIGHTS["scrfd_500m_kps"]
-    damaged = tmp_path / Path(weights.file).name
-    damaged.write_bytes(bytes(weights.bytes or 0))
-    said = call("models", "verify", "--models", tmp_path, code=1)
-    why = "its size or sha256 is not the registered one"
-    assert f"scrfd_500m_kps: damaged ({damaged} is another file: {why}; source: {weights.source})" in said
-    assert "scrfd_500m_kps: damaged" in call("models", "list", "--models", tmp_path)
-
-
-def test_models_directory_that_is_not_there(tmp_path: Path) -> None:
-    said = refused("models", "list", "--models", tmp_path / "nowhere")
-    assert said == f"{tmp_path}/nowhere is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files"
-
-
 # Wrong inputs to `run` and `plan`
 
 
@@ -760,14 +725,15 @@ def test_quickstart_on_ray_in_a_pipe(tmp_path: Path, astronaut: bytes) -> None:
     command = [sys.executable, "-m", "pipeline.cli", "run", str(QUICKSTART)]
     command += ["--set", f"source.path={folder.parent}", "--set", f"root={root}", "--set", "resources.workers=1"]
 
-    def run() -> list[str]:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+    def run(*words: str) -> list[str]:
+        done = subprocess.run([*command, *words], cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         assert "\x1b" not in done.stdout and "\r" not in done.stdout
         return done.stdout.splitlines()
 
-    first = run()
+    first = run("--accept-licence")
+    assert re.fullmatch(r"accepted and written down in .+/accepted\.yaml: dlib_68_points", first.pop(0))
     assert first[0] == "source: 1 people, 3 pictures; 3 new"
     assert [line for line in first if line.startswith("crawl + detect + embed: 3 pictures in ")]
     assert any(line.startswith("  shard: 3 samples in ") for line in first)
