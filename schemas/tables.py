@@ -98,7 +98,7 @@ _ALL = (
         Column("sharpness", _F32, "as in faces, grey levels squared"),
         Column("brightness", _F32, "mean grey level inside the box, 0 to 255"),
         Column("contrast", _F32, "standard deviation of the grey levels inside the box"),
-        Column("chroma", _F32, "spread of the picture's colours about their mean, CIELAB units; near 0 for grey and toned pictures"),
+        Column("chroma", _F32, "spread of the picture's colours about the tone of their lightness, CIELAB units; near 0 for grey pictures"),
         Column("seam", _F32, "the straightest edge across the picture: share of its length, 0 to 1; near 1 where tiles meet"),
         Column("nsfw", _F32, "probability by nsfw_model; null without one"),
         Column("age", _F32, "apparent age by age_model, years; null without one"),

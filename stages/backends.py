@@ -18,6 +18,7 @@ BACKENDS: dict[str, dict[str, str]] = {
         "arcface": "stages.embed.arcface:ArcFaceEmbed",
         "facenet": "stages.embed.facenet:FacenetEmbed",
     },
+    "screen": {"limits": "stages.screen.limits:LimitsScreen"},
     "clean": {"kmeans": "stages.clean.kmeans:KMeansClean"},
     "people": {"summary": "stages.people.summary:SummaryPeople"},
     "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},

@@ -1,0 +1,1 @@
+"""Faces that are unfit whoever they are: measured, and filtered by limits."""
