@@ -54,7 +54,7 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/cunjian/pytorch_face_landmark/6f34bf9f034aa2f521952f825e6ccc567deb42d6/"
         "Retinaface/weights/mobilenet0.25_Final.pth",
     ),
-    # The same keys as the one above, but anchors of 10 to 256 pixels.
+    # The same keys as the one above, but anchors of 10 to 256 pixels and rectifiers that do not leak.
     Weights(
         "retinaface_mobilenet025_1mb", "detect/retinaface_mobilenet0.25_1MB_Final.pth",
         "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1", 1_789_735,
@@ -71,15 +71,6 @@ WEIGHTS = (
         needed_by=("detect:retinaface",),
         address="https://github.com/ternaus/retinaface/releases/download/0.01/retinaface_resnet50_2020-07-20-f168fae3c.zip",
         member="retinaface_resnet50_2020-07-20.pth",
-    ),
-    Weights(
-        "retinaface_mobilenet025_1mb", "detect/retinaface_mobilenet0.25_1MB_Final.pth",
-        "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1", 1_789_735,
-        f"MIT (biubug6/Face-Detector-1MB-with-landmark); {WIDER_FACE}", "non-commercial",
-        "https://github.com/biubug6/Face-Detector-1MB-with-landmark, weights/mobilenet0.25_Final.pth",
-        kind="detect/retinaface_1mb", needed_by=("detect:retinaface",),
-        address="https://raw.githubusercontent.com/biubug6/Face-Detector-1MB-with-landmark/"
-        "2b075657aef954b9426f938ac7fce100b6910fe6/weights/mobilenet0.25_Final.pth",
     ),
     Weights(
         "mtcnn_pnet", "detect/mtcnn_pnet.pt", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28_570,
