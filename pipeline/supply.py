@@ -9,6 +9,7 @@ import os
 import stat
 import urllib.parse
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -212,9 +213,9 @@ def unpack(archive: Path, member: str, target: Path, size: int | None) -> None:
                     if written > most:
                         raise DownloadError(f"{archive.name}: {member} is longer than the {most} bytes that it may have")
                     sink.write(piece)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        target.unlink(missing_ok=True)
         if isinstance(error, DownloadError):
-            target.unlink(missing_ok=True)
             raise
         raise DownloadError(f"{archive.name}: not a zip file that can be unpacked: {error}") from error
 
