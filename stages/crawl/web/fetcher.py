@@ -224,6 +224,8 @@ class WebFetcher:
             if not looked and size >= _SNIFFED:
                 looked = True
                 _look(b"".join(pieces), response.status)
+        if unpack is not None and not unpack.eof:
+            raise _Told("failed", "truncated", "the packed body ends too early", response.status, passing=True, outcome=Outcome(broken=True))
         if not size:
             raise _Told("failed", "empty", "a body without bytes", response.status)
         return b"".join(pieces)
