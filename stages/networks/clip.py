@@ -88,7 +88,7 @@ class ClipNetwork(nn.Module):
     def text(self, ids: Tensor) -> Tensor:
         """(n, context) token numbers to (n, dims). The last token of a text has the highest number of all and stands for it."""
         x = self.transformer(self.token_embedding(ids) + self.positional_embedding)
-        ends = self.ln_final(x[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)])
+        ends = self.ln_final(x[torch.arange(ids.shape[0], device=ids.device), ids.argmax(dim=1)])
         found: Tensor = ends @ self.text_projection
         return found
 
@@ -106,7 +106,7 @@ class _VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)
         x = self.transformer(self.ln_pre(x + self.positional_embedding))
         found: Tensor = self.ln_post(x[:, 0]) @ self.proj
         return found
