@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from stages.weights import local as local_registry
-from stages.weights.entry import Weights
+from stages.weights.entry import USES, Weights
 from stages.weights.local import Added, LocalRegistry, Pin, Thresholds, is_name
 from stages.weights.registry import WEIGHTS, bundle, registered
 
@@ -102,6 +102,10 @@ def add(
     local = local_registry.read(models_dir)
     if not is_name(name) or "/" in name:
         raise Wrong(f"{name!r} is no name: letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+    if use not in USES:
+        raise Wrong(f"use {use!r} is not one of {', '.join(USES)}")
+    if not licence.strip():
+        raise Wrong("say under which licence the file is: --licence own, if you trained it on data of your own")
     if name in WEIGHTS or any(one.startswith(f"{name}/") for one in WEIGHTS):
         raise Wrong(f"{name!r} is registered already; take a name of your own")
     if any(one == name or one.startswith(f"{name}/") for one in local.weights):
