@@ -80,6 +80,7 @@ class Inline:
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
+        self._gate: LocalGate | None = None
 
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
         worker = self._build()
@@ -90,7 +91,9 @@ class Inline:
         return map(function, items)
 
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
-        worker = spec.fetch_worker(LocalGate(spec.dag.fetch.politeness, time.monotonic))
+        if self._gate is None:
+            self._gate = LocalGate(spec.dag.fetch.politeness, time.monotonic)
+        worker = spec.fetch_worker(self._gate)
         try:
             for block in blocks:
                 yield worker.fetch(block)

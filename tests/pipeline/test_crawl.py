@@ -1,0 +1,260 @@
+"""A crawl as a whole, against a real server: politely, once, without loss, whatever interrupts it."""
+
+import csv
+import io
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from pipeline.catalogue import query
+from pipeline.cli import app
+from pipeline.dag import load_dag
+from pipeline.engine import Inline
+from pipeline.root import RunError, open_root
+from pipeline.run import Record, Run, Selection, prepare
+from tests.pipeline.drivers import Driver, starting
+from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
+
+DAG = """
+name: web
+root: "{root}"
+source: {{kind: urls, path: "{path}"}}
+fetch:
+  allow_hosts: ["*.test"]
+  resolve: {{"*.test": 127.0.0.1}}
+  attempts: 2
+  politeness: {{rate: {rate}, concurrency: 4}}
+stages:
+  crawl: {{}}
+"""
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site()) as found:
+        yield found
+
+
+@pytest.fixture
+def starts() -> Iterator[Callable[..., Driver]]:
+    with starting() as start:
+        yield start
+
+
+def listing(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    path = folder / "list.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "url", "license", "author", "page"])
+        writer.writerows([*row, "CC0", "somebody", "http://page.test/"] for row in rows)
+    return path
+
+
+def dag_file(folder: Path, path: Path, rate: str = "null") -> Path:
+    file = folder / "web.yaml"
+    file.write_text(DAG.format(root=folder / "root", path=path, rate=rate))
+    return file
+
+
+def crawl(folder: Path, selection: Selection | None = None, sets: list[str] | None = None) -> tuple[Record, str]:
+    """One run without a cluster, and what it said."""
+    prepared = prepare(load_dag(folder / "web.yaml", sets or []), None)
+    said = io.StringIO()
+    store = open_root(str(folder / "root"), "web", create=True)
+    record = Run(prepared, selection or Selection(), store, Console(file=said, width=200), lambda spec: Inline(spec.build)).execute()
+    return record, said.getvalue()
+
+
+def ask(folder: Path, sql: str) -> list[dict[str, Any]]:
+    return list(json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]"))
+
+
+def spooled(folder: Path) -> list[Path]:
+    return list((folder / "root" / "parts" / "spool").rglob("*.parquet"))
+
+
+def test_every_address_gets_a_row_and_is_asked_for_once(site: Site, tmp_path: Path) -> None:
+    site.robots["b.test"] = "User-agent: *\nDisallow: /"
+    site.pages["/noai.jpg"] = fixed(PICTURE, X_Robots_Tag="noai")
+    site.pages["/broken.jpg"] = fixed(PICTURE[:20])
+    rows = [("Ada", site.address(f"/p/{n}.jpg")) for n in range(5)]
+    rows += [("Ada", site.address("/p/0.jpg") + "#again"), ("Bob", site.address("/p/0.jpg"))]
+    rows += [("Bob", site.address(path)) for path in ("/missing.jpg", "/noai.jpg", "/broken.jpg")]
+    rows.append(("Bob", site.address("/p/9.jpg", "b.test")))
+    dag_file(tmp_path, listing(tmp_path, [*rows, ("Bob", "ftp://a.test/x"), ("", "http://a.test/y")]))
+    record, said = crawl(tmp_path)
+    assert "1 addresses" in said and "lack a person" in said
+    found = ask(tmp_path, "select i.status, i.reason, i.opt_out, c.licence from images i join candidates c using (image_id)")
+    outcomes = Counter(row["reason"] or row["status"] for row in found)
+    assert outcomes == {"ok": 6, "http_404": 1, "opt_out": 1, "decode_error": 1, "robots": 1}
+    assert {row["licence"] for row in found} == {"CC0"}
+    refused = [row for row in found if row["reason"] in ("robots", "opt_out")]
+    assert all(row["opt_out"] and row["status"] == "filtered" for row in refused)
+    assert len(site.asked("/p/0.jpg")) == 1  # for two people
+    assert not spooled(tmp_path)
+    assert record.fetching["answers"] == 9
+    before = len(site.log)
+    again, said = crawl(tmp_path)
+    assert len(site.log) == before
+    assert again.snapshot == record.snapshot
+
+
+def test_the_same_pictures_as_from_a_folder(site: Site, tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    rows = []
+    for n in range(12):
+        file = people / f"P{n % 3}" / f"{n}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture(n))
+        rows.append((f"P{n % 3}", site.address(f"/p/{n}.jpg", f"h{n % 4}.test")))
+    dag_file(tmp_path, listing(tmp_path, rows))
+    crawl(tmp_path)
+    sql = "select name, sha256, phash, format, width, height, size from images join identities using (identity_id) order by all"
+    from_web = ask(tmp_path, sql)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "web.yaml").write_text(
+        f"name: folder\nroot: {tmp_path / 'other' / 'root'}\nsource: {{kind: folder, path: {people}}}\nstages: {{crawl: {{}}}}\n"
+    )
+    crawl(tmp_path / "other")
+    assert from_web == ask(tmp_path / "other", sql)
+    assert len(from_web) == 12
+
+
+def test_failures_are_asked_for_again_when_told_and_by_reason_alone(site: Site, tmp_path: Path) -> None:
+    site.pages["/x.jpg"] = fixed(status=500)
+    site.pages["/y.jpg"] = fixed(status=404)
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(path)) for path in ("/x.jpg", "/y.jpg", "/p/1.jpg")]))
+    crawl(tmp_path)
+    site.pages["/x.jpg"] = site.pages["/y.jpg"] = fixed(PICTURE)
+    before = Counter(path for _, _, path in site.log)
+    crawl(tmp_path)
+    crawl(tmp_path, Selection(retry="reason = 'http_5xx'"))
+    asked = Counter(path for _, _, path in site.log) - before
+    assert {path for path in asked if not path.startswith(("/robots", "/.well"))} == {"/x.jpg"}
+    assert {row["reason"] for row in ask(tmp_path, "select reason from images")} == {None, "http_404"}
+
+
+def test_refusals_are_believed_until_they_are_old(site: Site, tmp_path: Path) -> None:
+    site.robots["a.test"] = "User-agent: *\nDisallow: /"
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address("/p/1.jpg"))]))
+    crawl(tmp_path)
+    site.robots["a.test"] = ""
+    before = len(site.log)
+    crawl(tmp_path)
+    assert len(site.log) == before
+    time.sleep(0.01)
+    crawl(tmp_path, sets=["fetch.opt_out_days=0.0000001"])
+    assert [row["status"] for row in ask(tmp_path, "select status from images")] == ["ok"]
+
+
+def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.rounds.PATIENCE", (0.3, 5.0, 5.0))
+    site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 1"
+    rows = [("Ada", site.address(f"/p/{n}.jpg", "slow.test")) for n in range(3)]
+    rows += [("Bob", site.address(f"/p/{n}.jpg", "a.test")) for n in range(10, 20)]
+    dag_file(tmp_path, listing(tmp_path, rows))
+    record, said = crawl(tmp_path)
+    assert record.fetching["rounds"] >= 2
+    assert "put off" in said
+    assert [row["status"] for row in ask(tmp_path, "select status from images")] == ["ok"] * 13
+    times = site.asked(host="slow.test")
+    assert all(b - a > 0.95 for a, b in pairwise(times))
+
+
+def test_a_host_without_room_to_the_end_gets_rows_that_say_so(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.rounds.PATIENCE", (0.1, 0.1, 0.1))
+    site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 50"
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg", "slow.test")) for n in range(3)]))
+    crawl(tmp_path)
+    found = Counter(row["reason"] for row in ask(tmp_path, "select reason from images"))
+    assert found["host_busy"] >= 2
+    assert sum(found.values()) == 3
+
+
+def test_limit_and_where_keep_the_rest_for_later(site: Site, tmp_path: Path) -> None:
+    dag_file(tmp_path, listing(tmp_path, [(name, site.address(f"/p/{n}.jpg")) for name in ("Ada", "Bob") for n in range(6)]))
+    crawl(tmp_path, Selection(limit=4))
+    assert len(site.asked()) == 4
+    assert len(ask(tmp_path, "select 1 from images")) == 4
+    crawl(tmp_path, Selection(where="name = 'Bob'"))
+    crawl(tmp_path)
+    assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 12
+    assert Counter(path for _, _, path in site.log)["/p/5.jpg"] <= 2
+
+
+def test_nobody_is_crawled_without_saying_for_whom(site: Site, tmp_path: Path) -> None:
+    dag_file(tmp_path, listing(tmp_path, [("Ada", "https://images.example.com/a.jpg")]))
+    with pytest.raises(RunError, match=r"images\.example\.com.*fetch\.contact"):
+        crawl(tmp_path)
+
+
+def test_a_plan_asks_nobody(site: Site, tmp_path: Path) -> None:
+    file = dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(3)]))
+    result = CliRunner().invoke(app, ["plan", str(file)])
+    assert result.exit_code == 0, result.output
+    assert "3 new" in result.output
+    assert not site.log
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_crawl_asks_for_nothing_again_that_was_put_down(site: Site, tmp_path: Path, starts: Callable[..., Driver]) -> None:
+    count = 300
+    file = dag_file(tmp_path, listing(tmp_path, [(f"P{n % 7}", site.address(f"/p/{n}.jpg", f"h{n % 5}.test")) for n in range(count)]), "12")
+    driver = starts("pipeline.cli", "run", str(file))
+    driver.when(lambda: len(spooled(tmp_path)) >= 3)
+    for child in driver.workers():
+        child.kill()
+    driver.kill()
+    put_down = _addresses(tmp_path)
+    assert put_down
+    before = len(site.log)
+    starts("pipeline.cli", "run", str(file)).succeed()
+    later = {f"http://{host}:{site.port}{path}" for _, host, path in site.log[before:]}
+    assert not later & put_down
+    assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == count
+    assert not spooled(tmp_path)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_limits_hold_across_workers_by_the_servers_own_log(site: Site, tmp_path: Path, starts: Callable[..., Driver]) -> None:
+    # 1,500 addresses make six blocks, which go to two workers.
+    rows = [(f"P{n % 9}", site.address(f"/p/{n}.jpg", f"h{n % 50}.test")) for n in range(1500)]
+    file = dag_file(tmp_path, listing(tmp_path, rows), "5")
+    starts("pipeline.cli", "run", str(file)).succeed()
+    for number in range(50):
+        times = [at for at, host, _ in site.log if host == f"h{number}.test"]
+        assert len(times) == 32  # two of them for the rules of the site
+        # Whatever second one looks at, no more than five and the one that begins it.
+        assert all(sum(start <= at < start + 1 for at in times) <= 6 for start in times)
+        assert len([path for _, host, path in site.log if host == f"h{number}.test" and path == "/robots.txt"]) == 1
+    assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 1500
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_fetched(site: Site, tmp_path: Path, starts: Callable[..., Driver]) -> None:
+    file = dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(200)]), "10")
+    driver = starts("pipeline.cli", "run", str(file))
+    driver.when(lambda: len(site.asked()) > 20)
+    driver.process.send_signal(2)
+    code, output = driver.finish()
+    assert code == 130, output
+    asked = Counter(path for _, _, path in site.log)
+    starts("pipeline.cli", "run", str(file), "--set", "fetch.politeness.rate=null").succeed()
+    again = Counter(path for _, _, path in site.log) - asked
+    assert all(asked[path] + again[path] == 1 for path in (f"/p/{n}.jpg" for n in range(200)))
+
+
+def _addresses(folder: Path) -> set[str]:
+    import pyarrow.parquet as pq
+
+    return {address for file in spooled(folder) for address in pq.read_table(file, columns=["address"])["address"].to_pylist()}
