@@ -120,6 +120,32 @@ class ToyEmbed(Stage):
         return self.build(out)
 
 
+class ToyScreenParams(Params):
+    max_noise: int = 255
+    compared: bool = False
+
+
+class ToyScreen(Stage):
+    """Faces with much green are unfit."""
+
+    name: ClassVar[str] = "screen"
+    backend: ClassVar[str] = "toy"
+    parent: ClassVar[str] = "faces"
+    needs_pixels: ClassVar[bool] = True
+    Parameters: ClassVar[type[Params]] = ToyScreenParams
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box",), "images": ("sha256",)}
+
+    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
+        out = []
+        for row in rows.to_pylist():
+            noise = int(pictures[row["image_id"]].rgb[0, int(row["faces.box"][0]) % 32, 1])
+            ids = {name: row[name] for name in ("identity_id", "image_id", "face_id")}
+            fit = noise <= self.params.max_noise
+            verdict = {"status": "ok"} if fit else {"status": "filtered", "reason": "noisy", "compared": self.params.compared}
+            out.append({**ids, "brightness": float(noise), **verdict})
+        return self.build(out)
+
+
 class ToyCaptionParams(Params):
     prompt: str = "a picture"
 
@@ -142,7 +168,8 @@ class ToyCaption(Stage):
         return self.build([{**{name: row[name] for name in ids}, "caption": caption, **common} for row, caption in said])
 
 
-TOYS = {"detect": "ToyDetect", "embed": "ToyEmbed", "caption": "ToyCaption"}
+TOYS = {"detect": "ToyDetect", "embed": "ToyEmbed", "screen": "ToyScreen", "caption": "ToyCaption"}
+"""Stages of the toy DAG; `screen` is not in it, tests add it by `--set`."""
 
 
 def register() -> None:
