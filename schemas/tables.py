@@ -87,7 +87,7 @@ _ALL = (
     _faces(
         "embeddings", "embed", "Identity vectors.",
         Column("recogniser", _TEXT, "which space the vector lives in"),
-        Column("vector", _FLOATS, "unit length"),
+        Column("vector", _FLOATS, "unit length; rounded to half precision where the backend was told to"),
         Column("norm", _F32, "length before normalisation, a quality signal"),
     ),
     _faces(
@@ -106,10 +106,10 @@ _ALL = (
     ),
     _faces(
         "clusters", "clean", "Which faces are the person.",
-        Column("cluster", _I32, "0 is the largest after merging"),
+        Column("cluster", _I32, "0 is the person's main one; null for faces that were rejected by hand or have no usable vector"),
         Column("similarity", _F32, "cosine to the person's indicator; for faces of cluster 0 the face itself is left out of it"),
         Column("keep", pa.bool_(), "the face is the person and stays", nullable=False),
-        Column("duplicate_of", _TEXT, "face_id of the better copy"),
+        Column("duplicate_of", _TEXT, "face_id of the better copy; null for what is nobody's copy"),
     ),
     _table(
         "people", "people", "What cleaning found, by person.", "identity_id", "identities", "identity_id",
@@ -117,8 +117,14 @@ _ALL = (
         Column("images", _I32, "pictures with an embedded face"),
         Column("faces", _I32, "faces embedded"),
         Column("kept", _I32, "faces kept"),
+        Column("duplicates", _I32, "faces that are worse copies of others"),
+        Column("clusters", _I32, "clusters of faces, copies left out"),
+        Column("largest", _I32, "pictures that show the largest cluster, copies left out"),
+        Column("second", _I32, "the most pictures that show one other cluster and not the largest, copies left out"),
+        Column("silhouette", _F32, "how well the clusters are apart, by cosine, -1 to 1; null with fewer than two"),
         Column("flags", pa.list_(_TEXT), "weak_majority, second_cluster, few_images"),
         Column("same_as", _TEXT, "the canonical identity_id: itself unless merged", nullable=False),
+        version=2,
     ),
     _table(
         "overrides", "correct", "Decisions by hand; they outlive re-runs and win over every rule.", "identity_id", None, None,

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from stages.clean.indicator import normalised, quality_weights, weighted_sums
-from stages.columns import floats, vectors
+from stages.clean.indicator import normalised, sums
+from stages.columns import vectors
+from stages.people.silhouette import silhouettes
 from stages.stage import Grain, Params, Picture, Services, Stage
 
 _BLOCK = 65_536  # faces whose vectors are held in double precision at a time
@@ -29,18 +30,20 @@ class SummaryPeople(Stage):
 
     Flags: `weak_majority`, the largest cluster is in under half of the person's pictures. `second_cluster`, another one is
     in nearly as many pictures that do not show the largest: perhaps a namesake (a spouse stands beside the person and does
-    not count). `few_images`, few faces were kept. `images` counts pictures with an embedded face.
+    not count). `few_images`, few faces were kept. A picture and its copies are one picture there.
+
+    A person without any face has no row: nothing was cleaned (`identities` without a row here are those).
     """
 
     name: ClassVar[str] = "people"
     backend: ClassVar[str] = "summary"
+    code_version: ClassVar[int] = 2
     grain: ClassVar[Grain] = "bucket"
     parent: ClassVar[str] = "clusters"
     Parameters: ClassVar[type[Params]] = SummaryParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "clusters": ("cluster", "similarity", "keep"),
+        "clusters": ("cluster", "keep", "duplicate_of"),
         "embeddings": ("vector",),
-        "faces": ("score", "side", "sharpness"),
     }
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
@@ -61,22 +64,32 @@ class SummaryPeople(Stage):
         count = len(names)
 
         keep = pc.fill_null(rows["clusters.keep"], False).to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, bool)
+        cluster = pc.fill_null(rows["clusters.cluster"], -1).to_numpy().astype(np.int64)
+        copy = pc.is_valid(rows["clusters.duplicate_of"]).to_numpy(zero_copy_only=False) if rows.num_rows else keep
+        counted = (cluster >= 0) & ~copy
         kept = np.bincount(person[keep], minlength=count)
-        images, largest, other = _pictures(rows, person, count)
+        shown, largest, second = _pictures(person[counted], rows["image_id"].filter(pa.array(counted)), cluster[counted], count)
         flags = {
-            "weak_majority": largest * 2 < images,
-            "second_cluster": (other > 0) & (other >= params.namesake_share * largest),
+            "weak_majority": largest * 2 < shown,
+            "second_cluster": (second > 0) & (second >= params.namesake_share * largest),
             "few_images": kept < params.min_kept,
         }
-        indicator = _indicators(rows, person, keep, count)
+        by_face = _by_face(rows, person)
+        indicator = _indicators(rows, person, by_face[keep[by_face]], count)
+        silhouette = _silhouettes(rows, person, cluster, by_face[counted[by_face]], count)
         identity = pa.array(names[by_name], pa.string())
         somebody = pa.array(kept > 0)
         columns = {
             "identity_id": identity,
             "indicator": _lists(indicator, pa.float32(), kept == 0),
-            "images": pa.array(images, pa.int32()),
+            "images": pa.array(_distinct(person, rows["image_id"], count), pa.int32()),
             "faces": pa.array(np.bincount(person, minlength=count), pa.int32()),
             "kept": pa.array(kept, pa.int32()),
+            "duplicates": pa.array(np.bincount(person[copy], minlength=count), pa.int32()),
+            "clusters": pa.array(_clusters(person[counted], cluster[counted], count), pa.int32()),
+            "largest": pa.array(largest, pa.int32()),
+            "second": pa.array(second, pa.int32()),
+            "silhouette": pa.array(silhouette.astype(np.float32), mask=np.isnan(silhouette)),
             "flags": _flag_lists(flags, count),
             "same_as": identity,
             "status": pc.if_else(somebody, "ok", "filtered"),
@@ -88,41 +101,75 @@ class SummaryPeople(Stage):
         return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def _pictures(rows: pa.Table, person: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _distinct(person: np.ndarray, images: pa.ChunkedArray, count: int) -> np.ndarray:
+    """Different pictures by person: (p,) int64."""
+    seen = pa.table({"person": person, "image": images}).group_by(["person", "image"]).aggregate([])
+    return np.bincount(seen["person"].to_numpy(), minlength=count)
+
+
+def _clusters(person: np.ndarray, cluster: np.ndarray, count: int) -> np.ndarray:
+    """Clusters by person: (p,) int64."""
+    found = np.zeros(count, dtype=np.int64)
+    np.maximum.at(found, person, cluster + 1)
+    return found
+
+
+def _pictures(
+    person: np.ndarray, images: pa.ChunkedArray, cluster: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By person, (p,) int64 each: pictures; those with cluster 0; the most with one other cluster and without cluster 0."""
-    cluster = floats(rows["clusters.cluster"])
-    table = pa.table({"person": person, "image": rows["image_id"], "cluster": cluster})
-    seen = table.group_by(["person", "image", "cluster"]).aggregate([])
+    seen = pa.table({"person": person, "image": images, "cluster": cluster}).group_by(["person", "image", "cluster"]).aggregate([])
     by_picture = seen.group_by(["person", "image"]).aggregate([("cluster", "min")])
-    images = np.bincount(by_picture["person"].to_numpy(), minlength=count)
+    pictures = np.bincount(by_picture["person"].to_numpy(), minlength=count)
     largest = np.bincount(by_picture["person"].to_numpy()[by_picture["cluster_min"].to_numpy() == 0], minlength=count)
     apart = seen.join(by_picture, ["person", "image"]).filter(pc.field("cluster_min") > 0)
     sizes = apart.group_by(["person", "cluster"]).aggregate([([], "count_all")])
-    other = np.zeros(count, dtype=np.int64)
-    np.maximum.at(other, sizes["person"].to_numpy(), sizes["count_all"].to_numpy())
-    return images, largest, other
+    second = np.zeros(count, dtype=np.int64)
+    np.maximum.at(second, sizes["person"].to_numpy(), sizes["count_all"].to_numpy())
+    return pictures, largest, second
 
 
-def _indicators(rows: pa.Table, person: np.ndarray, keep: np.ndarray, count: int) -> np.ndarray:
-    """Unit vectors (p, d) float32 from the kept faces, zeros for people without."""
-    score, side, sharpness = (floats(rows[f"faces.{name}"]) for name in ("score", "side", "sharpness"))
-    weights = quality_weights(score, side, sharpness, person)
-    kept = np.flatnonzero(keep)
-    # The order within a person fixes the bits of the sum, whatever order the rows came in.
-    rank = pc.rank(rows["face_id"]).to_numpy()
-    kept = kept[np.lexsort((rank[kept], person[kept]))]
+def _by_face(rows: pa.Table, person: np.ndarray) -> np.ndarray:
+    """The rows by person and face: the order within a person fixes the bits of sums, whatever order the rows came in."""
+    return np.lexsort((pc.rank(rows["face_id"]).to_numpy(), person))
+
+
+def _indicators(rows: pa.Table, person: np.ndarray, kept: np.ndarray, count: int) -> np.ndarray:
+    """Unit vectors (p, d) float32 from the rows `kept`, zeros for people without."""
+    found = np.zeros((count, _width(rows)), dtype=np.float32)
+    for block, taken in _taken(rows, person, kept):
+        owners, group = np.unique(person[block], return_inverse=True)
+        found[owners] = normalised(sums(taken, group, len(owners)))
+    return found
+
+
+def _silhouettes(rows: pa.Table, person: np.ndarray, cluster: np.ndarray, counted: np.ndarray, count: int) -> np.ndarray:
+    """(p,) float64, nan for people with fewer than two clusters."""
+    found = np.full(count, np.nan)
+    several = np.zeros(count, dtype=bool)
+    several[person[counted][cluster[counted] > 0]] = True
+    for block, taken in _taken(rows, person, counted[several[person[counted]]]):
+        owners, group = np.unique(person[block], return_inverse=True)
+        found[owners] = silhouettes(normalised(taken.astype(np.float64)), group, cluster[block], len(owners))
+    return found
+
+
+def _width(rows: pa.Table) -> int:
+    lengths = pc.list_value_length(rows["embeddings.vector"])
+    return int(lengths[0].as_py()) if len(lengths) else 0
+
+
+def _taken(rows: pa.Table, person: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows `chosen`, sorted by person, in blocks of whole people, with their vectors (n, d) float32."""
     chunks = [vectors(chunk) for chunk in rows["embeddings.vector"].chunks if len(chunk)]
     first = np.cumsum([0, *map(len, chunks)])
-    found = np.zeros((count, chunks[0].shape[1] if chunks else 0), dtype=np.float32)
-    for block in _blocks(kept, person):
+    for block in _blocks(chosen, person):
         chunk_of = np.searchsorted(first, block, side="right") - 1
-        taken = np.empty((len(block), found.shape[1]), dtype=np.float32)
+        taken = np.empty((len(block), chunks[0].shape[1]), dtype=np.float32)
         for chunk in np.unique(chunk_of):
             here = chunk_of == chunk
             taken[here] = chunks[chunk][block[here] - first[chunk]]
-        owners, starts = np.unique(person[block], return_index=True)
-        found[owners] = normalised(weighted_sums(taken, weights[block], starts))
-    return found
+        yield block, taken
 
 
 def _blocks(kept: np.ndarray, person: np.ndarray) -> Iterator[np.ndarray]:

@@ -37,16 +37,20 @@ def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Tabl
                     "embeddings.vector": vector.tolist(),
                     "embeddings.recogniser": recogniser,
                     "embeddings.status": "ok",
-                    "faces.score": 0.9,
                     "faces.side": 50.0 + at,
                     "faces.sharpness": None if at == 0 else 80.0,
                     "faces.status": "ok",
+                    "images.phash": None,
+                    "images.width": 250,
+                    "images.height": 250,
+                    "images.status": "ok",
                     "screenings.compared": None,
                     "screenings.status": None,
                 }
             )
-    numbers = ("faces.score", "faces.side", "faces.sharpness")
-    kinds = {"screenings.compared": pa.bool_(), "embeddings.vector": pa.list_(pa.float32()), **dict.fromkeys(numbers, pa.float32())}
+    kinds = {"screenings.compared": pa.bool_(), "embeddings.vector": pa.list_(pa.float32()), "images.phash": pa.uint64()}
+    kinds |= dict.fromkeys(("faces.side", "faces.sharpness"), pa.float32())
+    kinds |= dict.fromkeys(("images.width", "images.height"), pa.int32())
     return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
 
 
@@ -144,6 +148,49 @@ def test_who_has_too_few_faces_after_screening_keeps_none() -> None:
     assert sum(row["keep"] for row in clean(rows, min_faces=3).to_pylist()) == 3
 
 
+def test_copies_are_named_and_the_best_is_kept() -> None:
+    rows = table(people(1)).to_pylist()
+    for at in (2, 5, 7):
+        rows[at] |= {"images.phash": 0xABC, "embeddings.vector": rows[2]["embeddings.vector"], "faces.side": 300.0 + at}
+    found = {row["face_id"][-3:]: row for row in clean(pa.Table.from_pylist(rows, table(people(1)).schema)).to_pylist()}
+    best = found["007"]
+    assert best["keep"] and best["duplicate_of"] is None
+    for copy in (found["002"], found["005"]):
+        assert (copy["status"], copy["reason"], copy["duplicate_of"]) == ("filtered", "duplicate", best["face_id"])
+    assert sum(row["keep"] for row in found.values()) == 10
+    without = clean(pa.Table.from_pylist(rows, table(people(1)).schema), duplicates=False)
+    assert without["duplicate_of"].null_count == 13 and sum(without["keep"].to_pylist()) == 12
+
+
+def test_a_copy_that_was_screened_out_stands_for_nobody() -> None:
+    """Else both would go: the one as screened, the other as its copy."""
+    rows = table(people(1)).to_pylist()
+    for at in (2, 5):
+        rows[at] |= {"images.phash": 0xABC, "embeddings.vector": rows[2]["embeddings.vector"], "faces.side": 300.0 + at}
+    marked = screened(pa.Table.from_pylist(rows, table(people(1)).schema), {f"{0:016x}-005": ("filtered", True)})
+    found = {row["face_id"][-3:]: row for row in clean(marked).to_pylist()}
+    assert found["002"]["keep"] and found["005"]["reason"] == "duplicate"
+
+
+def test_a_broken_vector_is_a_failure_that_is_told() -> None:
+    rows = table(people(2)).to_pylist()
+    rows[3]["embeddings.vector"] = [float("nan")] * 128
+    found = clean(pa.Table.from_pylist(rows, table(people(2)).schema)).to_pylist()
+    broken = found[3]
+    assert (broken["status"], broken["reason"], broken["cluster"], broken["similarity"]) == ("failed", "bad_vector", None, None)
+    assert sum(row["keep"] for row in found) == 23
+
+
+def test_the_paper_s_rule_is_a_backend() -> None:
+    stage = backend("clean", "kmeans_paper")({"similarity_threshold": 0.3, "k": 1})
+    found = stage.run(table(people(2)), {}, NO_SERVICES).to_pylist()
+    assert [row["keep"] for row in found] == [*[True] * 12, False] * 2
+    with pytest.raises(ValueError, match="merge_cosine"):
+        backend("clean", "kmeans_paper")({"merge_cosine": 0.3})
+    with pytest.raises(ValueError, match="similarity_threshold"):
+        backend("clean", "kmeans_paper")().run(table(people(1)), {}, NO_SERVICES)
+
+
 def test_names_and_columns_are_those_of_the_contract() -> None:
     assert backend("clean") is KMeansClean
     for of_table, columns in KMeansClean.reads.items():
@@ -165,6 +212,8 @@ def test_real_faces(photos: Path) -> None:
     for name in ("vector", "recogniser", "status"):
         rows = rows.append_column(f"embeddings.{name}", vectors[name])
     rows = rows.append_column("screenings.compared", pa.nulls(rows.num_rows, pa.bool_()))
+    for column, kind in (("phash", pa.uint64()), ("width", pa.int32()), ("height", pa.int32())):
+        rows = rows.append_column(f"images.{column}", pa.nulls(rows.num_rows, kind))
     limits = CALIBRATION["dlib_resnet_v1"]
     params = {"similarity_threshold": limits.similarity_threshold, "merge_cosine": limits.merge_cosine}
     found = KMeansClean(params).run(rows, {}, NO_SERVICES).to_pylist()

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import TABLES
-from stages.clean.indicator import normalised, quality_weights, weighted_sums
+from stages.clean.indicator import normalised
 from stages.people import summary
 from stages.people.summary import SummaryPeople
 
@@ -21,20 +21,15 @@ def face(identity: str, image: str, cluster: int, keep: bool, vector: list[float
         "clusters.status": "ok" if keep else "filtered",
         "clusters.keep": keep,
         "clusters.cluster": cluster,
-        "clusters.similarity": 0.5,
+        "clusters.duplicate_of": None,
         "embeddings.vector": vector,
         "embeddings.status": "ok",
-        "faces.score": 1.0,
-        "faces.side": 112.0,
-        "faces.sharpness": 100.0,
-        "faces.status": "ok",
         **more,
     }
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
     kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32()}
-    kinds |= dict.fromkeys(("faces.score", "faces.side", "faces.sharpness", "clusters.similarity"), pa.float32())
     return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
 
 
@@ -56,7 +51,7 @@ def test_counts_indicator_and_schema() -> None:
     rows = [
         face("b", "i1", 0, True, [1.0, 0.0]),
         face("a", "i1", 0, True, [0.0, 1.0]),
-        face("b", "i2", 0, True, [0.0, 1.0], **{"faces.side": 56.0}),
+        face("b", "i2", 0, True, [0.0, 1.0]),
         face("b", "i2", 1, False, [-1.0, 0.0]),
         face("c", "i1", 0, False, [1.0, 0.0]),
     ]
@@ -65,8 +60,9 @@ def test_counts_indicator_and_schema() -> None:
     TABLES["people"].check(full.select(TABLES["people"].names), "test")
     a, b, c = found.to_pylist()
     assert (b["images"], b["faces"], b["kept"], b["status"], b["same_as"]) == (2, 3, 2, "ok", "b")
-    # The second face is half as large and counts half: (1, 0.5) made a unit vector.
-    np.testing.assert_allclose(b["indicator"], np.array([1, 0.5]) / np.hypot(1, 0.5), rtol=1e-6)
+    np.testing.assert_allclose(b["indicator"], np.sqrt([0.5, 0.5]), rtol=1e-6)
+    assert (b["clusters"], b["largest"], b["second"], b["duplicates"]) == (2, 2, 0, 0)
+    assert a["silhouette"] is None and -1 <= b["silhouette"] <= 1
     assert a["identity_id"] == "a" and a["indicator"] == [0.0, 1.0]
     assert (c["status"], c["reason"], c["kept"], c["indicator"]) == ("filtered", "nobody_kept", 0, None)
 
@@ -97,8 +93,8 @@ def test_order_and_blocks_do_not_change_a_bit(monkeypatch: Any) -> None:
     rows = []
     for at in range(300):
         vector = normalised(rng.standard_normal(16)).tolist()
-        quality = {"faces.side": float(rng.uniform(20, 200)), "faces.score": None if at % 7 == 0 else float(rng.uniform(0.3, 1))}
-        rows.append(face(f"p{rng.integers(12):02d}", f"i{at:03d}", int(rng.integers(3)), bool(rng.random() < 0.7), vector, **quality))
+        copy = {"clusters.duplicate_of": "another" if at % 9 == 0 else None}
+        rows.append(face(f"p{rng.integers(12):02d}", f"i{at:03d}", int(rng.integers(3)), bool(rng.random() < 0.7), vector, **copy))
     whole = table(rows)
     found = run(whole)
     pieces = pa.concat_tables([whole.take(pa.array(part)) for part in np.array_split(rng.permutation(300), 7)])
@@ -108,13 +104,27 @@ def test_order_and_blocks_do_not_change_a_bit(monkeypatch: Any) -> None:
     # And it is what a plain loop over people gives.
     for row in found.to_pylist():
         own = sorted((r for r in rows if r["identity_id"] == row["identity_id"]), key=lambda r: r["face_id"])
-        score = np.array([np.nan if r["faces.score"] is None else r["faces.score"] for r in own], dtype=np.float32)
-        weights = quality_weights(score, np.array([r["faces.side"] for r in own], dtype=np.float32), np.array([100.0] * len(own)))
         kept = np.array([r["clusters.keep"] for r in own])
-        vectors = np.array([r["embeddings.vector"] for r in own], dtype=np.float32)
-        expected = normalised(weighted_sums(vectors[kept], weights[kept], np.array([0]))[0])
+        vectors = np.array([r["embeddings.vector"] for r in own], dtype=np.float32).astype(np.float64)
+        expected = normalised(vectors[kept].cumsum(axis=0)[-1])
         np.testing.assert_array_equal(np.array(row["indicator"], dtype=np.float32), expected.astype(np.float32))
         assert row["images"] == len({r["image_id"] for r in own}) and row["kept"] == kept.sum()
+
+
+def test_copies_are_no_pictures_of_their_own() -> None:
+    """A stranger's picture that is all over the web would be flagged as a namesake, and hide a weak majority."""
+    copies = [{**shot, "clusters.duplicate_of": "x"} for shot in shots(8, 1, start=11)]
+    assert flags(shots(10, 0) + shots(1, 1, start=10) + copies) == []
+    found = run(table(shots(10, 0) + shots(1, 1, start=10) + copies)).to_pylist()[0]
+    assert (found["images"], found["faces"], found["duplicates"], found["largest"], found["second"]) == (19, 19, 8, 10, 1)
+
+
+def test_faces_that_were_rejected_or_broken_are_counted_and_nothing_else() -> None:
+    nan = float("nan")
+    rows = [*shots(4, 0), {**face("a", "i9", 1, False, [nan, nan]), "clusters.cluster": None}]
+    found = run(table(rows)).to_pylist()[0]
+    assert (found["images"], found["faces"], found["kept"], found["largest"], found["clusters"]) == (5, 5, 4, 4, 1)
+    assert found["indicator"] == [1.0, 0.0] and found["flags"] == [] and found["silhouette"] is None
 
 
 def test_no_rows() -> None:
