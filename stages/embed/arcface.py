@@ -1,21 +1,26 @@
 """Recognisers that take 112 x 112 crops aligned by five points, as ArcFace introduced them, in ONNX.
 
-A network's last bits depend on its batch. So crops go through in batches of one fixed size, filled up with black, and a
+Any file does that has one input (n, 3, 112, 112) and one output (n, d): ArcFace's own (glintr100, w600k_r50), MobileFaceNet,
+EdgeFace, or one that a team registered like one of these.
+
+A network's last bits depend on its batch. So crops go through in batches of one fixed size, filled up with grey, and a
 face's vector depends on that face alone (see the tests). Files with a fixed batch dimension keep theirs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.embed.rows import vector_row
-from stages.onnx_session import open_session
+from stages.embed.rows import Store, vector_row
+from stages.onnx_nodes import first_nodes
+from stages.onnx_session import WrongModel, only_picture_input, open_session
+from stages.planar import planar
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
-from stages.weights import registered
+from stages.weights import WeightsName, registered
 
 SIDE = 112
 TEMPLATE = np.array(
@@ -27,8 +32,9 @@ TEMPLATE = np.array(
 class ArcFaceEmbedParams(Params):
     """Parameters of recognisers on aligned crops."""
 
-    weights: Literal["edgeface_xs", "mobilefacenet_128d"] = "edgeface_xs"
+    weights: Annotated[str, WeightsName("embed/arcface")] = "edgeface_xs"
     batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
+    store: Store = Field("float32", description="float16 rounds the stored vectors to half precision: smaller files")
     threads: int = Field(1, ge=1)
 
 
@@ -37,6 +43,7 @@ class ArcFaceEmbed(Stage):
 
     name: ClassVar[str] = "embed"
     backend: ClassVar[str] = "arcface"
+    code_version: ClassVar[int] = 2
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "faces"
     Parameters: ClassVar[type[Params]] = ArcFaceEmbedParams
@@ -52,31 +59,59 @@ class ArcFaceEmbed(Stage):
         return (self.params.weights,)
 
     def setup(self, files: WeightFiles) -> None:
-        self._session = open_session(files.path(self.params.weights), self.params.threads, self.device)
-        (self._input,) = self._session.get_inputs()
-        fixed = self._input.shape[0]
+        """Raises MissingWeights, WrongModel, NoDevice."""
+        path = files.path(self.params.weights)
+        self._session = open_session(path, self.params.threads, self.device)
+        self._input = only_picture_input(self._session, path)
+        fixed, _, *size = self._input.shape
+        if any(isinstance(side, int) and side != SIDE for side in size):
+            raise WrongModel(f"{path}: takes pictures of {size[0]} x {size[1]}, crops aligned as for ArcFace are {SIDE} x {SIDE}")
         self._batch = fixed if isinstance(fixed, int) else self.params.batch
-        self._mean, self._std = (np.float32(value) for value in registered(self.params.weights).normalisation)
+        self._mean, self._std = (0.0, 1.0) if normalises(path) else registered(self.params.weights).normalisation
+        # What a file states of its output is often wrong, so it is run once.
+        found = self._session.run(None, {self._input.name: np.zeros((self._batch, 3, SIDE, SIDE), dtype=np.float32)})
+        if len(found) != 1 or found[0].ndim != 2 or len(found[0]) != self._batch:
+            said = ", ".join(str(out.shape) for out in found)
+            raise WrongModel(f"{path}: not a recogniser with one vector a face: for {self._batch} crops it gives {said}")
+        self._width = found[0].shape[1]
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         faces = rows.to_pylist()
         suited = [i for i, face in enumerate(faces) if face["faces.landmark_scheme"] == self.landmark_scheme]
         points = np.array([faces[i]["faces.landmarks"] for i in suited], dtype=np.float64).reshape(-1, 5, 2)
-        frames = {i: frame for i, frame in zip(suited, similarity(points, TEMPLATE), strict=True) if np.isfinite(frame).all()}
-        crops = [align(pictures[faces[i]["image_id"]].rgb, frame) for i, frame in frames.items()]
-        vectors: dict[int, np.ndarray] = dict(zip(frames, self.embed(crops), strict=True))
-        return self.build([vector_row(face, self, vectors.get(i)) for i, face in enumerate(faces)])
+        # Points within one pixel of each other span no face, and whatever lies there would get a plausible vector.
+        sound = np.isfinite(points).all(axis=(1, 2)) & (np.ptp(points, axis=1).max(axis=1) >= 1)
+        found = zip(suited, similarity(points, TEMPLATE), sound, strict=True)
+        frames = {i: frame for i, frame, usable in found if usable and np.isfinite(frame).all()}
+        crops = {i: align(pictures[faces[i]["image_id"]].rgb, frame) for i, frame in frames.items()}
+        # Points may lie beyond the edge, but a crop with nothing of the picture in it would get a plausible vector too.
+        shown = {i: crop for i, crop in crops.items() if crop.any()}
+        vectors: dict[int, np.ndarray] = dict(zip(shown, self.embed(list(shown.values())), strict=True))
+        return self.build([vector_row(face, self, vectors.get(i), self.params.store) for i, face in enumerate(faces)])
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, d) float32 of aligned crops, each (112, 112, 3) uint8 RGB."""
-        out = []
+        out = [np.zeros((0, self._width), dtype=np.float32)]
         for start in range(0, len(crops), self._batch):
             part = crops[start : start + self._batch]
             blob = np.zeros((self._batch, 3, SIDE, SIDE), dtype=np.float32)
-            blob[: len(part)] = (np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) - self._mean) / self._std
+            for crop, one in zip(part, blob, strict=False):
+                planar(crop, self._mean, self._std, one)
             out.append(self._session.run(None, {self._input.name: blob})[0][: len(part)])
-        width = self._session.get_outputs()[0].shape[1]
-        return np.concatenate(out) if out else np.zeros((0, width), dtype=np.float32)
+        return np.concatenate(out)
+
+
+def normalises(path: str) -> bool:
+    """Whether a recogniser shifts and scales its input itself, so that it takes pixels of 0 to 255.
+
+    Those that were trained in MXNet do. They are known by a subtraction and a multiplication among their first eight nodes,
+    by the names that its exporter gives (insightface, `ArcFaceONNX`). Raises WrongModel.
+    """
+    try:
+        names = first_nodes(path, 8)
+    except ValueError as error:
+        raise WrongModel(f"{path}: its nodes cannot be read; export it as ONNX, not in onnxruntime's own format") from error
+    return any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names)
 
 
 def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
