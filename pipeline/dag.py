@@ -251,7 +251,8 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
     if not open_names:
         return
     # What a team measured on photographs like its own goes before what came with the code.
-    calibration = {**importlib.import_module("stages.embed.calibration").CALIBRATION, **active().calibrations}
+    shipped, own = importlib.import_module("stages.embed.calibration").CALIBRATION, active().calibrations
+    calibration = {**shipped, **own}
     recogniser = getattr(built["embed"], "recogniser", None)
     if recogniser not in calibration:
         for name in needed:
@@ -262,6 +263,8 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
             )
         return
     filled = {name: getattr(calibration[recogniser], name) for name in open_names}
+    for name in (name for name in open_names if filled[name] is None and recogniser in shipped):
+        filled[name] = getattr(shipped[recogniser], name)  # what they did not measure
     resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params"))
     if resolved is not None:
         built["clean"] = type(built["clean"])(resolved)

@@ -82,6 +82,8 @@ class Thresholds(_Closed):
 
     similarity_threshold: float = Field(ge=-1, le=1)
     merge_cosine: float = Field(ge=-1, le=1)
+    join_cosine: float | None = Field(default=None, ge=-1, le=1)
+    duplicate_cosine: float | None = Field(default=None, ge=-1, le=1)
     source: str = ""
     date: _Date = ""
 

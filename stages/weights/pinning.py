@@ -129,9 +129,12 @@ def add(
     return tuple(registered(one, changed) for one in added)
 
 
-def calibrate(models_dir: str, recogniser: str, similarity_threshold: float, merge_cosine: float, source: str) -> Path:
-    """Write the thresholds of `clean` for a recogniser into the registry of a models directory. Raises BadRegistry, OSError."""
-    found = Thresholds(similarity_threshold=similarity_threshold, merge_cosine=merge_cosine, source=source, date=_today())
+def calibrate(models_dir: str, recogniser: str, similarity_threshold: float, merge_cosine: float, source: str, **more: float) -> Path:
+    """Write the thresholds of `clean` for a recogniser into the registry of a models directory. Raises BadRegistry, OSError.
+
+    `more`: `join_cosine`, `duplicate_cosine`, where they were measured.
+    """
+    found = Thresholds(similarity_threshold=similarity_threshold, merge_cosine=merge_cosine, source=source, date=_today(), **more)
     _change(models_dir, lambda now: now.model_copy(update={"calibrations": {**now.calibrations, recogniser: found}}))
     return Path(models_dir) / local_registry.FILE
 

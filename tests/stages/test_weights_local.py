@@ -254,9 +254,9 @@ def test_added_names_are_parameters_of_real_backends(file: Path, tmp_path: Path)
     models = str(tmp_path)
     add(models, "ours", file, "edgeface_xs", "own", "any")
     with pytest.raises(ValidationError):
-        ArcFaceEmbedParams(weights="ours")
+        ArcFaceEmbedParams.model_validate({"weights": "ours"})
     activate(read(models))
-    assert ArcFaceEmbedParams(weights="ours").weights == "ours"
+    assert ArcFaceEmbedParams.model_validate({"weights": "ours"}).weights == "ours"
 
 
 # registry.yaml by hand
