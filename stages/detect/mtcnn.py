@@ -26,8 +26,10 @@ _SEEN = 12
 _STRIDE = 2
 _SAME_AT_SCALE, _SAME = 0.5, 0.7
 """Overlaps from which two boxes are one face: within a level of the pyramid, and everywhere later."""
-_MOST_PROPOSALS = 20_000
+_MOST_PROPOSALS = 10_000
 """The best of a level that are looked at, so that noise or wallpaper cannot hold a worker up; photographs have hundreds."""
+_STRIP = 2_000_000
+"""Pixels of a level that go through the first network at a time: it needs 120 bytes for each."""
 
 
 class MtcnnDetectParams(Params):
@@ -38,7 +40,7 @@ class MtcnnDetectParams(Params):
     thresholds: tuple[float, float, float] = Field((0.6, 0.7, 0.7), description="least probability of a face, by network")
     min_side: float = Field(0.0, ge=0, description="least side of a face that gets a row, pixels")
     max_pixels: int = Field(
-        12_000_000, ge=10_000, description="larger pictures are searched scaled down to so many pixels; bounds memory and time"
+        25_000_000, ge=10_000, description="larger pictures are searched scaled down to so many pixels; bounds memory and time"
     )
     batch: int = Field(16, ge=1, le=1024, description="candidates that go through the second and third network together")
     threads: int = Field(1, ge=1)
@@ -103,8 +105,9 @@ class MtcnnDetect(Stage):
         height, width = pixels.shape[2:]
         for scale in pyramid(height, width, self.params.min_face_size, self.params.factor):
             level = _normalised(functional.adaptive_avg_pool2d(pixels, (int(height * scale + 1), int(width * scale + 1))))
-            probability, shift = self._propose(level)
-            at_level = proposals(_array(probability)[0], _array(shift)[0], scale, self.params.thresholds[0])
+            parts = [self._propose(level[:, :, start:end]) for start, end in strips(*level.shape[2:])]
+            probability, shift = (np.concatenate([_array(part)[0] for part in kind], axis=-2) for kind in zip(*parts, strict=True))
+            at_level = proposals(probability, shift, scale, self.params.thresholds[0])
             found.append(at_level[suppress(at_level[:, :4], at_level[:, 4], _SAME_AT_SCALE)])
         rows = np.concatenate(found)
         rows = rows[suppress(rows[:, :4], rows[:, 4], _SAME)]
@@ -138,6 +141,16 @@ def pyramid(height: int, width: int, min_face_size: int, factor: float) -> Itera
         yield scale
         scale *= factor
         shorter *= factor
+
+
+def strips(height: int, width: int, most: int = _STRIP) -> Iterator[tuple[int, int]]:
+    """First rows and ends of strips of about `most` pixels, whose outputs of the first network join into that of the whole."""
+    # Output row r sees rows 2 r to 2 r + 11; one of its windows may be cut off by the lower edge.
+    rows = -(-(height - 2) // _STRIDE) - 4
+    step = max(1, most // (_STRIDE * width))
+    for first in range(0, rows, step):
+        last = first + step >= rows
+        yield _STRIDE * first, height if last else _STRIDE * (first + step - 1) + _SEEN
 
 
 def proposals(probability: np.ndarray, shift: np.ndarray, scale: float, threshold: float) -> np.ndarray:
@@ -205,7 +218,8 @@ def _passed(probability: np.ndarray, threshold: float, *others: np.ndarray) -> t
 
 
 def _normalised(pixels: torch.Tensor) -> torch.Tensor:
-    return (pixels - 127.5) * 0.0078125
+    """`pixels` themselves, as the networks expect them."""
+    return pixels.sub_(127.5).mul_(0.0078125)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ of MTCNN: only with `detect: {backend: mtcnn}` do vectors compare with theirs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 
-from stages.embed.rows import vector_row
+from stages.embed.rows import Store, vector_row
 from stages.networks.inception_resnet_v1 import InceptionResnetV1
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
 from stages.torch_session import load_state, ready
@@ -35,6 +35,7 @@ class FacenetEmbedParams(Params):
         description="how crops are scaled; bilinear: Pillow's with antialiasing, as facenet-pytorch does with Pillow's pictures;"
         " area: OpenCV's, as it does with arrays",
     )
+    store: Store = Field("float32", description="float16 rounds the stored vectors to half precision: smaller files")
     batch: int = Field(8, ge=1, le=512, description="faces that go through the network together")
     threads: int = Field(1, ge=1)
 
@@ -61,22 +62,25 @@ class FacenetEmbed(Stage):
     def setup(self, files: WeightFiles) -> None:
         path = files.path(self.params.weights)
         state = {name: value for name, value in load_state(path).items() if not name.startswith(_CLASSIFIER)}
-        self._network = ready(InceptionResnetV1(), state, path, self.device, self.params.threads)
+        network: Any = ready(InceptionResnetV1(), state, path, self.device, self.params.threads)
+        self._network = network.to(memory_format=torch.channels_last)  # two thirds of the time on a CPU
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         faces = rows.to_pylist()
         crops = [squash(pictures[face["image_id"]].rgb, face["faces.box"], self.params.resize) for face in faces]
         found = iter(self.embed([crop for crop in crops if crop is not None]))
-        return self.build([vector_row(face, self, None if crop is None else next(found)) for face, crop in zip(faces, crops, strict=True)])
+        vectors = [None if crop is None else next(found) for crop in crops]
+        return self.build([vector_row(face, self, vector, self.params.store) for face, vector in zip(faces, vectors, strict=True)])
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, 512) float32 of crops, each (160, 160, 3) uint8 RGB."""
         out = [np.zeros((0, 512), dtype=np.float32)]
         for start in range(0, len(crops), self.params.batch):
             part = crops[start : start + self.params.batch]
-            blob = np.zeros((self.params.batch, 3, SIDE, SIDE), dtype=np.float32)
-            blob[: len(part)] = (np.stack(part).transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 128.0
-            out.append(self._network(torch.from_numpy(blob).to(self.device)).cpu().numpy()[: len(part)])
+            blob = np.zeros((self.params.batch, SIDE, SIDE, 3), dtype=np.float32)
+            blob[: len(part)] = (np.stack(part).astype(np.float32) - 127.5) / 128.0
+            pixels = torch.from_numpy(blob).to(self.device).permute(0, 3, 1, 2)
+            out.append(self._network(pixels).cpu().numpy()[: len(part)])
         return np.concatenate(out)
 
 
