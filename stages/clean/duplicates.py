@@ -72,16 +72,21 @@ class _Alike:
 
     def __call__(self, left: np.ndarray, right: np.ndarray, left_there: np.ndarray, right_there: np.ndarray) -> np.ndarray:
         """bool (b, l, r) for the rows `left` (b, l) and `right` (b, r), false for those that are not there."""
-        mine, others = (
-            np.where(there[..., None], self.unit[rows], np.float32(0)) for rows, there in ((left, left_there), (right, right_there))
-        )
-        cosine = mine @ others.transpose(0, 2, 1)
+        cosine = self._vectors(left, left_there)
+        # The same array twice lets the product of a stack use its symmetry.
+        others = cosine if right is left else self._vectors(right, right_there)
+        cosine = cosine @ others.transpose(0, 2, 1)
         bits = np.bitwise_count(self.hashes[left][:, :, None] ^ self.hashes[right][:, None, :])
         known = (self.hashes[left] != 0)[:, :, None] & (self.hashes[right] != 0)[:, None, :]
         found = (bits <= self.distance) & known & (cosine >= np.float32(self.same_person))
         if self.same_photograph is not None:
             found |= cosine >= np.float32(self.same_photograph)
         return found & (self.images[left][:, :, None] != self.images[right][:, None, :])
+
+    def _vectors(self, rows: np.ndarray, there: np.ndarray) -> np.ndarray:
+        found = self.unit[rows]
+        found[~there] = 0.0
+        return found
 
 
 def _settle(found: np.ndarray, first: np.ndarray, second: np.ndarray, rank: np.ndarray) -> None:

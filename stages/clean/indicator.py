@@ -5,6 +5,8 @@ photographs of 60 people against everybody else's: no share of own faces found a
 0.9987 whatever the weights; dlib_resnet_v1, with indicators of four photographs, 0.886 without and 0.870 to 0.891 with).
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -19,8 +21,10 @@ def sums(vectors: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
         if not (group[1:] >= group[:-1]).all():
             order = np.argsort(group, kind="stable")
             vectors, group = vectors[order], group[order]
-        starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
-        found[group[starts]] = np.add.reduceat(vectors, starts, axis=0, dtype=np.float64)
+        edges = [0, *(np.flatnonzero(group[1:] != group[:-1]) + 1).tolist(), len(group)]
+        # One call a group: reduceat goes down the columns and takes several times as long.
+        for start, stop in pairwise(edges):
+            np.add.reduce(vectors[start:stop], axis=0, dtype=np.float64, out=found[group[start]])
     return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -93,7 +94,7 @@ class KMeansClean(Stage):
         order = pc.sort_indices(rows, [("identity_id", "ascending"), ("face_id", "ascending")])
         ordered = rows.take(order)
         # More threads make these small products slower, and the order of their sums, so the last bits, would vary.
-        with ThreadpoolController().limit(limits=1):
+        with _libraries().limit(limits=1):
             faces = self._faces(ordered, rule)
             verdict = judge(faces, rule)
         made = self._table(ordered, faces, verdict)
@@ -113,7 +114,7 @@ class KMeansClean(Stage):
         starts = _starts(rows["identity_id"])
         names = rows["identity_id"].take(pa.array(starts[:-1])).to_pylist()
         _check_recognisers(rows["embeddings.recogniser"], starts, names)
-        count, unit = rows.num_rows, vectors(rows["embeddings.vector"])
+        count, unit = rows.num_rows, unit_vectors(vectors(rows["embeddings.vector"]))
         images = _codes(rows["image_id"])
         copies = np.full(count, -1, dtype=np.int64)
         screened = pc.fill_null(rows["screenings.compared"], False).to_numpy()
@@ -123,9 +124,7 @@ class KMeansClean(Stage):
             # A copy that was screened out stands for nobody.
             rank = duplicates.better(side, sharpness, width, height) + count * screened
             hashes = pc.fill_null(rows["images.phash"], 0).to_numpy().astype(np.uint64)
-            copies = duplicates.find(
-                unit_vectors(unit)[0], starts, images, hashes, rank, rule.similarity_threshold, self.params.duplicate_cosine
-            )
+            copies = duplicates.find(unit, starts, images, hashes, rank, rule.similarity_threshold, self.params.duplicate_cosine)
         seeds = np.array([seed_of(name) for name in names], dtype=np.uint64)
         return Faces(unit, starts, seeds, images, np.zeros(count, dtype=np.int8), screened, copies)
 
@@ -163,6 +162,12 @@ class KMeansPaperClean(KMeansClean):
         params: KMeansPaperParams = self.params
         threshold, spherical = _required(params.similarity_threshold), params.distance == "cosine"
         return Rule(threshold, None, None, params.k, params.min_faces, paper=True, spherical=spherical)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The linear algebra of this process; to look for it takes milliseconds."""
+    return ThreadpoolController()
 
 
 def seed_of(identity: str) -> int:

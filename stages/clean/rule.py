@@ -35,7 +35,7 @@ REASONS = (
 _CODE = {reason: np.int8(code) for code, reason in enumerate(REASONS)}
 _ALONE = 1.0  # similarity of a person's only face: to itself
 _ROUNDS = 10  # of joining; two are usual
-_BLOCK_FACES, _BLOCK_MEANS = 16_384, 2**21
+_BLOCK_FACES, _BLOCK_MEANS = 4096, 2**21
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Faces:
     """The faces of p people, one person after the other; n in all."""
 
     vectors: np.ndarray
-    """(n, d) float32, unit length; what is not finite or zero is set aside as bad_vector."""
+    """(n, d) float32, as `unit_vectors` gives them: zeros are set aside as bad_vector."""
     starts: np.ndarray
     """(p + 1,) int64: where each person begins, and n. Everybody has a face."""
     seeds: np.ndarray
@@ -129,7 +129,7 @@ def _blocks(starts: np.ndarray, rule: Rule, width: int) -> Iterator[tuple[int, i
 
 def _judge(faces: Faces, rule: Rule) -> Verdict:
     person, people = faces.person, len(faces.seeds)
-    rounded, fine = unit_vectors(faces.vectors)
+    rounded, fine = faces.vectors, faces.vectors.any(axis=1)
     unit = rounded.astype(np.float64)
     counted = fine & (faces.forced != REJECT) & (faces.duplicate_of < 0)
     rows = np.flatnonzero(counted)
@@ -174,13 +174,14 @@ def _judge(faces: Faces, rule: Rule) -> Verdict:
     return Verdict(cluster.astype(np.int32), similarity, reason == 0, reason, indicator)
 
 
-def unit_vectors(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`vectors` (n, d) as float32 unit vectors, zeros for what is not finite or zero, and which are neither (n,) bool."""
-    wide = np.asarray(vectors, dtype=np.float64)
-    length = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    fine = np.isfinite(length) & (length > 1e-6)
-    safe = np.where(fine[:, None], wide, 0.0)
-    return (safe / np.where(fine, length, 1.0)[:, None]).astype(np.float32), fine
+def unit_vectors(vectors: np.ndarray) -> np.ndarray:
+    """`vectors` (n, d) as float32 unit vectors, zeros for what is not finite or zero."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    square = np.einsum("nd,nd->n", vectors, vectors)
+    fine = np.isfinite(square) & (square > 1e-12)
+    if not fine.all():
+        vectors = np.where(fine[:, None], vectors, np.float32(0))
+    return vectors * np.divide(1.0, np.sqrt(square), out=np.zeros_like(square), where=fine)[:, None]
 
 
 def _clusters(rounded: np.ndarray, unit: np.ndarray, person: np.ndarray, rows: np.ndarray, faces: Faces, rule: Rule) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.clean.indicator import normalised
-from stages.clean.rule import KEEP, REASONS, REJECT, Faces, Rule, Verdict, judge
+from stages.clean.rule import KEEP, REASONS, REJECT, Faces, Rule, Verdict, judge, unit_vectors
 
 RULE = Rule(similarity_threshold=0.3, merge_cosine=0.3)
 SIZE = 64
@@ -27,7 +27,7 @@ def person(vectors: np.ndarray, images: list[int] | None = None, seed: int = 7, 
     count = len(vectors)
     given = {name: np.asarray(values) for name, values in more.items()}
     return Faces(
-        vectors.astype(np.float32), np.array([0, count]), np.array([seed], np.uint64), np.array(range(count) if images is None else images),
+        unit_vectors(vectors), np.array([0, count]), np.array([seed], np.uint64), np.array(range(count) if images is None else images),
         given.get("forced", np.zeros(count, np.int8)), given.get("screened", np.zeros(count, bool)),
         given.get("duplicate_of", np.full(count, -1)),
     )  # fmt: skip
