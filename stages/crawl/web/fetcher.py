@@ -6,20 +6,17 @@ step checked like a new address. A body is read in pieces and dropped as soon as
 
 import asyncio
 import random
-import ssl
 import time
-import zlib
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 
 import aiohttp
 from yarl import URL
 
 from stages.crawl.web.address import BadAddress, canonical, host_of, origin_of, redirected
+from stages.crawl.web.exchange import Told, explain, open_session, refusal, seconds_of, unpacker
 from stages.crawl.web.gate import Gate, Outcome
-from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
+from stages.crawl.web.guard import ForbiddenAddress, Guard
 from stages.crawl.web.params import WebParams
 from stages.crawl.web.policy import ROBOTS_BYTES, SitePolicy, crawl_delay, header_verdict, robots_verdict, tdm_verdict
 from stages.picture_headers import PictureError, read_header
@@ -32,20 +29,6 @@ _POLICY_SECONDS, _UNKNOWN_SECONDS = 24 * 3600.0, 600.0
 """How long a site's rules are believed (RFC 9309, section 2.4), and that they could not be had."""
 
 
-@dataclass
-class _Told(Exception):
-    """An answer that ends an attempt. `passing`: another attempt may do better."""
-
-    status: str
-    reason: str
-    detail: str | None = None
-    http_status: int | None = None
-    opt_out: str | None = None
-    passing: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
-    pause: float | None = None
-
-
 class Deferred(Exception):
     """No slot came in time."""
 
@@ -56,20 +39,7 @@ class WebFetcher:
     def __init__(self, params: WebParams, gate: Gate) -> None:
         self.params, self.gate = params, gate
         self.guard = Guard(params.allow_hosts, params.resolve)
-        connector = aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=300, resolver=GuardedResolver(self.guard), socket_factory=self.guard.socket, keepalive_timeout=30.0
-        )
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds)
-        self.session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=timeout,
-            headers={"User-Agent": params.user_agent, "Accept": "image/*,*/*;q=0.1", "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            max_line_size=_PIECE,
-            max_field_size=_PIECE,
-        )
+        self.session = open_session(params, self.guard, "image/*,*/*;q=0.1", "identity")
         self._slots = asyncio.Semaphore(params.connections)
 
     async def close(self) -> None:
@@ -123,7 +93,7 @@ class WebFetcher:
             place = [address]
             try:
                 data, http_status = await self._follow(place, patience)
-            except _Told as told:
+            except Told as told:
                 if told.passing and attempts < self.params.attempts and (told.pause or 0.0) <= self.params.longest_pause:
                     # How long the host wants to be left alone is the gate's to know; this spreads those who come back.
                     await asyncio.sleep(2.0**attempts / 4 * random.uniform(0.5, 1.5))  # noqa: S311  guards nothing
@@ -148,17 +118,17 @@ class WebFetcher:
             try:
                 following = redirected(here, location)
             except BadAddress as error:
-                raise _Told("failed", "bad_redirect", f"to {location[:200]!r}: {error}") from error
+                raise Told("failed", "bad_redirect", f"to {location[:200]!r}: {error}") from error
             if following in place:
-                raise _Told("failed", "redirect_loop", f"back to {following[:200]}")
+                raise Told("failed", "redirect_loop", f"back to {following[:200]}")
             place.append(following)
-        raise _Told("failed", "too_many_redirects", f"more than {self.params.redirects}")
+        raise Told("failed", "too_many_redirects", f"more than {self.params.redirects}")
 
     def _check_host(self, address: str) -> None:
         try:
             self.guard.check_host(URL(address, encoded=True).host or "")
         except ForbiddenAddress as error:
-            raise _Told("failed", "private_address", str(error)) from error
+            raise Told("failed", "private_address", str(error)) from error
 
     async def _ask(self, address: str, patience: float) -> tuple[bytes, int] | str:
         """One request with a slot of its host: the bytes and the status, or where a redirect leads."""
@@ -170,11 +140,11 @@ class WebFetcher:
                 answer = await self._request(address)
                 outcome = Outcome()
                 return answer
-        except _Told as told:
+        except Told as told:
             outcome = told.outcome
             raise
         except Exception as error:
-            ended = _explain(error)
+            ended = explain(error)
             outcome = ended.outcome
             raise ended from error
         finally:
@@ -188,7 +158,7 @@ class WebFetcher:
                 await asyncio.sleep(permit.wait)
                 return
             if permit.wait == float("inf"):
-                raise _Told("failed", "host_down", f"{host} failed again and again in this run")
+                raise Told("failed", "host_down", f"{host} failed again and again in this run")
             if time.monotonic() + permit.wait > end:
                 raise Deferred
             await asyncio.sleep(permit.wait)
@@ -199,35 +169,35 @@ class WebFetcher:
             if status in (301, 302, 303, 307, 308):
                 location = response.headers.get("Location")
                 if not location:
-                    raise _Told("failed", "bad_redirect", "no Location", status)
+                    raise Told("failed", "bad_redirect", "no Location", status)
                 return location
             if status != 200:
-                raise _refusal(status, response.headers.get("Retry-After"))
+                raise refusal(status, response.headers.get("Retry-After"))
             if self.params.respect_opt_out:
                 evidence = header_verdict(response.headers.items(), self.params.product)
                 if evidence:
-                    raise _Told("filtered", "opt_out", evidence, status, opt_out=f"{evidence} ({address})")
+                    raise Told("filtered", "opt_out", evidence, status, opt_out=f"{evidence} ({address})")
             return await self._body(response), status
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         most, length = self.params.max_bytes, response.content_length
         if length is not None and length > most:
-            raise _Told("failed", "too_large", f"{length} bytes announced, at most {most} are read", response.status)
-        unpack = _unpacker(response.headers.get("Content-Encoding", ""), response.status)
+            raise Told("failed", "too_large", f"{length} bytes announced, at most {most} are read", response.status)
+        unpack = unpacker(response.headers.get("Content-Encoding", ""), response.status)
         pieces, size, looked = [], 0, False
         async for raw in response.content.iter_chunked(_PIECE):
             piece = raw if unpack is None else unpack.decompress(raw, most + 1 - size)
             pieces.append(piece)
             size += len(piece)
             if size > most:
-                raise _Told("failed", "too_large", f"more than {most} bytes", response.status)
+                raise Told("failed", "too_large", f"more than {most} bytes", response.status)
             if not looked and size >= _SNIFFED:
                 looked = True
                 _look(b"".join(pieces), response.status)
         if unpack is not None and not unpack.eof:
-            raise _Told("failed", "truncated", "the packed body ends too early", response.status, passing=True, outcome=Outcome(broken=True))
+            raise Told("failed", "truncated", "the packed body ends too early", response.status, passing=True, outcome=Outcome(broken=True))
         if not size:
-            raise _Told("failed", "empty", "a body without bytes", response.status)
+            raise Told("failed", "empty", "a body without bytes", response.status)
         return b"".join(pieces)
 
     # What sites allow
@@ -237,18 +207,18 @@ class WebFetcher:
             return
         policy = await self._policy(origin_of(address), host_of(address), patience)
         if policy.robots is None and policy.reason != "robots":
-            raise _Told("failed", policy.reason, policy.why)
+            raise Told("failed", policy.reason, policy.why)
         if self.params.respect_robots:
             why = robots_verdict(policy, self.params.product, address)
             if why:
-                raise _Told("filtered", "robots", why, opt_out=f"{why} ({origin_of(address)}/robots.txt)")
+                raise Told("filtered", "robots", why, opt_out=f"{why} ({origin_of(address)}/robots.txt)")
             delay = crawl_delay(policy, self.params.product)
             if delay is not None and delay > self.params.politeness.crawl_delay_limit:
-                raise _Told("filtered", "robots", f"robots.txt asks for {delay:g} s between two requests", opt_out=f"crawl-delay {delay:g}")
+                raise Told("filtered", "robots", f"robots.txt asks for {delay:g} s between two requests", opt_out=f"crawl-delay {delay:g}")
         if self.params.respect_opt_out:
             why = tdm_verdict(policy, address)
             if why:
-                raise _Told("filtered", "opt_out", why, opt_out=f"{why} ({origin_of(address)}/.well-known/tdmrep.json)")
+                raise Told("filtered", "opt_out", why, opt_out=f"{why} ({origin_of(address)}/.well-known/tdmrep.json)")
 
     async def _policy(self, origin: str, host: str, patience: float) -> SitePolicy:
         end = time.monotonic() + patience + self.params.total_seconds
@@ -283,7 +253,7 @@ class WebFetcher:
             try:
                 self._check_host(place)
                 await self._enter(asked, patience)
-            except _Told as told:
+            except Told as told:
                 return None, told.reason, told.detail or told.reason
             outcome = Outcome(broken=True)
             try:
@@ -294,24 +264,24 @@ class WebFetcher:
                         place = redirected(place, answer.headers["Location"])
                         continue
                     if answer.status == 429 or answer.status >= 500:
-                        outcome = Outcome(refused=True, retry_after=_seconds(answer.headers.get("Retry-After")))
+                        outcome = Outcome(refused=True, retry_after=seconds_of(answer.headers.get("Retry-After")))
                         return None, "robots", f"HTTP {answer.status}"
                     if answer.status != 200:
                         return "", "", ""
                     return await self._text(answer), "", ""
-            except _Told as told:
+            except Told as told:
                 return None, "robots", told.detail or told.reason
             except BadAddress:
                 return "", "", ""
             except Exception as error:  # noqa: BLE001  whatever it was, the rules could not be had
-                ended = _explain(error)
+                ended = explain(error)
                 return None, ended.reason, ended.detail or ended.reason
             finally:
                 await self.gate.leave(asked, outcome)
         return "", "", ""
 
     async def _text(self, answer: aiohttp.ClientResponse) -> str:
-        unpack = _unpacker(answer.headers.get("Content-Encoding", ""), answer.status)
+        unpack = unpacker(answer.headers.get("Content-Encoding", ""), answer.status)
         data = bytearray()
         async for raw in answer.content.iter_chunked(_PIECE):
             data += raw if unpack is None else unpack.decompress(raw, ROBOTS_BYTES)
@@ -326,66 +296,7 @@ def _look(head: bytes, status: int) -> None:
         read_header(head)
     except PictureError as error:
         if error.reason in ("not_an_image", "unsupported_format"):
-            raise _Told("failed", error.reason, error.detail, status) from error
-
-
-def _unpacker(encoding: str, status: int) -> "zlib._Decompress | None":
-    """What undoes a Content-Encoding, piece by piece with a limit: a small body may unpack to a large one."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return None
-    if name in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(zlib.MAX_WBITS | 32 if name != "deflate" else zlib.MAX_WBITS)
-    raise _Told("failed", "unsupported_encoding", f"Content-Encoding {encoding[:40]!r}", status)
-
-
-def _refusal(status: int, retry_after: str | None) -> _Told:
-    detail = f"HTTP {status}"
-    if status in (429, 503):
-        pause = _seconds(retry_after)
-        refused = Outcome(refused=True, retry_after=pause)
-        return _Told("failed", f"http_{status}", detail, status, passing=True, outcome=refused, pause=pause)
-    if status >= 500 or status == 408:
-        return _Told("failed", "http_5xx" if status >= 500 else "http_408", detail, status, passing=True, outcome=Outcome(broken=True))
-    return _Told("failed", f"http_{status}", detail, status)
-
-
-def _explain(error: Exception) -> _Told:
-    """What went wrong on the way, as a reason."""
-    broken = Outcome(broken=True)
-    said = f"{type(error).__name__}: {error}"[:300]
-    if isinstance(error, ForbiddenAddress):
-        return _Told("failed", "private_address", str(error))
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return _Told("failed", "dns", said, passing=True, outcome=broken)
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return _Told("failed", "tls", said, outcome=broken)
-    if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
-        return _Told("failed", "time_out", said, passing=True, outcome=broken)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _Told("failed", "connect", said, passing=True, outcome=broken)
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return _Told("failed", "truncated", said, passing=True, outcome=broken)
-    if isinstance(error, aiohttp.InvalidURL):
-        return _Told("failed", "bad_address", said)
-    if isinstance(error, aiohttp.ClientError | OSError):
-        return _Told("failed", "protocol", said, passing=True, outcome=broken)
-    if isinstance(error, zlib.error):
-        return _Told("failed", "decode_error", f"Content-Encoding: {error}")
-    return _Told("failed", "error", said, outcome=broken)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Retry-After as seconds from now, whichever form it has (RFC 9110, section 10.2.3)."""
-    if retry_after is None:
-        return None
-    text = retry_after.strip()
-    if text.isascii() and text.isdigit():
-        return float(min(int(text[:9]), 86_400))
-    try:
-        return min(86_400.0, max(0.0, parsedate_to_datetime(text).timestamp() - time.time()))
-    except (ValueError, TypeError, OverflowError):
-        return None
+            raise Told("failed", error.reason, error.detail, status) from error
 
 
 def _now() -> int:
