@@ -16,6 +16,7 @@ BENCHES = {
     "again": "a run that has nothing to do, and a plan",
     "memory": "all processes of a run over photographs of 12 megapixels",
     "scale": "planning, publishing and querying as a dataset grows, without pictures",
+    "clean": "clustering many people against a scikit-learn loop, and the clean stage",
 }
 
 
