@@ -10,6 +10,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     "detect": {
         "dlib": "stages.detect.dlib:DlibDetect",
         "scrfd": "stages.detect.scrfd:ScrfdDetect",
+        "retinaface": "stages.detect.retinaface:RetinaFaceDetect",
         "mtcnn": "stages.detect.mtcnn:MtcnnDetect",
         "yunet": "stages.detect.yunet:YunetDetect",
     },

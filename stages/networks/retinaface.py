@@ -21,7 +21,7 @@ VARIANCES = (0.1, 0.2)
 """By what the outputs for places and for sizes are scaled down (SSD, Liu et al. 2016)."""
 
 _LEAKS = {"resnet50": 0.0, "mobilenet025": 0.1}
-"""Slope of the rectifiers behind the backbone: narrow networks leak."""
+"""Slope of the rectifiers below zero: narrow networks leak."""
 _WIDTHS = {"resnet50": ((512, 1024, 2048), 256), "mobilenet025": ((64, 128, 256), 64)}
 """Channels of the backbone's three levels, and of everything behind it."""
 
@@ -30,14 +30,14 @@ class RetinaFace(nn.Module):
     """Class logits (n, a, 2), boxes (n, a, 4) and points (n, a, 10) of all a anchors, float32, as `decode` takes them.
 
     Pictures (n, 3, height, width), normalised as the weights want them, with sides that are multiples of 32. Anchors come
-    by level, row, column, and size.
+    by level, row, column, and size. `leak`: slope of the rectifiers below zero, where it is not Pytorch_Retinaface's.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, leak: float | None = None) -> None:
         super().__init__()
         widths, width = _WIDTHS[backbone]
-        leak = _LEAKS[backbone]
-        self.body = _ResNet50() if backbone == "resnet50" else _MobileNet025()
+        leak = _LEAKS[backbone] if leak is None else leak
+        self.body = _ResNet50() if backbone == "resnet50" else _MobileNet025(leak)
         self.fpn = _Pyramid(widths, width, leak)
         self.ssh1, self.ssh2, self.ssh3 = (_Context(width, leak) for _ in STRIDES)
         self.ClassHead, self.BboxHead, self.LandmarkHead = (
@@ -148,14 +148,13 @@ class _Head(nn.Module):
 class _MobileNet025(nn.Module):
     """MobileNet (Howard et al. 2017) at a quarter of its width, up to stride 32."""
 
-    def __init__(self) -> None:
+    def __init__(self, leak: float) -> None:
         super().__init__()
-        first = nn.Sequential(*_convolved(3, 8, 3, stride=2), _rectifier(0.1))
-        self.stage1 = nn.Sequential(
-            first, _separable(8, 16), _separable(16, 32, 2), _separable(32, 32), _separable(32, 64, 2), _separable(64, 64)
-        )
-        self.stage2 = nn.Sequential(_separable(64, 128, 2), *(_separable(128, 128) for _ in range(5)))
-        self.stage3 = nn.Sequential(_separable(128, 256, 2), _separable(256, 256))
+        first = nn.Sequential(*_convolved(3, 8, 3, stride=2), _rectifier(leak))
+        steps = ((8, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
+        self.stage1 = nn.Sequential(first, *(_separable(*step, leak) for step in steps))
+        self.stage2 = nn.Sequential(_separable(64, 128, 2, leak), *(_separable(128, 128, 1, leak) for _ in range(5)))
+        self.stage3 = nn.Sequential(_separable(128, 256, 2, leak), _separable(256, 256, 1, leak))
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         fine = self.stage1(pictures)
@@ -163,10 +162,10 @@ class _MobileNet025(nn.Module):
         return fine, middle, self.stage3(middle)
 
 
-def _separable(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
+def _separable(inside: int, outside: int, stride: int, leak: float) -> nn.Sequential:
     """A convolution channel by channel, then one place by place."""
     deep = _convolved(inside, inside, 3, stride, groups=inside)
-    return nn.Sequential(*deep, _rectifier(0.1), *_convolved(inside, outside, 1), _rectifier(0.1))
+    return nn.Sequential(*deep, _rectifier(leak), *_convolved(inside, outside, 1), _rectifier(leak))
 
 
 class _ResNet50(nn.Module):
