@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.attempts import Place
 from pipeline.dag import SHARD, Resources, WorkerRange
 from pipeline.storage import Store
 
@@ -192,6 +193,18 @@ def alive_nodes() -> list[Node]:
             sizes = (float(resources.get(key, 0)) for key in ("CPU", "GPU", "memory"))
             found.append(Node(node["NodeID"], name, *sizes))
     return found
+
+
+def place() -> Place:
+    """Where this worker is."""
+    import ray
+
+    return Place(ray.get_runtime_context().get_node_id(), _gone)
+
+
+def _gone(node: str) -> bool:
+    # Work of a lost node is given to others only once Ray has noticed the loss, so the list shows it by then.
+    return node not in {other.id for other in alive_nodes()}
 
 
 def later_nodes(alive: Sequence[Node]) -> list[Node]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.attempts import Attempt
+from pipeline.attempts import HERE, Attempt, Place, setting_up
 from pipeline.files import DamagedFile, encode, part_path, read
 from pipeline.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
 from pipeline.snapshot import WHOLE
@@ -95,7 +95,11 @@ class Part:
 
 @dataclass
 class Receipt:
-    """What came of a task. `seconds` by activity: read, decode, write and each stage."""
+    """What came of a task.
+
+    `seconds` by activity: each stage, setup, read, decode and write; these four `for` the first of its stages where the
+    worker has only some of the chain.
+    """
 
     task: str
     bucket: int
@@ -138,6 +142,7 @@ class Worker:
     ) -> None:
         self.store, self.stages, self.versions, self.weights = store, stages, versions, weights
         self.services, self.run, self.draining = services, run, draining
+        self.place: Place = HERE
         self._ready: set[str] = set()
         self._files: OrderedDict[str, pa.Table] = OrderedDict()
 
@@ -147,22 +152,28 @@ class Worker:
         `fresh` are the parts that other workers have written for the same task. Raises what is not the fault of single
         rows: a full disk, missing weights, a damaged file.
         """
-        clock, began = _Clock(), time.time()
-        if self.draining():
-            return Receipt(task.name, task.bucket, task.chunk, task.number, task.size, [], {}, began, skipped=True)
-        attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name)
+        clock, began = _Clock(task.chain, mine), time.time()
+        with clock.time("read"):
+            if self.draining():
+                return Receipt(task.name, task.bucket, task.chunk, task.number, task.size, [], {}, began, skipped=True)
+            attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name, self.place)
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
         return Receipt(
             task.name, task.bucket, task.chunk, task.number, len(job.members), parts, clock.seconds, began,
-            deaths=sum(attempt.deaths.values()),
+            deaths=sum(attempt.deaths.values()) + sum(attempt.lost.values()),
         )  # fmt: skip
+
+    def is_ready(self, name: str) -> bool:
+        """Whether there is nothing (more) to set up."""
+        return name in self._ready or type(self.stages[name]).setup is Stage.setup
 
     def ready(self, name: str) -> Stage:
         stage = self.stages[name]
-        if name not in self._ready:
+        if not self.is_ready(name):
             try:
-                stage.setup(self.weights)
+                with setting_up(self.store, self.run, name, self.place.node):
+                    stage.setup(self.weights)
             except Exception as error:
                 error.add_note(f"stage {name} ({stage.backend}) could not be set up")
                 raise
@@ -181,11 +192,14 @@ class Worker:
 
 
 class _Clock:
-    def __init__(self) -> None:
+    def __init__(self, chain: Sequence[str], mine: Collection[str] | None) -> None:
         self.seconds: dict[str, float] = {}
+        self.chain = chain
+        first = next((name for name in chain if name in (mine or ())), "")
+        self.whose = f" for {first}" if first and len(set(mine or ())) < len(chain) else ""
 
     def time(self, what: str) -> "_Span":
-        return _Span(self, what)
+        return _Span(self, what if what in self.chain else what + self.whose)
 
 
 class _Span:
@@ -279,12 +293,13 @@ class _Job:
         if not len(found.missing) or stage.name not in self.mine:
             return None, None
         path = self._part_path(stage, found.wanted.take(found.missing))
-        if not self.worker.store.exists(path):
-            return None
-        try:
-            rows = read(self.worker.store, stage.writes, path, stage.writes.names)
-        except DamagedFile:
-            return None  # a power cut can leave an empty part; what is computed again replaces it
+        with self.clock.time("read"):
+            if not self.worker.store.exists(path):
+                return None
+            try:
+                rows = read(self.worker.store, stage.writes, path, stage.writes.names)
+            except DamagedFile:
+                return None  # a power cut can leave an empty part; what is computed again replaces it
         return self._part(stage, path, rows, 0.0, adopted=True), rows
 
     def _compute_all(self, stage: Stage, whole: Reconciled) -> tuple[Wanted, pa.Table, float]:
@@ -359,10 +374,17 @@ class _Job:
     def _careful(self, stage: Stage, missing: Wanted) -> pa.Table:
         """Run the units of one member after a death, marked; poisoned ones are recorded without running."""
         member = missing.rows[self.task.member_column][0].as_py()
+        if not self.worker.is_ready(stage.name):
+            self.attempt.leave()
+            self._set_up(stage)
         if self.attempt.step(stage.name, member):
             return self._run(stage, missing)
-        detail = f"killed its worker {self.attempt.deaths[f'{stage.name} {member}']} times"
+        detail = self.attempt.told(stage.name, member)
         return _with_inputs(stage, missing, _given_up(stage, missing.rows, "poisoned", "worker_died", detail))
+
+    def _set_up(self, stage: Stage) -> None:
+        with self.clock.time("setup"):
+            self.worker.ready(stage.name)
 
     def _run(self, stage: Stage, missing: Wanted) -> pa.Table:
         """Rows for all units in `missing`, with inputs; what fails becomes rows that say so."""
@@ -376,7 +398,7 @@ class _Job:
                 broken = rows.filter(pc.equal(rows["image_id"], image))
                 outcome.append(_given_up(stage, broken, "failed", error.reason, error.detail))
             rows = rows.filter(pc.invert(bad))
-        self.worker.ready(stage.name)
+        self._set_up(stage)
         with self.clock.time(stage.name):
             if rows.num_rows:
                 outcome.append(self._attempt(stage, rows, pictures))
@@ -393,8 +415,6 @@ class _Job:
             if units != wrote:
                 raise RuntimeError(f"the backend left {len(units - wrote)} units without a row and wrote {len(wrote - units)} unasked ones")
             return written
-        except MemoryError:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever a backend raises costs the rows at fault and no others
             units_there = rows[column].unique().to_pylist()
             if len(units_there) == 1:
@@ -507,6 +527,8 @@ class _Originals:
                 self.decoded[image] = Picture(image, _read_only(decode(self.data.pop(image))))
             except PictureError as error:
                 self.decoded[image] = error
+            except MemoryError as error:
+                self.decoded[image] = PictureError("error", f"MemoryError while it was decoded: {error}"[:_DETAIL])
         return self.decoded[image]
 
     def forget(self) -> None:

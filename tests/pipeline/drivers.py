@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -17,12 +18,12 @@ LIMIT = 150.0
 
 
 class Driver:
-    """`python -m MODULE ARGUMENTS` with some variables set."""
+    """`python -m MODULE ARGUMENTS` with some variables set, started by the command `before` if there is one."""
 
-    def __init__(self, module: str, *arguments: object, limit: float = LIMIT, **variables: str) -> None:
+    def __init__(self, module: str, *arguments: object, limit: float = LIMIT, before: Sequence[str] = (), **variables: str) -> None:
         self.limit = limit
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *map(str, arguments)],
+            [*before, sys.executable, "-m", module, *map(str, arguments)],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
             stdout=subprocess.PIPE,
@@ -80,8 +81,8 @@ def starting() -> Iterator[Callable[..., Driver]]:
     """Starts drivers; whatever is still there at the end is killed, with everything below it."""
     started: list[Driver] = []
 
-    def start(module: str, *arguments: object, **named: str) -> Driver:
-        started.append(Driver(module, *arguments, **named))  # type: ignore[arg-type]
+    def start(module: str, *arguments: object, **named: Any) -> Driver:
+        started.append(Driver(module, *arguments, **named))
         return started[-1]
 
     try:

@@ -103,6 +103,21 @@ def test_killed_worker_costs_nothing(undisturbed: dict[str, Any], source: Path, 
     assert shown(root) == undisturbed
 
 
+def test_models_that_crash_while_they_are_loaded_are_nobodys_fault(
+    undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start
+) -> None:
+    """Pictures would be given up one after the other, or a run that can do nothing would go on for ever."""
+    root, crashes = tmp_path / "root", tmp_path / "crashes"
+    sets = ("stages.detect.resources.workers=1", "stages.embed.resources.workers=1")
+    crashes.write_bytes(b"cc")
+    start(source, root, *sets, TOY_CRASHES=str(crashes)).succeed()
+    assert crashes.read_bytes() == b"" and shown(root) == undisturbed
+    crashes.write_bytes(b"c" * 1000)
+    code, output = start(source, tmp_path / "other", *sets, TOY_CRASHES=str(crashes)).finish()
+    assert code == 1 and "3 workers died one after the other while stage embed was set up" in output, output
+    assert len(crashes.read_bytes()) == 997
+
+
 def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     """A library that leaks would end in the hands of the system's out-of-memory killer, hours into a run."""
     root, log = tmp_path / "root", tmp_path / "log"

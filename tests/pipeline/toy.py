@@ -5,6 +5,7 @@ A toy picture is 32 x 32 pixels of one colour a face: red says who it is, green 
 
 import io
 import os
+import resource
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -23,9 +24,9 @@ from pipeline.worker import Worker
 from schemas import face_id, no_face_id
 from stages.backends import BACKENDS
 from stages.selection import kept
-from stages.stage import Params, Picture, Services, Stage
+from stages.stage import Params, Picture, Services, Stage, WeightFiles
 
-KILLS, RAISES = 250, 240
+KILLS, RAISES, GROWS, HOLDS = 250, 240, 230, 220
 LEAKED: list[np.ndarray] = []
 
 DAG = """
@@ -40,6 +41,23 @@ stages:
   caption: {{backend: toy}}
   shard: {{params: {{profile: faces, target_mb: 1, validation: 0.3, include: []}}}}
 """
+
+
+def grow() -> None:
+    """Take memory until somebody objects: the limit of a control group, one on addresses, or Ray; at most 8 GB."""
+    if group := os.environ.get("TOY_MEMORY_GROUP"):
+        Path(group, "cgroup.procs").write_text(str(os.getpid()))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if room := os.environ.get("TOY_ADDRESS_ROOM"):
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (taken + int(room), before[1]))
+    try:
+        held: list[np.ndarray] = []
+        for _ in range(400):
+            held.append(np.ones(20_000_000, np.uint8))
+            time.sleep(float(os.environ.get("TOY_GROW_SECONDS", "0")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 class ToyDetectParams(Params):
@@ -69,6 +87,12 @@ class ToyDetect(Stage):
             trouble = int(rgb[0, 0, 2])
             if trouble == KILLS:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if trouble == GROWS:
+                grow()
+            if trouble == HOLDS:
+                # Like a picture that takes long: at work until somebody takes the file away.
+                while os.path.exists(os.environ.get("TOY_HOLD", "")):
+                    time.sleep(0.02)
             if trouble == RAISES:
                 raise ArithmeticError("a picture that the backend cannot bear")
             ids = {"identity_id": row["identity_id"], "image_id": row["image_id"]}
@@ -109,9 +133,17 @@ class ToyEmbed(Stage):
     landmark_scheme: ClassVar[str] = "arcface5"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmarks"), "images": ("sha256",)}
 
+    def setup(self, files: WeightFiles) -> None:
+        """Crash as native code does, once for every byte of a file that a test has made."""
+        file = Path(os.environ.get("TOY_CRASHES", "/nowhere"))
+        if file.exists() and (left := file.read_bytes()):
+            file.write_bytes(left[1:])
+            os.kill(os.getpid(), signal.SIGSEGV)
+
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         out = []
         for row in rows.to_pylist():
+            time.sleep(float(os.environ.get("TOY_EMBED_SECONDS", "0")))
             red, green, _ = pictures[row["image_id"]].rgb[0, int(row["faces.box"][0]) % 32].astype(float)
             vector = np.random.default_rng(int(red)).normal(size=8) + np.random.default_rng(int(green) + 1000).normal(size=8) * 0.1
             norm = float(np.linalg.norm(vector))
