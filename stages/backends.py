@@ -17,6 +17,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     "embed": {
         "dlib": "stages.embed.dlib:DlibEmbed",
         "arcface": "stages.embed.arcface:ArcFaceEmbed",
+        "iresnet": "stages.embed.iresnet:IResNetEmbed",
         "facenet": "stages.embed.facenet:FacenetEmbed",
     },
     "screen": {"limits": "stages.screen.limits:LimitsScreen"},
