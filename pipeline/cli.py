@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.cli_eval import eval_app
 from pipeline.cli_models import models_app
 from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
 from pipeline.cli_parts import console as _console
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(eval_app, name="eval")
 
 PEOPLE_SHOWN = 10
 

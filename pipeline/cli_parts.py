@@ -35,6 +35,9 @@ SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at 
 
 
 _EXPECTED = {
+    "eval.cleaning": "BadLabels",
+    "eval.recognition": "BadLabels",
+    "eval.thresholds": "TooFew",
     "pipeline.catalogue": "QueryError",
     "pipeline.dag": "DagError",
     "pipeline.download": "DownloadError",

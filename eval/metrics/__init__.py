@@ -1,0 +1,1 @@
+"""Metrics as pure functions in float64: arrays in, numbers out."""
