@@ -160,6 +160,33 @@ def models_add(
             console().print(f"{entry.name}: {top}/{entry.file}, {entry.bytes} bytes, sha256 {entry.sha256}, kind {entry.kind}")
 
 
+@models_app.command("benchmark")
+def models_benchmark(
+    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="folder of photographs: one folder a person, or with a LABELS.csv")],
+    labels: Annotated[Path | None, typer.Option("--labels", metavar="CSV", help="columns file, person, label_check, n_faces")] = None,
+    detect: Annotated[str, typer.Option("--detect", metavar="BACKEND[:WEIGHTS]", help="the detector")] = "dlib",
+    embed: Annotated[
+        list[str] | None, typer.Option("--embed", metavar="BACKEND[:WEIGHTS]", help="a recogniser; give it again for another one")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="a parameter: --set detect.scales=[640,320]")
+    ] = None,
+    models: Models = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="where report.json, roc.csv and roc.png go")] = None,
+    write_calibration: Annotated[
+        bool, typer.Option("--write-calibration", help="write the thresholds of `clean` into registry.yaml of the models directory")
+    ] = False,
+) -> None:
+    """Measure a detector and recognisers on photographs whose people are known, and the thresholds of `clean` in their spaces."""
+    with explained():
+        from pipeline.cli_benchmark import benchmark
+
+        if write_calibration:
+            _needed(models)
+        benchmark(console(), photographs, labels, detect, embed or [], sets or [], models, device, output, write_calibration)
+
+
 # What is chosen, and how it is shown
 
 
