@@ -7,7 +7,7 @@ is already there is never moved. A picture that the source no longer has stays a
 import hashlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     newcomers: deque[str] = deque()
     by_name = sorted(people, key=lambda person_id: (people[person_id][0].name.casefold(), person_id))
     order = {person_id: place for place, person_id in enumerate(by_name)}
+    unsure = {person_id for person_id, (person, _) in people.items() if not person.complete}
     for person_id in by_name:
         if person_id in known:
             members[known[person_id]["bucket"]].append(person_id)
@@ -73,7 +74,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     while numbers:
         number = numbers.popleft()
         bucket = _Bucket(source.name, read_entries(store, "candidates", shown[number]))
-        bucket.compare([(person_id, offer) for person_id in members[number] for offer in _once(people[person_id][0].offers)])
+        bucket.compare([(person_id, offer) for person_id in members[number] for offer in _once(people[person_id][0].offers)], unsure)
         if number == last:
             filled = bucket.there.num_rows
             grown = deque(Counter(who for who, _ in bucket.fresh).items())
@@ -117,11 +118,13 @@ def _by_identity(listed: Iterable[Listed]) -> dict[str, tuple[Listed, set[str]]]
         person_id = identity_id(person.name, person.given)
         if person_id in people:
             first, spellings = people[person_id]
-            offers = [*first.offers, *person.offers]
-            both = Listed(first.name, offers, first.given, {**first.external_ids, **person.external_ids})
-            people[person_id] = both, spellings | {person.name}
+            ids = {**first.external_ids, **person.external_ids}
+            both = replace(
+                first, offers=[*first.offers, *person.offers], external_ids=ids, complete=first.complete and person.complete
+            )
+            people[person_id] = both, {*spellings, person.name, *person.aliases}
         else:
-            people[person_id] = person, {person.name}
+            people[person_id] = person, {person.name, *person.aliases}
     return people
 
 
@@ -148,8 +151,11 @@ class _Bucket:
         self.changed: dict[int, Offer] = {}
         """Rows whose facts are others now."""
 
-    def compare(self, offers: Sequence[tuple[str, Offer]]) -> None:
-        """Take what the source offers of people who are in the bucket, every picture once."""
+    def compare(self, offers: Sequence[tuple[str, Offer]], unsure: Set[str] = frozenset()) -> None:
+        """Take what the source offers of people who are in the bucket, every picture once.
+
+        Of those who are `unsure`, nothing is gone: the source does not know what it no longer has.
+        """
         there = self.there
         keys = _keys(there["identity_id"], there["address"]).combine_chunks()
         columns = {name: pa.array([getattr(offer, name) for _, offer in offers], pa.string()) for name in ("address", *_FACTS)}
@@ -166,6 +172,8 @@ class _Bucket:
         at = np.flatnonzero(known)
         self.changed = {int(self.matched[i]): offers[int(at[i])][1] for i in np.flatnonzero(~same)}
         mine = pc.and_(pc.equal(there["source"], self.source), pc.equal(there["status"], "ok"))
+        if unsure:
+            mine = pc.and_not(mine, pc.is_in(there["identity_id"], value_set=pa.array(sorted(unsure), pa.string())))
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
 
     def pictured(self) -> set[str]:

@@ -23,9 +23,12 @@ class Listed:
     """One person as the source names them, with what it offers. `given` is an external id that stands for the person."""
 
     name: str
-    offers: list[Offer]
+    offers: Sequence[Offer]
     given: str | None = None
     external_ids: dict[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    complete: bool = True
+    """False: the source could not be asked about all of the person now, so what is not offered need not be gone."""
 
 
 class SourceError(ValueError):

@@ -1,14 +1,17 @@
-"""A list of addresses: a CSV, Parquet or JSON-lines file with a person and a web address in each row."""
+"""Lists of addresses: CSV, Parquet or JSON-lines files with a person and a web address in each row.
 
+Files in the layout of LAION (URL, TEXT, WIDTH, ...) are such lists: `columns` says which column names the person.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
+import pyarrow.compute as pc
 
-from stages.crawl.listing import Listed, Offer, SourceError
+from stages.crawl.listing import Listed, SourceError
+from stages.crawl.rows import TEXT, files_of, people_of, read_columns, trimmed
 from stages.crawl.web.address import BadAddress, canonical
 from stages.stage import Fetched
 
@@ -24,7 +27,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 class UrlsSource:
-    """The rows of one file. People are told apart by `external_id` where the file has it, else by their names."""
+    """The rows of one file, or of all files in a folder. People are told apart by `external_id` where a row has it, else by name."""
 
     web = True
 
@@ -32,74 +35,48 @@ class UrlsSource:
         self.path, self.name, self.columns = path, name, dict(columns or {})
 
     def check(self) -> None:
-        if not self.path.is_file():
-            what = "is not a file" if self.path.exists() else "does not exist"
-            raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a CSV, Parquet or JSON-lines file")
+        files_of(self.name, self.path)
+        unknown = self.columns.keys() - COLUMNS.keys()
+        if unknown:
+            raise SourceError(f"source {self.name!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
-        rows = self._read()
-        found = self._columns(rows.column_names)
-        texts = {field: rows[column].cast(pa.string()).to_pylist() for field, column in found.items()}
-        blank: list[str | None] = [None] * rows.num_rows
-        people: dict[tuple[str, str | None], dict[str, Offer]] = {}
-        nameless = bad = 0
+        parts = []
+        left_out: Counter[str] = Counter()
         example = ""
-        for i, (who, url) in enumerate(zip(texts["identity"], texts["url"], strict=True)):
-            if not (who or "").strip() or not (url or "").strip():
-                nameless += 1
-                continue
-            try:
-                address = canonical(url)
-            except BadAddress as error:
-                bad += 1
-                example = example or f"{url[:100]!r}: {error}"
-                continue
-            given = (texts.get("external_id", blank)[i] or "").strip() or None
-            facts = {field: texts.get(field, blank)[i] or None for field in ("page", "licence", "author")}
-            people.setdefault((who.strip(), given), {}).setdefault(address, Offer(address, **facts))
+        for rows in read_columns(self.name, self.path, COLUMNS, self.columns, ("identity", "url")):
+            part, why = _usable(rows, left_out)
+            example = example or why
+            parts.append(part)
+        everything = pa.concat_tables(parts) if parts else None
         remarks = []
-        if nameless:
-            remarks.append(f"{nameless} rows of {self.path} lack a person or an address and are not used")
-        if bad:
-            remarks.append(f"{bad} addresses of {self.path} are none of the web's and are not used; the first is {example}")
-        return [Listed(name, list(offers.values()), given) for (name, given), offers in people.items()], remarks
+        if left_out["nobody"]:
+            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or an address and are not used")
+        if left_out["bad"]:
+            remarks.append(f"{left_out['bad']} addresses of {self.path} are none of the web's and are not used; the first is {example}")
+        return ([] if everything is None else people_of(everything)), remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         raise NotImplementedError("web addresses are fetched by the pipeline")
 
-    def _read(self) -> pa.Table:
-        ending = self.path.suffix.lower()
-        try:
-            if ending in (".parquet", ".pq"):
-                return pyarrow.parquet.read_table(self.path)
-            if ending in (".jsonl", ".ndjson", ".json"):
-                return pyarrow.json.read_json(self.path)
-            if ending in (".csv", ".tsv"):
-                parse = pyarrow.csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True)
-                convert = pyarrow.csv.ConvertOptions(strings_can_be_null=True)
-                return pyarrow.csv.read_csv(self.path, parse_options=parse, convert_options=convert)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"source {self.name!r}: {self.path} cannot be read: {error}") from error
-        raise SourceError(f"source {self.name!r}: {self.path} ends in {ending or 'nothing'!r}; it has to be .csv, .tsv, .jsonl or .parquet")
 
-    def _columns(self, names: Sequence[str]) -> dict[str, str]:
-        lower = {name.lower(): name for name in names}
-        found = {}
-        for field, known in COLUMNS.items():
-            asked = self.columns.get(field)
-            if asked is not None:
-                if asked not in names:
-                    raise SourceError(f"source {self.name!r}: {self.path} has no column {asked!r}; it has {', '.join(names)}")
-                found[field] = asked
-            else:
-                match = next((lower[name] for name in known if name in lower), None)
-                if match is not None:
-                    found[field] = match
-        for field in ("identity", "url"):
-            if field not in found:
-                raise SourceError(
-                    f"source {self.name!r}: {self.path} has no column for {field} ({', '.join(COLUMNS[field])}); it has {', '.join(names)}:"
-                    f" say which one it is by source.columns.{field}"
-                )
-        return found
+def _usable(rows: pa.Table, left_out: Counter[str]) -> tuple[pa.Table, str]:
+    """The rows that say who and where, as `people_of` takes them, and an example of an address that is none."""
+    rows = pa.table({name: trimmed(rows[name]) for name in rows.column_names})
+    told = pc.and_(rows["identity"].is_valid(), rows["url"].is_valid())
+    left_out["nobody"] += rows.num_rows - (pc.sum(told).as_py() or 0)
+    rows = rows.filter(told)
+    addresses: list[str | None] = []
+    example = ""
+    for url in rows["url"].to_pylist():
+        try:
+            addresses.append(canonical(url))
+        except BadAddress as error:
+            addresses.append(None)
+            left_out["bad"] += 1
+            example = example or f"{url[:100]!r}: {error}"
+    column = pa.array(addresses, TEXT)
+    nothing = pa.nulls(rows.num_rows, TEXT)
+    rows = rows.drop_columns(["url"]).append_column("address", column).append_column("fingerprint", nothing)
+    return rows.filter(column.is_valid()), example

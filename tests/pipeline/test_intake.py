@@ -196,6 +196,25 @@ def test_other_sources_are_left_alone(root: Root) -> None:
     assert {row["source"] for row in root.candidates()} == {"first", "second"}
 
 
+def test_nothing_is_gone_of_a_person_whom_the_source_could_not_be_asked_about(root: Root) -> None:
+    """A service that is away for an hour would empty the dataset."""
+    root.take(listing({"Ada": "abc", "Zoë": "ab"}))
+    offers = [Offer("local:Ada/b", "1"), Offer("local:Ada/d", "1")]
+    found = root.take(Listing([Listed("Ada", offers, complete=False), Listed("Zoë", [Offer("local:Zoë/a", "1")])]))
+    assert counts(found) == (2, 3, 1, 0, 1)
+    gone = [row["address"] for row in root.candidates() if row["reason"] == "gone"]
+    assert gone == ["local:Zoë/b"]
+    found = root.take(Listing([Listed("Ada", offers), Listed("Zoë", [], complete=False)]))
+    assert (found.gone, root.people()["Zoë"]["status"]) == (2, "ok")
+
+
+def test_aliases_of_a_source_are_kept(root: Root) -> None:
+    """A search for a person by another name would find nobody."""
+    root.take(Listing([Listed("Ada", [Offer("local:1")], aliases=("Countess of Lovelace", "Ada"))]))
+    root.take(Listing([Listed("Ada", [Offer("local:1")], aliases=("Ada Byron",))]))
+    assert root.people()["Ada"]["aliases"] == ["Ada Byron", "Countess of Lovelace"]
+
+
 def test_a_picture_listed_twice_is_one(root: Root) -> None:
     """A picture would be fetched, counted and shown twice; for two people it is two on purpose."""
     assert counts(root.take(listing({"Ada": ["a"] * 2}))) == (1, 1, 1, 0, 0)
