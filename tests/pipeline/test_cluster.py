@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -24,12 +25,13 @@ from pipeline.engine import Inline, operators
 from pipeline.models import StoredWeights, cache_folder
 from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
+from schemas import identity_id, image_id
 from stages.weights import MissingWeights
 from tests.pipeline.cluster_toy import NET, NODE_CACHE, register_weighed
 from tests.pipeline.drivers import REPOSITORY, Driver, starting
-from tests.pipeline.rooms import shown
+from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.s3 import S3Server, serving
-from tests.pipeline.toy import people, toy_dag
+from tests.pipeline.toy import HOLDS, people, picture, toy_dag
 
 LIMIT = 110.0
 """Seconds after which a run is given up as hanging."""
@@ -141,6 +143,16 @@ class Rack:
         cache.mkdir(exist_ok=True)
         self.nodes[name] = self.cluster.add_node(**resources, env_vars={NODE_CACHE: str(cache)}, object_store_memory=100 * 2**20)
 
+    @property
+    def hold(self) -> Path:
+        """While this file is there, toys are at work on the pictures that wait for it."""
+        return self.folder / "hold"
+
+    def begun(self, image: str) -> int:
+        """How often a toy has begun with a picture."""
+        log = self.folder / "log"
+        return sum(line.split()[1:] == [image] for line in log.read_text().splitlines()) if log.exists() else 0
+
     def lose(self, name: str) -> None:
         """Everything that ran on the node is killed at once."""
         self.cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
@@ -158,13 +170,14 @@ class Rack:
 def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     from ray.cluster_utils import Cluster
 
-    before = dict(os.environ)
+    before, folder = dict(os.environ), tmp_path_factory.mktemp("rack")
+    os.environ.update({"TOY_LOG": str(folder / "log"), "TOY_HOLD": str(folder / "hold")})
     # Nodes know nothing of the store: what they need has to come from the driver.
     os.environ.update({"TOY_SECONDS": "0.05", "RAY_BACKEND_LOG_LEVEL": "fatal", "PYTHONPATH": str(REPOSITORY)})
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         with serving() as server:
-            found = Rack(cluster, server, tmp_path_factory.mktemp("rack"))
+            found = Rack(cluster, server, folder)
             found.add("cpu", num_cpus=2)
             found.add("gpu", num_cpus=1, num_gpus=1)
             os.environ.update(server.environment)
@@ -199,8 +212,8 @@ Start = Callable[..., Driver]
 def start(rack: Rack, tmp_path: Path, source: Path) -> Iterator[Start]:
     """Starts a run that joins the cluster."""
     with starting() as one:
-        yield lambda root, *sets, models="", limit=LIMIT, **variables: one(
-            "tests.pipeline.cluster_toy", rack.cluster.address, tmp_path, source, root, models, *sets,
+        yield lambda root, *sets, models="", people=source, limit=LIMIT, **variables: one(
+            "tests.pipeline.cluster_toy", rack.cluster.address, tmp_path, people, root, models, *sets,
             limit=limit, **rack.server.environment, **variables,
         )  # fmt: skip
 
@@ -242,6 +255,30 @@ def test_lost_nodes_cost_nothing_and_new_ones_are_used(
     rack.add("cpu", num_cpus=2)
     driver.succeed()
     assert shown(f"s3://{bucket}/root") == undisturbed
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_picture_at_work_in_three_lost_nodes_is_not_blamed(
+    rack: Rack, bucket: str, start: Start, source: Path, tmp_path: Path
+) -> None:
+    """On machines that are taken away at any time, pictures that take long would be given up."""
+    mine = Path(shutil.copytree(source, tmp_path / "people"))
+    (mine / "person 00" / "long.png").write_bytes(picture(10, noise=33, trouble=HOLDS))
+    image = image_id(identity_id("person 00"), "local:person 00/long.png")
+    rack.hold.touch()
+    driver = start(f"s3://{bucket}/root", "resources.memory_mb=50", people=mine, limit=LIMIT + 150)
+    for times in (1, 2, 3):
+        driver.when(lambda times=times: rack.begun(image) >= times)  # type: ignore[misc]
+        rack.lose("cpu")
+        rack.lose("gpu")
+        rack.add("gpu", num_cpus=1, num_gpus=1)
+        rack.add("cpu", num_cpus=2)
+    driver.when(lambda: rack.begun(image) >= 4)
+    rack.hold.unlink()
+    driver.succeed()
+    run_toy(tmp_path, mine, tmp_path / "alone")
+    assert shown(f"s3://{bucket}/root") == shown(tmp_path / "alone")
 
 
 @pytest.mark.ray
