@@ -15,7 +15,7 @@ from pydantic import Field
 from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
 from stages.detect.rows import face_rows
-from stages.detect.scrfd_export import ANCHORS, STRIDES, Raw, open_export
+from stages.detect.scrfd_export import STRIDES, Raw, open_export
 from stages.planar import planar
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
 from stages.weights import WeightsName, registered
@@ -63,6 +63,7 @@ class ScrfdDetect(Stage):
         """Raises MissingWeights, WrongModel, NoDevice."""
         self._export = open_export(files.path(self.params.weights), self.params.batch, self.params.threads, self.device)
         self._mean, self._std = registered(self.params.weights).normalisation
+        self._blobs: dict[tuple[int, ...], np.ndarray] = {}
         scales = (scale if self._export.side is None else min(scale, self._export.side) for scale in self.params.scales)
         # Falling, so that a picture is halved for one scale from where it was left for the one before.
         self._scales = sorted(set(scales), reverse=True)
@@ -107,7 +108,13 @@ class ScrfdDetect(Stage):
 
     def _forward(self, canvases: Sequence[np.ndarray]) -> list[list[Raw]]:
         """What the network says of each of a batch's pictures (equal sizes), and of the black that fills it up."""
-        blob = np.empty((self._export.batch, 3, *canvases[0].shape[:2]), dtype=np.float32)
+        shape = (self._export.batch, 3, *canvases[0].shape[:2])
+        blob = self._blobs.get(shape)
+        if blob is None:
+            blob = np.empty(shape, dtype=np.float32)
+        if shape[0] > 1:
+            # Batches have one shape for each scale, and so much fresh memory would cost more than what is written into it.
+            self._blobs[shape] = blob
         for canvas, one in zip(canvases, blob, strict=False):
             planar(canvas, self._mean, self._std, one)
         blob[len(canvases) :] = -self._mean / self._std
@@ -127,10 +134,10 @@ def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: floa
     """
     boxes, points, scores = [np.zeros((0, 4), np.float32)], [np.zeros((0, 5, 2), np.float32)], [np.zeros(0, np.float32)]
     for level, stride in zip(raw, STRIDES, strict=True):
-        chosen = np.flatnonzero(level.scores >= threshold)
-        if not len(chosen):
+        chosen = place, _ = np.nonzero(level.scores >= threshold)
+        if not len(place):
             continue
-        place, columns = chosen // ANCHORS, width // stride
+        columns = width // stride
         centres = np.stack([place % columns, place // columns], axis=1).astype(np.float32) * stride
         distance = level.boxes[chosen] * stride
         boxes.append(np.concatenate([centres - distance[:, :2], centres + distance[:, 2:]], axis=1))

@@ -23,7 +23,10 @@ _PROBE_SIDE = 64
 
 @dataclass(frozen=True)
 class Raw:
-    """What the network says of one picture at one stride: scores (p), distances (p, 4) and offsets (p, 10), in strides."""
+    """What the network says of one picture at one stride: scores (p, a), distances (p, a, 4) and offsets (p, a, 10).
+
+    p places, row by row, and a anchors; in strides. Views of the outputs: most of it is below every threshold.
+    """
 
     scores: np.ndarray
     boxes: np.ndarray
@@ -48,7 +51,7 @@ class Export:
         found = self.session.run(self.outputs, {self.input: blob})
         split = [_by_picture(out, len(blob), self.hidden) for out in found]
         return [
-            [Raw(split[level][i].reshape(-1), split[level + 3][i], split[level + 6][i]) for level in range(len(STRIDES))]
+            [Raw(split[level][i, :, :, 0], split[level + 3][i], split[level + 6][i]) for level in range(len(STRIDES))]
             for i in range(len(blob))
         ]
 
@@ -121,7 +124,7 @@ def _hidden(session: Any, name: str, outputs: tuple[str, ...], path: str, batch:
 
 
 def _by_picture(out: np.ndarray, count: int, hidden: bool) -> np.ndarray:
-    """An output as (count, places, width)."""
+    """An output as (count, places, anchors, width)."""
     if hidden:
-        return out.reshape(-1, count, ANCHORS, out.shape[-1]).swapaxes(0, 1).reshape(count, -1, out.shape[-1])
-    return out.reshape(count, -1, out.shape[-1])
+        return out.reshape(-1, count, ANCHORS, out.shape[-1]).swapaxes(0, 1)
+    return out.reshape(count, -1, ANCHORS, out.shape[-1])

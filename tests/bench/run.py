@@ -13,10 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 BENCHES = {
     "executor": "detect and embed on Ray against a plain loop over the same stages",
+    "models": "detect and embed on decoded pictures: time around the networks, and against insightface",
+    "gpu": "detect with RetinaFace-R50 and embed with iresnet100 on one GPU",
     "again": "a run that has nothing to do, and a plan",
     "memory": "all processes of a run over photographs of 12 megapixels",
-    "scale": "planning, publishing and querying as a dataset grows, without pictures",
     "clean": "clustering many people against a scikit-learn loop, and the clean stage",
+    "scale": "planning, publishing and querying as a dataset grows, without pictures",
 }
 
 

@@ -23,9 +23,10 @@ NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
 def raw(shape: tuple[int, int]) -> list[Raw]:
     """A network that sees one face at stride 16, row 1, column 2 of a canvas."""
-    places = [(shape[0] // stride) * (shape[1] // stride) * 2 for stride in (8, 16, 32)]
-    made = [Raw(np.zeros(p, np.float32), np.zeros((p, 4), np.float32), np.zeros((p, 10), np.float32)) for p in places]
-    at = (1 * (shape[1] // 16) + 2) * 2 + 1  # the second anchor
+    places = [(shape[0] // stride) * (shape[1] // stride) for stride in (8, 16, 32)]
+    zeros = [np.zeros((count, 2, 15), np.float32) for count in places]
+    made = [Raw(each[:, :, 0], each[:, :, 1:5], each[:, :, 5:]) for each in zeros]
+    at = 1 * (shape[1] // 16) + 2, 1  # the second anchor
     made[1].scores[at] = 0.8
     made[1].boxes[at] = (1, 0.5, 2, 3)
     made[1].points[at] = np.arange(10) / 10

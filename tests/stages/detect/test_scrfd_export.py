@@ -37,8 +37,8 @@ def test_every_layout_says_the_same(tmp_path: Path, layout: Layout, batch: int |
     found = export.forward(pictures)
     assert len(found) == export.batch
     for i, raw in enumerate(found):
-        assert [level.scores.shape for level in raw] == [(512,), (128,), (32,)]
-        assert [level.points.shape for level in raw] == [(512, 10), (128, 10), (32, 10)]
+        assert [level.scores.shape for level in raw] == [(256, 2), (64, 2), (16, 2)]
+        assert [level.points.shape for level in raw] == [(256, 2, 10), (64, 2, 10), (16, 2, 10)]
         assert same(raw, usual.forward(pictures[i : i + 1])[0])
 
 
