@@ -6,11 +6,11 @@ the other way round. So of one face seen at both scales the one counts that is o
 
 Work is cut so that a GPU need not wait: `prepare` scales a picture and is all that the CPU does before the network,
 `launch` sends a batch through it and picks the best anchors there, and `finish`, which waits for it, removes doubles among
-those few. `detect_all` launches the next batch before it finishes the one before.
+those few. `run` has launched the next batch when it finishes one.
 `score` is the class probability, 0 to 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -141,7 +141,7 @@ class RetinaFaceDetect(Stage):
         ids = rows.select(["identity_id", "image_id"]).to_pylist()
         rgbs = [pictures[one["image_id"]].rgb for one in ids]
         found: list[dict[str, Any]] = []
-        for one, rgb, faces in zip(ids, rgbs, self.detect_all(rgbs), strict=True):
+        for one, rgb, faces in zip(ids, rgbs, self._each(rgbs), strict=True):
             found += face_rows(one, rgb, *faces, self.landmark_scheme, self.params.min_side)
         return self.build(found)
 
@@ -151,15 +151,19 @@ class RetinaFaceDetect(Stage):
 
     def detect_all(self, rgbs: Sequence[np.ndarray]) -> list[Faces]:
         """The faces of each picture, in batches of one size."""
-        found: list[Faces] = []
+        return list(self._each(rgbs))
+
+    def _each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Faces]:
+        """The same one by one: whatever is done between two is done while a GPU works on the next batch."""
         before: Launched | None = None
         for start in range(0, len(rgbs), self.params.batch):
             part = rgbs[start : start + self.params.batch]
             now = self.launch(list((self._pool.map if self._pool else map)(self.prepare, part)))
             if before is not None:
-                found += self.finish(before)
+                yield from self.finish(before)
             before = now
-        return found if before is None else found + self.finish(before)
+        if before is not None:
+            yield from self.finish(before)
 
     def prepare(self, rgb: np.ndarray) -> Prepared:
         """A picture (height, width, 3) uint8 as the network wants to see it; may be called from several threads."""
@@ -183,7 +187,7 @@ class RetinaFaceDetect(Stage):
             # Always a whole batch: the last bits of a network depend on its size.
             batch = torch.zeros((self.params.batch, *canvases[0].shape), dtype=torch.uint8, pin_memory=cuda)
             np.stack(canvases, out=batch.numpy()[: len(canvases)])
-            best = self._best(batch.to(self.device, non_blocking=True))
+            best = self.best(*self.forward(batch.to(self.device, non_blocking=True)), batch.shape[1:3])
             there = torch.empty(best.shape, dtype=best.dtype, pin_memory=cuda)
             candidates.append(there.copy_(best, non_blocking=True))
         done = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
@@ -213,15 +217,18 @@ class RetinaFaceDetect(Stage):
             found.append((faces[:, 1:5], faces[:, 5:].reshape(-1, 5, 2), faces[:, 0]))
         return found
 
-    def _best(self, canvases: torch.Tensor) -> torch.Tensor:
-        """Of canvases (n, height, width, 3) uint8 the best anchors, in the network's order: (n, candidates, 15) float32.
+    def forward(self, canvases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the network says of canvases (n, height, width, 3) uint8."""
+        pictures = (canvases.float() - self._mean) / self._std
+        pictures = pictures.flip(-1) if self._training.blue_first else pictures
+        said: tuple[torch.Tensor, torch.Tensor, torch.Tensor] = self._network(pictures.to(self._dtype).permute(0, 3, 1, 2))
+        return said
+
+    def best(self, classes: torch.Tensor, boxes: torch.Tensor, points: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        """The best anchors of canvases of `shape`, in the network's order: (n, candidates, 15) float32.
 
         Score, box and points, in pixels of the canvas. Their number is fixed, so that nobody has to wait for a count.
         """
-        height, width = canvases.shape[1:3]
-        pictures = (canvases.float() - self._mean) / self._std
-        pictures = pictures.flip(-1) if self._training.blue_first else pictures
-        classes, boxes, points = self._network(pictures.to(self._dtype).permute(0, 3, 1, 2))
         # The probability of a face, but where it has run into 1 in float32 this still tells better from best.
         margin = classes[..., 1] - classes[..., 0]
         chosen = margin.topk(min(_CANDIDATES, margin.shape[1]), sorted=False).indices.sort().values
@@ -230,11 +237,11 @@ class RetinaFaceDetect(Stage):
             margin.gather(1, chosen)[..., None],
             boxes.gather(1, at.expand(-1, -1, 4)),
             points.gather(1, at.expand(-1, -1, 10)),
-            self._places(height, width)[chosen],
+            self._places(*shape)[chosen],
         )
         # A CPU computes the last few exponentials of an array one by one, and those differ by a bit from the many at once:
         # whether a face is among them must not depend on its picture's place in the batch.
-        pieces = [best] if self.device == "cuda" else zip(*(values.split(1) for values in best), strict=True)
+        pieces = [best] if self.device == "cuda" else zip(*(values.chunk(len(values)) for values in best), strict=True)
         faces = [torch.cat([logit.sigmoid(), *decode(*said)], dim=-1) for logit, *said in pieces]
         return torch.cat(faces)
 

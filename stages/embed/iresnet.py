@@ -52,9 +52,13 @@ class IResNetEmbed(ArcFaceEmbed):
         self._network = network.lowered(self._dtype)
         self._mean, self._std = registered(self.params.weights).normalisation
 
-    @torch.inference_mode()
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, d) float32 of aligned crops, each (112, 112, 3) uint8 RGB."""
+        return np.asarray(self.launch(crops).cpu().numpy())
+
+    @torch.inference_mode()
+    def launch(self, crops: Sequence[np.ndarray]) -> torch.Tensor:
+        """The same on the stage's device; a GPU is not waited for."""
         cuda = self.device == "cuda"
         out = [torch.zeros((0, self._width), device=self.device)]
         for start in range(0, len(crops), self.params.batch):
@@ -62,7 +66,6 @@ class IResNetEmbed(ArcFaceEmbed):
             # Always a whole batch: the last bits of a network depend on its size.
             pixels = torch.zeros((self.params.batch, SIDE, SIDE, 3), dtype=torch.uint8, pin_memory=cuda)
             np.stack(part, out=pixels.numpy()[: len(part)])
-            # In this order a GPU need not be waited for until all batches are on their way.
             shown = (pixels.to(self.device, non_blocking=True).float() - self._mean) / self._std
             out.append(self._network(shown.to(self._dtype).permute(0, 3, 1, 2))[: len(part)])
-        return np.asarray(torch.cat(out).cpu().numpy())
+        return torch.cat(out)
