@@ -6,7 +6,7 @@ from 1) is facenet-pytorch's, so that boxes, points and scores are, too. `score`
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -32,12 +32,17 @@ _STRIP = 2_000_000
 """Pixels of a level that go through the first network at a time: it needs 120 bytes for each."""
 
 
+_Probability = Annotated[float, Field(gt=0, lt=1)]
+
+
 class MtcnnDetectParams(Params):
     """Parameters of MTCNN; the defaults are those of the paper and of facenet-pytorch."""
 
     min_face_size: int = Field(20, ge=12, description="side of the smallest face that is searched for, pixels")
     factor: float = Field(0.709, ge=0.3, le=0.95, description="from one level of the pyramid to the next")
-    thresholds: tuple[float, float, float] = Field((0.6, 0.7, 0.7), description="least probability of a face, by network")
+    thresholds: tuple[_Probability, _Probability, _Probability] = Field(
+        (0.6, 0.7, 0.7), description="least probability of a face, by network"
+    )
     min_side: float = Field(0.0, ge=0, description="least side of a face that gets a row, pixels")
     max_pixels: int = Field(
         25_000_000, ge=10_000, description="larger pictures are searched scaled down to so many pixels; bounds memory and time"

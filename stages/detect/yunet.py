@@ -27,7 +27,9 @@ class YunetDetectParams(Params):
     """Parameters of YuNet."""
 
     weights: Annotated[str, WeightsName("detect/yunet")] = "yunet_320"
-    scales: tuple[int, ...] = Field((640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched")
+    scales: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
+        (640, 320), min_length=1, max_length=8, description="longer sides, pixels, at which a picture is searched"
+    )
     threshold: float = Field(0.7, gt=0, lt=1, description="least score of a face")
     nms: float = Field(0.4, gt=0, le=1, description="overlap (IoU) from which the face with the lower score is the same face")
     min_side: float = Field(20.0, ge=0, description="least side of a face, pixels")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 
 from schemas import TABLES
 from stages.detect import mtcnn
@@ -152,6 +153,12 @@ def test_the_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> N
     Path(files.path("mtcnn_rnet")).write_bytes(Path(files.path("mtcnn_onet")).read_bytes())
     with pytest.raises(BadCheckpoint, match=r"mtcnn_rnet\.pt: lacks dense4\.bias.*has unknown conv4\.bias"):
         MtcnnDetect().setup(files)
+
+
+@pytest.mark.parametrize("params", [{"thresholds": [0.6, 0.7]}, {"thresholds": [0.6, 0.7, 70]}, {"factor": 1}, {"min_face_size": 0}])
+def test_settings_that_would_find_nothing_or_never_end_are_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(params))):
+        MtcnnDetect(params)
 
 
 # With the real weights

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from schemas import TABLES
 from stages.detect.scrfd import ScrfdDetect
@@ -93,6 +94,12 @@ def test_a_gpu_is_refused_with_what_to_set(models_dir: Path) -> None:
     made.device = "cuda"
     with pytest.raises(NoDevice, match="set gpus: 0"):
         made.setup(WeightFiles(str(models_dir)))
+
+
+@pytest.mark.parametrize("scales", [[], [0], [640, 100_000]])
+def test_scales_that_no_machine_can_search_are_refused(scales: list[int]) -> None:
+    with pytest.raises(ValidationError, match="scales"):
+        YunetDetect({"scales": scales})
 
 
 @pytest.mark.slow
