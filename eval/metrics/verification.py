@@ -153,8 +153,9 @@ def _shares(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """For each threshold the share of values at or above it."""
     if not len(values):
         return np.full(len(thresholds), np.nan)
-    below: np.ndarray = np.searchsorted(np.sort(values), thresholds, side="left")
-    return 1 - below / len(values)
+    below = np.searchsorted(np.sort(values), thresholds, side="left")
+    shares: np.ndarray = (len(values) - below) / len(values)
+    return shares
 
 
 def _masked(cosine: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -124,7 +124,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
         (("diff",), ["ROOT", "A", "[B]", "--people", "--format"]),
         (("rollback",), ["ROOT", "N", "Deletes nothing"]),
         (("demo",), ["FOLDER", "--seed", "no network"]),
-        (("models",), ["list", "verify", "fetch", "licences", "pin", "add"]),
+        (("models",), ["list", "verify", "fetch", "licences", "pin", "add", "benchmark"]),
         (("models", "list"), ["--models", "IDCLUSTER_MODELS"]),
         (("models", "fetch"), ["--dag", "--all-any", "--mirror", "--pin"]),
         (("models", "verify"), ["--models", "SHA-256"]),
