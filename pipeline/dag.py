@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.models import weight_files
+from pipeline.sources import KINDS, Source
 from schemas import TABLES
 from stages.backends import BACKENDS, UnknownBackend, backend
 from stages.crawl.web.params import FETCH, WebParams
@@ -41,19 +42,6 @@ class DagError(ValueError):
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Closed):
-    """Where people come from. `folder`: one directory a person below `path`, with the pictures in it. `urls`: a file with a
-    person and a web address in each row."""
-
-    kind: Literal["folder", "urls"]
-    path: str = Field(min_length=1)
-    """Relative to the current directory, as `root` is."""
-    name: str = Field(default="local", pattern=r"^[A-Za-z0-9_-]+$")
-    """First part of every address (`local:Anna/1.jpg`), so that ids do not depend on where the folder lies."""
-    columns: dict[str, str] = {}
-    """Which columns of a file hold what, where their names do not say it."""
 
 
 class WorkerRange(_Closed):
@@ -105,7 +93,7 @@ class _DagFile(_Closed):
     name: str = Field(min_length=1)
     root: str = Field(min_length=1)
     shared_root: bool = False
-    source: Source
+    source: dict[str, Any]
     fetch: WebParams = FETCH
     models: str | None = None
     resources: dict[str, Any] = {}
@@ -201,6 +189,7 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
     if "clean" in given and "people" in BACKENDS:
         given.setdefault("people", _StageFile())
     document.validate(Resources, file.resources, ("resources",))
+    source = _source(document, file.source)
     configs: dict[str, StageConfig] = {}
     built: dict[str, Stage] = {}
     for name in (name for name in order if name in given):
@@ -230,9 +219,19 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         _check_tables(document, configs, built)
     document.stop()
     return Dag(
-        name=file.name, root=file.root, source=file.source, models=file.models, stages=configs, fetch=file.fetch,
+        name=file.name, root=file.root, source=source, models=file.models, stages=configs, fetch=file.fetch,
         shared_root=file.shared_root,
     )  # fmt: skip
+
+
+def _source(document: "_Document", given: Mapping[str, Any]) -> Any:
+    """The source as the model of its kind."""
+    kind = given.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        what = f"there is no kind {_show(kind)}" if "kind" in given else "is missing"
+        document.problem(("source", "kind"), what + nearest(str(kind or ""), KINDS))
+        return None
+    return document.validate(KINDS[kind], given, ("source",))
 
 
 def _shard_parameters(name: str) -> type[Params]:
@@ -508,7 +507,7 @@ def _explain(error: Any, model: type[BaseModel] | None) -> str:
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
         close = get_close_matches(value, names, 1) if isinstance(value, str) else []
         return f"{_show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
-    if kind == "model_type":
+    if kind in ("model_type", "dict_type"):
         return f"input should be a mapping, is {_show(value)}"
     if kind in ("value_error", "assertion_error"):
         return message.partition(", ")[2]

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dag import SHARD, Dag, version_of
 from pipeline.models import weight_files
+from pipeline.sources import FolderConfig, TableConfig, UrlsConfig, VideoConfig
 from pipeline.storage import Store
 from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Source, SourceError
+from stages.crawl.table import TableSource
 from stages.crawl.urls import UrlsSource
 from stages.crawl.web.gate import Gate
 from stages.stage import Fetched, Stage
@@ -23,12 +24,22 @@ if TYPE_CHECKING:
 
 def source_of(dag: Dag) -> Source:
     """The source that a DAG names."""
-    path = Path(dag.source.path).expanduser().absolute()
-    if dag.source.kind == "urls":
-        return UrlsSource(path, dag.source.name, dag.source.columns)
+    config, path = dag.source, dag.source.place()
     crawl = dag.stages.get("crawl")
     limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
-    return FolderSource(path, dag.source.name, **limits)
+    match config:
+        case FolderConfig():
+            return FolderSource(path, config.name, **limits)
+        case UrlsConfig():
+            return UrlsSource(path, config.name, config.columns)
+        case TableConfig():
+            return TableSource(path, config.name, config.layout, config.base, config.columns, config.splits, **limits)
+        case VideoConfig():
+            from stages.crawl.video import VideoSource  # OpenCV, which only this source needs
+
+            return VideoSource(path, config.name, config.rate, config.per_clip, config.clips, config.prefix, config.format)
+        case _:
+            raise NotImplementedError(config.kind)
 
 
 def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -66,7 +77,7 @@ class WorkerSpec:
 
     def __post_init__(self) -> None:
         # Workers have another current directory than the driver, where relative paths of the DAG start.
-        source = self.dag.source.model_copy(update={"path": str(Path(self.dag.source.path).expanduser().absolute())})
+        source = self.dag.source.model_copy(update={"path": str(self.dag.source.place())})
         object.__setattr__(self, "dag", self.dag.model_copy(update={"source": source}))
 
     def weights(self) -> WeightFiles:

@@ -30,7 +30,7 @@ class FolderSource:
             raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder a person")
         try:
             with os.scandir(self.path) as entries:
-                empty = not any(_is_folder(entry) and not entry.name.startswith(".") for entry in entries)
+                empty = not any(is_folder(entry) and not entry.name.startswith(".") for entry in entries)
             if empty:
                 raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
         except OSError as error:
@@ -39,8 +39,8 @@ class FolderSource:
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
         try:
-            folders = sorted(entry.name for entry in os.scandir(self.path) if _is_folder(entry) and not entry.name.startswith("."))
-            loose = sum(1 for entry in os.scandir(self.path) if not _is_folder(entry) and not entry.name.startswith("."))
+            folders = sorted(entry.name for entry in os.scandir(self.path) if is_folder(entry) and not entry.name.startswith("."))
+            loose = sum(1 for entry in os.scandir(self.path) if not is_folder(entry) and not entry.name.startswith("."))
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
         listed, remarks = [], []
@@ -50,7 +50,7 @@ class FolderSource:
             offers, nested = self._offers(person)
             if nested:
                 remarks.append(f"{nested} folders inside {self.path / person} are not used")
-            listed.append(Listed(_readable(person), offers))
+            listed.append(Listed(readable(person), offers))
         return listed, remarks
 
     def _offers(self, person: str) -> tuple[list[Offer], int]:
@@ -62,62 +62,81 @@ class FolderSource:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 nested += 1
                 continue
-            try:
-                about = entry.stat()
-                fingerprint = f"{about.st_size}-{about.st_mtime_ns}"
-            except OSError:
-                fingerprint = "unreadable"  # a dangling link, say: the fetch will tell
-            offers.append(Offer(f"{self.name}:{_escape(f'{person}/{entry.name}')}", fingerprint))
+            offers.append(Offer(address_of(self.name, f"{person}/{entry.name}"), fingerprint_of(entry.path)))
         return offers, nested
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         return [self._fetch(address) for address in addresses]
 
     def _fetch(self, address: str) -> Fetched:
-        prefix = f"{self.name}:"
-        relative = _unescape(address.removeprefix(prefix))
-        parts = relative.split("/")
-        if not address.startswith(prefix) or len(parts) != 2 or any(part in ("", ".", "..") for part in parts) or "\0" in relative:
+        relative = relative_of(self.name, address)
+        if relative is None or relative.count("/") != 1:
             return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
-        path = self.path / relative
+        return read_file(self.path / relative, self.max_bytes)
+
+
+def read_file(path: Path, max_bytes: int) -> Fetched:
+    """The bytes of a regular file, or why there are none."""
+    try:
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "not_found" if isinstance(error, FileNotFoundError) else "unreadable"
+        return Fetched(None, "failed", reason, error.strerror)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return Fetched(None, "failed", "not_a_file", "not a regular file")
+    with os.fdopen(descriptor, "rb") as file:
         try:
-            # Not blocking: opening a named pipe would wait for a writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            data = file.read(max_bytes + 1)
         except OSError as error:
-            reason = "not_found" if isinstance(error, FileNotFoundError) else "unreadable"
-            return Fetched(None, "failed", reason, error.strerror)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return Fetched(None, "failed", "not_a_file", "not a regular file")
-        with os.fdopen(descriptor, "rb") as file:
-            try:
-                data = file.read(self.max_bytes + 1)
-            except OSError as error:
-                return Fetched(None, "failed", "unreadable", error.strerror)
-        if len(data) > self.max_bytes:
-            return Fetched(None, "failed", "too_large", f"more than {self.max_bytes} bytes")
-        return Fetched(data)
+            return Fetched(None, "failed", "unreadable", error.strerror)
+    if len(data) > max_bytes:
+        return Fetched(None, "failed", "too_large", f"more than {max_bytes} bytes")
+    return Fetched(data)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def fingerprint_of(path: str | os.PathLike[str]) -> str:
+    """What changes with a file: its size and time."""
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError):
+        return "unreadable"  # a dangling link, say: the fetch will tell
+    return f"{about.st_size}-{about.st_mtime_ns}"
+
+
+def address_of(source: str, relative: str) -> str:
+    """The address of a file by its path below the folder of a source."""
+    return f"{source}:{escape(relative)}"
+
+
+def relative_of(source: str, address: str) -> str | None:
+    """The path behind an address; None for one that is not of this source, or leads out of its folder."""
+    prefix = f"{source}:"
+    relative = unescape(address.removeprefix(prefix))
+    inside = address.startswith(prefix) and "\0" not in relative and not any(part in ("", ".", "..") for part in relative.split("/"))
+    return relative if inside else None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself
         return False
 
 
-def _escape(path: str) -> str:
+def escape(path: str) -> str:
     """The path as valid text: `%` and bytes that are no UTF-8 as percent escapes, everything else as it is."""
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path.replace("%", "%25"))
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     return os.fsdecode(unquote_to_bytes(text.encode()))
 
 
-def _readable(folder: str) -> str:
+def readable(folder: str) -> str:
     """A folder's name as text: bytes that are no UTF-8 as percent escapes, so that two such names stay two."""
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in folder)

@@ -203,7 +203,7 @@ def test_a_dag_travels(tmp_path: Path) -> None:
         (("workers: auto", "cpu: 2"), "quickstart.yaml:4: resources.cpu: unknown name; did you mean 'cpus'?"),
         (("root: out/", "rot: out/"), "quickstart.yaml:2: rot: unknown name; did you mean 'root'?"),
         (("root: out/\n", ""), "quickstart.yaml:1: root: is missing"),
-        (("kind: folder", "kind: foldr"), "quickstart.yaml:3: source.kind: \"foldr\" is not one of 'folder'; did you mean 'folder'?"),
+        (("kind: folder", "kind: foldr"), "quickstart.yaml:3: source.kind: there is no kind \"foldr\"; did you mean 'folder'?"),
         (("name: quickstart", "name: 7"), "quickstart.yaml:1: name: input should be a valid string, is 7"),
         (("  crawl:\n", ""), "quickstart.yaml:8: stages.detect: reads images, which no stage here writes; add `crawl: {}` to stages"),
         (("  shard: ", "  segment: {}\n  shard: "),
@@ -224,6 +224,56 @@ def test_a_dag_travels(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_line_field_and_remedy(tmp_path: Path, change: tuple[str, str], expected: str) -> None:
     assert GOOD.count(change[0]) >= 1
     assert expected in problems(tmp_path, GOOD.replace(*change))
+
+
+SOURCES = {
+    "folder": "{kind: folder, path: people/}",
+    "urls": "{kind: urls, path: list.csv, columns: {identity: TEXT}}",
+    "table": "{kind: table, path: celeba/, layout: celeba, splits: [train]}",
+    "video": "{kind: video, path: MEAD/, rate: 1, clips: ['video/front/*'], prefix: 'MEAD '}",
+    "commons": "{kind: commons, path: names.csv, by: [image, category], depth: 2}",
+    "openverse": "{kind: openverse, path: names.csv, licences: [cc0], token_env: OPENVERSE_TOKEN}",
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_kind_of_source_is_read_and_set(tmp_path: Path, kind: str) -> None:
+    """A source that the documents name could not be used, or its path not be set from the command line."""
+    text = GOOD.replace("{kind: folder, path: people/, name: local}", SOURCES[kind])
+    dag = good(tmp_path, text, "source.path=elsewhere", "source.name=mine")
+    assert (dag.source.kind, dag.source.path, dag.source.name) == (kind, "elsewhere", "mine")
+    assert dag.source.place() == Path("elsewhere").absolute()
+    assert type(dag).model_validate(dag.model_dump()) == dag
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{kind: tabel, path: x}", "source.kind: there is no kind \"tabel\"; did you mean 'table'?"),
+        ("{kind: [urls], path: x}", "source.kind: there is no kind [\"urls\"]; did you mean 'urls'?"),
+        ("{path: x}", "source.kind: is missing; there are: folder, urls, table, video, commons, openverse"),
+        ("{kind: urls}", "source.path: is missing"),
+        ("{kind: urls, path: x, urls: y}", "source.urls: unknown name; there are: path, name, kind, columns"),
+        ("{kind: folder, path: x, rate: 2}", "source.rate: unknown name; there are: path, name, kind"),
+        ("{kind: table, path: x, layout: celebA}",
+         ("source.layout: \"celebA\" is not one of 'columns', 'celeba', 'ffhq', 'agedb' or 'lfw'; did you mean 'celeba'?")),
+        ("{kind: video, path: x, rate: 0}", "source.rate: input should be greater than 0, is 0"),
+        ("{kind: commons, path: x, by: [image, categories]}",
+         "source.by[1]: \"categories\" is not one of 'image', 'category' or 'depicts'"),
+        ("{kind: openverse, path: x, token_env: 'a b'}", "source.token_env: string should match pattern"),
+        ("people/", "source: input should be a mapping, is \"people/\""),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_source_is_told_with_line_and_field(tmp_path: Path, source: str, expected: str) -> None:
+    """A field of another kind would be told in the words of a library."""
+    (problem,) = problems(tmp_path, GOOD.replace("{kind: folder, path: people/, name: local}", source))
+    assert problem.startswith(f"quickstart.yaml:3: {expected}")
+
+
+def test_a_field_of_a_source_that_was_set_wrongly_is_told_as_set(tmp_path: Path) -> None:
+    assert problems(tmp_path, GOOD, "source.kind=video", "source.rate=fast") == [
+        "--set source.rate=fast: source.rate: input should be a valid number, unable to parse string as a number, is \"fast\""
+    ]
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:

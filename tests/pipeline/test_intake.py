@@ -25,6 +25,8 @@ from stages.stage import Fetched
 class Listing:
     """A source that lists what it was given."""
 
+    web = False
+
     def __init__(self, listed: Sequence[Listed], name: str = "local") -> None:
         self.name, self.listed = name, list(listed)
 

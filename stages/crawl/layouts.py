@@ -1,0 +1,160 @@
+"""Data sets in the layout in which they are published, as rows of path, identity, split, licence, page and author.
+
+Names of people who are only numbers in a data set begin with its name, so that they are nobody else's.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stages.crawl.listing import SourceError
+from stages.crawl.rows import TEXT
+
+COLUMNS = ("path", "identity", "split", "licence", "page", "author")
+_AT_ONCE = 2**16
+_PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def celeba(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+    """CelebA (Liu et al. 2015): 202,599 pictures of 10,177 numbered people.
+
+    `identity_CelebA.txt` and, if it is there, `list_eval_partition.txt`, in the folder or as the download has them in
+    `Anno/` and `Eval/`. Pictures are `img_celeba/` (as they were found) where it is there, else `img_align_celeba/`.
+    """
+    names = _find(folder, "identity_CelebA.txt", ("", "Anno"))
+    if names is None:
+        raise SourceError(f"{folder} has no identity_CelebA.txt, neither there nor in Anno/: it comes with CelebA on request to its makers")
+    usual = ("img_celeba", "Img/img_celeba", "img_align_celeba", "Img/img_align_celeba")
+    inside = pictures or next((name for name in usual if (folder / name).is_dir()), None)
+    if inside is None:
+        raise SourceError(f"{folder} has no folder of pictures: {' or '.join(usual)}")
+    parts = _find(folder, "list_eval_partition.txt", ("", "Eval", "Anno"))
+    split = {name: {"0": "train", "1": "valid", "2": "test"}.get(number) for name, number in _pairs(parts)} if parts else {}
+    rows = [(f"{inside}/{name}", f"celeba {number}", split.get(name)) for name, number in _pairs(names)]
+    yield _table(path=[row[0] for row in rows], identity=[row[1] for row in rows], split=[row[2] for row in rows])
+
+
+def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+    """FFHQ (Karras et al. 2019): 70,000 pictures, each taken for a person of its own, as it names nobody.
+
+    `ffhq-dataset-v2.json` gives licence, author and page; without it the pictures in `images1024x1024/` are taken alone.
+    With `pictures: in-the-wild-images` those that the crops were made from.
+    """
+    inside = pictures or "images1024x1024"
+    about = folder / "ffhq-dataset-v2.json"
+    if not about.is_file():
+        found = sorted(_walk(folder / inside))
+        yield _table(path=[f"{inside}/{path}" for path in found], identity=[f"ffhq {Path(path).stem}" for path in found])
+        return
+    entry = "in_the_wild" if inside == "in-the-wild-images" else "image"
+    rows: list[tuple[Any, ...]] = []
+    for number, value in members(about):
+        said, picture = (value.get(name) or {} for name in ("metadata", entry)) if isinstance(value, dict) else (None, None)
+        if not isinstance(said, dict) or not isinstance(picture, dict) or not number.isdecimal():
+            raise ValueError(f"{about}: member {number[:40]!r} describes no picture")
+        place = picture.get("file_path")
+        if entry == "image" and isinstance(place, str):  # images of another size lie in folders of another name
+            place = f"{inside}/{place.partition('/')[2]}"
+        rows.append(
+            (place, f"ffhq {int(number):05d}", value.get("category"), *(said.get(name) for name in ("license", "photo_url", "author")))
+        )
+        if len(rows) == _AT_ONCE:
+            yield _table(**dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+            rows = []
+    if rows:
+        yield _table(**dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def agedb(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+    """AgeDB (Moschoglou et al. 2017): files `12_ArielSharon_47_f.jpg`, that is number, name, age and gender.
+
+    Names stay as they are written there, without blanks.
+    """
+    inside = f"{pictures}/" if pictures else ""
+    paths, names = [], []
+    for file in sorted(_walk(folder / inside)):
+        told = re.fullmatch(r"\d+_(.+)_\d+_[mf]\.(?:jpe?g|png)", file.rpartition("/")[2], re.IGNORECASE)
+        paths.append(inside + file)
+        names.append(told[1] if told else None)
+    yield _table(path=paths, identity=names)
+
+
+def lfw(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+    """Labeled Faces in the Wild (Huang et al. 2007): `Aaron_Eckhart/Aaron_Eckhart_0001.jpg`."""
+    inside = f"{pictures}/" if pictures else ""
+    found = [file for file in sorted(_walk(folder / inside)) if file.count("/") == 1]
+    yield _table(path=[inside + file for file in found], identity=[file.partition("/")[0].replace("_", " ") for file in found])
+
+
+LAYOUTS: dict[str, Callable[[Path, str | None], Iterator[pa.Table]]] = {"celeba": celeba, "ffhq": ffhq, "agedb": agedb, "lfw": lfw}
+
+
+def members(file: Path, at_once: int = 2**20) -> Iterator[tuple[str, Any]]:
+    """The members of the JSON object in a file, one after the other: FFHQ's is 255 MB, and ten times that as Python objects.
+
+    Raises ValueError for what is no JSON object.
+    """
+    decoder = json.JSONDecoder()
+    with file.open(encoding="utf-8") as source:
+        text = source.read(at_once).lstrip()
+        if not text.startswith("{"):
+            raise ValueError(f"{file} is no JSON object")
+        at, ended = 1, False
+        while True:
+            try:
+                start = _past(text, at, ", \t\r\n")
+                if text[start] == "}":
+                    return
+                name, colon = decoder.raw_decode(text, start)
+                value, end = decoder.raw_decode(text, _past(text, colon, ": \t\r\n"))
+                # A value that ends where the text does may go on behind it.
+                if end == len(text):
+                    raise IndexError
+            except (IndexError, ValueError) as error:
+                if ended:
+                    raise ValueError(f"{file} ends or breaks off in the middle") from error
+                more = source.read(max(at_once, len(text)))
+                text, at, ended = text[at:] + more, 0, not more
+                continue
+            yield name, value
+            at = end
+
+
+def _past(text: str, at: int, skipped: str) -> int:
+    while text[at] in skipped:
+        at += 1
+    return at
+
+
+def _table(**columns: list[str | None] | list[str]) -> pa.Table:
+    count = len(columns["path"])
+    return pa.table({name: pa.array(columns[name], TEXT) if name in columns else pa.nulls(count, TEXT) for name in COLUMNS})
+
+
+def _find(folder: Path, name: str, places: tuple[str, ...]) -> Path | None:
+    return next((file for place in places if (file := folder / place / name).is_file()), None)
+
+
+def _pairs(file: Path) -> Iterator[tuple[str, str]]:
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            words = line.split()
+            if len(words) == 2:
+                yield words[0], words[1]
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """The pictures below a folder, relative to it."""
+    if not folder.is_dir():
+        raise SourceError(f"{folder} is not a folder")
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(where, folder)
+        for name in files:
+            if name.lower().endswith(_PICTURES) and not name.startswith("."):
+                yield name if below == "." else f"{below}/{name}"

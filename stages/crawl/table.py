@@ -1,0 +1,134 @@
+"""Files that a table assigns to people, so that published data sets enter without a crawl."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
+from stages.crawl.layouts import LAYOUTS
+from stages.crawl.listing import Listed, SourceError
+from stages.crawl.rows import TEXT, files_of, people_of, read_columns, trimmed
+from stages.stage import Fetched
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "path": ("path", "file", "file_path", "filename", "file_name", "image", "image_path"),
+    "identity": ("identity", "name", "person", "celebrity", "label", "identity_id", "subject"),
+    "split": ("split", "partition", "subset", "set"),
+    "licence": ("licence", "license"),
+    "page": ("page", "page_url", "source_page", "photo_url"),
+    "author": ("author", "creator", "artist"),
+    "external_id": ("external_id", "wikidata", "qid"),
+}
+"""What a column may be called, whatever its case; the first that is there counts."""
+
+
+class TableSource:
+    """The rows of a table, or of a data set in a known layout. Addresses are `name:<path>`, relative to `base`.
+
+    Attributes that a table has beside those of `COLUMNS` are not kept; `splits` chooses rows, but splits are not kept
+    either: candidates have no such columns.
+    """
+
+    web = False
+
+    def __init__(
+        self, path: Path, name: str = "table", layout: str = "columns", base: str | None = None,
+        columns: Mapping[str, str] | None = None, splits: Sequence[str] = (), max_bytes: int = 25_000_000,
+    ) -> None:  # fmt: skip
+        self.path, self.name, self.layout, self.columns, self.splits = path, name, layout, dict(columns or {}), tuple(splits)
+        self.max_bytes = max_bytes
+        self._pictures = base if layout != "columns" else None
+        folder = path if path.is_dir() else path.parent
+        self.base = folder / Path(base).expanduser() if base and layout == "columns" else folder
+
+    def check(self) -> None:
+        if not self.base.is_dir():
+            raise SourceError(f"source {self.name!r}: {self.base} is not a folder, and paths start from it; set source.path or source.base")
+        if self.layout == "columns":
+            files_of(self.name, self.path)
+            unknown = self.columns.keys() - COLUMNS.keys()
+            if unknown:
+                raise SourceError(f"source {self.name!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
+
+    def people(self) -> tuple[list[Listed], list[str]]:
+        self.check()
+        parts = []
+        left_out: Counter[str] = Counter()
+        example = ""
+        splits: Counter[str | None] = Counter()
+        for rows in self._rows():
+            part, why = self._usable(rows, left_out, splits)
+            parts.append(part)
+            example = example or why
+        if self.splits and left_out["split"] == sum(splits.values()):
+            there = ", ".join(sorted(str(name) for name in splits)) or "none"
+            raise SourceError(f"source {self.name!r}: no row is of split {', '.join(self.splits)}; {self.path} has: {there}")
+        remarks = []
+        if left_out["nobody"]:
+            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or a path and are not used")
+        if left_out["outside"]:
+            remarks.append(f"{left_out['outside']} paths of {self.path} lead out of {self.base} and are not used; the first is {example}")
+        if left_out["missing"]:
+            remarks.append(f"{left_out['missing']} files that {self.path} names are not there; their rows will say so")
+        listed = people_of(pa.concat_tables(parts)) if parts else []
+        if not listed:
+            raise SourceError(f"source {self.name!r}: {self.path} names no picture of anybody" + "".join(f"; {text}" for text in remarks))
+        return listed, remarks
+
+    def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
+        return [self._fetch(address) for address in addresses]
+
+    def _fetch(self, address: str) -> Fetched:
+        relative = relative_of(self.name, address)
+        if relative is None:
+            return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
+        return read_file(self.base / relative, self.max_bytes)
+
+    def _rows(self) -> Iterator[pa.Table]:
+        if self.layout == "columns":
+            yield from read_columns(self.name, self.path, COLUMNS, self.columns, ("path", "identity"))
+            return
+        try:
+            for rows in LAYOUTS[self.layout](self.path, self._pictures):
+                yield rows.append_column("external_id", pa.nulls(rows.num_rows, TEXT))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise SourceError(f"source {self.name!r} with layout {self.layout}: {error}") from error
+
+    def _usable(self, rows: pa.Table, left_out: Counter[str], splits: Counter[str | None]) -> tuple[pa.Table, str]:
+        """The rows that say who and where, as `people_of` takes them, and an example of a path that leads elsewhere."""
+        rows = pa.table({name: trimmed(rows[name]) if name != "path" else rows[name] for name in rows.column_names})
+        if self.splits:
+            for one in pc.value_counts(rows["split"]).to_pylist():
+                splits[one["values"]] += one["counts"]
+            chosen = pc.is_in(rows["split"], value_set=pa.array(self.splits, TEXT))
+            left_out["split"] += rows.num_rows - (pc.sum(chosen).as_py() or 0)
+            rows = rows.filter(chosen)
+        told = pc.and_(rows["identity"].is_valid(), pc.fill_null(pc.not_equal(rows["path"], ""), False))
+        left_out["nobody"] += rows.num_rows - (pc.sum(told).as_py() or 0)
+        rows = rows.filter(told)
+        addresses: list[str | None] = []
+        prints: list[str | None] = []
+        example = ""
+        for path in rows["path"].to_pylist():
+            relative = self._inside(path)
+            address = None if relative is None else address_of(self.name, relative)
+            addresses.append(address)
+            prints.append(None if relative is None else fingerprint_of(self.base / relative))
+            left_out["outside"] += address is None
+            left_out["missing"] += prints[-1] == "unreadable"
+            example = example or (repr(path[:100]) if address is None else "")
+        column = pa.array(addresses, TEXT)
+        kept = rows.drop_columns(["path", "split"]).append_column("address", column).append_column("fingerprint", pa.array(prints, TEXT))
+        return kept.filter(column.is_valid()), example
+
+    def _inside(self, path: str) -> str | None:
+        """The path relative to `base`, in one spelling; None where it leads elsewhere."""
+        parts = path.split("/")
+        if ".." in parts or "\0" in path:
+            return None
+        relative = os.path.relpath(path, self.base) if path.startswith("/") else os.path.normpath(path)
+        return None if relative.startswith(("..", "/")) or relative == "." else relative
