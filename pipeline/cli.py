@@ -92,13 +92,20 @@ def plan(
     """Say what a run would do, why, and about how long it would take. Does nothing."""
     with _explained():
         from pipeline.dag import load_dag
+        from pipeline.licences import lacking, terms
         from pipeline.plan import make_plan, rows
         from pipeline.run import prepare
         from pipeline.storage import Store
 
         prepared = prepare(load_dag(dag, sets or (), models), models)
-        made = make_plan(prepared, _selection(only, limit, where, retry), Store(prepared.dag.root))
+        selection = _selection(only, limit, where, retry)
+        made = make_plan(prepared, selection, Store(prepared.dag.root))
         console = _console()
+        chosen = prepared.chosen(selection)
+        asked = lacking(terms(stage for stage in prepared.stages if stage.name in chosen), models or prepared.dag.models)
+        if asked:
+            names = ", ".join(f"{term.weights} ({term.use})" for term in asked)
+            console.print(f"note: a run will ask for --accept-licence: {names}", style="yellow")
         if made.intake is not None:
             listed = made.intake
             for remark in listed.remarks:

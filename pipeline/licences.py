@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline.models import is_url
+from pipeline.storage import Store
 from stages.stage import Stage
 from stages.weights import registered
 
@@ -72,6 +73,8 @@ def accepted(models: str | None) -> dict[str, Acceptance]:
     found: dict[str, Acceptance] = {}
     for place in reversed(places(models)):
         found |= {one.weights: one for one in _read(place)}
+    if models is not None and is_url(models):
+        found |= {one.weights: one for one in _of_store(models)}
     return found
 
 
@@ -119,11 +122,26 @@ def _request(open_terms: Sequence[Term]) -> str:
     return "\n".join(lines)
 
 
+def _of_store(url: str) -> list[Acceptance]:
+    """What lies beside the weights in an object store: a models directory that was put there as it was."""
+    try:
+        return _parsed(Store(url, patience=10.0).read(FILE))
+    except Exception:  # noqa: BLE001 - the clients below fsspec have no common error; whoever is not understood asks again
+        return []
+
+
 def _read(place: Path) -> list[Acceptance]:
     try:
-        document = yaml.safe_load(place.read_text(encoding="utf-8"))
+        return _parsed(place.read_bytes())
+    except OSError:
+        return []
+
+
+def _parsed(content: bytes) -> list[Acceptance]:
+    try:
+        document = yaml.safe_load(content)
         return [Acceptance(**{name: str(item[name]) for name in Acceptance.__dataclass_fields__}) for item in document["accepted"]]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
+    except (UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
         return []  # whoever damaged the file is asked again
 
 

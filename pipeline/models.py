@@ -55,7 +55,9 @@ class StoredWeights(WeightFiles):
             return parse(store.read(FILE).decode(), store.uri(FILE))
         except FileNotFoundError:
             return NOTHING
-        except (OSError, UnicodeDecodeError) as error:
+        except BadRegistry:
+            raise
+        except Exception as error:  # the clients below fsspec have no common error: no keys, no connection, ...
             raise BadRegistry(f"{store.uri(FILE)}: cannot be read: {error}") from error
 
     def look(self, name: str) -> None:

@@ -5,7 +5,8 @@ Files come from a models directory (`--models DIR`, else the variable IDCLUSTER_
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,19 +101,19 @@ class WeightFiles:
 
     def folder(self, name: str) -> str:
         """The folder with all files of the bundle `name`, each verified. Raises MissingWeights, UnknownWeights."""
-        places = {one: Path(self.path(one)) for one in bundle(name, self.local)}
-        tops = {str(path).removesuffix(one.removeprefix(f"{name}/")) for one, path in places.items()}
-        if len(tops) > 1:
-            raise MissingWeights(f"the files of {name!r} do not lie in one folder: {', '.join(sorted(tops))}")
-        return tops.pop()
+        places = {one.removeprefix(f"{name}/"): Path(self.path(one)) for one in bundle(name, self.local)}
+        tops = {str(path).removesuffix(within) if str(path).endswith(f"/{within}") else None for within, path in places.items()}
+        [top] = tops if len(tops) == 1 else [None]
+        return top if top is not None else _assembled(name, places)
 
     def _candidates(self, weights: Weights) -> Iterator[Path]:
         bare = Path(weights.file).name
         if self.models_dir is not None:
             top = Path(self.models_dir)
             yield top / weights.file
-            if weights.sha256 is not None and weights.bundle is None:
+            if weights.sha256 is not None:
                 yield from (top / weights.sha256, top / "sha256" / weights.sha256)
+                yield from sorted(top.glob(f"*/blobs/{weights.sha256}"))  # as in the cache of the Hugging Face hub
             if weights.bundle is not None:
                 # Names such as config.json say nothing by themselves, and a bundle is opened as a folder.
                 yield top / weights.name
@@ -165,6 +166,27 @@ def _facts(weights: Weights) -> list[str]:
         f"  source   {weights.source}",
         *([f"  by hand  {weights.by_hand}"] if weights.by_hand else []),
     ]
+
+
+def _assembled(name: str, places: Mapping[str, Path]) -> str:
+    """A folder of links to files that lie apart, such as those of a store by hash: what opens a bundle wants a folder.
+
+    Raises MissingWeights where no such folder can be made.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    said = "\n".join(f"{within} {path.resolve()}" for within, path in sorted(places.items()))
+    folder = Path(home) / "idcluster" / "bundles" / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+    try:
+        for within, path in places.items():
+            link = folder / within
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                temporary = link.with_name(f".{secrets.token_hex(8)}.tmp")
+                temporary.symlink_to(path.resolve())
+                os.replace(temporary, link)  # several workers may do this at once
+    except OSError as error:
+        raise MissingWeights(f"the files of {name!r} lie apart, and {folder} cannot hold links to them: {error.strerror}") from error
+    return f"{folder}/"
 
 
 _CHECKED: dict[tuple[str, int, int], str] = {}

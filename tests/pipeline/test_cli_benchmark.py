@@ -49,7 +49,8 @@ def test_a_teams_own_photographs_calibrate_its_dags(photos: Path, own: Path, tmp
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.json", "roc.csv", "roc.png"]
     written = yaml.safe_load((own / "registry.yaml").read_text())["calibrations"]["edgeface_xs"]
     measured = report["recognisers"]["edgeface_xs"]["thresholds"]
-    assert written["similarity_threshold"] == measured["similarity_threshold"] and "20 photographs of 3 people" in written["source"], "one shows two faces"
+    assert written["similarity_threshold"] == measured["similarity_threshold"]
+    assert "20 photographs of 3 people" in written["source"], "one shows two faces"
     clean = load_dag(DAG, (), str(own)).stages["clean"].params
     assert (clean["similarity_threshold"], clean["merge_cosine"]) == (written["similarity_threshold"], written["merge_cosine"])
 

@@ -190,6 +190,8 @@ def test_a_run_asks_once_and_keeps_the_answer_in_its_record(people: Path, tmp_pa
     assert said.startswith("this DAG loads weights that may not be used for everything (1):")
     assert "dlib_68_points (stage landmark): non-commercial" in said and "--accept-licence" in said
     assert not root.exists(), "a refused run leaves nothing behind"
+    note = "note: a run will ask for --accept-licence: dlib_68_points (non-commercial)"
+    assert note in call("plan", *words[1:]) and note not in call("plan", *words[1:], "--only", "crawl,detect")
     from pipeline.run import Run
 
     seen = []

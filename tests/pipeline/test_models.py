@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dag import DagError, load_dag
+from pipeline.licences import accepted
 from pipeline.models import cache_folder, weight_files
 from pipeline.run import prepare
 from pipeline.spec import WorkerSpec
@@ -125,6 +126,10 @@ def test_the_registry_of_an_object_store(place: str, bucket: str, models: Path, 
     assert dag.stages["clean"].params["similarity_threshold"] == 0.33
     path = weight_files(url).path("ours")
     assert path.startswith(str(cache_folder(url))) and Path(path).read_bytes() == BODY
+    assert accepted(url) == {}
+    word = "{weights: glintr100, licence: x, use: non-commercial, when: '2026-11-21', by: ada@host}"
+    Store(url).put("accepted.yaml", f"accepted: [{word}]".encode())
+    assert accepted(url)["glintr100"].by == "ada@host", "a models directory that was put into the store as it was"
     Store(url).put(FILE, b"pins: [")
     with pytest.raises(MissingWeights, match=rf"{url}/registry\.yaml: not YAML"):
         weight_files(url)

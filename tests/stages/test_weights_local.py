@@ -150,6 +150,27 @@ def test_a_bundle_is_pinned_by_its_folder(pair: None, tmp_path: Path) -> None:
     assert list(read(models).pins) == ["pair/config.json"]
 
 
+@pytest.mark.parametrize("place", ["{}", "sha256/{}", "models--org--pair/blobs/{}"])
+def test_a_bundle_out_of_a_store_by_hash_is_a_folder_all_the_same(
+    place: str, pair: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    other = b"{}"
+    known: dict[str, Any] = {**vars(WEIGHTS["pair/config.json"]), "sha256": hashlib.sha256(other).hexdigest()}
+    monkeypatch.setitem(WEIGHTS, "pair/config.json", Weights(**known))
+    for body in (BODY, other):
+        path = tmp_path / "store" / place.format(hashlib.sha256(body).hexdigest())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    files = WeightFiles(str(tmp_path / "store"))
+    folder = Path(files.folder("pair"))
+    assert (folder / "model.bin").read_bytes() == BODY and (folder / "config.json").read_bytes() == other
+    assert files.folder("pair") == f"{folder}/", "again, and the same"
+    path.write_bytes(b"changed")
+    with pytest.raises(MissingWeights):
+        files.folder("pair")
+
+
 def test_pins_of_two_at_once_are_both_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(8):
         monkeypatch.setitem(WEIGHTS, f"w{number}", Weights(f"w{number}", f"w{number}.bin", None, None, "x", "any", "x", kind="a/b"))
