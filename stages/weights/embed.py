@@ -19,7 +19,8 @@ WEIGHTS = (
         "code BSD-3-Clause, weights CC BY-NC-SA 4.0 (Idiap)", "non-commercial",
         "https://github.com/yayoimizuha/face_recognition_train, checkpoints/edgeface_xs_q.pt, dequantised and exported to ONNX",
         normalisation=(127.5, 127.5), kind="embed/arcface", needed_by=("embed:arcface",),
-        by_hand="an export of the published checkpoint; there is no public copy of the exported file",
+        by_hand="an export of the published checkpoint without a public copy; export it to ONNX yourself (n x 3 x 112 x 112 to n x 512) and"
+        " register yours: idcluster models add NAME FILE --like edgeface_xs",
     ),
     Weights(
         "mobilefacenet_128d", "embed/mobilefacenet_128d.onnx",
