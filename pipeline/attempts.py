@@ -34,14 +34,14 @@ class SetupDied(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Whereabouts:
     """Where a worker is: the id of its node, and what tells whether a node of some id is gone."""
 
     node: str = ""
     gone: Callable[[str], bool] = lambda node: False
 
 
-HERE = Place()
+HERE = Whereabouts()
 
 
 def mark_path(run: str, task: str) -> str:
@@ -60,7 +60,7 @@ class Attempt:
     lost: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
-    def begin(store: Store, run: str, task: str, place: Place = HERE) -> "Attempt":
+    def begin(store: Store, run: str, task: str, place: Whereabouts = HERE) -> "Attempt":
         attempt = Attempt(store, mark_path(run, task), place.node)
         try:
             mark = json.loads(store.read(attempt.path))

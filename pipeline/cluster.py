@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.attempts import Place
+from pipeline.attempts import Whereabouts
 from pipeline.dag import SHARD, Resources, WorkerRange
 from pipeline.storage import Store
 
@@ -195,11 +195,11 @@ def alive_nodes() -> list[Node]:
     return found
 
 
-def place() -> Place:
+def whereabouts() -> Whereabouts:
     """Where this worker is."""
     import ray
 
-    return Place(ray.get_runtime_context().get_node_id(), _gone)
+    return Whereabouts(ray.get_runtime_context().get_node_id(), _gone)
 
 
 def _gone(node: str) -> bool:

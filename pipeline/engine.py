@@ -325,7 +325,7 @@ class _Actor:
         cluster.adopt_environment(environment)
         self.on_cluster = on_cluster
         self.worker = spec.build()
-        self.worker.place = cluster.place()
+        self.worker.whereabouts = cluster.whereabouts()
         self.stages = list(stages)
         self.memory = memory_mb * 2**20
         self.usual: int | None = None

@@ -49,6 +49,8 @@ class Progress:
     def __init__(self, console: Console, stages: Sequence[str], tasks: int, members: int, what: str) -> None:
         self.console, self.total, self.members, self.what = console, tasks, members, what
         self.stages = [StageProgress(name) for name in stages]
+        self.pools: Sequence[tuple[Sequence[str], int]] = ()
+        """Which stages share workers, and how many these are."""
         self.seconds: Counter[str] = Counter()
         self.tasks = self.seen = self.deaths = 0
         self.started = time.monotonic()
@@ -86,9 +88,19 @@ class Progress:
 
     @property
     def bottleneck(self) -> str | None:
-        """The activity that took most of the workers' time."""
-        top = self.seconds.most_common(1)
-        return top[0][0] if top and top[0][1] > 0 else None
+        """The activity that took most of the time of its workers: of those that were the busiest, if there are several pools."""
+        load: dict[int, float] = {}
+        for what, seconds in self.seconds.items():
+            number = self._pool_of(what)
+            load[number] = load.get(number, 0.0) + seconds / (self.pools[number][1] if self.pools else 1)
+        if not load or max(load.values()) <= 0:
+            return None
+        busiest = max(load, key=lambda number: load[number])
+        return next(what for what, _ in self.seconds.most_common() if self._pool_of(what) == busiest)
+
+    def _pool_of(self, what: str) -> int:
+        stage = what.rpartition(" for ")[2]  # reading and the like is told for one stage of its pool
+        return next((number for number, (stages, _) in enumerate(self.pools) if stage in stages), 0)
 
     def _rate(self) -> float:
         return self.seen / self.elapsed if self.elapsed > 0 else 0.0
@@ -181,12 +193,25 @@ def summarise(console: Console, record: dict[str, Any]) -> None:
             f"{' + '.join(phase['stages'])}: {phase['members']} in {phase['wall_seconds']:.1f} s ({rate:.1f}/s, start-up "
             f"{phase['startup_seconds']:.1f} s), workers busy {busy:.1f} s: {told}"
         )
-    if record["phases"]:
-        slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"])
-        if slowest["bottleneck"]:
-            console.print(f"bottleneck: {slowest['bottleneck']}")
+    bottleneck = _bottleneck(record)
+    if bottleneck:
+        console.print(f"bottleneck: {bottleneck}", highlight=False)
     word = {"done": "done", "drained": "stopped as asked", "failed": "failed"}[record["status"]]
     console.print(f"{word}: snapshot {record['snapshot']} in {record['seconds']:.1f} s; record runs/{record['run_id']}.json")
+
+
+def _bottleneck(record: dict[str, Any]) -> str | None:
+    """What took longest: of fetching, the phases and the shards the one that did, and what its workers did most."""
+    took = {name: record.get(part, {}).get("seconds", 0.0) for name, part in (("fetch", "fetching"), ("shard", "shards"))}
+    longest = max(took, key=lambda name: took[name])
+    slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"], default=None)
+    if slowest is None or took[longest] > slowest["wall_seconds"]:
+        return longest if took[longest] else None
+    if not slowest["bottleneck"]:
+        return None
+    there = (slowest["wall_seconds"] - slowest["startup_seconds"]) * slowest["workers"]
+    idle = 1 - sum(slowest["worker_seconds"].values()) / there if there > 0 else 0.0
+    return str(slowest["bottleneck"]) + (f" (workers had nothing to do for {idle:.0%} of the time after start-up)" if idle > 0.5 else "")
 
 
 def _duration(seconds: float) -> str:

@@ -430,6 +430,7 @@ class _Phase:
         if self.todo:
             run.work_done = True
             chain = run.engine.operators(names, resources)
+            progress.pools = [(operator.stages, operator.workers) for operator in chain]
             with progress:
                 for receipt in run.engine.run(self.todo, chain):
                     progress.add(receipt)

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.attempts import HERE, Attempt, Place, setting_up
+from pipeline.attempts import HERE, Attempt, Whereabouts, setting_up
 from pipeline.files import DamagedFile, encode, part_path, read
 from pipeline.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
 from pipeline.snapshot import WHOLE
@@ -142,7 +142,7 @@ class Worker:
     ) -> None:
         self.store, self.stages, self.versions, self.weights = store, stages, versions, weights
         self.services, self.run, self.draining = services, run, draining
-        self.place: Place = HERE
+        self.whereabouts: Whereabouts = HERE
         self._ready: set[str] = set()
         self._files: OrderedDict[str, pa.Table] = OrderedDict()
 
@@ -156,7 +156,7 @@ class Worker:
         with clock.time("read"):
             if self.draining():
                 return Receipt(task.name, task.bucket, task.chunk, task.number, task.size, [], {}, began, skipped=True)
-            attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name, self.place)
+            attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name, self.whereabouts)
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
         return Receipt(
@@ -172,7 +172,7 @@ class Worker:
         stage = self.stages[name]
         if not self.is_ready(name):
             try:
-                with setting_up(self.store, self.run, name, self.place.node):
+                with setting_up(self.store, self.run, name, self.whereabouts.node):
                     stage.setup(self.weights)
             except Exception as error:
                 error.add_note(f"stage {name} ({stage.backend}) could not be set up")

@@ -2,24 +2,30 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from s3fs import S3FileSystem
 from werkzeug.serving import BaseWSGIServer, make_server
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class S3Server:
-    """`refuse` answers the next so many requests with 503, `away` says of each whether it is; `requests` are those answered."""
+    """`refuse` answers the next so many requests with 503, `away` says of each whether it is; `requests` are those answered.
+
+    `delay` says for how many seconds a request of some method waits for its answer.
+    """
 
     def __init__(self) -> None:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server: BaseWSGIServer | None = None
         self.port = 0
         self.refuse = 0
+        self.delay: Callable[[str], float] = lambda method: 0.0
         self.away: Callable[[], bool] = lambda: False
         self.refused = 0
         self.requests: list[str] = []
@@ -59,6 +65,7 @@ class S3Server:
                 start_response(f"503 {said[0]}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
                 return [body]
             self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+        time.sleep(self.delay(environ["REQUEST_METHOD"]))
         return self._app(environ, start_response)
 
     def make_bucket(self, name: str) -> None:
@@ -70,7 +77,10 @@ class S3Server:
 def serving() -> Iterator[S3Server]:
     server = S3Server()
     server.start()
+    # fsspec keeps clients, which know the address of the server before this one.
+    S3FileSystem.clear_instance_cache()
     try:
         yield server
     finally:
         server.stop()
+        S3FileSystem.clear_instance_cache()

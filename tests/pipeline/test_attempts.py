@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.attempts import DEATHS, LOST, SETUP_DEATHS, Attempt, Place, SetupDied, mark_path, setting_up
+from pipeline.attempts import DEATHS, LOST, SETUP_DEATHS, Attempt, SetupDied, Whereabouts, mark_path, setting_up
 from pipeline.storage import Store
 
 
@@ -97,8 +97,8 @@ def test_all_killers_and_only_they_are_given_up(tmp_path_factory: pytest.TempPat
 # Nodes
 
 
-def at(node: str, *gone: str) -> Place:
-    return Place(node, gone.__contains__)
+def at(node: str, *gone: str) -> Whereabouts:
+    return Whereabouts(node, gone.__contains__)
 
 
 def test_deaths_together_with_the_node_do_not_count(store: Store) -> None:

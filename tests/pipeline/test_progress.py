@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.progress import Progress, StageProgress
+from pipeline.progress import Progress, StageProgress, summarise
 from pipeline.worker import Part, Receipt
 
 
@@ -107,6 +107,46 @@ def test_bottleneck_is_where_most_time_goes() -> None:
         told.append(progress.bottleneck)
     assert told == [None, None, "detect", "embed"], "None while nothing was measured"
     assert progress.seconds == {"detect": 2.0, "embed": 2.5, "decode": 2.0, "read": 0.1}
+
+
+def test_bottleneck_is_where_the_busiest_workers_spend_their_time() -> None:
+    """Ten workers that took more time than one would be called the bottleneck, while they wait for that one."""
+    log, _ = console(terminal=False)
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, what="pictures")
+    progress.pools = [(("detect",), 10), (("embed",), 1)]
+    told = []
+    measured: list[dict[str, Any]] = [
+        {"detect": 20.0, "read for detect": 21.0, "embed": 5.0}, {"read for embed": 6.0}, {"read for detect": 100.0}
+    ]  # fmt: skip
+    for seconds in measured:
+        progress.add(receipt(part("detect", 8), **seconds))
+        told.append(progress.bottleneck)
+    assert told == ["embed", "read for embed", "read for detect"]
+
+
+def phase(wall: float, bottleneck: str | None, busy: float = 10.0, startup: float = 1.0) -> dict[str, Any]:
+    about = {"stages": ["x"], "members": 9, "workers": 2, "wall_seconds": wall, "startup_seconds": startup}
+    return {**about, "worker_seconds": {"x": busy}, "bottleneck": bottleneck}
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"phases": [phase(5.0, "detect"), phase(9.0, "segment")]}, "segment"),
+        ({"phases": [phase(9.0, "segment")], "fetching": {"seconds": 60.0}}, "fetch"),
+        ({"phases": [phase(9.0, "segment")], "shards": {"seconds": 12.0}}, "shard"),
+        ({"phases": [], "shards": {"seconds": 12.0}}, "shard"),
+        ({"phases": [phase(11.0, "read", busy=2.0)]}, "read (workers had nothing to do for 90% of the time after start-up)"),
+        ({"phases": [phase(0.0, None)]}, None),
+    ],
+)
+def test_the_summary_names_what_took_longest(parts: dict[str, Any], said: str | None) -> None:
+    """Hours of fetching would end with the advice to look at a detector that took minutes."""
+    log, file = console(terminal=False)
+    common = {"stages": {"x": {}}, "shards": {}, "snapshot": 2, "snapshot_before": 1, "status": "done", "seconds": 1.0, "run_id": "r"}
+    summarise(log, {**common, **parts})
+    told = [line.removeprefix("bottleneck: ") for line in file.getvalue().splitlines() if line.startswith("bottleneck: ")]
+    assert told == ([] if said is None else [said])
 
 
 def test_parts_of_other_stages_do_not_count() -> None:

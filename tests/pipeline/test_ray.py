@@ -1,5 +1,6 @@
 """On a real local Ray: the same rows and shards as in one process, whoever is killed."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -36,9 +37,7 @@ Start = Callable[..., Driver]
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a run of the toys on a Ray of its own."""
     with starting() as one:
-        yield lambda source, root, *sets, seconds=0.0, **variables: one(
-            "tests.pipeline.toy_run", tmp_path, source, root, *sets, TOY_SECONDS=str(seconds), **variables
-        )
+        yield lambda source, root, *sets, **variables: one("tests.pipeline.toy_run", tmp_path, source, root, *sets, **variables)
 
 
 def parts(root: Path) -> int:
@@ -86,7 +85,7 @@ def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept
 
 def test_killed_driver_is_resumed(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "root"
-    driver = start(source, root, seconds=0.02)
+    driver = start(source, root, TOY_SECONDS="0.02")
     driver.when(lambda: parts(root) >= 5)
     driver.kill()
     output = start(source, root).succeed()
@@ -96,7 +95,7 @@ def test_killed_driver_is_resumed(undisturbed: dict[str, Any], source: Path, tmp
 
 def test_killed_worker_costs_nothing(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
     root = tmp_path / "root"
-    driver = start(source, root, seconds=0.02)
+    driver = start(source, root, TOY_SECONDS="0.02")
     driver.when(lambda: parts(root) >= 3 and bool(driver.workers()))
     driver.workers()[0].kill()
     driver.succeed()
@@ -129,10 +128,54 @@ def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Pa
     assert shown(root) == undisturbed
 
 
+def bottleneck(output: str) -> list[str]:
+    return [line.removeprefix("bottleneck: ").split(" (")[0] for line in output.splitlines() if line.startswith("bottleneck: ")]
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    return people(tmp_path / "few", count=3)
+
+
+@pytest.mark.parametrize("slow", ["detect", "embed"])
+def test_the_summary_names_the_slow_stage(few: Path, tmp_path: Path, start: Start, slow: str) -> None:
+    """Somebody would give more workers, or another backend, to a stage that holds up nothing."""
+    seconds = {"TOY_SECONDS": "0", "TOY_EMBED_SECONDS": "0", ("TOY_SECONDS" if slow == "detect" else "TOY_EMBED_SECONDS"): "0.4"}
+    assert bottleneck(start(few, tmp_path / "root", **seconds).succeed()) == [slow]
+
+
+@pytest.mark.slow
+def test_the_summary_names_the_stage_with_too_few_workers(few: Path, tmp_path: Path, start: Start) -> None:
+    """A stage on a GPU holds up ten workers on CPUs that have taken more time than it, all together."""
+    sets = ("resources.cpus=0.2", *(f"stages.{stage}.resources.workers={n}" for stage, n in (("crawl", 6), ("detect", 6), ("embed", 1))))
+    root = tmp_path / "root"
+    output = start(few, root, *sets, TOY_SECONDS="0.6", TOY_EMBED_SECONDS="0.3").succeed()
+    [record] = [json.loads(file.read_text()) for file in (root / "runs").glob("*.json")]
+    took = record["phases"][0]["worker_seconds"]
+    assert took["detect"] > took["embed"] and "read for embed" in took, "by its time alone it would be detect"
+    assert bottleneck(output) == ["embed"]
+
+
+@pytest.mark.slow
+def test_the_summary_names_reading_where_the_store_is_slow(few: Path, tmp_path: Path, start: Start) -> None:
+    pytest.importorskip("s3fs", reason="object stores need the group s3")
+    pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
+    from tests.pipeline.s3 import serving
+
+    with serving() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        server.make_bucket("slow")
+        run_toy(tmp_path, few, "s3://slow/root")
+        server.delay = lambda method: 0.4 if method == "GET" else 0.0
+        output = start(few, "s3://slow/root", "stages.detect.params.margin=3").succeed()
+    assert bottleneck(output) == ["read"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_signal_drains(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start, number: int) -> None:
     root = tmp_path / "root"
-    driver = start(source, root, seconds=0.02)
+    driver = start(source, root, TOY_SECONDS="0.02")
     driver.when(lambda: parts(root) >= 3)
     os.kill(driver.process.pid, number)
     code, output = driver.finish()

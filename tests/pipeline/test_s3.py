@@ -15,10 +15,13 @@ pytest.importorskip("moto", reason="the S3 server of the tests comes with the gr
 from pipeline import storage
 from pipeline.catalogue import connect
 from pipeline.gc import collect
+from pipeline.ground import is_chunked
 from pipeline.lease import PATH as LEASE
 from pipeline.run import Selection
+from pipeline.snapshot import load
 from pipeline.storage import StorageError, Store
-from tests.pipeline.rooms import computed, run_toy, shown
+from schemas import TABLES
+from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
@@ -221,3 +224,38 @@ def test_new_pictures_in_a_store(bucket: str, source: Path, tmp_path: Path) -> N
     (mine / "person 01" / "new.png").write_bytes(picture(11, noise=77))
     done = computed(run_toy(tmp_path, mine, root))
     assert done == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
+
+
+def test_a_finished_bucket_in_a_store_has_one_file_a_table(bucket: str, source: Path, tmp_path: Path) -> None:
+    """Millions of small objects, each a request for every reader; or rows that the merged files have lost."""
+    root, light = f"s3://{bucket}/root", [name for name, schema in TABLES.items() if is_chunked(name) and not schema.blobs]
+    with small_buckets():
+        for place in (root, tmp_path / "root"):
+            run_toy(tmp_path, source, place)
+        view = shown(root)
+        assert view == shown(tmp_path / "root")
+        store, first = Store(root), load(Store(root))
+        finished = {name: [e for e in first.shown(name) if e.bucket == 0] for name in light}
+        assert {e.bucket for e in first.shown("candidates")} == {0, 1}, "one is finished, one still takes people"
+        some = {name: found for name, found in finished.items() if found}
+        assert set(some) >= {"candidates", "faces", "embeddings", "clusters", "captions"}
+        assert all(len(found) == 6 and len({e.file for e in found if e.file}) == 1 for found in some.values())
+        assert len({e.file for e in first.shown("images") if e.bucket == 0}) == 6, "files with pictures stay as they are"
+        again = run_toy(tmp_path, source, root)
+        assert computed(again) == {} and again.snapshot == first.number
+
+        named = {e.file for e in first.entries if e.file and e.table in TABLES}
+        assert set(store.list("tables")) > named, "what was merged lies there still"
+        collect(store, 1, "gc")
+        assert set(store.list("tables")) == {e.file for e in load(store).entries if e.file and e.table in TABLES}
+        assert shown(root) == view
+
+        for place in (root, tmp_path / "root"):
+            other = run_toy(tmp_path, source, place, ("stages.caption.params.prompt=other",))
+            assert set(computed(other)) == {"caption"}
+        assert shown(root) == shown(tmp_path / "root")
+        collect(store, 1, "gc", current_only=True)
+        captions = load(store).shown("captions")
+        assert len({e.file for e in captions if e.bucket == 0 and e.file}) == 1
+        assert set(store.list("tables/captions")) == {e.file for e in captions if e.file}
+        assert shown(root) == shown(tmp_path / "root")

@@ -6,15 +6,18 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline.engine import RayEngine
+from pipeline.progress import summarise
 from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
 from tests.pipeline.toy import toy_dag, toy_spec
 
 
 def main(folder: str, source: str, root: str, *sets: str) -> int:
-    prepared = prepare(toy_dag(Path(folder), Path(source), Path(root), sets), None)
+    prepared = prepare(toy_dag(Path(folder), Path(source), root, sets), None)
     store = open_root(root, "toy", create=True)
-    record = Run(prepared, Selection(), store, Console(), lambda spec: RayEngine(toy_spec(spec))).execute()
+    console = Console(width=200)
+    record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(toy_spec(spec))).execute()
+    summarise(console, vars(record))
     return 0 if record.status == "done" else 130
 
 
