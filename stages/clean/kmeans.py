@@ -12,7 +12,7 @@ from pydantic import Field
 from threadpoolctl import ThreadpoolController
 
 from stages.clean import duplicates
-from stages.clean.rule import REASONS, Faces, Rule, Verdict, judge, unit_vectors
+from stages.clean.rule import KEEP, REASONS, REJECT, Faces, Rule, Verdict, judge, unit_vectors
 from stages.columns import floats, vectors
 from stages.stage import Grain, Params, Picture, Services, Stage
 
@@ -73,14 +73,17 @@ class KMeansClean(Stage):
         "faces": ("side", "sharpness"),
         "images": ("phash", "width", "height"),
         "screenings": ("compared",),
+        "overrides": ("action",),
     }
-    optional: ClassVar[frozenset[str]] = frozenset({"screenings"})
+    optional: ClassVar[frozenset[str]] = frozenset({"screenings", "overrides"})
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
-        """Embedded faces without those that screening filtered, unless they are to be compared all the same."""
+        """Embedded faces without those that screening filtered, unless they are to be compared or kept all the same."""
         fit = pc.fill_null(pc.equal(rows["screenings.status"], "ok"), True)
+        fit = pc.or_(fit, pc.fill_null(rows["screenings.compared"], False))
+        fit = pc.or_(fit, pc.fill_null(pc.equal(rows["overrides.action"], "keep"), False))
         embedded = pc.and_(pc.equal(rows["embeddings.status"], "ok"), pc.equal(rows["faces.status"], "ok"))
-        return pc.and_(pc.fill_null(embedded, False), pc.or_(fit, pc.fill_null(rows["screenings.compared"], False)))
+        return pc.and_(pc.fill_null(embedded, False), fit)
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         """Rows of `clusters`, in the order of `rows`, which holds all faces of every person in it.
@@ -118,15 +121,19 @@ class KMeansClean(Stage):
         images = _codes(rows["image_id"])
         copies = np.full(count, -1, dtype=np.int64)
         screened = pc.fill_null(rows["screenings.compared"], False).to_numpy()
+        by_hand = {action: pc.fill_null(pc.equal(rows["overrides.action"], action), False).to_numpy() for action in ("keep", "reject")}
+        forced = np.where(by_hand["keep"], KEEP, np.where(by_hand["reject"], REJECT, 0)).astype(np.int8)
         if self.params.duplicates:
             side, sharpness = (floats(rows[f"faces.{name}"]) for name in ("side", "sharpness"))
             width, height = (floats(rows[f"images.{name}"]) for name in ("width", "height"))
-            # A copy that was screened out stands for nobody.
-            rank = duplicates.better(side, sharpness, width, height) + count * screened
+            # A copy that was screened out stands for nobody, one that is kept by hand for all.
+            rank = duplicates.better(side, sharpness, width, height) + count * (screened & (forced != KEEP)) - count * (forced == KEEP)
             hashes = pc.fill_null(rows["images.phash"], 0).to_numpy().astype(np.uint64)
-            copies = duplicates.find(unit, starts, images, hashes, rank, rule.similarity_threshold, self.params.duplicate_cosine)
+            taking_part = np.where((forced == REJECT)[:, None], np.float32(0), unit) if by_hand["reject"].any() else unit
+            copies = duplicates.find(taking_part, starts, images, hashes, rank, rule.similarity_threshold, self.params.duplicate_cosine)
         seeds = np.array([seed_of(name) for name in names], dtype=np.uint64)
-        return Faces(unit, starts, seeds, images, np.zeros(count, dtype=np.int8), screened, copies)
+        copies[forced == KEEP] = -1
+        return Faces(unit, starts, seeds, images, forced, screened, copies)
 
     def _table(self, rows: pa.Table, faces: Faces, verdict: Verdict) -> pa.Table:
         reason = pa.DictionaryArray.from_arrays(pa.array(verdict.reason), pa.array([None, *REASONS[1:]], pa.string())).cast(pa.string())

@@ -134,6 +134,7 @@ def _rows(first: int, count: int) -> pa.Table:
             "images.phash": pa.array(rng.integers(1, 2**64, faces, dtype=np.uint64)),
             **size,
             "screenings.compared": pa.nulls(faces, pa.bool_()),
+            "overrides.action": pa.nulls(faces, pa.string()),
         }
     )
 

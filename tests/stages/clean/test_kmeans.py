@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.reconcile import Wanted, wanted
 from schemas import TABLES
 from stages.backends import backend
 from stages.clean.indicator import normalised
@@ -46,6 +48,8 @@ def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Tabl
                     "images.status": "ok",
                     "screenings.compared": None,
                     "screenings.status": None,
+                    "overrides.action": None,
+                    "overrides.status": None,
                 }
             )
     kinds = {"screenings.compared": pa.bool_(), "embeddings.vector": pa.list_(pa.float32()), "images.phash": pa.uint64()}
@@ -172,6 +176,75 @@ def test_a_copy_that_was_screened_out_stands_for_nobody() -> None:
     assert found["002"]["keep"] and found["005"]["reason"] == "duplicate"
 
 
+def decided(rows: pa.Table, actions: dict[str, str]) -> pa.Table:
+    """`rows` with decisions by hand, by the end of the face's name."""
+    values = pa.array([actions.get(face[-3:]) for face in rows["face_id"].to_pylist()], pa.string())
+    return rows.set_column(rows.column_names.index("overrides.action"), "overrides.action", values)
+
+
+def test_decisions_by_hand_win() -> None:
+    rows = table(people(1))
+    found = {row["face_id"][-3:]: row for row in clean(decided(rows, {"012": "keep", "003": "reject", "004": "merge"})).to_pylist()}
+    assert found["012"]["keep"] and found["012"]["status"] == "ok" and found["012"]["reason"] is None, "a stranger, but somebody said so"
+    assert (found["003"]["keep"], found["003"]["reason"], found["003"]["cluster"]) == (False, "rejected", None)
+    assert clean(decided(rows, {"004": "merge"})).equals(clean(rows)), "merging people is not for this stage"
+
+
+def test_of_copies_the_one_that_was_kept_by_hand_stays() -> None:
+    rows = table(people(1)).to_pylist()
+    for at in (2, 5, 7):
+        rows[at] |= {"images.phash": 0xABC, "embeddings.vector": rows[2]["embeddings.vector"], "faces.side": 300.0 + at}
+    same = pa.Table.from_pylist(rows, table(people(1)).schema)
+
+    def reasons(actions: dict[str, str]) -> list[str | None]:
+        found = {row["face_id"][-3:]: row["reason"] for row in clean(decided(same, actions)).to_pylist()}
+        return [found[face] for face in ("002", "005", "007")]
+
+    assert reasons({}) == ["duplicate", "duplicate", None]
+    assert reasons({"002": "keep"}) == [None, "duplicate", "duplicate"]
+    assert reasons({"002": "keep", "005": "keep"}) == [None, None, "duplicate"]
+    assert reasons({"007": "reject"}) == ["duplicate", None, "rejected"], "a rejected one stands for nobody"
+
+
+def test_a_face_that_was_screened_out_is_kept_if_somebody_says_so() -> None:
+    rows = screened(table(people(1)), {f"{0:016x}-003": ("filtered", False), f"{0:016x}-004": ("filtered", True)})
+    marked = decided(rows, {"003": "keep", "004": "keep"})
+    stage = KMeansClean()
+    assert stage.wants(rows).to_pylist()[3] is False and all(stage.wants(marked).to_pylist())
+    assert sum(row["keep"] for row in clean(marked).to_pylist()) == 12
+
+
+def test_decisions_reach_the_faces_that_they_are_about() -> None:
+    """And nobody's inputs change by a table of decisions about others, or about the person as a whole."""
+    count, who = 5, f"{0:016x}"
+    rows = table({who: people(1)[who][:count]})
+    ids = {name: rows[name] for name in ("identity_id", "image_id", "face_id")}
+    ok = pa.array(["ok"] * count)
+    tables = {
+        "embeddings": pa.table({**ids, "vector": rows["embeddings.vector"], "recogniser": rows["embeddings.recogniser"], "status": ok}),
+        "faces": pa.table({**ids, "side": rows["faces.side"], "sharpness": rows["faces.sharpness"], "status": ok}),
+        "images": pa.table(
+            {name: rows[name] for name in ("identity_id", "image_id")}
+            | {name: rows[f"images.{name}"] for name in ("phash", "width", "height")} | {"status": ok}
+        ),
+    }  # fmt: skip
+
+    def given(*decisions: tuple[str, str, str | None]) -> Wanted:
+        now = datetime(2026, 1, 1, tzinfo=UTC)
+        made = [
+            {"identity_id": who, "face_id": face, "action": action, "target": target, "decided_at": now, "status": "ok", "inputs": bytes(8)}
+            for face, action, target in decisions
+        ]
+        return wanted(KMeansClean(), {**tables, "overrides": TABLES["overrides"].build(made)})
+
+    plain = wanted(KMeansClean(), tables)
+    merged = given((who, "merge", "f" * 16))
+    assert merged.inputs == plain.inputs and merged.rows["overrides.action"].null_count == count
+    rejected = given((who, "merge", "f" * 16), (f"{who}-002", "reject", None))
+    assert rejected.rows["overrides.action"].to_pylist() == [None, None, "reject", None, None]
+    assert rejected.inputs != plain.inputs
+
+
 def test_a_broken_vector_is_a_failure_that_is_told() -> None:
     rows = table(people(2)).to_pylist()
     rows[3]["embeddings.vector"] = [float("nan")] * 128
@@ -212,6 +285,7 @@ def test_real_faces(photos: Path) -> None:
     for name in ("vector", "recogniser", "status"):
         rows = rows.append_column(f"embeddings.{name}", vectors[name])
     rows = rows.append_column("screenings.compared", pa.nulls(rows.num_rows, pa.bool_()))
+    rows = rows.append_column("overrides.action", pa.nulls(rows.num_rows, pa.string()))
     for column, kind in (("phash", pa.uint64()), ("width", pa.int32()), ("height", pa.int32())):
         rows = rows.append_column(f"images.{column}", pa.nulls(rows.num_rows, kind))
     limits = CALIBRATION["dlib_resnet_v1"]
