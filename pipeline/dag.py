@@ -124,7 +124,7 @@ def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) ->
 
     The weights that a team registered there can be named in the file, and their calibrations are known.
 
-    `people` is added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
+    `people` and `match` are added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
     recogniser that `embed` names.
     """
     document = _Document(str(path))
@@ -186,8 +186,10 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
     for name in [name for name in given if name not in order]:
         document.problem(("stages", name), f"unknown stage{nearest(name, order)}")
         del given[name]
-    if "clean" in given and "people" in BACKENDS:
-        given.setdefault("people", _StageFile())
+    if "clean" in given:
+        for name in ("people", "match"):
+            if name in BACKENDS:
+                given.setdefault(name, _StageFile())
     document.validate(Resources, file.resources, ("resources",))
     source = _source(document, file.source)
     configs: dict[str, StageConfig] = {}
@@ -215,6 +217,7 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         configs[name] = StageConfig(backend=chosen, params=params.model_dump(mode="json"), resources=resources or Resources())
     if not document.problems:
         _calibrate(document, configs, built)
+        _calibrate_match(document, configs, built)
         _check_landmarks(document, built)
         _check_tables(document, configs, built)
     document.stop()
@@ -268,6 +271,20 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
     if resolved is not None:
         built["clean"] = type(built["clean"])(resolved)
         configs["clean"] = configs["clean"].model_copy(update={"params": resolved.model_dump(mode="json")})
+
+
+def _calibrate_match(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+    """The same for the comparison of people; without a calibration no two names are one person."""
+    if "match" not in built or "embed" not in built:
+        return
+    shipped, own = importlib.import_module("stages.embed.calibration").CALIBRATION, active().calibrations
+    known = {**shipped, **own}.get(getattr(built["embed"], "recogniser", None))
+    params = built["match"].params
+    filled = {name: getattr(known, name, None) for name in ("same_cosine", "near_cosine") if getattr(params, name, 0) is None}
+    resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "match", "params"))
+    if resolved is not None:
+        built["match"] = type(built["match"])(resolved)
+        configs["match"] = configs["match"].model_copy(update={"params": resolved.model_dump(mode="json")})
 
 
 def _check_landmarks(document: "_Document", built: dict[str, Stage]) -> None:

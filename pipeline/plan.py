@@ -15,6 +15,8 @@ from pipeline.snapshot import Snapshot, load
 from pipeline.spec import source_of
 from pipeline.storage import Store
 from pipeline.survey import phases, survey, tasks
+from pipeline.whole import complete, starved
+from stages.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,18 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
     ground = Ground(store, snapshot, prepared.versions)
     # Stages that are not chosen are looked at too: what they would do is not done, so nothing follows from it.
-    found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
+    surveyed = [stage for stage in stages if stage.grain != "root"]
+    found = survey(ground, surveyed, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
     following = intake is not None and listed + intake.gone > 0
     rates = snapshot.notes.get("rates", {})
     for phase in phases(stages):
         for stage in phase:
+            if stage.grain == "root":
+                lines.append(_whole(snapshot, stage, prepared.versions[stage.name], following))
+                following = following or lines[-1].more
+                continue
             units = found.units(stage.name) + (listed if stage.name == "crawl" else 0)
             why = found.why(stage.name) + (Counter({"source": listed}) if stage.name == "crawl" and listed else Counter())
             more = (following and stage.name != "crawl") or found.behind(stage.name)
@@ -80,6 +87,17 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             following = following or units > 0 or more
     again = any(finding.reseal for finding in found.findings)
     return Plan(intake, lines, _shards(prepared, chosen, snapshot, following), again)
+
+
+def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> Line:
+    """The line of a stage over the whole dataset: all of it, or nothing."""
+    done = sum(entry.rows for entry in snapshot.shown(stage.writes.name))
+    if following or starved(snapshot, stage):
+        return Line(stage.name, done, 0, following, 0, Counter(), None)
+    if complete(snapshot, stage, version):
+        return Line(stage.name, done, 0, False, 0, Counter(), None)
+    people = sum(entry.rows for entry in snapshot.shown(stage.parent))
+    return Line(stage.name, 0, people, False, 0, Counter({"inputs" if done else "new": people}), None)
 
 
 def check_sql(prepared: Prepared, selection: Selection) -> None:

@@ -41,6 +41,7 @@ from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
 from pipeline.spool import Place
 from pipeline.storage import Store
 from pipeline.survey import Survey, phases, survey, tasks
+from pipeline.whole import complete, run_whole, starved
 from pipeline.worker import Receipt, Task
 from schemas import TABLES
 from stages.stage import Stage
@@ -122,7 +123,8 @@ class Prepared:
         if not selection.only:
             return set(self.dag.stages)
         # People are the summary of clean; whoever asks for one wants the other.
-        return {*selection.only, *(("people",) if "clean" in selection.only and "people" in self.dag.stages else ())}
+        following = [name for name in ("people", "match") if name in self.dag.stages] if "clean" in selection.only else []
+        return {*selection.only, *following}
 
 
 def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepared:
@@ -236,7 +238,10 @@ class Run:
                 self._crawl(phase, mine, forced, allowed, token)
                 mine.discard("crawl")
             if mine and not self.drained:
-                self._phase(phase, mine, forced, allowed, token)
+                if phase[0].grain == "root":
+                    self._whole(phase[0])
+                else:
+                    self._phase(phase, mine, forced, allowed, token)
         self._refresh([stage for stage in stages if stage.name not in self.chosen])
         if SHARD in self.chosen and not self.drained:
             self._shards()
@@ -322,6 +327,22 @@ class Run:
             self._candidates_of = ((scope, self.snapshot.number), pairs)
         return self._candidates_of[1]
 
+    def _whole(self, stage: Stage) -> None:
+        """A stage over the whole dataset, in this process."""
+        version = self.prepared.versions[stage.name]
+        if starved(self.snapshot, stage):
+            self._tell_if_starved([stage])
+            return
+        if complete(self.snapshot, stage, version):
+            return
+        start = time.monotonic()
+        self.console.print(f"{stage.name}: the whole dataset", highlight=False)
+        entries = run_whole(self.store, self.snapshot, stage, version)
+        self._publish(entries)
+        seconds, count = time.monotonic() - start, sum(entry.rows for entry in entries)
+        self.record.stages[stage.name] = {"rows": count, "units": count, "seconds": round(seconds, 3)}
+        self.console.print(f"  {stage.name}: {count} rows, {seconds:.1f} s", highlight=False)
+
     def _tell_if_starved(self, chain: Sequence[Stage]) -> None:
         """Say so when a stage that was asked for has nothing to read, because the one before it never ran."""
         if not self.selection.only:
@@ -337,7 +358,7 @@ class Run:
         """Let tables of stages that this run leaves out show what still fits, without computing anything."""
         ground = self._ground()
         changed: list[Entry] = []
-        for stage in stages:
+        for stage in (stage for stage in stages if stage.grain != "root"):
             shown = {entry.version for entry in self.snapshot.shown(stage.writes.name)}
             if shown == {self.prepared.versions[stage.name]}:
                 for bucket in ground.buckets:

@@ -170,13 +170,14 @@ def finish(store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]
 
 _PICKED = """
 CREATE TEMP VIEW picked AS
-SELECT coalesce(p.same_as, c.identity_id) AS canonical_id, c.identity_id, c.image_id, c.face_id, c.similarity,
+SELECT coalesce(m.same_as, c.identity_id) AS canonical_id, c.identity_id, c.image_id, c.face_id, c.similarity,
     i.sha256, i.size
 FROM clusters c
 JOIN faces f ON f.face_id = c.face_id AND f.status = 'ok'
 JOIN images i ON i.image_id = c.image_id AND i.status = 'ok'
-LEFT JOIN people p ON p.identity_id = c.identity_id
-WHERE c.keep AND c.status = 'ok'
+LEFT JOIN matches m ON m.identity_id = c.identity_id
+WHERE c.keep AND c.status = 'ok' AND coalesce(m.status, 'ok') = 'ok'
+    AND NOT coalesce(list_contains(m.dropped_faces, c.face_id), false)
 QUALIFY row_number() OVER (PARTITION BY c.image_id ORDER BY c.similarity DESC NULLS LAST, c.face_id) = 1
 """
 _UNIQUE = """

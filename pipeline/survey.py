@@ -205,10 +205,10 @@ def _why(
 
 
 def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Stages in runs of equal grain: between two of them everything before is finished and published."""
+    """Stages in runs of equal grain: between two of them everything before is finished and published. One of grain root is alone."""
     runs: list[list[Stage]] = []
     for stage in stages:
-        if runs and runs[-1][-1].grain == stage.grain:
+        if runs and runs[-1][-1].grain == stage.grain != "root":
             runs[-1].append(stage)
         else:
             runs.append([stage])

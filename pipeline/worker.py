@@ -479,7 +479,7 @@ def _given_up(stage: Stage, rows: pa.Table, status: str, reason: str, detail: st
             record["face_id"] = no_face_id(record["image_id"])
         record |= {"status": status, "reason": reason, "detail": detail}
         # The only other columns that may not be null.
-        record |= {"keep": False, "same_as": record["identity_id"]}
+        record |= {"keep": False}
         built.append({name: value for name, value in record.items() if name in stage.writes.names})
     return stage.build(built)
 

@@ -23,6 +23,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     "screen": {"limits": "stages.screen.limits:LimitsScreen"},
     "clean": {"kmeans": "stages.clean.kmeans:KMeansClean", "kmeans_paper": "stages.clean.kmeans:KMeansPaperClean"},
     "people": {"summary": "stages.people.summary:SummaryPeople"},
+    "match": {"indicators": "stages.match.indicators:IndicatorMatch"},
     "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
     "landmark": {"dlib68": "stages.landmark.dlib68:Dlib68Landmark", "fan68": "stages.landmark.fan68:Fan68Landmark"},
     "fit": {"pnp": "stages.fit.pnp:PnpFit"},

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas import TABLES, TableSchema
 
-Grain = Literal["slice", "bucket"]
+Grain = Literal["slice", "bucket", "root"]
 Device = Literal["cpu", "cuda"]
 
 
@@ -104,7 +104,8 @@ class Stage:
     code_version: ClassVar[int] = 1
     """Raised by whoever changes what `run` gives for the same rows; part of the version of every row."""
     grain: ClassVar[Grain] = "slice"
-    """slice: any rows of one chunk. bucket: all rows of whole people, so that a unit is a person."""
+    """slice: any rows of one chunk. bucket: all rows of whole people, so that a unit is a person. root: all rows of the
+    dataset at once, by `run_whole`, whenever any table that it reads shows something else."""
     needs_pixels: ClassVar[bool] = False
     parent: ClassVar[str]
     """The table whose rows are the units."""
@@ -154,6 +155,13 @@ class Stage:
         """
         raise NotImplementedError
 
+    def run_whole(self, tables: Mapping[str, pa.Table]) -> pa.Table:
+        """At grain root, in place of `run`: rows of `writes` without the column `inputs`, at most one a person.
+
+        `tables`: all rows that the tables in `reads` show, with ids, status and the columns named there; optional ones may lack.
+        """
+        raise NotImplementedError
+
     def build(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         """What `run` returns, from dictionaries."""
         return self.writes.build_without("inputs", rows)
@@ -166,6 +174,7 @@ _WRITES = {
     "screen": "screenings",
     "clean": "clusters",
     "people": "people",
+    "match": "matches",
     "caption": "captions",
     "landmark": "landmarks",
     "fit": "heads",

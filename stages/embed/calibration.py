@@ -11,6 +11,9 @@ cluster, and how many of the 1 081 pairs of people would be linked.
 against the indicators: above every stranger, and halfway to the lowest own one where there is a gap. `duplicate_cosine`: 190
 photographs, halved, compressed to quality 50, made brighter, cut by 5 and by 15 % against themselves; and all pairs of
 different photographs of one person.
+
+`same_cosine`, `near_cosine`: indicators of 84 people after cleaning (dlib: 83), all 3 486 pairs; and indicators of halves of
+the photographs of one person, 20 times at random, of 54 people with three in each half, 45 with five.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,10 @@ class Calibration:
     """Least cosine between a face and an indicator at which it is that person, whatever cluster it was put into."""
     duplicate_cosine: float | None = None
     """Least cosine between two faces that must be from one photograph."""
+    same_cosine: float | None = None
+    """Least cosine between the indicators of two names that are one person."""
+    near_cosine: float | None = None
+    """Least cosine between the indicators of people who are alike: relatives, lookalikes, few and poor photographs."""
 
 
 CALIBRATION: dict[str, Calibration] = {
@@ -40,6 +47,10 @@ CALIBRATION: dict[str, Calibration] = {
         # Strangers reach 0.964 (sisters); own photographs go down to 0.914. Different photographs of one person reach 0.995.
         join_cosine=0.965,
         duplicate_cosine=0.997,
+        # Indicators of different people reach 0.971 (sisters; 0.945 else), halves of one person with three photographs fall
+        # to 0.960 (one in a hundred below 0.969), with five to 0.975.
+        same_cosine=0.975,
+        near_cosine=0.95,
     ),
     # Wide gap: strangers reach 0.417, all but one own photograph 0.50 (that one shows somebody larger beside the person).
     # Two people's clusters reach 0.332 (sisters), clusters of one person need 0.417.
@@ -49,6 +60,10 @@ CALIBRATION: dict[str, Calibration] = {
         # a copy that was cut has 0.957 and more in 95 of 100.
         join_cosine=0.45,
         duplicate_cosine=0.97,
+        # Indicators of different people reach 0.459 (sisters; 0.317 else). Halves of three photographs fall to 0.388 (one in a
+        # hundred below 0.643), of five to 0.501 (one in a hundred below 0.747): the person with two visual groups.
+        same_cosine=0.60,
+        near_cosine=0.40,
     ),
     # Strangers reach 0.528; two people's clusters 0.398 (sisters).
     "mobilefacenet_128d": Calibration(
@@ -56,6 +71,9 @@ CALIBRATION: dict[str, Calibration] = {
         # Strangers reach 0.528 (sisters; 0.429 else), own photographs go down to 0.380.
         join_cosine=0.53,
         duplicate_cosine=0.97,
+        # Different people reach 0.498 (sisters; 0.412 else); halves of three fall to 0.586 (one in a hundred below 0.698).
+        same_cosine=0.60,
+        near_cosine=0.42,
     ),
 }
 """By the value of `recogniser` in the table `embeddings`."""

@@ -91,7 +91,6 @@ class SummaryPeople(Stage):
             "second": pa.array(second, pa.int32()),
             "silhouette": pa.array(silhouette.astype(np.float32), mask=np.isnan(silhouette)),
             "flags": _flag_lists(flags, count),
-            "same_as": identity,
             "status": pc.if_else(somebody, "ok", "filtered"),
             "reason": pc.if_else(somebody, pa.scalar(None, pa.string()), "nobody_kept"),
             "detail": pa.nulls(count, pa.string()),

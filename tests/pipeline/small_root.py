@@ -73,7 +73,7 @@ def small_root(
 
 
 def _rows(people: Sequence[SmallPerson]) -> dict[str, list[dict[str, Any]]]:
-    tables = ("identities", "candidates", "images", "faces", "embeddings", "clusters", "people", "captions", "heads", "masks")
+    tables = ("identities", "candidates", "images", "faces", "embeddings", "clusters", "people", "matches", "captions", "heads", "masks")
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
 
     def add(table: str, **values: Any) -> None:
@@ -84,8 +84,10 @@ def _rows(people: Sequence[SmallPerson]) -> dict[str, list[dict[str, Any]]]:
         add("identities", identity_id=who, name=person.name, bucket=0, external_ids={"test": person.name})
         add(
             "people", identity_id=who, images=person.pictures, faces=person.pictures, kept=person.pictures, flags=[],
-            indicator=[1.0, 0.0], same_as=identity_id(person.same_as) if person.same_as else who,
+            indicator=[1.0, 0.0],
         )  # fmt: skip
+        canonical = identity_id(person.same_as) if person.same_as else who
+        add("matches", identity_id=who, same_as=canonical, kin=canonical, dropped_faces=[], flags=[])
         for number in range(person.pictures + person.rejected + person.faceless):
             _add_picture(add, person, who, number)
     return rows

@@ -134,8 +134,8 @@ def good(tmp_path: Path, text: str = GOOD, *sets: str) -> Any:
 
 def test_stages_come_in_pipeline_order_with_people_added(tmp_path: Path) -> None:
     dag = good(tmp_path)
-    assert list(dag.stages) == ["crawl", "detect", "embed", "clean", "people", "shard"]
-    assert [stage.name for stage in dag.build()] == ["crawl", "detect", "embed", "clean", "people"]
+    assert list(dag.stages) == ["crawl", "detect", "embed", "clean", "people", "match", "shard"]
+    assert [stage.name for stage in dag.build()] == ["crawl", "detect", "embed", "clean", "people", "match"]
     assert dag.stages["detect"].params["upsample"] == 2
     assert shard_params(dag.stages["shard"]).profile == "faces"
     assert (dag.name, dag.root, dag.source.name, dag.models) == ("quickstart", "out/", "local", None)

@@ -244,7 +244,6 @@ class JudgedPeople(Stage):
         return self.build([
             {
                 "identity_id": who,
-                "same_as": who,
                 "indicator": min(mine, key=lambda row: row["face_id"])["embeddings.vector"],
                 "kept": sum(row["verdicts.action"] != "reject" for row in mine),
                 "status": "ok",

@@ -55,7 +55,7 @@ def test_fresh_root(home: Home) -> None:
     assert (made.intake.people, made.intake.offered, made.intake.new, made.intake.entries) == (4, 44, 44, [])
     assert units(made) == {"crawl": 44}
     assert lines(made)["crawl"].why == {"source": 44}
-    assert [line.stage for line in made.lines if line.more] == ["detect", "embed", "clean", "people", "caption"]
+    assert [line.stage for line in made.lines if line.more] == ["detect", "embed", "clean", "people", "match", "caption"]
     assert made.shards == "follow from the rows above"
     assert not made.nothing
     assert not home[2].exists(), "a plan makes nothing"
@@ -79,7 +79,7 @@ def test_changed_threshold(done: Home) -> None:
     made = plan(done, ["stages.clean.params.similarity_threshold=0.9"])
     assert units(made) == {"clean": 4}
     assert lines(made)["clean"].why == {"version": 4}
-    assert [line.stage for line in made.lines if line.more] == ["people", "caption"]
+    assert [line.stage for line in made.lines if line.more] == ["people", "match", "caption"]
     assert made.shards == "follow from the rows above"
     assert everything(done[2]) == before
 
@@ -147,7 +147,7 @@ def test_estimates_come_from_measured_rates_of_the_same_version(done: Home) -> N
 
 def test_only(home: Home, done: Home) -> None:
     made = plan(done, ["stages.clean.params.similarity_threshold=0.9"], only=("clean",))
-    assert [line.stage for line in made.lines] == ["clean", "people"]
+    assert [line.stage for line in made.lines] == ["clean", "people", "match"]
     assert made.intake is None
     assert made.shards == "not in this run"
     made = plan(done, ["stages.clean.params.similarity_threshold=0.9"], only=("shard",))

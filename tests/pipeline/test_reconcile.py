@@ -171,7 +171,7 @@ def clusters(numbers: Sequence[int], keep: Callable[[int], bool] = lambda _: Tru
 
 def people(numbers: Sequence[int]) -> pa.Table:
     common = {"inputs": bytes(8), "status": "ok"}
-    return TABLES["people"].build([{**common, "identity_id": f"p{n}", "same_as": f"p{n}", "indicator": [float(n)]} for n in numbers])
+    return TABLES["people"].build([{**common, "identity_id": f"p{n}", "indicator": [float(n)]} for n in numbers])
 
 
 def test_units_are_rows_or_people() -> None:
