@@ -295,7 +295,7 @@ def rollback(root: Root, number: Annotated[int, typer.Argument(min=1, help="the 
 @app.command()
 def gc(
     root: Root,
-    keep: Annotated[int, typer.Option("--keep", min=1, help="how many of the newest snapshots stay")] = 2,
+    keep: Annotated[int, typer.Option("--keep", min=1, help="of how many of the newest runs the result stays")] = 2,
     current_only: Annotated[
         bool, typer.Option("--current-only", help="forget rows of earlier parameters, rows set aside and replaced shards too")
     ] = False,

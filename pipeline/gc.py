@@ -4,13 +4,17 @@ The newest snapshot is first published anew without what is to go, in place of t
 deleted, then files. So whatever interrupts it leaves files without a snapshot and never a snapshot that shows files
 which are gone; collecting again goes on.
 
+What is kept is counted in runs: a run publishes about five times, and nobody wants to go back to its middle. Of each
+run the last snapshot stays.
+
 A snapshot needs the files that it names, with one exception: of shards only those that it shows. Replaced ones can be
 written again from the tables.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +23,7 @@ from pipeline.files import read, read_entries, seal_stream
 from pipeline.lease import Lease
 from pipeline.root import RunError
 from pipeline.shards import reindex
-from pipeline.snapshot import WHOLE, Entry, Snapshot, load, numbers, path_of, publish
+from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish
 from pipeline.storage import Store
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
@@ -48,7 +52,8 @@ class Collected:
 def collect(
     store: Store, keep: int, run: str, dry: bool = False, current_only: bool = False, notice: Callable[[str], None] = lambda text: None
 ) -> Collected:
-    """Delete all snapshots but the newest `keep`, and the files of tables, shards and parts that those do not need.
+    """Delete all snapshots but the last ones of the newest `keep` runs, and the files of tables, shards and parts that those
+    do not need. (A rollback counts as a run.)
 
     `current_only` lets the newest snapshot forget all that it does not show: rows of earlier parameters, rows set aside
     and replaced shards. Nobody may write meanwhile: takes the lease (`notice` is told what it waits for), raises LeaseHeld.
@@ -58,15 +63,16 @@ def collect(
     with Lease(store, run, notice) as lease:
         there = numbers(store)
         newest = load(store)
-        replaced = _replaced(newest)
-        others = [number for number in there if number not in (*replaced, newest.number)]
-        older = [load(store, number) for number in others[max(0, len(others) - keep + 1) :]]
+        replaced = _replaced(newest.number, newest.notes)
+        before = [number for number in there if number not in (*replaced, newest.number)]
+        older = [load(store, number) for number in _last_of_runs(store, before, _run_of(newest.number, newest.notes), keep - 1)]
         entries = _trimmed(newest, older, current_only)
         thinned = _with_holes(entries) if current_only else []
         changed = bool(thinned) or len(entries) < len(newest.entries)
         shown = Snapshot(newest.number, entries, newest.notes)
         if changed and not dry:
-            notes = {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "replaces": [*replaced, newest.number]}
+            whose = {"replaces": [*replaced, newest.number], "result_of": _run_of(newest.number, newest.notes)}
+            notes = {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), **whose}
             fresh = Snapshot(newest.number, _without_holes(store, entries, thinned), newest.notes).with_notes(**notes)
             _check(lease, store)
             shown = publish(store, fresh)
@@ -102,11 +108,29 @@ def _check(lease: Lease, store: Store) -> None:
         raise RunError(f"the lease on {store.root} was lost; nothing more was deleted. Collect again to go on")
 
 
-def _replaced(newest: Snapshot) -> list[int]:
-    """The numbers of snapshots in whose place the newest one was published."""
-    numbers: list[int] = newest.notes.get("replaces", [])
+def _replaced(number: int, notes: Mapping[str, Any]) -> list[int]:
+    """The numbers of snapshots in whose place snapshot `number` was published."""
+    numbers: list[int] = notes.get("replaces", [])
     # Notes are handed on from snapshot to snapshot: those of an earlier one say nothing of this one.
-    return numbers if numbers and numbers[-1] == newest.number - 1 else []
+    return numbers if numbers and numbers[-1] == number - 1 else []
+
+
+def _run_of(number: int, notes: Mapping[str, Any]) -> str | None:
+    """The run whose result snapshot `number` shows; None for one that does not say."""
+    return notes.get("result_of" if _replaced(number, notes) else "run")
+
+
+def _last_of_runs(store: Store, there: Sequence[int], run: str | None, most: int) -> list[int]:
+    """Of the snapshots `there`, those before one of `run`: the last of each run, at most so many runs, newest first."""
+    found: list[int] = []
+    for number in reversed(there):
+        if len(found) == most:
+            break
+        mine = _run_of(number, notes_of(store, number))
+        if mine is None or mine != run:
+            found.append(number)
+        run = mine
+    return found
 
 
 def _needed(snapshot: Snapshot) -> Iterator[str]:

@@ -190,6 +190,16 @@ def load(store: Store, number: int | None = None) -> Snapshot:
     return Snapshot.decode(data, store.uri(path_of(number)))
 
 
+def notes_of(store: Store, number: int) -> Mapping[str, Any]:
+    """The notes of snapshot `number` alone, without its entries. Raises SnapshotError."""
+    path = path_of(number)
+    try:
+        notes: dict[str, Any] = json.loads((pq.read_schema(io.BytesIO(store.read(path))).metadata or {})[b"idcluster"])
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        raise SnapshotError(f"{store.uri(path)} is damaged ({error}); delete this file to do without it") from error
+    return notes
+
+
 def publish(store: Store, snapshot: Snapshot) -> Snapshot:
     """Put `snapshot` as the successor of the one that it came from.
 
