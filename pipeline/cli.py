@@ -14,6 +14,7 @@ from pipeline.cli_models import models_app
 from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
 from pipeline.cli_parts import console as _console
 from pipeline.cli_parts import explained as _explained
+from pipeline.cli_people import people_app
 
 app = typer.Typer(
     name="idcluster",
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
+app.add_typer(people_app)
 
 PEOPLE_SHOWN = 10
 

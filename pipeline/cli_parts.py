@@ -39,6 +39,7 @@ _EXPECTED = {
     "eval.recognition": "BadLabels",
     "eval.thresholds": "TooFew",
     "pipeline.catalogue": "QueryError",
+    "pipeline.correct": "BadDecision",
     "pipeline.dag": "DagError",
     "pipeline.download": "DownloadError",
     "pipeline.engine": "EngineError",

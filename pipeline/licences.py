@@ -94,7 +94,8 @@ def settle(wanted: Sequence[Term], models: str | None, accept: bool, say: Callab
         raise NotAccepted(_request(open_terms))
     given = [acceptance(term) for term in open_terms]
     if given:
-        place = _remember(given, places(models))
+        # The user's own file first: a word is somebody's, and a models directory may serve many.
+        place = _remember(given, list(reversed(places(models))))
         where = "for this run; it can be written down nowhere" if place is None else f"and written down in {place}"
         say(f"accepted {where}: {', '.join(one.weights for one in given)}")
     known = {**accepted(models), **{one.weights: one for one in given}}
