@@ -11,11 +11,13 @@ from pipeline.ground import Ground
 from pipeline.intake import Intake, take_in
 from pipeline.root import open_root
 from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
+from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Snapshot, load
 from pipeline.spec import source_of
 from pipeline.storage import Store
 from pipeline.survey import phases, survey, tasks
 from pipeline.whole import complete, starved
+from stages.crawl.service import Asking
 from stages.stage import Stage
 
 
@@ -57,7 +59,9 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
         open_root(store.root, prepared.dag.name, create=False)
     snapshot = load(store)
     chosen = prepared.chosen(selection)
-    intake = take_in(store, snapshot, source_of(prepared.dag), write=False) if "crawl" in chosen else None
+    # Nobody is asked over the network for a plan: what runs have learnt has to do.
+    asking = Asking(shelf=StoreShelf(store, prepared.dag.source.name, write=False), ask=False)
+    intake = take_in(store, snapshot, source_of(prepared.dag, asking), write=False) if "crawl" in chosen else None
     stages = [stage for stage in prepared.stages if stage.name in chosen]
     forced = {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)

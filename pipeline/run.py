@@ -36,6 +36,7 @@ from pipeline.root import RunError, new_run_id
 from pipeline.rounds import Rounds, check_contact, missing
 from pipeline.seal import seal
 from pipeline.shards import finish, plan_shards, shard_version, write_shard
+from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Entry, Snapshot, load, publish
 from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
 from pipeline.spool import Place
@@ -44,6 +45,7 @@ from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.whole import complete, run_whole, starved
 from pipeline.worker import Receipt, Task
 from schemas import TABLES
+from stages.crawl.service import Asking
 from stages.stage import Stage
 from stages.weights import LocalRegistry
 
@@ -247,7 +249,12 @@ class Run:
             self._shards()
 
     def _take_in(self) -> None:
-        found = take_in(self.store, self.snapshot, source_of(self.prepared.dag))
+        dag = self.prepared.dag
+        asking = Asking(
+            shelf=StoreShelf(self.store, dag.source.name), stopped=lambda: self.drained,
+            say=lambda text: self.console.print(text, highlight=False),
+        )  # fmt: skip
+        found = take_in(self.store, self.snapshot, source_of(dag, asking))
         for remark in found.remarks:
             self.console.print(f"note: {remark}", style="yellow", highlight=False)
         if found.entries:

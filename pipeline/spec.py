@@ -1,17 +1,19 @@
 """What every worker of a run is made from: small, picklable, the same on every machine."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.dag import SHARD, Dag, version_of
 from pipeline.models import weight_files
-from pipeline.sources import FolderConfig, TableConfig, UrlsConfig, VideoConfig
+from pipeline.sources import CommonsConfig, FolderConfig, OpenverseConfig, TableConfig, UrlsConfig, VideoConfig
 from pipeline.storage import Store
 from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Source, SourceError
+from stages.crawl.service import Asking
 from stages.crawl.table import TableSource
 from stages.crawl.urls import UrlsSource
 from stages.crawl.web.gate import Gate
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from pipeline.fetching import FetchWorker
 
 
-def source_of(dag: Dag) -> Source:
-    """The source that a DAG names."""
+def source_of(dag: Dag, asking: Asking | None = None) -> Source:
+    """The source that a DAG names. `asking` is what one that asks a service needs to list people, or to say whom it knows."""
     config, path = dag.source, dag.source.place()
+    asking = replace(asking or Asking(), params=dag.fetch)
     crawl = dag.stages.get("crawl")
     limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
     match config:
@@ -37,9 +40,20 @@ def source_of(dag: Dag) -> Source:
         case VideoConfig():
             from stages.crawl.video import VideoSource  # OpenCV, which only this source needs
 
-            return VideoSource(path, config.name, config.rate, config.per_clip, config.clips, config.prefix, config.format)
-        case _:
-            raise NotImplementedError(config.kind)
+            video = VideoSource(path, config.name, config.rate, config.per_clip, config.clips, config.prefix, config.format)
+            video.shelf = asking.shelf
+            return video
+        case CommonsConfig():
+            from stages.crawl.commons import CommonsSettings, CommonsSource
+
+            chosen = CommonsSettings(**{field.name: getattr(config, field.name) for field in fields(CommonsSettings)})
+            return CommonsSource(path, config.name, chosen, config.columns, config.relist_days, asking)
+        case OpenverseConfig():
+            from stages.crawl.openverse import OpenverseSettings, OpenverseSource
+
+            searched = OpenverseSettings(**{field.name: getattr(config, field.name) for field in fields(OpenverseSettings)})
+            token = os.environ.get(config.token_env) if config.token_env else None
+            return OpenverseSource(path, config.name, searched, config.columns, config.relist_days, token, config.token_env, asking)
 
 
 def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:

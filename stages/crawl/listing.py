@@ -35,6 +35,20 @@ class SourceError(ValueError):
     """A source cannot be listed at all; the message names it and the remedy."""
 
 
+class Shelf(Protocol):
+    """Where texts are kept between two listings, by key."""
+
+    def get(self, key: str) -> tuple[float, str] | None:
+        """When a text was put down, in seconds since 1970, and the newest text."""
+        ...
+
+    def put(self, key: str, text: str) -> None:
+        """Keep a text; at the latest `flush` makes it last."""
+        ...
+
+    def flush(self) -> None: ...
+
+
 class Source(Protocol):
     """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs.
 

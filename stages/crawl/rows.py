@@ -109,7 +109,7 @@ def read_columns(
             found = _columns(source, file, names, known, asked, needed)
             for rows in _read(file, sorted(set(found.values()))):
                 nothing = pa.nulls(rows.num_rows, TEXT)
-                yield pa.table({field: rows[found[field]].cast(TEXT) if field in found else nothing for field in known})
+                yield pa.table({field: _as_text(rows[found[field]]) if field in found else nothing for field in known})
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, SourceError):
                 raise
@@ -120,6 +120,13 @@ def trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Texts without white space around them; null where nothing is left."""
     bare = pc.utf8_trim_whitespace(column)
     return pc.if_else(pc.fill_null(pc.equal(bare, ""), True), pa.scalar(None, TEXT), bare)
+
+
+def _as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A column as texts; a list's items with | between them."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return pc.binary_join(column.cast(pa.list_(pa.string())), "|").cast(TEXT)
+    return column.cast(TEXT)
 
 
 def _columns(

@@ -8,7 +8,7 @@ from the start or from a fixed step before the frame, never from wherever an ear
 import os
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stages.crawl.folder import address_of, fingerprint_of, readable, relative_of
-from stages.crawl.listing import Listed, Offer, SourceError
+from stages.crawl.folder import address_of, escape, fingerprint_of, readable, relative_of
+from stages.crawl.listing import Listed, Offer, Shelf, SourceError
 from stages.pictures import MAX_PIXELS
 from stages.stage import Fetched
 
@@ -54,7 +54,7 @@ class BadClip(Exception):
 class VideoSource:
     """Frames at `rate` a second of the clips below the folders of `path`; `per_clip` spreads so many over each.
 
-    `known` and `learn` may keep what heads of clips say between two listings: a key that changes with the clip, and a text.
+    `shelf` may keep what the heads of clips say between two listings.
     """
 
     web = False
@@ -65,8 +65,7 @@ class VideoSource:
     ) -> None:  # fmt: skip
         self.path, self.name, self.rate, self.per_clip, self.clips = path, name, rate, per_clip, tuple(clips)
         self.prefix, self.kind = prefix, kind
-        self.known: Callable[[str], str | None] = lambda key: None
-        self.learn: Callable[[str, str], None] = lambda key, text: None
+        self.shelf: Shelf | None = None
 
     def check(self) -> None:
         if not self.path.is_dir():
@@ -92,6 +91,8 @@ class VideoSource:
                 # A clip that cannot be read is offered once, so that a row says why there is nothing of it.
                 offers += [Offer(f"{address_of(self.name, relative)}#t={time:.3f}", mark) for time in times or [0.0]]
             listed.append(Listed(self.prefix + readable(person), offers))
+        if self.shelf is not None:
+            self.shelf.flush()
         if not clips:
             raise SourceError(
                 f"source {self.name!r}: no clips below {self.path} end in {', '.join(ENDINGS)} and match source.clips:"
@@ -140,15 +141,18 @@ class VideoSource:
     def _times(self, relative: str) -> list[float] | None:
         """The times of the frames of a clip, in seconds; None where it cannot be read."""
         path = self.path / relative
-        key = f"{relative} {fingerprint_of(path)}"
-        told = self.known(key)
-        if told is None:
+        key = f"{escape(relative)} {fingerprint_of(path)}"  # another clip has another key
+        there = self.shelf.get(key) if self.shelf is not None else None
+        if there is not None:
+            told = there[1]
+        else:
             try:
                 clip = head_of(path)
                 told = f"{clip.rate!r} {clip.frames}"
             except BadClip:
                 told = "bad"
-            self.learn(key, told)
+            if self.shelf is not None:
+                self.shelf.put(key, told)
         if told == "bad":
             return None
         rate, frames = told.split()

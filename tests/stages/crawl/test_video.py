@@ -23,6 +23,22 @@ def write_clip(path: Path, frames: int, rate: float = 10.0, codec: str = "mp4v")
     return path
 
 
+class Kept:
+    """A shelf in memory."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def get(self, key: str) -> tuple[float, str] | None:
+        return (0.0, self.texts[key]) if key in self.texts else None
+
+    def put(self, key: str, text: str) -> None:
+        self.texts[key] = text
+
+    def flush(self) -> None:
+        return None
+
+
 def addresses(source: VideoSource) -> list[str]:
     return [offer.address for person in source.people()[0] for offer in person.offers]
 
@@ -134,16 +150,14 @@ def test_names_with_signs_of_addresses_lead_back_to_their_clips(tmp_path: Path) 
 def test_what_heads_of_clips_say_is_asked_once(tmp_path: Path) -> None:
     """Every plan would open 280,000 clips."""
     clip = write_clip(tmp_path / "Ada" / "1.mp4", 12)
-    kept: dict[str, str] = {}
-    source = VideoSource(tmp_path)
-    source.known, source.learn = kept.get, kept.__setitem__
+    source, shelf = VideoSource(tmp_path), Kept()
+    source.shelf = shelf
     before = addresses(source)
-    assert len(kept) == 1
-    clip.chmod(0o600)
-    kept.update(dict.fromkeys(kept, "10.0 45"))
+    assert len(shelf.texts) == 1
+    shelf.texts = dict.fromkeys(shelf.texts, "10.0 45")
     assert len(addresses(source)) == 5
     os.utime(clip, ns=(5, 5))
-    assert addresses(source) == before and len(kept) == 2
+    assert addresses(source) == before and len(shelf.texts) == 2
 
 
 def test_times_are_spread_and_no_frame_is_taken_twice() -> None:

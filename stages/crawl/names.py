@@ -1,0 +1,102 @@
+"""Lists of people whom a service is asked about: names, aliases, ids.
+
+A CSV, TSV, JSON-lines or Parquet file (or a folder of them), or a text file with a name or a Wikidata Q-id in each line.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stages.crawl.listing import SourceError
+from stages.crawl.rows import files_of, read_columns, trimmed
+
+SCHEMES = ("imdb", "tmdb", "viaf", "isni", "gnd", "lccn", "freebase", "musicbrainz", "vggface2")
+"""Columns of these names are kept as external ids of the person."""
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "name": ("name", "identity", "person", "celebrity", "label"),
+    "aliases": ("aliases", "alias", "also_known_as"),
+    "wikidata": ("wikidata", "qid", "wikidata_id", "external_id"),
+    **{scheme: (scheme,) for scheme in SCHEMES},
+}
+"""What a column may be called, whatever its case; the first that is there counts. Several aliases have | between them."""
+
+_QID = re.compile(r"(?:https?://www\.wikidata\.org/(?:wiki|entity)/)?(Q[1-9][0-9]{0,9})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody of the list. `wikidata`: the Q-id, by which people are told apart where there is one, else by `name`."""
+
+    name: str
+    wikidata: str | None = None
+    aliases: tuple[str, ...] = ()
+    external_ids: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+def check_names(source: str, path: Path, columns: Mapping[str, str]) -> None:
+    """Raise SourceError for a list that is not there."""
+    if path.suffix.lower() != ".txt" or not path.is_file():
+        files_of(source, path)
+    unknown = columns.keys() - COLUMNS.keys()
+    if unknown:
+        raise SourceError(f"source {source!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
+
+
+def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[list[Person], list[str]]:
+    """The people of a list, each once, in its order, and remarks on rows that are not used. Raises SourceError."""
+    check_names(source, path, columns)
+    people: dict[str, Person] = {}
+    left_out: Counter[str] = Counter()
+    example = ""
+    for row in _rows(source, path, columns):
+        qid = row.get("wikidata")
+        told = _QID.fullmatch(qid) if qid else None
+        if qid and not told:
+            left_out["bad"] += 1
+            example = example or repr(qid[:40])
+            continue
+        number = told[1].upper() if told else None
+        name = row.get("name") or number
+        if name is None:
+            left_out["nobody"] += 1
+            continue
+        aliases = tuple(alias for text in (row.get("aliases") or "").split("|") if (alias := text.strip()))
+        ids = {scheme: value for scheme in SCHEMES if (value := row.get(scheme))}
+        key = number or " ".join(name.casefold().split())
+        before = people.get(key)
+        if before is None:
+            people[key] = Person(name, number, aliases, ids)
+        else:
+            left_out["twice"] += 1
+            others = tuple(alias for alias in dict.fromkeys((*before.aliases, name, *aliases)) if alias not in (before.name, number))
+            people[key] = Person(before.name, number, others, {**ids, **before.external_ids})
+    remarks = []
+    if left_out["nobody"]:
+        remarks.append(f"{left_out['nobody']} rows of {path} name nobody and are not used")
+    if left_out["bad"]:
+        remarks.append(f"{left_out['bad']} rows of {path} have something else for a Wikidata Q-id and are not used; the first is {example}")
+    if left_out["twice"]:
+        remarks.append(f"{left_out['twice']} rows of {path} name somebody for a second time")
+    return list(people.values()), remarks
+
+
+def _rows(source: str, path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, str | None]]:
+    if path.suffix.lower() == ".txt" and path.is_file():
+        try:
+            for line in path.read_text(encoding="utf-8-sig").splitlines():
+                text = line.strip()
+                if text and not text.startswith("#"):
+                    yield {"wikidata" if _QID.fullmatch(text) else "name": text}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"source {source!r}: {path} cannot be read: {error}") from error
+        return
+    for table in read_columns(source, path, COLUMNS, columns, ()):
+        if all(table[name].null_count == table.num_rows for name in ("name", "wikidata")) and table.num_rows:
+            raise SourceError(
+                f"source {source!r}: {path} names nobody: it needs a column name or wikidata; say which one it is by source.columns.name"
+            )
+        for row in zip(*(trimmed(table[name]).to_pylist() for name in COLUMNS), strict=True):
+            yield dict(zip(COLUMNS, row, strict=True))

@@ -1,0 +1,192 @@
+"""Each kind of source as a DAG names it, from the file to rows of images."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from pipeline.catalogue import query
+from pipeline.cli import app
+from pipeline.dag import load_dag
+from pipeline.engine import Inline
+from pipeline.root import open_root
+from pipeline.run import Run, Selection, prepare
+from pipeline.spec import source_of
+from tests.stages.crawl.web.servers import Site, fixed, picture, serving
+from tests.stages.crawl.wiki import Openverse, Wiki, item, result
+
+FETCH = 'fetch: {contact: "mailto:me@example.org", allow_hosts: ["*.test"], resolve: {"*.test": 127.0.0.1}, politeness: {rate: null}}\n'
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with serving(Site()) as found:
+        yield found
+
+
+def dag(folder: Path, source: str, fetch: str = "") -> Path:
+    file = folder / "dag.yaml"
+    file.write_text(f"name: x\nroot: {folder / 'root'}\nsource: {source}\n{fetch}stages: {{crawl: {{}}}}\n", encoding="utf-8")
+    return file
+
+
+def run(file: Path, *sets: str) -> str:
+    """One run without a cluster; what it said."""
+    prepared = prepare(load_dag(file, sets), None)
+    source_of(prepared.dag).check()
+    said = io.StringIO()
+    store = open_root(prepared.dag.root, "x", create=True)
+    record = Run(prepared, Selection(), store, Console(file=said, width=300), lambda spec: Inline(spec.build)).execute()
+    assert record.status == "done"
+    return said.getvalue()
+
+
+def plan(file: Path) -> str:
+    answer = CliRunner().invoke(app, ["plan", str(file)], env={"COLUMNS": "300"})
+    assert answer.exit_code == 0, answer.output
+    return answer.output
+
+
+def rows(folder: Path, sql: str) -> list[dict[str, Any]]:
+    return list(json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]"))
+
+
+def images(folder: Path) -> list[tuple[str, str, str]]:
+    sql = "select n.name, c.address, coalesce(i.reason, i.status) said from images i join candidates c using (image_id)"
+    found = rows(folder, f"{sql} join identities n on n.identity_id = c.identity_id order by all")
+    return [(row["name"], row["address"], row["said"]) for row in found]
+
+
+def commons(site: Site, folder: Path) -> tuple[Wiki, Path]:
+    """Two people with two files each, whose originals lie on the same site."""
+    wiki = Wiki(site)
+    site.pages["/w/api.php"] = wiki.answer
+    for n, name in ((1, "Ada"), (2, "Bob")):
+        wiki.items[f"Q{n}"] = item(f"Q{n}", name, P373=[name])
+        titles = [f"{name}{k}.jpg" for k in range(2)]
+        for k, title in enumerate(titles):
+            wiki.add(title, url=site.address(f"/{title}", "upload.test"))
+            site.pages[f"/{title}"] = fixed(picture(10 * n + k))
+        wiki.members[f"Category:{name}"] = [f"File:{title}" for title in titles]
+    (folder / "names.csv").write_text("name,wikidata\nAda,Q1\nBob,Q2\n")
+    apis = f"api: '{site.address('/w/api.php', 'api.test')}', wikidata: '{site.address('/w/api.php', 'wikidata.test')}'"
+    return wiki, dag(folder, f"{{kind: commons, path: {folder / 'names.csv'}, {apis}}}", FETCH)
+
+
+def test_commons_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) -> None:
+    wiki, file = commons(site, tmp_path)
+    before = plan(file)
+    assert "a plan asks nobody: 2 of 2 people are not listed yet" in before and not site.log
+    assert "commons: asking about 2 people" in run(file)
+    assert images(tmp_path) == [(name, site.address(f"/{name}{k}.jpg", "upload.test"), "ok") for name in ("Ada", "Bob") for k in range(2)]
+    facts = rows(tmp_path, "select distinct licence, author, source from candidates")
+    assert facts == [{"licence": "CC BY-SA 4.0", "author": "Zoë & others", "source": "commons"}]
+    asked = len(wiki.asked)
+    after = plan(file)
+    assert "commons: as listed" in after and "nothing to do" in after
+    assert "4 pictures; nothing new" in run(file)
+    assert len(wiki.asked) == asked
+    # A file that is gone is gone after the next listing; one that was overwritten is fetched again.
+    wiki.members["Category:Bob"].pop()
+    wiki.files["File:Ada0.jpg"]["imageinfo"][0]["sha1"] = "f" * 40
+    assert "1 changed, 1 gone" in run(file, "source.relist_days=0")
+    assert len(site.asked("/Ada0.jpg")) == 2 and len(site.asked("/Ada1.jpg")) == 1
+
+
+def test_a_service_that_is_away_takes_nothing_away(site: Site, tmp_path: Path) -> None:
+    """An hour without Wikimedia would empty a dataset; so would garbage collection followed by one."""
+    _, file = commons(site, tmp_path)
+    run(file)
+    before = rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id")
+    site.pages["/w/api.php"] = fixed(b"{}", 403)
+    said = run(file, "source.relist_days=0")
+    assert "2 of 2 people are not listed anew" in said and "4 pictures; nothing new" in said
+    for kept in (tmp_path / "root" / "parts" / "listing").rglob("*.parquet"):
+        kept.unlink()
+    said = run(file)
+    assert "0 pictures; nothing new" in said and "gone" not in said
+    assert rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id") == before
+    assert "0 gone" in plan(file)
+
+
+def test_openverse_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) -> None:
+    service = Openverse(site, results={'"Ada"': [result(n, url=site.address(f"/p/{n}.jpg", "flickr.test")) for n in range(3)]})
+    site.pages["/v1/images/"] = service.answer
+    (tmp_path / "names.txt").write_text("Ada\n")
+    api = site.address("/v1/images/", "openverse.test")
+    file = dag(tmp_path, f"{{kind: openverse, path: {tmp_path / 'names.txt'}, api: '{api}', token_env: IDCLUSTER_TEST_TOKEN}}", FETCH)
+    refused = CliRunner().invoke(app, ["run", str(file)])
+    assert refused.exit_code != 0 and "IDCLUSTER_TEST_TOKEN" in refused.output and not (tmp_path / "root").exists()
+    os.environ["IDCLUSTER_TEST_TOKEN"] = "s3cr3t"
+    try:
+        said = run(file)
+    finally:
+        del os.environ["IDCLUSTER_TEST_TOKEN"]
+    assert [row[2] for row in images(tmp_path)] == ["ok"] * 3
+    assert service.tokens == {"Bearer s3cr3t"}
+    written = b"".join(path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file())
+    assert b"s3cr3t" not in written and "s3cr3t" not in said
+
+
+def test_a_table_of_files_to_pictures(tmp_path: Path) -> None:
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for n in range(3):
+        (faces / f"{n}.jpg").write_bytes(picture(n))
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "name", "split"), *((f"{n}.jpg", f"P{n % 2}", "train") for n in range(4))])
+    path = dag(tmp_path, f"{{kind: table, path: {tmp_path / 'list.csv'}, base: faces, splits: [train]}}")
+    assert "1 files that" in run(path)
+    assert images(tmp_path) == [
+        ("P0", "table:0.jpg", "ok"), ("P0", "table:2.jpg", "ok"), ("P1", "table:1.jpg", "ok"), ("P1", "table:3.jpg", "not_found"),
+    ]  # fmt: skip
+
+
+def test_celeba_to_pictures(tmp_path: Path) -> None:
+    folder = tmp_path / "celeba"
+    (folder / "img_celeba").mkdir(parents=True)
+    for n in range(1, 4):
+        (folder / "img_celeba" / f"{n:06d}.jpg").write_bytes(picture(n))
+    (folder / "identity_CelebA.txt").write_text("000001.jpg 12\n000002.jpg 7\n000003.jpg 12\n")
+    run(dag(tmp_path, f"{{kind: table, layout: celeba, name: celeba, path: {folder}}}"))
+    assert [(name, said) for name, _, said in images(tmp_path)] == [("celeba 12", "ok"), ("celeba 12", "ok"), ("celeba 7", "ok")]
+
+
+def test_clips_to_pictures(tmp_path: Path) -> None:
+    clip = tmp_path / "MEAD" / "M003" / "video" / "front" / "001.avi"
+    clip.parent.mkdir(parents=True)
+    writer = cv2.VideoWriter(os.fspath(clip), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    noise = np.random.default_rng(0)
+    for _ in range(25):
+        writer.write(noise.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    clip.with_name("bad.mp4").write_bytes(b"nothing of the kind")
+    file = dag(tmp_path, f"{{kind: video, path: {tmp_path / 'MEAD'}, prefix: 'MEAD '}}")
+    plan(file)
+    assert not (tmp_path / "root").exists()
+    run(file)
+    times = [("MEAD M003", f"video:M003/video/front/001.avi#t={second:.3f}", "ok") for second in range(3)]
+    assert images(tmp_path) == [*times, ("MEAD M003", "video:M003/video/front/bad.mp4#t=0.000", "not_a_video")]
+    before = rows(tmp_path, "select sha256 from images order by image_id")
+    (tmp_path / "other").mkdir()
+    run(dag(tmp_path / "other", f"{{kind: video, path: {tmp_path / 'MEAD'}, prefix: 'MEAD '}}"))
+    assert rows(tmp_path / "other", "select sha256 from images order by image_id") == before
+    assert "nothing new" in run(file)
+
+
+@pytest.mark.parametrize("name", ["celeba", "crawl_commons"])
+def test_the_files_in_dags_are_read(name: str, tmp_path: Path) -> None:
+    """A user's first step would be an error message."""
+    text = (Path(__file__).parents[2] / "dags" / f"{name}.yaml").read_text(encoding="utf-8")
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert load_dag(file).name == name
