@@ -69,9 +69,9 @@ def places(models: str | None) -> list[Path]:
 
 
 def accepted(models: str | None) -> dict[str, Acceptance]:
-    """By weights, what was accepted; the models directory's word goes before the user's."""
+    """By weights, what was accepted; the user's word goes before the models directory's."""
     found: dict[str, Acceptance] = {}
-    for place in reversed(places(models)):
+    for place in places(models):
         found |= {one.weights: one for one in _read(place)}
     if models is not None and is_url(models):
         found |= {one.weights: one for one in _of_store(models)}

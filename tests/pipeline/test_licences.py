@@ -39,16 +39,23 @@ def test_a_model_of_several_files_is_one_term() -> None:
     ]  # fmt: skip
 
 
-def test_a_word_given_once_holds_for_the_models_directory(tmp_path: Path) -> None:
+def test_a_word_given_once_is_the_users_and_a_models_directory_may_hold_one_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    own = tmp_path / "config" / "idcluster" / "accepted.yaml"
     with pytest.raises(NotAccepted, match=r"dlib_68_points \(stage landmark\): non-commercial: trained on iBUG(.|\n)*--accept-licence"):
         settle([TERM], str(tmp_path), accept=False)
     said: list[str] = []
     [given] = settle([TERM], str(tmp_path), True, said.append)
-    assert said == [f"accepted and written down in {tmp_path}/accepted.yaml: dlib_68_points"]
+    assert said == [f"accepted and written down in {own}: dlib_68_points"]
     assert given.by.count("@") == 1 and given.when.endswith("+00:00")
     assert settle([TERM], str(tmp_path), False, said.append) == [given], "asked once"
     assert len(said) == 1
-    assert yaml.safe_load((tmp_path / "accepted.yaml").read_text())["accepted"][0]["weights"] == "dlib_68_points"
+    assert yaml.safe_load(own.read_text())["accepted"][0]["weights"] == "dlib_68_points"
+    assert not (tmp_path / "accepted.yaml").exists()
+    own.rename(tmp_path / "accepted.yaml")
+    assert settle([TERM], str(tmp_path), False) == [given]
 
 
 def test_another_licence_is_asked_for_again(tmp_path: Path) -> None:
