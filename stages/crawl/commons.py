@@ -7,21 +7,19 @@ question, gzip, pauses as told, and never more at a time than `fetch.politeness`
 """
 
 import asyncio
-import html
 import re
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from stages.crawl.commons_answers import File, Item, file_of, item_of
 from stages.crawl.listing import Listed, Offer
 from stages.crawl.names import Person, check_names, read_names
 from stages.crawl.service import Asking, Found, Take, check_contact, list_people
-from stages.crawl.web.address import BadAddress, canonical
 from stages.crawl.web.api import ApiClient, ApiError
 from stages.crawl.web.gate import LocalGate
 from stages.stage import Fetched
@@ -35,7 +33,6 @@ CATEGORIES = 200
 PICTURES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/tiff", "image/bmp", "image/x-ms-bmp")
 
 _LOWER_LAG = ("maxlag", "ratelimited", "readonly")
-_SCHEMES = {"P345": "imdb", "P214": "viaf"}
 _FACTS: dict[str, str | int] = {
     "prop": "imageinfo", "iiprop": "url|size|mime|sha1|extmetadata", "iiextmetadatalanguage": "en",
     "iiextmetadatafilter": "LicenseShortName|License|Artist|Credit",
@@ -91,28 +88,6 @@ class CommonsSource:
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         raise NotImplementedError("web addresses are fetched by the pipeline")
-
-
-@dataclass
-class _File:
-    """A file as Commons describes it."""
-
-    title: str
-    offer: Offer
-    mime: str
-    code: str
-    side: int
-
-
-@dataclass
-class _Item:
-    """What Wikidata says of a person."""
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    external_ids: dict[str, str] = field(default_factory=dict)
-    images: tuple[str, ...] = ()
-    category: str | None = None
 
 
 class _Listing:
@@ -186,14 +161,14 @@ class _Listing:
         titles = [str(hit.get("title")) for hit in answer.get("query", {}).get("search", [])]
         return [title for title in titles if re.fullmatch(r"Q\d+", title)]
 
-    async def _items(self, numbers: Sequence[str]) -> dict[str, _Item]:
+    async def _items(self, numbers: Sequence[str]) -> dict[str, Item]:
         """Items by the Q-id that was asked for, which may lead on to another. Without those that are not there."""
-        found: dict[str, _Item] = {}
+        found: dict[str, Item] = {}
         for start in range(0, len(numbers), TITLES):
             for entity in await self._entities(numbers[start : start + TITLES]):
                 asked = (entity.get("redirects") or {}).get("from") or entity.get("id")
                 if "missing" not in entity and asked:
-                    found[asked] = _item(entity, self.settings.languages)
+                    found[asked] = item_of(entity, self.settings.languages)
         return found
 
     async def _entities(self, numbers: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -213,9 +188,9 @@ class _Listing:
 
     # Files
 
-    async def _images(self, titles: Sequence[str]) -> dict[str, _File]:
+    async def _images(self, titles: Sequence[str]) -> dict[str, File]:
         """Files by the title that was asked for."""
-        found: dict[str, _File] = {}
+        found: dict[str, File] = {}
         for start in range(0, len(titles), TITLES):
             some = titles[start : start + TITLES]
             async for files, moved in self._query({"titles": "|".join(some), "redirects": 1, **_FACTS}):
@@ -228,7 +203,7 @@ class _Listing:
                         found[title] = by_title[place]
         return found
 
-    async def _files(self, number: str, item: _Item, images: Sequence[_File]) -> Found:
+    async def _files(self, number: str, item: Item, images: Sequence[File]) -> Found:
         """The person with as many files as are wanted and there are."""
         found = Found(item.name, aliases=item.aliases, external_ids={**item.external_ids, "wikidata": number})
         taken: dict[str, Offer] = {}
@@ -251,12 +226,12 @@ class _Listing:
         found.offers = list(taken.values())
         return found
 
-    def _by(self, way: str, number: str, item: _Item, images: Sequence[_File]) -> AsyncIterator[Sequence[_File]]:
+    def _by(self, way: str, number: str, item: Item, images: Sequence[File]) -> AsyncIterator[Sequence[File]]:
         if way == "image":
             return _known(images)
         return self._category(item.category) if way == "category" else self._depicting(number)
 
-    def _choose(self, file: _File, taken: dict[str, Offer], left_out: Counter[str]) -> None:
+    def _choose(self, file: File, taken: dict[str, Offer], left_out: Counter[str]) -> None:
         settings = self.settings
         if file.mime not in PICTURES:
             left_out["no pictures by their type"] += 1
@@ -267,7 +242,7 @@ class _Listing:
         else:
             taken.setdefault(file.offer.address, file.offer)
 
-    async def _category(self, name: str | None) -> AsyncIterator[Sequence[_File]]:
+    async def _category(self, name: str | None) -> AsyncIterator[Sequence[File]]:
         """The files of a category and, level by level, of those below it."""
         if name is None:
             return
@@ -288,7 +263,7 @@ class _Listing:
                         seen.add(below)
                         level.append((below, depth + 1))
 
-    async def _depicting(self, number: str) -> AsyncIterator[Sequence[_File]]:
+    async def _depicting(self, number: str) -> AsyncIterator[Sequence[File]]:
         """The files whose structured data say that they depict the person."""
         search: dict[str, str | int] = {
             "generator": "search", "gsrsearch": f"haswbstatement:P180={number}", "gsrnamespace": 6, "gsrlimit": TITLES,
@@ -297,7 +272,7 @@ class _Listing:
         async for files, _ in self._query({**search, **_FACTS}):
             yield files
 
-    async def _query(self, query: Mapping[str, str | int]) -> AsyncIterator[tuple[list[_File], dict[str, str]]]:
+    async def _query(self, query: Mapping[str, str | int]) -> AsyncIterator[tuple[list[File], dict[str, str]]]:
         """The files of each answer, and which titles lead to which others."""
         partial: dict[str, dict[str, Any]] = {}
         async for answer in self._pages({"action": "query", **query}):
@@ -311,7 +286,7 @@ class _Listing:
             moved = {str(one["from"]): str(one["to"]) for name in ("normalized", "redirects") for one in said.get(name, [])}
             pages = sorted(partial.values(), key=lambda page: (page.get("index", 0), page.get("pageid", 0)))
             partial = {}
-            yield [file for page in pages if (file := _file(page)) is not None], moved
+            yield [file for page in pages if (file := file_of(page)) is not None], moved
 
     async def _pages(self, query: Mapping[str, str | int]) -> AsyncIterator[dict[str, Any]]:
         """The answers to a question, as far as it goes on."""
@@ -334,7 +309,7 @@ class _Listing:
         return body
 
 
-async def _known(files: Sequence[_File]) -> AsyncIterator[Sequence[_File]]:
+async def _known(files: Sequence[File]) -> AsyncIterator[Sequence[File]]:
     yield files
 
 
@@ -345,87 +320,6 @@ def _busy(body: Any) -> str | None:
 
 def _words(error: Any) -> str:
     return f"{error.get('code')}: {str(error.get('info', ''))[:200]}" if isinstance(error, dict) else str(error)[:200]
-
-
-def _item(entity: Mapping[str, Any], languages: Sequence[str]) -> _Item:
-    # An empty mapping comes as an empty list.
-    labels, aliases, claims = (entity.get(name) or {} for name in ("labels", "aliases", "claims"))
-    names = [labels[language]["value"] for language in languages if language in labels]
-    others = [alias["value"] for language in languages for alias in aliases.get(language, [])]
-    ids = {scheme: values[0] for code, scheme in _SCHEMES.items() if (values := _values(claims, code))}
-    every = dict.fromkeys((*names[1:], *others))
-    name = names[0] if names else str(entity.get("id"))
-    return _Item(
-        name, tuple(alias for alias in every if alias != name), ids,
-        tuple(f"File:{title.replace('_', ' ')}" for title in _values(claims, "P18")), next(iter(_values(claims, "P373")), None),
-    )  # fmt: skip
-
-
-def _values(claims: Mapping[str, Any], code: str) -> list[str]:
-    """The texts of a property, without what is deprecated, preferred ones first."""
-    found: list[tuple[bool, int, str]] = []
-    for claim in claims.get(code, []):
-        snak = claim.get("mainsnak", {})
-        value = (snak.get("datavalue") or {}).get("value")
-        if snak.get("snaktype") == "value" and isinstance(value, str) and claim.get("rank") != "deprecated":
-            found.append((claim.get("rank") != "preferred", len(found), value))
-    return [value for _, _, value in sorted(found)]
-
-
-def _file(page: Mapping[str, Any]) -> _File | None:
-    """What an answer says of a file; None for a page without one."""
-    info = next(iter(page.get("imageinfo") or []), None)
-    if not isinstance(info, dict) or not info.get("url"):
-        return None
-    said = info.get("extmetadata")
-    # As an empty list where there is none.
-    meta = {name: plain_text(str(entry.get("value", ""))) for name, entry in said.items()} if isinstance(said, dict) else {}
-    try:
-        address = canonical(_without_traces(str(info["url"])))
-    except BadAddress:
-        return None
-    offer = Offer(
-        address, fingerprint=info.get("sha1"), page=info.get("descriptionurl"),
-        licence=meta.get("LicenseShortName") or meta.get("License") or None, author=meta.get("Artist") or meta.get("Credit") or None,
-    )  # fmt: skip
-    side = min(int(info.get("width") or 0), int(info.get("height") or 0))
-    return _File(str(page.get("title")), offer, str(info.get("mime", "")), meta.get("License", "").lower(), side)
-
-
-def _without_traces(url: str) -> str:
-    """An address without what only says where it was read: it would change with every way to it."""
-    parts = urlsplit(url)
-    query = [(name, value) for name, value in parse_qsl(parts.query, keep_blank_values=True) if not name.startswith("utm_")]
-    return urlunsplit(parts._replace(query=urlencode(query)))
-
-
-class _Text(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self._silent = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._silent += tag in ("style", "script")
-        if tag in ("br", "p", "div", "li", "tr", "td", "th", "dd", "dt"):
-            self.pieces.append(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._silent -= tag in ("style", "script") and self._silent > 0
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.pieces.append(data)
-
-
-def plain_text(markup: str) -> str:
-    """HTML as text in one line: authors come as links, lists and tables."""
-    if "<" not in markup:
-        return " ".join(html.unescape(markup).split())
-    parser = _Text()
-    parser.feed(markup)
-    parser.close()
-    return " ".join("".join(parser.pieces).split())
 
 
 def _folded(name: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from stages.crawl.commons import CommonsSettings, CommonsSource, plain_text
+from stages.crawl.commons import CommonsSettings, CommonsSource
+from stages.crawl.commons_answers import plain_text
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.crawl.service import Asking
 from tests.stages.crawl.wiki import Wiki, item, said, snak, wiki
@@ -321,3 +322,14 @@ def test_an_error_about_one_person_is_told_and_costs_nobody_else(commons: Wiki, 
     people, remarks = listed(source(commons, tmp_path, "wikidata\nQ1\nQ2\n", by=("category",)))
     assert [(len(person.offers), person.complete) for person in people.values()] == [(0, False), (1, True)]
     assert remarks == ["commons: P1 (Q1): api.test: internal_api_error_DBQueryError: Caught exception"]
+
+
+def test_a_long_listing_says_how_far_it_is(commons: Wiki, tmp_path: Path) -> None:
+    """A listing of two hours would look as if it had hung."""
+    for n in range(1, 9):
+        commons.items[f"Q{n}"] = item(f"Q{n}", f"P{n}", P373=[f"P{n}"])
+        commons.members[f"Category:P{n}"] = commons.add(f"{n}.jpg")
+    lines: list[str] = []
+    asking = commons.asking(say=lines.append, params={"politeness": {"rate": 0.1, "concurrency": 1}})
+    listed(source(commons, tmp_path, "wikidata\n" + "".join(f"Q{n}\n" for n in range(1, 9)), asking, by=("category",), depth=0))
+    assert lines[1:] == ["commons: 3 of 8 people listed, 3 pictures", "commons: 6 of 8 people listed, 6 pictures"]
