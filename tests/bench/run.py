@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 BENCHES = {
     "executor": "detect and embed on Ray against a plain loop over the same stages",
+    "nodes": "the same on clusters of 1, 2 and 3 Ray nodes on this machine",
     "models": "detect and embed on decoded pictures: time around the networks, and against insightface",
     "gpu": "detect with RetinaFace-R50 and embed with iresnet100 on one GPU",
     "again": "a run that has nothing to do, and a plan",
