@@ -1,8 +1,8 @@
 """Cleaning: k-means of many people against a scikit-learn loop, the whole stage, and what is compared over all people.
 
 23,042 people (as many as FlashFace's data set has) with 80 to 500 faces each and 512 numbers a face are made up, written to
-Parquet and read again, a share at a time; by default 1,000 of them. `--full` does all, which takes a quarter of an hour on
-two cores. People have 20 % of other faces, half of them of one other person. Times are per 1,000 people and core.
+Parquet and read again, a share at a time; by default 1,000 of them, with `--full` all. People have 20 % of other faces, half
+of them of one other person. Times are per 1,000 people and core.
 """
 
 import multiprocessing
