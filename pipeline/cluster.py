@@ -204,7 +204,9 @@ def whereabouts() -> Whereabouts:
 
 def _gone(node: str) -> bool:
     # Work of a lost node is given to others only once Ray has noticed the loss, so the list shows it by then.
-    return node not in {other.id for other in alive_nodes()}
+    with contextlib.suppress(Exception):  # no answer: the death counts, as it does where nothing is known of nodes
+        return node not in {other.id for other in alive_nodes()}
+    return False
 
 
 def later_nodes(alive: Sequence[Node]) -> list[Node]:
