@@ -61,6 +61,7 @@ class Listing:
     """The source of a synthetic root."""
 
     name = SOURCE
+    web = False
 
     def __init__(self, size: Size) -> None:
         self.listed = synthetic.people(size)
