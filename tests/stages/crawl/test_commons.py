@@ -332,4 +332,4 @@ def test_a_long_listing_says_how_far_it_is(commons: Wiki, tmp_path: Path) -> Non
     lines: list[str] = []
     asking = commons.asking(say=lines.append, params={"politeness": {"rate": 0.1, "concurrency": 1}})
     listed(source(commons, tmp_path, "wikidata\n" + "".join(f"Q{n}\n" for n in range(1, 9)), asking, by=("category",), depth=0))
-    assert lines[1:] == ["commons: 3 of 8 people listed, 3 pictures", "commons: 6 of 8 people listed, 6 pictures"]
+    assert lines[1:] == ["commons: 4 of 8 people listed, 4 pictures", "commons: 7 of 8 people listed, 7 pictures"]
