@@ -11,7 +11,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -216,20 +216,30 @@ class _SharedFile:
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, schema: TableSchema, shown: list[str]) -> None:
-    """`shown` are places of `files.places`."""
-    whole = [place for place in shown if "#" not in place]
-    sources = []
-    if whole:
-        sources.append(f"SELECT * FROM {_parquet(whole)}")  # noqa: S608 - quoted there
-    if len(whole) < len(shown):
-        sources.append(_stretches(schema, [place for place in shown if "#" in place]))
-    if sources:
-        source = " UNION ALL ".join(sources)
-    else:
-        types = connection.from_arrow(schema.empty()).types
-        columns = ", ".join(f"NULL::{kind} AS {_quoted(name)}" for name, kind in zip(schema.names, types, strict=True))
-        source = f"SELECT {columns} WHERE false"
-    connection.execute(f"CREATE VIEW {_quoted(schema.name)} AS {source}")
+    """`shown` are places of `files.places`.
+
+    Files that an earlier version of the program wrote may lack columns: those are null.
+    """
+    versions: dict[str, list[str]] = {}
+    for place in shown:
+        versions.setdefault(_version(place), []).append(place)
+    types = connection.from_arrow(schema.empty()).types
+    nulls = {name: f"NULL::{kind} AS {_quoted(name)}" for name, kind in zip(schema.names, types, strict=True)}
+
+    def create(lacking: Mapping[str, Collection[str]]) -> None:
+        sources: list[str] = []
+        for version, group in versions.items():
+            without = lacking.get(version, ())
+            sources += _sources([null if name in without else f"t.{_quoted(name)}" for name, null in nulls.items()], group)
+        source = " UNION ALL ".join(sources) or f"SELECT {', '.join(nulls.values())} WHERE false"
+        connection.execute(f"CREATE VIEW {_quoted(schema.name)} AS {source}")
+
+    try:
+        create({})
+    except duckdb.BinderException:
+        # Only now are the files asked what they have: each look is a request to the store.
+        found = {version: _columns(connection, group[0]) for version, group in versions.items()}
+        create({version: set(schema.names) - columns for version, columns in found.items()})
     connection.execute(f"COMMENT ON VIEW {_quoted(schema.name)} IS {_literal(schema.description)}")
     for column in schema.columns:
         target = f"{_quoted(schema.name)}.{_quoted(column.name)}"
@@ -241,7 +251,27 @@ def _parquet(paths: Iterable[str], *options: str) -> str:
     return f"read_parquet({', '.join((f'[{names}]', 'hive_partitioning = false', *options))})"
 
 
-def _stretches(schema: TableSchema, shown: Iterable[str]) -> str:
+def _version(place: str) -> str:
+    """What the files of a table are told apart by that may have other columns: the stage's version, or the folder of shards."""
+    path, _, _ = place.partition("#")
+    return next((part for part in path.split("/") if part.startswith("v=")), path.rpartition("/")[0])
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, place: str) -> set[str]:
+    path, _, _ = place.partition("#")
+    return {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {_parquet([path])}").fetchall()}  # noqa: S608 - quoted there
+
+
+def _sources(columns: Sequence[str], shown: Sequence[str]) -> Iterator[str]:
+    """SELECTs of `columns`, each one of a table t or a null, from places."""
+    whole = [place for place in shown if "#" not in place]
+    if whole:
+        yield f"SELECT {', '.join(columns)} FROM {_parquet(whole)} t"  # noqa: S608 - quoted there
+    if len(whole) < len(shown):
+        yield _stretches(columns, [place for place in shown if "#" in place])
+
+
+def _stretches(columns: Sequence[str], shown: Iterable[str]) -> str:
     """Of files where only some rows are shown (of a chunk that was replaced the others are), those rows."""
     stretches = []
     for place in shown:
@@ -249,10 +279,9 @@ def _stretches(schema: TableSchema, shown: Iterable[str]) -> str:
         first, count = map(int, stretch.split("+"))
         stretches.append((path, first, first + count))
     values = ", ".join(f"({_literal(f'{_SCHEME}:///{path}')}, {first}, {stop})" for path, first, stop in stretches)
-    columns = ", ".join(f"t.{_quoted(name)}" for name in schema.names)
     source = _parquet(dict.fromkeys(path for path, _, _ in stretches), "filename = true", "file_row_number = true")
     on = "t.filename = s.path AND t.file_row_number >= s.first AND t.file_row_number < s.stop"
-    return f"SELECT {columns} FROM {source} t JOIN (VALUES {values}) s(path, first, stop) ON {on}"  # noqa: S608 - quoted above
+    return f"SELECT {', '.join(columns)} FROM {source} t JOIN (VALUES {values}) s(path, first, stop) ON {on}"  # noqa: S608 - quoted above
 
 
 def _create_table(connection: duckdb.DuckDBPyConnection, name: str, table: pa.Table, comment: str) -> None:

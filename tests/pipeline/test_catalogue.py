@@ -5,6 +5,7 @@ import io
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -49,6 +50,30 @@ def test_every_table_is_there_with_its_types_and_comments(store: Store, tmp_path
     assert found == [(next(c.description for c in TABLES["faces"].columns if c.name == "yaw"),)]
     comments = full.execute("SELECT comment FROM duckdb_views() WHERE view_name = 'removals'").fetchall()
     assert comments == [(TABLES["removals"].description,)]
+
+
+def test_columns_that_an_earlier_version_of_the_program_did_not_write_are_null(store: Store) -> None:
+    """Beside files that have them, as after a run that was broken off, and where no file has them."""
+    snapshot = load(store)
+    faces, people = snapshot.shown("faces"), snapshot.shown("people")
+    before = connect(store).execute("SELECT * FROM faces ORDER BY face_id").fetchall()
+    older = []
+    for entry, column in ((faces[0], "subject"), (people[0], "indicator")):
+        path = Path(store.uri(entry.file)).with_name("old.parquet")
+        pq.write_table(pq.read_table(store.uri(entry.file), partitioning=None).drop_columns([column]), path)
+        older.append(replace(entry, file=entry.file.rpartition("/")[0] + "/old.parquet", bytes=path.stat().st_size))
+    newer = replace(faces[0], version="0badcafe", chunk=7, file=faces[0].file.replace(f"v={faces[0].version}", "v=0badcafe"))
+    Path(store.uri(newer.file)).parent.mkdir(parents=True)
+    Path(store.uri(newer.file)).write_bytes(Path(store.uri(faces[0].file)).read_bytes())
+    connection = connect(store, Snapshot(9, (*older, newer)))
+    at = TABLES["faces"].names.index("subject")
+    found = connection.execute("SELECT * FROM faces ORDER BY face_id, subject IS NULL").fetchall()
+    assert found[::2] == [row for row in before if row in found]
+    assert found[1::2] == [(*row[:at], None, *row[at + 1 :]) for row in found[::2]]
+    assert set(connection.execute("SELECT indicator FROM people").fetchall()) == {(None,)}
+    assert [row[:2] for row in connection.execute("DESCRIBE faces").fetchall()] == [
+        row[:2] for row in connect(store).execute("DESCRIBE faces").fetchall()
+    ]
 
 
 def test_a_question_of_a_data_team(store: Store) -> None:
