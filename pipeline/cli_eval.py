@@ -101,7 +101,7 @@ def _thresholds(snapshot: Any) -> list[float]:
     """The similarity thresholds of the shown rows of `clusters`; usually one."""
     described = snapshot.notes.get("versions", {})
     shown = sorted({entry.version for entry in snapshot.shown("clusters")})
-    found = {described.get(version, {}).get("params", {}).get("similarity_threshold") for version in shown}
+    found = {described.get(f"clusters/{version}", {}).get("params", {}).get("similarity_threshold") for version in shown}
     return sorted(value for value in found if value is not None)
 
 

@@ -7,8 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.snapshot import publish
 from pipeline.storage import Store
-from tests.pipeline.small_root import SmallPerson, small_root
+from tests.pipeline.small_root import VERSIONS, SmallPerson, small_root
 
 LABELS = """file,person,label_check
 Ada Lovelace/0.jpg,Ada Lovelace,ok
@@ -23,7 +24,10 @@ nobody/1.jpg,nobody,ok
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    small_root(Store(tmp_path / "root"), [SmallPerson("Ada Lovelace", 3, rejected=1, faceless=1), SmallPerson("Zoë Łuczak", 2)])
+    store, everybody = Store(tmp_path / "root"), [SmallPerson("Ada Lovelace", 3, rejected=1, faceless=1), SmallPerson("Zoë Łuczak", 2)]
+    made = small_root(store, everybody)
+    described = {f"clusters/{VERSIONS['clusters']}": {"stage": "clean", "params": {"similarity_threshold": 0.42}}}
+    publish(store, made.with_notes(versions=described))
     (tmp_path / "labels.csv").write_text(LABELS, encoding="utf-8")
     (tmp_path / "root" / "dataset.json").write_text('{"format": 1, "name": "test"}')
     return tmp_path / "root"
@@ -39,6 +43,7 @@ def test_precision_recall_and_where_the_errors_are(root: Path) -> None:
     code, said = call(root)
     assert code == 0
     assert "precision 0.6667, recall 0.5000, F1 0.5714: 2 kept rightly, 1 kept wrongly, 2 lost" in said
+    assert "another one (it is 0.42)" in said
     assert "1 no_face" in said and "apart, scraped: 1 of 1 kept" in said
     assert "1 photographs have no label; 1 labels are of no photograph in the dataset" in said
     assert [line.split()[:2] for line in said.splitlines() if line.startswith("Ada")] == [["Ada", "Lovelace"]]
