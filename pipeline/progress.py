@@ -201,8 +201,10 @@ def summarise(console: Console, record: dict[str, Any]) -> None:
 
 
 def _bottleneck(record: dict[str, Any]) -> str | None:
-    """What took longest: of fetching, the phases and the shards the one that did, and what its workers did most."""
+    """What took longest: of fetching, the phases, stages of the whole root and the shards; of a phase what its workers did most."""
     took = {name: record.get(part, {}).get("seconds", 0.0) for name, part in (("fetch", "fetching"), ("shard", "shards"))}
+    inside = {name for phase in record["phases"] for name in phase["stages"]}
+    took |= {name: about["seconds"] for name, about in record["stages"].items() if name not in inside}
     longest = max(took, key=lambda name: took[name])
     slowest = max(record["phases"], key=lambda phase: phase["wall_seconds"], default=None)
     if slowest is None or took[longest] > slowest["wall_seconds"]:

@@ -347,7 +347,9 @@ class Run:
         entries = run_whole(self.store, self.snapshot, stage, version)
         self._publish(entries)
         seconds, count = time.monotonic() - start, sum(entry.rows for entry in entries)
-        self.record.stages[stage.name] = {"rows": count, "units": count, "seconds": round(seconds, 3)}
+        rate = round(count / seconds, 2) if seconds else None
+        about = {"rows": count, "units": count, "failed": 0, "adopted": 0, "seconds": round(seconds, 3), "rows_per_second": rate}
+        self.record.stages[stage.name] = {**about, "outcomes": {"ok": sum(entry.ok for entry in entries)}}
         self.console.print(f"  {stage.name}: {count} rows, {seconds:.1f} s", highlight=False)
 
     def _tell_if_starved(self, chain: Sequence[Stage]) -> None:

