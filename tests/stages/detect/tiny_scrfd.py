@@ -35,8 +35,8 @@ def write(
 
     kind = helper.tensor_dtype_to_np_dtype(element)
     for stride in (8, 16, 32):
-        square = {"kernel_shape": [stride, stride], "strides": [stride, stride]}
-        nodes.append(helper.make_node("AveragePool", ["x"], [f"mean_{stride}"], kernel_shape=square["kernel_shape"], strides=square["strides"]))
+        square = [stride, stride]
+        nodes.append(helper.make_node("AveragePool", ["x"], [f"mean_{stride}"], kernel_shape=square, strides=square))
         for what, width in (("score", 1), ("box", 4), ("points", 10)):
             name, channels = f"{what}_{stride}", anchors * width
             # A bright square scores above 0.5, and all it says depends on its colours.
