@@ -67,8 +67,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
     ground = Ground(store, snapshot, prepared.versions)
     # Stages that are not chosen are looked at too: what they would do is not done, so nothing follows from it.
-    surveyed = [stage for stage in stages if stage.grain != "root"]
-    found = survey(ground, surveyed, forced, allowed, explicit=selection.limit is not None)
+    found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
     following = intake is not None and listed + intake.gone > 0

@@ -88,7 +88,7 @@ def survey(
     forced = forced or {}
     for bucket in ground.buckets:
         behind: set[tuple[str, int, int]] = set()
-        for stage in stages:
+        for stage in (stage for stage in stages if stage.grain != "root"):  # those are for `pipeline.whole`
             for scope in ground.scopes(stage, bucket):
                 _look(result, ground, stage, scope, forced.get(stage.writes.name, frozenset()), allowed, behind, explicit)
         ground.forget(bucket)

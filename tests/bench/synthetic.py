@@ -202,7 +202,7 @@ class _Rows:
     def table(self, table: str, bucket: int) -> tuple[pa.Table, np.ndarray]:
         """The rows of a table and the number of the picture of each."""
         schema = TABLES[table]
-        of_people = table in ("identities", "people")
+        of_people = table in ("identities", "people", "matches")
         image = np.empty(0, np.int64) if of_people else {"candidates": self.all, "images": self.all, "faces": self.fetched}.get(
             table, self.with_face if table in ("embeddings", "clusters") else self.kept
         )  # fmt: skip
@@ -241,6 +241,7 @@ class _Rows:
             "cluster": lambda: pa.array(np.where(self.keep[image], 0, 1).astype(np.int32)),
             "keep": lambda: pa.array(self.keep[image]),
             "same_as": lambda: pa.array(self.ids),
+            "kin": lambda: pa.array(self.ids),
             "images": lambda: pa.array([pictures for _, pictures in self.members], pa.int32()),
             "faces": lambda: pa.array([pictures for _, pictures in self.members], pa.int32()),
             "caption": lambda: pa.array(["A portrait photo of a person who looks at the camera"] * count),

@@ -271,7 +271,7 @@ def names(stages: Sequence[Stage]) -> list[list[str]]:
 
 def test_phases_change_where_the_grain_changes(home: Home) -> None:
     prepared = prepare(toy_dag(*home), None)
-    assert names(prepared.stages) == [["crawl", "detect", "embed"], ["clean", "people"], ["caption"]]
+    assert names(prepared.stages) == [["crawl", "detect", "embed"], ["clean", "people"], ["match"], ["caption"]]
     assert names([]) == []
     assert names([stage for stage in prepared.stages if stage.grain == "slice"]) == [["crawl", "detect", "embed", "caption"]]
 
@@ -279,9 +279,9 @@ def test_phases_change_where_the_grain_changes(home: Home) -> None:
 def test_phases_of_the_quickstart() -> None:
     dag = load_dag(Path(__file__).parents[2] / "dags" / "quickstart.yaml")
     found = names(dag.build())
-    assert found[:2] == [["crawl", "detect", "embed"], ["clean", "people"]]
-    assert len(found) == 3
-    assert {"landmark", "fit", "segment", "caption"} == set(found[2])
+    assert found[:3] == [["crawl", "detect", "embed"], ["clean", "people"], ["match"]]
+    assert len(found) == 4
+    assert {"landmark", "fit", "segment", "caption"} == set(found[3])
 
 
 def test_every_phase_is_done_by_a_worker_as_planned(listed: Home, tmp_path: Path) -> None:
