@@ -51,7 +51,7 @@ class Ground:
         return self._chunks[bucket]
 
     def scopes(self, stage: Stage, bucket: int) -> list[Scope]:
-        return [(bucket, WHOLE)] if stage.grain == "bucket" else [(bucket, chunk) for chunk in self.chunks(bucket)]
+        return [(bucket, WHOLE)] if stage.grain != "slice" else [(bucket, chunk) for chunk in self.chunks(bucket)]
 
     def parts_of(self, table: str, scope: Scope) -> list[Scope]:
         """Where the rows of a table for a scope are: its chunks, or the bucket's one file."""

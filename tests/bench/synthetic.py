@@ -23,6 +23,7 @@ from pipeline.root import open_root
 from pipeline.run import Prepared, prepare
 from pipeline.snapshot import WHOLE, Entry, Snapshot, publish
 from pipeline.storage import Store
+from pipeline.whole import basis_of
 from schemas import TABLES, identity_id, image_id
 from stages.crawl.listing import Listed, Offer
 
@@ -153,7 +154,8 @@ def _with_bases(store: Store, snapshot: Snapshot, prepared: Prepared, done: Sequ
     for stage in prepared.stages:
         if stage.name in done:
             for scope in (scope for bucket in ground.buckets for scope in ground.scopes(stage, bucket)):
-                basis = ground.basis(stage, scope) or ""
+                whole = stage.grain == "root"
+                basis = basis_of(snapshot, stage, prepared.versions[stage.name]) if whole else ground.basis(stage, scope) or ""
                 entries = (snapshot.shown_at(stage.writes.name, *at) for at in ground.parts_of(stage.writes.name, scope))
                 changed += [_based(entry, basis) for entry in entries if entry is not None]
     return snapshot.with_entries(changed)
