@@ -26,7 +26,7 @@ from pipeline.files import DamagedFile, places
 from pipeline.snapshot import Entry, Snapshot, load
 from pipeline.storage import Store
 from schemas import TABLES, TableSchema
-from stages.shard.webdataset import SAMPLES
+from stages.shard.webdataset import SAMPLES, WITHHELD
 
 TextFormat = Literal["table", "csv", "json"]
 Format = Literal[TextFormat, "parquet"]
@@ -52,7 +52,7 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
     connection.register_filesystem(_Dataset(store, shown.entries))
     try:
-        for schema in (*TABLES.values(), SAMPLES):
+        for schema in (*TABLES.values(), SAMPLES, WITHHELD):
             _create_view(connection, schema, places(shown.shown(schema.name)))
     except duckdb.Error:
         lost = next((entry.file for entry in shown.entries if entry.current and entry.file and not store.exists(entry.file)), None)

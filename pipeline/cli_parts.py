@@ -50,6 +50,7 @@ _EXPECTED = {
     "pipeline.samples": "MissingSample",
     "pipeline.shards": "ShardError",
     "pipeline.snapshot": "SnapshotError",
+    "pipeline.split_lists": "BadList",
     "pipeline.storage": "StorageError",
     "schemas": "SchemaError",
     "stages.crawl.listing": "SourceError",

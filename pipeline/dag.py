@@ -26,7 +26,7 @@ from stages.stage import Params, Stage
 from stages.weights import active
 
 SHARD = "shard"
-_SHARD_PARAMETERS = {"webdataset": "stages.shard.webdataset:ShardParams"}
+_SHARD_PARAMETERS = {"webdataset": "stages.shard.params:ShardParams"}
 
 Where = tuple[str | int, ...]
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -22,13 +22,13 @@ import pyarrow.compute as pc
 from pipeline.files import read, read_entries, seal_stream
 from pipeline.lease import Lease
 from pipeline.root import RunError
-from pipeline.shards import reindex
+from pipeline.shard_index import reindex
+from pipeline.shards import SHARD_TABLES
 from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish
 from pipeline.storage import Store
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
 
-SHARD_TABLES = ("shards", "samples")
 _AT_ONCE = 500  # deletions between two looks at the lease
 
 

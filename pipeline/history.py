@@ -11,7 +11,8 @@ import pyarrow as pa
 from pipeline.files import read, read_entries
 from pipeline.lease import Lease
 from pipeline.root import RunError
-from pipeline.shards import reindex
+from pipeline.shard_index import reindex
+from pipeline.shards import SHARD_TABLES
 from pipeline.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, publish
 from pipeline.storage import Store
 from schemas import TABLES, TableSchema
@@ -214,7 +215,7 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
         newest, target = load(store), load(store, number)
         there = {*store.list("tables"), *store.list("shards")}
         # Garbage collection leaves out shards that were not shown even then; they can be written again.
-        spare = {entry for entry in target.entries if entry.table in ("shards", "samples") and not entry.current}
+        spare = {entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current}
         known = [entry for entry in target.entries if entry.file in there or entry not in spare]
         missing = sorted({entry.file for entry in known if entry.file} - there)
         if missing:

@@ -14,6 +14,7 @@ from pipeline.run import Prepared, Selection, allowed_images, forced_units, shar
 from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Snapshot, load
 from pipeline.spec import source_of
+from pipeline.split_lists import resolve
 from pipeline.storage import Store
 from pipeline.survey import phases, survey, tasks
 from pipeline.whole import complete, starved
@@ -89,7 +90,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
     again = any(finding.reseal for finding in found.findings)
-    return Plan(intake, lines, _shards(prepared, chosen, snapshot, following), again)
+    return Plan(intake, lines, _shards(prepared, chosen, store, snapshot, following), again)
 
 
 def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> Line:
@@ -113,10 +114,10 @@ def check_sql(prepared: Prepared, selection: Selection) -> None:
         allowed_images(nowhere, empty, selection.where)
 
 
-def _shards(prepared: Prepared, chosen: set[str], snapshot: Snapshot, following: bool) -> str:
+def _shards(prepared: Prepared, chosen: set[str], store: Store, snapshot: Snapshot, following: bool) -> str:
     if SHARD not in chosen:
         return "not in this run"
-    params = shard_params(prepared.dag.stages[SHARD])
+    params, _ = resolve(store, shard_params(prepared.dag.stages[SHARD]), write=False)
     if following:
         return "follow from the rows above"
     same = snapshot.notes.get(f"shards/{params.profile}") == shard_basis(snapshot, params)

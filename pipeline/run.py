@@ -32,6 +32,7 @@ from pipeline.lease import Lease
 from pipeline.models import StoredWeights, weight_files
 from pipeline.progress import FetchProgress, Progress
 from pipeline.reconcile import by_hand, unit_column
+from pipeline.removals import check_finished
 from pipeline.root import RunError, new_run_id
 from pipeline.rounds import Rounds, check_contact, missing
 from pipeline.seal import seal
@@ -40,6 +41,7 @@ from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Entry, Snapshot, load, publish
 from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
 from pipeline.spool import Place
+from pipeline.split_lists import resolve
 from pipeline.storage import Store
 from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.whole import complete, run_whole, starved
@@ -226,6 +228,7 @@ class Run:
         return self.record
 
     def _execute(self) -> None:
+        check_finished(self.store)
         self.snapshot = load(self.store)
         self.record.snapshot_before = self.snapshot.number
         if "crawl" in self.chosen:
@@ -377,7 +380,7 @@ class Run:
             self._publish(changed)
 
     def _shards(self) -> None:
-        params = shard_params(self.prepared.dag.stages[SHARD])
+        params, _ = resolve(self.store, shard_params(self.prepared.dag.stages[SHARD]))
         basis = shard_basis(self.snapshot, params)
         note = f"shards/{params.profile}"
         if self.snapshot.notes.get(note) == basis:
@@ -392,13 +395,14 @@ class Run:
             results = [json.loads(text) for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers)]
         # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing.
         entries = finish(self.store, self.snapshot, results, plan)
-        about = {"version": plan.version, "description": dict(plan.description)}
-        self.snapshot = self.snapshot.with_notes(**{note: basis, f"index/{params.profile}": about})
+        self.snapshot = self.snapshot.with_notes(**{note: basis, f"index/{params.profile}": plan.note()})
         self._publish(entries)
         samples = sum(shard.samples for shard in plan.shards)
         seconds = time.monotonic() - start
         self.record.shards = {"shards": len(plan.shards), "written": len(plan.jobs), "samples": samples, "seconds": round(seconds, 3)}
-        self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written", highlight=False)
+        self.record.shards["withheld"] = dict(plan.contents["withheld"])
+        withheld = f"; withheld: {', '.join(f'{count} {why}' for why, count in plan.contents['withheld'].items())}" if plan.contents["withheld"] else ""
+        self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written{withheld}", highlight=False)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
         following = self.snapshot.with_entries(entries)

@@ -1,8 +1,8 @@
 """Shards of a snapshot: which there are to be, writing one, and making the set known.
 
 A shard is named by its split, the first person in it and a hash of all that goes into it, and is never rewritten. Where
-shards end depends only on the people around (`stages.shard.webdataset.cut`), so a changed person costs its shard and
-rarely a neighbour, and a set that did not change costs nothing.
+shards end depends only on the people around (`stages.shard.cut`), so a changed person costs its shard and rarely a
+neighbour, and a set that did not change costs nothing.
 """
 
 import hashlib
@@ -11,40 +11,31 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files
-from pipeline.catalogue import connect
 from pipeline.dag import describe
+from pipeline.shard_index import put_indexes
+from pipeline.shard_rows import OVERHEAD, Selection
 from pipeline.snapshot import WHOLE, Entry, Snapshot
+from pipeline.split_lists import resolve
 from pipeline.storage import Store
 from schemas import TABLES
-from stages.shard.webdataset import (
-    CODE_VERSION,
-    METADATA,
-    SAMPLES,
-    SPLITS,
-    Sample,
-    ShardParams,
-    cut,
-    metadata_json,
-    parts,
-    sample_key,
-    split_of,
-    write_tar,
-)
+from stages.shard.card import Contents, withheld_counts
+from stages.shard.gps import strip_gps
+from stages.shard.params import SOURCES, ShardParams
+from stages.shard.splits import SPLITS
+from stages.shard.webdataset import CODE_VERSION, METADATA, SAMPLES, WITHHELD, Sample, metadata_json, write_tar
 
-_OVERHEAD = 4096  # bytes a sample, about: tar headers, padding and the .json member
-_RANGE_SAMPLES = 100_000  # samples whose metadata is in memory at a time
+SHARD_TABLES = ("shards", "samples", "withheld")
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
-# What a job carries beside the metadata of its samples: where the bytes are, how many, and what the mask follows from.
-_WORK = ("size", "image_file", "mask_file", "mask_basis")
+# What a job carries beside the metadata of its samples: where the bytes are, how many, and what the conditions follow from.
+_WORK = ("size", "image_file", "masks_file", "renders_file", "basis", "vector")
 
 
 class ShardError(RuntimeError):
@@ -68,7 +59,7 @@ class ShardPlan:
     """All shards of a profile in their order, and what is to be done for them.
 
     `jobs` are arguments of `write_shard`, one for every shard that is not there yet. `reused` are the entries of those
-    that are.
+    that are. `withheld` are the rows of WITHHELD.
     """
 
     params: ShardParams
@@ -77,6 +68,13 @@ class ShardPlan:
     shards: tuple[Shard, ...]
     jobs: tuple[dict[str, Any], ...]
     reused: tuple[Entry, ...]
+    withheld: pa.Table
+    contents: Mapping[str, Any]
+    """What the set holds, for its card."""
+
+    def note(self) -> dict[str, Any]:
+        """What a snapshot keeps of the set beside its files, under `index/<profile>`: enough to put its indexes again."""
+        return {"version": self.version, "description": dict(self.description), "contents": dict(self.contents)}
 
 
 def shard_version(params: ShardParams) -> tuple[str, dict[str, Any]]:
@@ -89,20 +87,25 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
 
     A sample is a kept face whose picture is there: at most one a picture, and one where merged people list the same
     picture twice (the face most similar to its person). What has no caption, mask, points or head has nulls there.
-    With `write=False` (for a plan that is only shown) the files that jobs read are not put.
+    With `write=False` (for a plan that is only shown) the files that jobs read are not put. Raises BadList.
     """
+    params, lists = resolve(store, params, write)
     version, description = shard_version(params)
     there = _entries_by_digest(snapshot, params)
     shards: list[Shard] = []
     jobs: list[dict[str, Any]] = []
     reused: list[Entry] = []
-    connection = connect(store, snapshot)
-    try:
-        for split, part, rows in _shard_rows(connection, snapshot, params):
+    contents = Contents()
+    with Selection(store, snapshot, params, lists) as selection:
+        withheld = selection.withheld()
+        for found in selection.shards():
+            rows = found.rows
             digest = _digest(rows, params)
-            name = f"shards/{params.profile}/{split}-{rows[0]['canonical_id']}-{part:03d}-{digest[:8]}"
+            name = f"shards/{params.profile}/{found.split}-{rows[0]['canonical_id']}-{found.part:03d}-{digest[:8]}"
             people = len({row["canonical_id"] for row in rows})
-            shards.append(Shard(name, split, digest, len(rows), people, sum(row["size"] + _OVERHEAD for row in rows)))
+            shards.append(Shard(name, found.split, digest, len(rows), people, sum(row["size"] + OVERHEAD for row in rows)))
+            for row in rows:
+                contents.add(row)
             known = there.get(digest, ())
             if {entry.file for entry in known} >= {f"{name}.tar", f"{name}.parquet"}:
                 reused += known
@@ -110,32 +113,42 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
             work = f"parts/shards/v={version}/{digest}.parquet"
             if write:
                 store.put(work, _encode_work(rows), durable=False)
-            jobs.append({"name": name, "digest": digest, "version": version, "work": work, "samples": len(rows), "bytes": shards[-1].bytes})
-    finally:
-        connection.close()
+            job = {"name": name, "digest": digest, "version": version, "work": work, "samples": len(rows), "bytes": shards[-1].bytes}
+            jobs.append({**job, "include": list(params.include), "need": list(params.need), "strip_gps": params.strip_gps})
+        drawn = {"validation_share": selection.assigned.share, "moved_from_list": selection.assigned.moved}
     order = {split: place for place, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.name))
-    return ShardPlan(params, version, description, tuple(shards), tuple(jobs), tuple(reused))
+    about = {**contents.as_json(), **drawn, "withheld": withheld_counts(withheld["reason"].to_pylist())}
+    return ShardPlan(params, version, description, tuple(shards), tuple(jobs), tuple(reused), withheld, about)
 
 
 def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     """Write the tar and the sidecar of one job of a plan. Gives `{"entries": [...]}`, both in JSON types, for `finish`.
 
-    Raises ShardError when a picture is not what the snapshot says, DamagedFile when a table cannot be read.
+    A shard that is there already, put by a run that did not come to its end, is taken as it is. Raises ShardError when a
+    picture is not what the snapshot says, DamagedFile when a table cannot be read.
     """
     name = job["name"].rsplit("/", 1)[-1]
+    found = _adopt(store, job)
+    if found is not None:
+        return found
     work = pq.read_table(io.BytesIO(store.read(job["work"]))).to_pylist()
     with tempfile.TemporaryDirectory(prefix="idcluster-") as folder:
         local = Path(folder) / "shard.tar"
         with local.open("w+b") as file:
-            rows = write_tar(_samples(store, work), f"{name}.tar", file)
+            rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
         size = local.stat().st_size
+        # The sidecar comes last: where it is, the tar is whole.
+        sidecar = files.encode(SAMPLES, rows)
         store.put_file(f"{job['name']}.tar", local)
-    sidecar = files.encode(SAMPLES, rows)
     store.put(f"{job['name']}.parquet", sidecar)
-    common = {"version": job["version"], "bucket": WHOLE, "chunk": _chunk(job["digest"]), "rows": rows.num_rows}
+    return _written(job, rows.num_rows, size, digest, sidecar)
+
+
+def _written(job: Mapping[str, Any], rows: int, size: int, digest: str, sidecar: bytes) -> dict[str, Any]:
+    common = {"version": job["version"], "bucket": WHOLE, "chunk": _chunk(job["digest"]), "rows": rows}
     common |= {"basis": job["digest"], "live": True, "current": True}
     return {
         "entries": [
@@ -146,6 +159,24 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
             },
         ]
     }  # fmt: skip
+
+
+def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `write_shard` gives for a shard that is there; None where it is not, or is not what its sidecar says."""
+    try:
+        sidecar = store.read(f"{job['name']}.parquet")
+        rows = pq.read_table(io.BytesIO(sidecar), columns=["key", "members"])
+        size = store.size(f"{job['name']}.tar")
+        hasher = hashlib.sha256()
+        with store.open(f"{job['name']}.tar") as file:
+            while block := file.read(1 << 22):
+                hasher.update(block)
+    except (FileNotFoundError, pa.ArrowException, OSError):
+        return None
+    last = max((member["offset"] + member["length"] for row in rows["members"].to_pylist() for member in row), default=0)
+    if rows.num_rows != job["samples"] or size < last:
+        return None
+    return _written(job, rows.num_rows, size, hasher.hexdigest()[:32], sidecar)
 
 
 def finish(store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]], plan: ShardPlan) -> list[Entry]:
@@ -159,169 +190,94 @@ def finish(store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]
     missing = [s.name for s in plan.shards if not {f"{s.name}.tar", f"{s.name}.parquet"} <= wanted.keys()]
     if missing:
         raise ShardError(f"{len(missing)} of {len(plan.shards)} shards were not written, {missing[0]} first; run again to go on")
+    if plan.withheld.num_rows:
+        entry = _put_withheld(store, plan)
+        wanted[entry.file] = entry
     retired = [replace(e, current=False) for e in _entries(snapshot, plan.params) if e.current and e.file not in wanted]
-    _put_indexes(store, plan, wanted)
+    tars = [(wanted[f"{shard.name}.tar"], shard.identities) for shard in plan.shards]
+    put_indexes(store, snapshot, plan.params.profile, plan.note(), tars)
     store.delete(job["work"] for job in plan.jobs)
     return [*wanted.values(), *retired]
 
 
-# What is in the shards
-
-
-_PICKED = """
-CREATE TEMP VIEW picked AS
-SELECT coalesce(m.same_as, c.identity_id) AS canonical_id, c.identity_id, c.image_id, c.face_id, c.similarity,
-    i.sha256, i.size
-FROM clusters c
-JOIN faces f ON f.face_id = c.face_id AND f.status = 'ok'
-JOIN images i ON i.image_id = c.image_id AND i.status = 'ok'
-LEFT JOIN matches m ON m.identity_id = c.identity_id
-WHERE c.keep AND c.status = 'ok' AND coalesce(m.status, 'ok') = 'ok'
-    AND NOT coalesce(list_contains(m.dropped_faces, c.face_id), false)
-QUALIFY row_number() OVER (PARTITION BY c.image_id ORDER BY c.similarity DESC NULLS LAST, c.face_id) = 1
-"""
-_UNIQUE = """
-CREATE TEMP TABLE chosen AS SELECT * FROM picked
-QUALIFY row_number() OVER (PARTITION BY canonical_id, sha256 ORDER BY similarity DESC NULLS LAST, image_id) = 1
-"""
-_PEOPLE = "SELECT canonical_id, count(*), sum(size + ?)::BIGINT FROM chosen GROUP BY canonical_id ORDER BY canonical_id"
-_ROWS = """
-SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size,
-    n.name, d.address, d.page, d.source, d.licence, d.author, i.format, i.width, i.height, i.orientation,
-    f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image, f.subject,
-    t.caption, t.prompt_id, t.model AS caption_model, l.scheme AS points_scheme, l.points,
-    h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression, h.pose AS head_pose,
-    h.camera AS head_camera, h.light AS head_light, h.texture AS head_texture,
-    m."window" AS mask_window, m.classes AS mask_classes, m.coverage AS mask_coverage,
-    g.filename AS image_file, m.filename AS mask_file, lower(hex(m.inputs)) AS mask_basis
-FROM chosen s
-JOIN faces f ON f.face_id = s.face_id
-JOIN images i ON i.image_id = s.image_id
-JOIN image_files g ON g.image_id = s.image_id
-LEFT JOIN identities n ON n.identity_id = s.identity_id
-LEFT JOIN candidates d ON d.image_id = s.image_id
-LEFT JOIN captions t ON t.face_id = s.face_id AND t.status = 'ok'
-LEFT JOIN landmarks l ON l.face_id = s.face_id AND l.status = 'ok'
-LEFT JOIN heads h ON h.face_id = s.face_id AND h.status = 'ok'
-LEFT JOIN mask_files m ON m.face_id = s.face_id AND m.status = 'ok'
-WHERE s.canonical_id BETWEEN ? AND ?
-ORDER BY s.canonical_id, s.image_id
-"""
-
-
-def _shard_rows(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, params: ShardParams
-) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
-    """Split, number of the part and the rows of every shard: split by split the shards come in order."""
-    connection.execute(_PICKED)
-    connection.execute(_UNIQUE)
-    mask_versions = {e.file: e.version for e in snapshot.shown("masks")} if "mask" in params.include else {}
-    _create_with_names(connection, "image_files", "images", [e.file for e in snapshot.shown("images")])
-    _create_with_names(connection, "mask_files", "masks", mask_versions)
-    people = connection.execute(_PEOPLE, [_OVERHEAD]).fetchall()
-    shard_of: dict[str, tuple[str, int]] = {}
-    for split in SPLITS:
-        within = [(person, size) for person, _, size in people if split_of(person, params.validation) == split]
-        for number, shard in enumerate(cut(within, params.target)):
-            shard_of.update((within[index][0], (split, number)) for index in shard)
-    open_rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    open_number: dict[str, int] = {}
-    for first, last in _ranges(people):
-        for person, rows in groupby(_rows(connection, first, last, params, mask_versions), key=lambda row: str(row["canonical_id"])):
-            split, number = shard_of[person]
-            if open_number.get(split, number) != number:
-                yield from _numbered(split, open_rows[split], params)
-                open_rows[split] = []
-            open_number[split] = number
-            open_rows[split] += rows
-    for split in SPLITS:
-        yield from _numbered(split, open_rows[split], params)
-
-
-def _create_with_names(connection: duckdb.DuckDBPyConnection, view: str, table: str, paths: Iterable[str]) -> None:
-    """A view of some files of a table with the column `filename`: the table's own view does not say where a row lies."""
-    quoted = ", ".join("'dataset:///" + path.replace("'", "''") + "'" for path in paths if path)
-    if quoted:
-        source = f"FROM read_parquet([{quoted}], filename = true, hive_partitioning = false)"
-    else:
-        source = f"SELECT *, NULL::VARCHAR AS filename FROM {table} WHERE false"  # noqa: S608 - the caller's constant
-    connection.execute(f"CREATE TEMP VIEW {view} AS {source}")
-
-
-def _ranges(people: Sequence[tuple[str, int, int]]) -> Iterator[tuple[str, str]]:
-    """First and last person of stretches whose metadata fits into memory."""
-    first, samples = None, 0
-    for person, count, _ in people:
-        first = person if first is None else first
-        samples += count
-        if samples >= _RANGE_SAMPLES:
-            yield first, person
-            first, samples = None, 0
-    if first is not None:
-        yield first, people[-1][0]
-
-
-def _rows(
-    connection: duckdb.DuckDBPyConnection, first: str, last: str, params: ShardParams, mask_versions: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    reader: Any = connection.sql(_ROWS, params=[first, last]).to_arrow_reader(10_000)
-    for batch in reader:
-        for row in batch.to_pylist():
-            row["key"] = sample_key(row["identity_id"], row["image_id"])
-            row["split"] = split_of(row["canonical_id"], params.validation)
-            for name in ("image_file", "mask_file"):
-                row[name] = row[name] and row[name].removeprefix("dataset:///")
-            if row["mask_file"]:
-                row["mask_basis"] = f"{mask_versions[row['mask_file']]}:{row['mask_basis']}"
-            yield row
-
-
-def _numbered(split: str, rows: list[dict[str, Any]], params: ShardParams) -> Iterator[tuple[str, int, list[dict[str, Any]]]]:
-    """One shard, or the parts of a person who is larger than a shard may be."""
-    sizes = [row["size"] + _OVERHEAD for row in rows]
-    alone = bool(rows) and rows[0]["canonical_id"] == rows[-1]["canonical_id"]
-    if alone and sum(sizes) > 2 * params.target:
-        for number, part in enumerate(parts(sizes, params.target)):
-            yield split, number, rows[part.start : part.stop]
-    elif rows:
-        yield split, 0, rows
+def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
+    data = files.encode(WITHHELD, plan.withheld)
+    digest = hashlib.sha256(data).hexdigest()[:32]
+    # One for each profile: a scope of its own, so that it replaces the one before and no other.
+    chunk = _chunk(hashlib.sha256(f"withheld {plan.params.profile} {digest}".encode()).hexdigest())
+    path = f"shards/{plan.params.profile}/withheld-{digest[:8]}.parquet"
+    if not store.exists(path):
+        store.put(path, data)
+    return Entry(
+        table="withheld", version=plan.version, bucket=WHOLE, chunk=chunk, file=path, rows=plan.withheld.num_rows, bytes=len(data),
+        digest=digest, basis=digest, live=True, current=True,
+    )  # fmt: skip
 
 
 def _digest(rows: Iterable[Mapping[str, Any]], params: ShardParams) -> str:
     """32 hex digits over everything that the bytes of a shard and its sidecar follow from."""
     head = {"code": CODE_VERSION, "schema": SAMPLES.version, "profile": params.profile, "include": list(params.include)}
+    if params.strip_gps:
+        head["strip_gps"] = True
     hasher = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)
     for row in rows:
         hasher.update(metadata_json(row))
-        hasher.update(f"\n{row['mask_basis']}\n".encode())
+        hasher.update(f"\n{row['basis']}\n".encode())
     return hasher.hexdigest()
 
 
 def _encode_work(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    schema = pa.schema(
-        [SAMPLES.arrow.field(name) for name in METADATA] + [pa.field("size", pa.int64())] + [pa.field(n, pa.string()) for n in _WORK[1:]]
-    )
+    types = {"size": pa.int64(), "vector": pa.list_(pa.float32())}
+    own = [pa.field(name, types.get(name, pa.string())) for name in _WORK]
+    schema = pa.schema([SAMPLES.arrow.field(name) for name in METADATA] + own)
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), sink, compression="zstd")
     return sink.getvalue()
 
 
-# Reading pictures
+# Reading what goes into a sample
 
 
-def _samples(store: Store, work: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+def _samples(store: Store, job: Mapping[str, Any], work: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+    endings = ShardParams.model_construct(include=tuple(job["include"])).members
     for window in _windows(work):
-        pictures = _blobs(store, "images", "image_id", "bytes", window, "image_file")
-        masks = _blobs(store, "masks", "face_id", "mask", window, "mask_file")
+        pictures = _blobs(store, "images", "image_id", ["bytes"], window, "image_file")
+        found = {table: _blobs(store, table, "face_id", columns, window, f"{table}_file") for table, columns in _columns(job).items()}
         for row in window:
-            picture = pictures.get(row["image_id"])
+            picture = pictures.get(row["image_id"], {}).get("bytes")
             if picture is None or hashlib.sha256(picture).hexdigest() != row["sha256"]:
                 raise ShardError(
                     f"{store.uri(row['image_file'])}: the bytes of image {row['image_id']} "
                     + ("are not there" if picture is None else f"do not have the SHA-256 {row['sha256'][:16]}... of their row")
                     + "; go back to an older snapshot, or delete the file and run again"
                 )
-            yield Sample({name: row[name] for name in METADATA}, picture, masks.get(row["face_id"]))
+            members = {}
+            for condition, ending in endings.items():
+                table, column = SOURCES[condition]
+                data = _npy(row["vector"]) if condition == "arcface" else found[table].get(row["face_id"], {}).get(column)
+                if data is not None:
+                    members[ending] = data
+                elif condition in job["need"]:
+                    said = f"face {row['face_id']} has no {column} in {table}, though its row is ok"
+                    raise ShardError(f"{said}; take {condition} out of `need`")
+            metadata = {name: row[name] for name in METADATA}
+            yield Sample(metadata, strip_gps(picture, row["format"]) if job["strip_gps"] else picture, members)
+
+
+def _columns(job: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Table to the columns that are read of it for the conditions of a job."""
+    found: dict[str, list[str]] = {}
+    for table, column in (SOURCES[name] for name in job["include"] if name != "arcface"):
+        found.setdefault(table, []).append(column)
+    return found
+
+
+def _npy(vector: Sequence[float] | None) -> bytes | None:
+    if vector is None:
+        return None
+    sink = io.BytesIO()
+    np.lib.format.write_array(sink, np.asarray(vector, np.float32), version=(1, 0), allow_pickle=False)
+    return sink.getvalue()
 
 
 def _windows(work: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str, Any]]]:
@@ -336,105 +292,23 @@ def _windows(work: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str
 
 
 def _blobs(
-    store: Store, table: str, key: str, blob: str, window: Iterable[Mapping[str, Any]], file_column: str
-) -> dict[str, bytes]:
-    """The bytes of one blob column by key; of each file only the row groups that hold wanted rows are read."""
+    store: Store, table: str, key: str, blobs: Sequence[str], window: Iterable[Mapping[str, Any]], file_column: str
+) -> dict[str, dict[str, bytes]]:
+    """The bytes of blob columns by key; of each file only the row groups that hold wanted rows are read."""
     wanted: dict[str, list[str]] = {}
     for row in window:
         if row[file_column]:
             wanted.setdefault(row[file_column], []).append(row[key])
-    found: dict[str, bytes] = {}
+    found: dict[str, dict[str, bytes]] = {}
     for path, keys in wanted.items():
-        rows = files.read(store, TABLES[table], path, [key, blob], (key, keys))
-        pairs = zip(rows[key].to_pylist(), rows[blob].to_pylist(), strict=True)
-        found |= {name: value for name, value in pairs if value is not None}
+        for values in files.read(store, TABLES[table], path, [key, *blobs], (key, keys)).to_pylist():
+            found[values[key]] = {name: values[name] for name in blobs if values[name] is not None}
     return found
-
-
-# Making the set known
-
-
-def _put_indexes(store: Store, plan: ShardPlan, wanted: Mapping[str, Entry]) -> None:
-    profile = plan.params.profile
-    listed = [_listed(wanted[f"{shard.name}.tar"], shard.identities) for shard in plan.shards]
-    for path, data in _indexes(profile, plan.version, plan.description, listed).items():
-        store.put(path, data)
-
-
-def _listed(tar: Entry, identities: int) -> dict[str, Any]:
-    url = tar.file.rsplit("/", 1)[-1]
-    return {
-        "url": url, "nsamples": tar.rows, "filesize": tar.bytes, "split": url.split("-")[0], "identities": identities, "digest": tar.digest
-    }  # fmt: skip
-
-
-def _indexes(profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    """One index a split, then `index.json` over all: the format of wids (version 1), with our counts beside it."""
-    made = {}
-    for split in (*SPLITS, None):
-        shown = [item for item in listed if split in (None, item["split"])]
-        # A person in numbered parts is counted with the first.
-        people = {(item["split"], item["url"].split("-")[-3]): item["identities"] for item in shown}
-        index = {
-            "wids_version": 1,
-            "name": f"{profile}-{split}" if split else profile,
-            "shardlist": shown,
-            "samples": sum(item["nsamples"] for item in shown),
-            "identities": sum(people.values()),
-            "bytes": sum(item["filesize"] for item in shown),
-            "version": version,
-            "description": dict(description),
-        }
-        data = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-        made[f"shards/{profile}/{split or 'index'}.json"] = data.encode()
-    return made
-
-
-def reindex(store: Store, snapshot: Snapshot) -> list[str]:
-    """Put the index files of every profile whose indexes do not list the shards that `snapshot` shows; their names.
-
-    For what publishes a snapshot without planning shards: going back, and tidying up after a run that broke off.
-    """
-    tars: dict[str, list[Entry]] = {path.split("/")[1]: [] for path in store.list("shards") if path.endswith(".json")}
-    for entry in snapshot.shown("shards"):
-        tars.setdefault(entry.file.split("/")[1], []).append(entry)
-    order = {split: place for place, split in enumerate(SPLITS)}
-    renewed = []
-    for profile, entries in sorted(tars.items()):
-        # As `plan_shards` orders them: names without their ending.
-        entries.sort(key=lambda e: (order[_listed(e, 0)["split"]], e.file.removesuffix(".tar")))
-        found = {path: _read_index(store, path) for path in _indexes(profile, "", {}, [])}
-        about = snapshot.notes.get(f"index/{profile}") or found[f"shards/{profile}/index.json"]
-        version, description = about.get("version", ""), about.get("description", {})
-        expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
-        if all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items()):
-            continue
-        listed = []
-        for entry in entries:
-            people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
-            listed.append(_listed(entry, len(people.unique())))
-        for path, data in _indexes(profile, version, description, listed).items():
-            store.put(path, data)
-        renewed.append(profile)
-    return renewed
-
-
-def _read_index(store: Store, path: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(store.read(path))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _digests(index: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """What tells one list of shards from another."""
-    return [(item.get("url"), item.get("digest")) for item in index.get("shardlist", ())]
 
 
 def _entries(snapshot: Snapshot, params: ShardParams) -> list[Entry]:
     folder = f"shards/{params.profile}/"
-    return [e for e in snapshot.entries if e.table in ("shards", "samples") and e.file.startswith(folder)]
+    return [e for e in snapshot.entries if e.table in SHARD_TABLES and e.file.startswith(folder)]
 
 
 def _entries_by_digest(snapshot: Snapshot, params: ShardParams) -> dict[str, tuple[Entry, ...]]:

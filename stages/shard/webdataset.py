@@ -1,4 +1,4 @@
-"""WebDataset tars with a Parquet sidecar: what is in a sample, where people are cut into shards, how the bytes are laid out.
+"""WebDataset tars with a Parquet sidecar: what is in a sample and how the bytes are laid out.
 
 Everything here is a function of its arguments: the same samples give the same bytes, on every machine.
 """
@@ -7,45 +7,16 @@ import hashlib
 import io
 import json
 import tarfile
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO, Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
 
 import pyarrow as pa
-from pydantic import Field
 
 from schemas.schema import Column, TableSchema
-from stages.stage import Params
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raised by whoever changes the bytes that the same samples give."""
-SPLITS = ("train", "validation")
-
-
-class ShardParams(Params):
-    """What a shard profile is."""
-
-    profile: str = Field(default="faces", pattern=r"^[A-Za-z0-9_-]+$")
-    """Name of the folder below `shards/`."""
-    target_mb: float = Field(default=256, gt=0)
-    """Size that shards have on average, in 10^6 bytes. They end between people: usually half of it to twice it."""
-    validation: float = Field(default=0.0, ge=0, le=1)
-    """Share of the people that go into the split `validation`, drawn by a hash of the canonical identity."""
-    include: tuple[Literal["mask"], ...] = ()
-    """Conditions that travel with the picture, each as a member of the sample."""
-
-    @property
-    def target(self) -> int:
-        """Bytes."""
-        return max(1, round(self.target_mb * 1_000_000))
-
-    def tables(self) -> Iterator[str]:
-        """The tables that must be there; captions, heads and landmarks are taken where they are."""
-        yield from ("images", "faces", "clusters")
-        if "mask" in self.include:
-            yield "masks"
-
 
 _TEXT, _F32, _I32, _I64, _FLOATS = pa.string(), pa.float32(), pa.int32(), pa.int64(), pa.list_(pa.float32())
 
@@ -55,15 +26,17 @@ _METADATA = (
     Column("identity_id", _TEXT, "the person as listed", nullable=False),
     Column("image_id", _TEXT, "the picture", nullable=False),
     Column("face_id", _TEXT, "the kept face in it", nullable=False),
-    Column("split", _TEXT, "train or validation", nullable=False),
+    Column("split", _TEXT, "train, validation or benchmark", nullable=False),
+    Column("role", _TEXT, "in the benchmark: reference (shown to a method) or target (compared with); else null"),
+    Column("role_number", _I32, "of the person's references or targets, from 1; null outside the benchmark"),
     Column("name", _TEXT, "of the person, as first seen"),
     Column("address", _TEXT, "where the picture came from"),
     Column("page", _TEXT, "the page that showed it"),
     Column("source", _TEXT, "name of the source in the DAG"),
     Column("licence", _TEXT, "as the source states it; null where it states none"),
     Column("author", _TEXT, "as the source states it"),
-    Column("sha256", _TEXT, "of the picture's bytes, 64 hex digits", nullable=False),
-    Column("format", _TEXT, "of the picture: jpeg, png, webp, gif, bmp or tiff", nullable=False),
+    Column("sha256", _TEXT, "of the original picture's bytes, 64 hex digits", nullable=False),
+    Column("format", _TEXT, "of the picture, by content: jpeg, png, webp, ...", nullable=False),
     Column("width", _I32, "pixels, upright"),
     Column("height", _I32, "pixels, upright"),
     Column("orientation", _I32, "EXIF orientation: apply it before using boxes and points"),
@@ -92,39 +65,56 @@ _METADATA = (
     Column("mask_window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels; null without a mask"),
     Column("mask_classes", pa.list_(_TEXT), "names of the class indices"),
     Column("mask_coverage", _F32, "share of the window that is not background"),
+    Column("frame", _FLOATS, "(4) of the rendered conditions: a b tx ty, similarity from the upright picture, x' = a x - b y + tx, "
+           "y' = b x + a y + ty; null without them"),
+    Column("valence", _F32, "-1 to 1"),
+    Column("arousal", _F32, "-1 to 1"),
+    Column("emotions", _FLOATS, "class probabilities in the order of the backend of affect"),
+    Column("recogniser", _TEXT, "space of the identity vector that travels along; null where none does"),
 )
+_MEMBER = pa.struct([("name", _TEXT), ("offset", _I64), ("length", _I64), ("sha256", _TEXT)])
 _PLACES = (
     Column("shard", _TEXT, "file name of the tar beside this file", nullable=False),
     Column("image_offset", _I64, "of the picture's bytes in the tar", nullable=False),
     Column("image_length", _I64, "of the picture, bytes", nullable=False),
     Column("mask_offset", _I64, "of the mask's bytes in the tar"),
     Column("mask_length", _I64, "of the mask, bytes"),
+    Column("members", pa.list_(_MEMBER), "everything of the sample in the tar: ending, place in bytes, sha256 as shipped", nullable=False),
 )
 
 SAMPLES = TableSchema(
-    "samples", 2, "shard", "What the shards hold: one row a sample, beside each tar.", "key", None, None, (*_METADATA, *_PLACES)
+    "samples", 3, "shard", "What the shards hold: one row a sample, beside each tar.", "key", None, None, (*_METADATA, *_PLACES)
 )
 METADATA = tuple(column.name for column in _METADATA)
 """The columns of SAMPLES that are known before the tar is written; they are the sample's .json as well."""
 
 
+WITHHELD = TableSchema(
+    "withheld", 1, "shard", "Kept faces that are in no shard of a profile, and why.", "face_id", None, None,
+    (
+        Column("profile", _TEXT, "the shard profile", nullable=False),
+        Column("canonical_id", _TEXT, "the person, after merging", nullable=False),
+        Column("identity_id", _TEXT, "the person as listed", nullable=False),
+        Column("image_id", _TEXT, "the picture", nullable=False),
+        Column("face_id", _TEXT, "the kept face in it", nullable=False),
+        Column("reason", _TEXT, "short code: licence, small_picture, near_benchmark, ...", nullable=False),
+        Column("detail", _TEXT, "the same in words, where there is more to say"),
+    ),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One kept face with its picture. `metadata` has the keys of METADATA."""
+    """One kept face with its picture. `metadata` has the keys of METADATA, `members` further files by their ending."""
 
     metadata: Mapping[str, Any]
     picture: bytes
-    mask: bytes | None = None
+    members: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def sample_key(identity_id: str, image_id: str) -> str:
     """No dots and no slashes: a WebDataset key ends at the first dot."""
     return f"{identity_id}_{image_id}"
-
-
-def split_of(canonical_id: str, validation: float) -> str:
-    """Of a person, by a hash of the id: stays the same whoever else comes or goes, and nobody leaves validation as it grows."""
-    return SPLITS[1] if _hash(b"split", canonical_id) < validation * 2**64 else SPLITS[0]
 
 
 def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table:
@@ -137,12 +127,18 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
     rows: list[dict[str, Any]] = []
     with TarWriter(file, encoder=False, mtime=0, user="idcluster", group="idcluster", mode=0o644) as writer:
         for sample in samples:
-            rows.append(dict(sample.metadata))
-            writer.write(_members(sample))
+            files = files_of(sample)
+            rows.append({**sample.metadata, "members": {ending: hashlib.sha256(data).hexdigest() for ending, data in files.items()}})
+            writer.write({"__key__": sample.metadata["key"], **files})
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         places = {member.name: (member.offset_data, member.size) for member in tar}
     for row in rows:
+        members = [(ending, *places[f"{row['key']}.{ending}"], digest) for ending, digest in row["members"].items()]
+        row["members"] = sorted(
+            ({"name": ending, "offset": offset, "length": length, "sha256": digest} for ending, offset, length, digest in members),
+            key=lambda member: int(member["offset"]),
+        )
         offset, length = places[f"{row['key']}.{extension(row['format'])}"]
         mask_offset, mask_length = places.get(f"{row['key']}.mask.png", (None, None))
         row |= {"shard": name, "image_offset": offset, "image_length": length, "mask_offset": mask_offset, "mask_length": mask_length}
@@ -156,13 +152,9 @@ def tar_bytes(samples: Iterable[Sample], name: str) -> tuple[bytes, pa.Table]:
     return file.getvalue(), rows
 
 
-def _members(sample: Sample) -> dict[str, Any]:
-    members = {
-        "__key__": sample.metadata["key"],
-        "json": metadata_json(sample.metadata),
-        extension(sample.metadata["format"]): sample.picture,
-    }
-    return members if sample.mask is None else {**members, "mask.png": sample.mask}
+def files_of(sample: Sample) -> dict[str, bytes]:
+    """The members of a sample by their ending."""
+    return {"json": metadata_json(sample.metadata), extension(sample.metadata["format"]): sample.picture, **sample.members}
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
@@ -173,64 +165,3 @@ def metadata_json(metadata: Mapping[str, Any]) -> bytes:
 def extension(format: str) -> str:
     """Of the picture's member."""
     return {"jpeg": "jpg"}.get(format, format)
-
-
-# Where shards end
-
-
-def cut(people: Sequence[tuple[str, int]], target: int) -> list[range]:
-    """Where shards end: ranges of indices into `people`, which are (canonical id, bytes) in the order of the ids.
-
-    A person begins a shard whose hash is the largest within `target` / 2 bytes before and after. That looks at nothing
-    further away, so whoever comes or goes changes the shards around, never those beyond; and shards have `target` bytes
-    on average and no less than half of it between two such people. What is over twice the target by chance is cut again by
-    the same rule with half the distance, until only single people are larger.
-    """
-    hashes = [(_hash(b"cut", person), person) for person, _ in people]
-    starts = [0]
-    for _, size in people:
-        starts.append(starts[-1] + max(size, 1))
-    return list(_cut(range(len(people)), hashes, starts, target / 2, 2 * target))
-
-
-def _cut(within: range, hashes: Sequence[tuple[int, str]], starts: Sequence[int], reach: float, largest: int) -> Iterator[range]:
-    if len(within) <= 1:
-        if within:
-            yield within
-        return
-    begin = within.start
-    for index in [*(i for i in within[1:] if _begins(i, within, hashes, starts, reach)), within.stop]:
-        segment = range(begin, index)
-        if starts[segment.stop] - starts[segment.start] > largest:
-            yield from _cut(segment, hashes, starts, reach / 2, largest)
-        else:
-            yield segment
-        begin = index
-
-
-def _begins(index: int, within: range, hashes: Sequence[tuple[int, str]], starts: Sequence[int], reach: float) -> bool:
-    low = bisect_left(starts, starts[index] - reach, within.start, index)
-    own = hashes[index]
-    if any(hashes[i] > own for i in range(index - 1, low - 1, -1)):
-        return False
-    high = index + 1
-    while high < within.stop and starts[high] - starts[index] <= reach:
-        if hashes[high] > own:
-            return False
-        high += 1
-    return True
-
-
-def parts(sizes: Sequence[int], target: int) -> list[range]:
-    """Where the numbered parts of a person end who is larger than a shard may be."""
-    found, begin, total = [], 0, 0
-    for index, size in enumerate(sizes):
-        if index > begin and total + size > target:
-            found.append(range(begin, index))
-            begin, total = index, 0
-        total += size
-    return [*found, range(begin, len(sizes))] if sizes else []
-
-
-def _hash(domain: bytes, text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=domain).digest(), "big")
