@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pipeline.files import read_entries, seal_table
 from pipeline.lease import Lease
 from pipeline.reconcile import row_digests
+from pipeline.removals import check_finished
 from pipeline.root import RunError
 from pipeline.snapshot import WHOLE, Entry, Snapshot, load, publish
 from pipeline.storage import Store
@@ -72,6 +73,7 @@ def correct(
     written), LeaseHeld, RunError.
     """
     with Lease(store, run, notice) as lease:
+        check_finished(store)
         snapshot = load(store)
         there = {row["face_id"]: row for row in read_entries(store, "overrides", snapshot.shown("overrides")).to_pylist()}
         before = {key: (row["action"], row["target"]) for key, row in there.items()}

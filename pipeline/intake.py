@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.files import CHUNK_ROWS, read_entries, seal_table
+from pipeline.removals import NO_BARS, Bars, load_bars
 from pipeline.snapshot import WHOLE, Entry, Snapshot
 from pipeline.storage import Store
 from schemas import TABLES, identity_id, image_id
@@ -45,10 +46,12 @@ class Intake:
 def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True) -> Intake:
     """List `source` and write what is new or changed, bucket by bucket. The caller publishes the entries.
 
-    With `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
+    Whoever was removed (`pipeline.removals`) is not listed again, nor is an address. With `write=False` nothing is written
+    and there are no entries, only counts. Raises SourceError.
     """
     listed, remarks = source.people()
-    people = _by_identity(listed)
+    bars = load_bars(store)
+    people = _by_identity(bars.people(listed))
     known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
     before = dict(known)
     shown: dict[int, list[Entry]] = defaultdict(list)
@@ -73,7 +76,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     numbers = deque(sorted({*shown, *members, last}))
     while numbers:
         number = numbers.popleft()
-        bucket = _Bucket(source.name, read_entries(store, "candidates", shown[number]))
+        bucket = _Bucket(source.name, read_entries(store, "candidates", shown[number]), bars)
         bucket.compare([(person_id, offer) for person_id in members[number] for offer in _once(people[person_id][0].offers)], unsure)
         if number == last:
             filled = bucket.there.num_rows
@@ -88,7 +91,7 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
                 person, spellings = people[person_id]
                 row: dict[str, Any] = {"identity_id": person_id, "name": person.name, "aliases": [], "external_ids": [], "bucket": number}
                 known[person_id] = _named(row, person, spellings)
-                offers = [(person_id, offer) for offer in _once(person.offers)]
+                offers = [(person_id, offer) for offer in _once(person.offers) if not bars.address(offer.address)]
                 bucket.fresh += offers
                 filled += len(offers)
             if newcomers:
@@ -142,8 +145,8 @@ class _Bucket:
     Compared column by column: a source may list millions of pictures of which none is new.
     """
 
-    def __init__(self, source: str, there: pa.Table) -> None:
-        self.source, self.there = source, there
+    def __init__(self, source: str, there: pa.Table, bars: Bars = NO_BARS) -> None:
+        self.source, self.there, self.bars = source, there, bars
         self.fresh: list[tuple[str, Offer]] = []
         """Who and what is to be appended."""
         self.matched, self.gone = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -162,7 +165,8 @@ class _Bucket:
         listed = _keys(pa.array([who for who, _ in offers], pa.string()), columns["address"])
         where = pc.index_in(listed, value_set=keys)
         known = np.asarray(where.is_valid())
-        self.fresh = [offers[i] for i in np.flatnonzero(~known).tolist()]
+        # What was removed is not there, so it comes as if it were new.
+        self.fresh = [offers[i] for i in np.flatnonzero(~known).tolist() if not self.bars.address(offers[i][1].address)]
         self.matched = where.drop_null().to_numpy()
         same = np.asarray(pc.equal(there["status"].take(where.drop_null()), "ok"))
         for name in _FACTS:

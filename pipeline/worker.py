@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from pipeline.attempts import HERE, Attempt, Whereabouts, setting_up
 from pipeline.files import DamagedFile, encode, part_path, read
 from pipeline.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
+from pipeline.removals import Bars, load_bars
 from pipeline.snapshot import WHOLE
 from pipeline.spool import SpoolServices
 from pipeline.storage import Store
@@ -145,6 +147,11 @@ class Worker:
         self.whereabouts: Whereabouts = HERE
         self._ready: set[str] = set()
         self._files: OrderedDict[str, pa.Table] = OrderedDict()
+
+    @cached_property
+    def bars(self) -> Bars:
+        """What was removed and must not come back. Nobody removes anything while a run is on."""
+        return load_bars(self.store)
 
     def process(self, task: Task, mine: Collection[str] | None = None, fresh: Sequence[Part] = ()) -> Receipt:
         """Work off `task`; `mine` are the stages of its chain to compute (all by default).
@@ -401,7 +408,7 @@ class _Job:
         self._set_up(stage)
         with self.clock.time(stage.name):
             if rows.num_rows:
-                outcome.append(self._attempt(stage, rows, pictures))
+                outcome.append(self.worker.bars.screen(stage.writes.name, self._attempt(stage, rows, pictures)))
         return ordered(stage, missing, _with_inputs(stage, missing, pa.concat_tables(outcome)))
 
     def _attempt(self, stage: Stage, rows: pa.Table, pictures: Mapping[str, Picture]) -> pa.Table:
