@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,11 +26,10 @@ from pipeline.cluster import EngineError as EngineError
 from pipeline.cluster import Node, Pool
 from pipeline.dag import Resources, WorkerRange
 from pipeline.fetching import Block, Haul
+from pipeline.shared_gate import GateKeeper, SharedGate
 from pipeline.spec import WorkerSpec
 from pipeline.worker import Part, Receipt, Task
-from stages.crawl.web.gate import LocalGate, Outcome, Permit
-from stages.crawl.web.params import Politeness
-from stages.crawl.web.policy import SitePolicy
+from stages.crawl.web.gate import LocalGate
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _OBJECT_STORE = 256 * 2**20  # task descriptions and receipts only
@@ -271,7 +270,7 @@ class RayEngine:
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
             here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-            kind: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_GateActor)
+            kind: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(GateKeeper)
             self._gate = kind.options(scheduling_strategy=here).remote(spec.dag.fetch.politeness)
         data = ray.data.from_arrow([pa.Table.from_pylist([{"block": block.encode()}]) for block in blocks]).map_batches(
             _FetchActor,
@@ -382,57 +381,13 @@ def _add(counter: Any, value: float, tags: dict[str, str] | None = None) -> None
         counter.inc(value, tags)
 
 
-class _GateActor:
-    """The gate of all fetching workers: bookkeeping only, so one process answers thousands of questions a second."""
-
-    def __init__(self, politeness: Politeness) -> None:
-        self.gate = LocalGate(politeness, time.monotonic)
-
-    def take(self, host: str, patience: float) -> Permit:
-        return self.gate.take(host, patience)
-
-    def free(self, host: str, outcome: Outcome) -> None:
-        self.gate.free(host, outcome)
-
-    def known(self, origin: str) -> tuple[SitePolicy | None, bool]:
-        return self.gate.known(origin)
-
-    def learn(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
-        self.gate.learn(origin, host, policy, delay)
-
-
-class _RemoteGate:
-    """A `Gate` that asks the actor. Rules of sites are remembered here as well."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self._policies: dict[str, tuple[SitePolicy, float]] = {}
-
-    async def enter(self, host: str, patience: float) -> Permit:
-        return cast(Permit, await self.actor.take.remote(host, patience))
-
-    async def leave(self, host: str, outcome: Outcome) -> None:
-        self.actor.free.remote(host, outcome)
-
-    async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
-        policy, end = self._policies.get(origin, (None, 0.0))
-        if policy is not None and time.monotonic() < end:
-            return policy, False
-        policy, mine = await self.actor.known.remote(origin)
-        if policy is not None:
-            self._policies[origin] = policy, time.monotonic() + min(600.0, policy.lasts)
-        return policy, mine
-
-    async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
-        await self.actor.learn.remote(origin, host, policy, delay)
-
-
 class _FetchActor:
     """One fetching worker: several blocks at a time over one client."""
 
     def __init__(self, spec: WorkerSpec, environment: Mapping[str, str], gate: Any) -> None:
         cluster.adopt_environment(environment)
-        self.worker = spec.fetch_worker(_RemoteGate(gate))
+        gate_of = SharedGate(gate.exchange.remote, gate.known.remote, gate.learn.remote)
+        self.worker = spec.fetch_worker(gate_of)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return pa.Table.from_pylist([{"haul": self.worker.fetch(Block.decode(row["block"])).encode()} for row in batch.to_pylist()])

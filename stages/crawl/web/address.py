@@ -13,6 +13,7 @@ import idna
 _PORTS = {"http": 80, "https": 443}
 _SAFE = "!#$%&'()*+,/:;=?@[]~-._"  # reserved and unreserved characters, and the per cent sign of what is escaped already
 _BLANKS = re.compile(r"[\t\r\n]")
+_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no bytes stand for
 _MOST = 8192
 
 
@@ -28,7 +29,7 @@ def canonical(address: str) -> str:
     text = _BLANKS.sub("", address.strip())
     if len(text) > _MOST:
         raise BadAddress(f"longer than {_MOST} characters")
-    if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) <= 0xDFFF for c in text):
+    if _CONTROL.search(text):
         raise BadAddress("control characters")
     try:
         parts = urlsplit(text)

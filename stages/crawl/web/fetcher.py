@@ -7,8 +7,9 @@ step checked like a new address. A body is read in pieces and dropped as soon as
 import asyncio
 import random
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
@@ -33,16 +34,53 @@ class Deferred(Exception):
     """No slot came in time."""
 
 
+@dataclass
+class _Order:
+    """One call of `fetch_all`: what it wants, and how many of its addresses have no answer yet."""
+
+    take: Callable[[str, Fetched], Awaitable[None]]
+    patience: float
+    stop: Callable[[], bool]
+    left: int = 0
+    deferred: list[str] = field(default_factory=list)
+    error: BaseException | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def settle(self, count: int = 1) -> None:
+        self.left -= count
+        if self.left <= 0:
+            self.done.set()
+
+    def put_off(self, addresses: Iterable[str]) -> None:
+        before = len(self.deferred)
+        self.deferred.extend(addresses)
+        self.settle(len(self.deferred) - before)
+
+    def fail(self, error: BaseException) -> None:
+        self.error = self.error or error
+        self.done.set()
+
+
 class WebFetcher:
-    """Fetches addresses. Made inside of the event loop that it is used in; `close` it there."""
+    """Fetches addresses. Made inside of the event loop that it is used in; `close` it there.
+
+    Several calls of `fetch_all` may be under way at once: a host is asked by as many lanes as may ask it at a time, whoever
+    wants something of it.
+    """
 
     def __init__(self, params: WebParams, gate: Gate) -> None:
         self.params, self.gate = params, gate
         self.guard = Guard(params.allow_hosts, params.resolve)
         self.session = open_session(params, self.guard, "image/*,*/*;q=0.1", "identity")
         self._slots = asyncio.Semaphore(params.connections)
+        self._queues: dict[str, deque[tuple[str, _Order]]] = {}
+        self._lanes: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._learning: dict[str, asyncio.Task[SitePolicy]] = {}
 
     async def close(self) -> None:
+        for task in [*self._tasks, *self._learning.values()]:
+            task.cancel()
         await self.session.close()
 
     async def fetch_all(
@@ -53,38 +91,65 @@ class WebFetcher:
 
         those whose host had no slot for them within `patience` seconds, and those not yet begun when `stop` said so.
         """
-        queues: dict[str, deque[str]] = defaultdict(deque)
-        deferred: list[str] = []
+        order = _Order(take, patience, stop)
+        by_host: dict[str, list[str]] = defaultdict(list)
         for address in addresses:
             try:
-                queues[host_of(canonical(address))].append(address)
+                by_host[host_of(canonical(address))].append(address)
             except BadAddress as error:
                 await take(address, Fetched(None, "failed", "bad_address", str(error), attempts=0))
-        async with asyncio.TaskGroup() as group:
-            for host, queue in queues.items():
-                for _ in range(min(len(queue), self.params.politeness.concurrency)):
-                    group.create_task(self._drain(host, queue, take, patience, stop, deferred))
-        return deferred
-
-    async def _drain(
-        self, host: str, queue: deque[str], take: Callable[[str, Fetched], Awaitable[None]], patience: float, stop: Callable[[], bool],
-        deferred: list[str],
-    ) -> None:  # fmt: skip
-        """One lane of a host: its addresses one after the other."""
-        while queue:
-            address = queue.popleft()
-            if stop():
-                deferred.append(address)
-                continue
+        order.left = sum(map(len, by_host.values()))
+        for host, wanted in by_host.items():
+            queue = self._queues.setdefault(host, deque())
+            queue.extend((address, order) for address in wanted)
+            for _ in range(min(len(queue), self.params.politeness.concurrency - self._lanes[host])):
+                self._lanes[host] += 1
+                task = asyncio.create_task(self._lane(host, queue))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        if order.left:
             try:
-                answer = await self._fetch(address, patience)
-            except Deferred:
-                # The host has no room: what waits for it waits as well.
-                deferred.append(address)
-                deferred.extend(queue)
-                queue.clear()
-            else:
-                await take(address, answer)
+                await order.done.wait()
+            except asyncio.CancelledError as error:
+                order.fail(error)
+                raise
+        if order.error is not None:
+            raise order.error
+        return order.deferred
+
+    async def _lane(self, host: str, queue: deque[tuple[str, _Order]]) -> None:
+        """Addresses of a host, one after the other."""
+        try:
+            while queue:
+                address, order = queue.popleft()
+                if order.error is None:
+                    await self._serve(address, order, queue)
+        finally:
+            self._lanes[host] -= 1
+            if not self._lanes[host]:
+                del self._lanes[host], self._queues[host]
+
+    async def _serve(self, address: str, order: _Order, queue: deque[tuple[str, _Order]]) -> None:
+        if order.stop():
+            order.put_off([address])
+            return
+        try:
+            answer = await self._fetch(address, order.patience)
+            await order.take(address, answer)
+        except Deferred:
+            # The host has no room: what waits for it waits as well.
+            rest = [other for other, whose in queue if whose is order]
+            others = [item for item in queue if item[1] is not order]
+            queue.clear()
+            queue.extend(others)
+            order.put_off([address, *rest])
+        except Exception as error:  # noqa: BLE001  not the fault of an address: for whoever ordered it
+            order.fail(error)
+        except asyncio.CancelledError as error:
+            order.fail(error)
+            raise
+        else:
+            order.settle()
 
     async def _fetch(self, address: str, patience: float) -> Fetched:
         attempts = 0
@@ -151,16 +216,12 @@ class WebFetcher:
             await self.gate.leave(host, outcome)
 
     async def _enter(self, host: str, patience: float) -> None:
-        end = time.monotonic() + patience
-        while True:
-            permit = await self.gate.enter(host, max(0.0, end - time.monotonic()))
-            if permit.go:
-                await asyncio.sleep(permit.wait)
-                return
-            if permit.wait == float("inf"):
-                raise Told("failed", "host_down", f"{host} failed again and again in this run")
-            if time.monotonic() + permit.wait > end:
-                raise Deferred
+        permit = await self.gate.enter(host, patience)
+        if permit.wait == float("inf"):
+            raise Told("failed", "host_down", f"{host} failed again and again in this run")
+        if not permit.go:
+            raise Deferred
+        if permit.wait > 0:
             await asyncio.sleep(permit.wait)
 
     async def _request(self, address: str) -> tuple[bytes, int] | str:
@@ -221,18 +282,28 @@ class WebFetcher:
                 raise Told("filtered", "opt_out", why, opt_out=f"{why} ({origin_of(address)}/.well-known/tdmrep.json)")
 
     async def _policy(self, origin: str, host: str, patience: float) -> SitePolicy:
+        policy, mine = await self.gate.policy(origin)
+        if policy is not None:
+            return policy
+        # One of all that want something of the site finds out for them.
+        task = self._learning.get(origin)
+        if task is None:
+            task = self._learning[origin] = asyncio.create_task(self._find_out(origin, host, patience, mine))
+            task.add_done_callback(lambda _: self._learning.pop(origin, None))
+        return await asyncio.shield(task)
+
+    async def _find_out(self, origin: str, host: str, patience: float, mine: bool) -> SitePolicy:
         end = time.monotonic() + patience + self.params.total_seconds
-        while True:
+        while not mine:
+            if time.monotonic() > end:
+                raise Deferred
+            await asyncio.sleep(0.1)
             policy, mine = await self.gate.policy(origin)
             if policy is not None:
                 return policy
-            if mine:
-                found = await self._learn(origin, patience)
-                await self.gate.tell(origin, host, found, crawl_delay(found, self.params.product) if self.params.respect_robots else None)
-                return found
-            if time.monotonic() > end:
-                raise Deferred
-            await asyncio.sleep(0.05)
+        found = await self._learn(origin, patience)
+        await self.gate.tell(origin, host, found, crawl_delay(found, self.params.product) if self.params.respect_robots else None)
+        return found
 
     async def _learn(self, origin: str, patience: float) -> SitePolicy:
         robots: str | None = ""

@@ -4,7 +4,9 @@ Pure bookkeeping with a clock that is passed in. One gate serves all workers of 
 together; where there are several processes, it lives in one of them and the others ask it there.
 """
 
+import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,11 +15,15 @@ from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
 LEASE_SECONDS = 900.0
-"""After this long a slot counts as left by a worker that died: longer than any fetch may take."""
+"""After this long a slot counts as left, whoever holds it: longer than any fetch may take."""
+SILENT_SECONDS = 60.0
+"""A worker that has not been heard of for so long is dead, and the slots that it held are free."""
 _RECOVERY = 20
 """Answers in a row without complaint after which a slowed-down host is asked a little more often again."""
 _CLOSED_SECONDS, _CLOSED_TIMES = 60.0, 3
 _SLOWEST = 1 / 120
+NO_ROOM = 1.0
+"""Seconds after which to ask again where as many as may were asking a host for all of one's patience."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Permit:
-    """`go`: a slot is taken, begin in `wait` seconds and leave it afterwards. Else ask again in `wait` seconds; never, if infinite."""
+    """`go`: a slot is taken, begin in `wait` seconds and leave it afterwards. Else there was none in time: ask again in `wait`
+    seconds; never, if infinite."""
 
     go: bool
     wait: float
@@ -42,7 +49,7 @@ class Gate(Protocol):
     """What a fetcher asks before it asks a host."""
 
     async def enter(self, host: str, patience: float) -> Permit:
-        """A slot for one request, if it comes within `patience` seconds."""
+        """A slot for one request, if it comes within `patience` seconds: who asks first gets the first that is free."""
         ...
 
     async def leave(self, host: str, outcome: Outcome) -> None:
@@ -58,6 +65,19 @@ class Gate(Protocol):
         ...
 
 
+Grant = Callable[[Permit], None]
+"""Gets the permit that was waited for."""
+
+
+@dataclass
+class Ticket:
+    """Somebody who waits for a slot until `end`. Whoever waits no longer sets `grant` to None."""
+
+    who: str
+    end: float
+    grant: Grant | None
+
+
 @dataclass
 class _Host:
     rate: float | None
@@ -65,8 +85,9 @@ class _Host:
     free_at: float = 0.0
     """When the next request may begin."""
     quiet_until: float = 0.0
-    leases: list[float] = field(default_factory=list)
-    """When each slot that is taken counts as abandoned."""
+    leases: list[tuple[float, str]] = field(default_factory=list)
+    """When each slot that is taken counts as abandoned, and who has it."""
+    waiting: deque[Ticket] = field(default_factory=deque)
     refusals: int = 0
     fine: int = 0
     failures: int = 0
@@ -75,16 +96,32 @@ class _Host:
 
 
 class LocalGate:
-    """The bookkeeping itself; also the gate of a single process. Times are seconds of `clock`."""
+    """The bookkeeping itself; also the gate of a single process. Times are seconds of `clock`.
+
+    `who` names a worker where there are several; one that is `heard` of no more loses its slots.
+    """
 
     def __init__(self, politeness: Politeness, clock: Callable[[], float]) -> None:
         self.politeness, self.clock = politeness, clock
         self._hosts: dict[str, _Host] = {}
         self._policies: dict[str, tuple[SitePolicy, float]] = {}
         self._asking: dict[str, float] = {}
+        self._heard: dict[str, float] = {}
 
     async def enter(self, host: str, patience: float) -> Permit:
-        return self.take(host, patience)
+        answer: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        ticket = self.ask(host, patience, answer.set_result)
+        if answer.done():
+            return answer.result()
+        try:
+            async with asyncio.timeout(patience):
+                return await answer
+        except TimeoutError:
+            if answer.done() and not answer.cancelled():
+                return answer.result()  # it came at the last moment
+            return Permit(False, NO_ROOM)
+        finally:
+            ticket.grant = None
 
     async def leave(self, host: str, outcome: Outcome) -> None:
         self.free(host, outcome)
@@ -95,29 +132,63 @@ class LocalGate:
     async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
         self.learn(origin, host, policy, delay)
 
-    def take(self, host: str, patience: float) -> Permit:
-        """`enter`, at once."""
+    def heard(self, who: str) -> None:
+        """A worker is alive."""
+        self._heard[who] = self.clock()
+
+    def ask(self, host: str, patience: float, grant: Grant, who: str = "") -> Ticket:
+        """`enter` with a function that is called with the permit: at once, or when a slot is free."""
+        ticket = Ticket(who, self.clock() + patience, grant)
+        state = self._host(host)
+        state.waiting.append(ticket)
+        self._serve(state)
+        return ticket
+
+    def free(self, host: str, outcome: Outcome | None, who: str = "") -> None:
+        """`leave`, at once. No outcome: the slot was not used."""
         now, state = self.clock(), self._host(host)
+        mine = next((lease for lease in state.leases if lease[1] == who), None)
+        if mine is not None:
+            state.leases.remove(mine)
+        if outcome is not None:
+            self._learn_from(state, now, outcome)
+        self._serve(state)
+
+    def _serve(self, state: _Host) -> None:
+        """Give slots to those who wait, first come first served."""
+        now = self.clock()
+        while state.waiting:
+            ticket = state.waiting[0]
+            if ticket.grant is not None and now <= ticket.end:
+                permit = self._permit(state, now, ticket.end, ticket.who)
+                if permit is None:
+                    return
+                state.waiting.popleft()
+                ticket.grant(permit)
+            else:
+                state.waiting.popleft()
+
+    def _permit(self, state: _Host, now: float, end: float, who: str) -> Permit | None:
+        """A permit; None while as many as may are asking the host."""
         if state.closed >= _CLOSED_TIMES:
             return Permit(False, math.inf)
-        state.leases = [end for end in state.leases if end > now]
+        state.leases = [lease for lease in state.leases if lease[0] > now and self._alive(lease[1], now)]
         begin = max(now, state.quiet_until, state.free_at)
-        if begin - now > patience:
+        if begin > end:
             return Permit(False, begin - now)
         # Where a host has just failed again and again, one request finds out whether it is back.
         room = 1 if state.failures >= self.politeness.failures else state.concurrency
         if len(state.leases) >= room:
-            return Permit(False, 0.05 if state.rate is None else min(1.0, max(0.05, 1 / state.rate)))
+            return None
         if state.rate is not None:
             state.free_at = begin + 1 / state.rate
-        state.leases.append(begin + LEASE_SECONDS)
+        state.leases.append((begin + LEASE_SECONDS, who))
         return Permit(True, begin - now)
 
-    def free(self, host: str, outcome: Outcome) -> None:
-        """`leave`, at once."""
-        now, state = self.clock(), self._host(host)
-        if state.leases:
-            state.leases.pop(0)
+    def _alive(self, who: str, now: float) -> bool:
+        return self._heard.get(who, now) > now - SILENT_SECONDS
+
+    def _learn_from(self, state: _Host, now: float, outcome: Outcome) -> None:
         if outcome.refused:
             self._slow_down(state, now, outcome.retry_after)
         elif outcome.broken:
