@@ -196,33 +196,33 @@ def query(
 ) -> None:
     """Ask a dataset in SQL (DuckDB): idcluster query out/ "select status, count(*) from faces group by all"."""
     with _explained():
-        from pipeline.catalogue import Format, QueryError
+        from pipeline.answers import FORMATS
+        from pipeline.catalogue import QueryError
         from pipeline.catalogue import query as ask
         from pipeline.root import open_root
 
-        if format not in ("table", "csv", "json", "parquet"):
-            raise QueryError(f"no format {format!r}; there are table, csv, json and parquet")
-        answer = ask(open_root(root, "", create=False), sql, cast(Format, format), output, snapshot)
+        chosen = next((one for one in FORMATS if one == format), None)
+        if chosen is None:
+            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+        answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot)
         if answer is not None:
             sys.stdout.write(answer)
 
 
 @app.command()
 def schema(table: Annotated[str | None, typer.Argument(help="one table (default: all)")] = None) -> None:
-    """Print every table with its columns, types, units and keys."""
+    """Print every table that a query sees, with its columns, types, units and keys."""
     with _explained():
         from difflib import get_close_matches
 
+        from pipeline.catalogue import VIEWS
         from pipeline.dag import DagError
-        from schemas import TABLES
-        from stages.shard.webdataset import SAMPLES
 
-        known = {**TABLES, SAMPLES.name: SAMPLES}
-        if table is not None and table not in known:
-            near = get_close_matches(table, known, 1)
-            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}")])
+        if table is not None and table not in VIEWS:
+            near = get_close_matches(table, VIEWS, 1)
+            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VIEWS)}")])
         console = _console()
-        for one in known.values() if table is None else [known[table]]:
+        for one in VIEWS.values() if table is None else [VIEWS[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
             about = f" (version {one.version}, written by {one.written_by}, key {one.key}{parent}): {one.description}"
             console.print(Text.assemble((one.name, "bold"), about))
@@ -260,7 +260,8 @@ def diff(
 ) -> None:
     """Show what changed between two snapshots: rows added, changed and gone, by table and by person."""
     with _explained():
-        from pipeline.catalogue import QueryError, TextFormat, as_text
+        from pipeline.answers import TextFormat, as_text
+        from pipeline.catalogue import QueryError
         from pipeline.history import diff as compare
         from pipeline.root import open_root
 

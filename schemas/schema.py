@@ -1,12 +1,14 @@
 """What a table is: named, typed, described columns with a key, a parent and a version; checked on write and on read."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+LIGHT = "_light"
+"""How the name of a companion ends: the columns of a table with pictures that are no pictures."""
 STATUSES = ("ok", "filtered", "failed", "poisoned")
 
 
@@ -54,6 +56,11 @@ class TableSchema:
     @cached_property
     def blobs(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns if c.blob)
+
+    @cached_property
+    def companion(self) -> "TableSchema":
+        """The light columns as a table of its own: what a finished bucket has beside files with pictures."""
+        return replace(self, name=f"{self.name}{LIGHT}", columns=tuple(column for column in self.columns if not column.blob))
 
     @cached_property
     def _empty(self) -> pa.Table:

@@ -12,7 +12,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalogue import QueryError, _SharedFile, connect, query
+from pipeline.catalogue import VIEWS, QueryError, connect, query
+from pipeline.catalogue_files import SharedFile
 from pipeline.snapshot import Snapshot, SnapshotError, load
 from pipeline.storage import Store
 from schemas import TABLES
@@ -74,6 +75,16 @@ def test_columns_that_an_earlier_version_of_the_program_did_not_write_are_null(s
     assert [row[:2] for row in connection.execute("DESCRIBE faces").fetchall()] == [
         row[:2] for row in connect(store).execute("DESCRIBE faces").fetchall()
     ]
+
+
+def test_files_and_runs_are_described_as_well(store: Store) -> None:
+    """`idcluster schema` and DuckDB name every view that a query can see, with the same words."""
+    connection = connect(store)
+    seen = {row[0] for row in connection.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+    assert seen == set(VIEWS)
+    for schema in VIEWS.values():
+        columns = connection.execute("SELECT column_name, comment FROM duckdb_columns() WHERE table_name = ?", [schema.name]).fetchall()
+        assert columns == [(column.name, column.description) for column in schema.columns]
 
 
 def test_a_question_of_a_data_team(store: Store) -> None:
@@ -198,7 +209,7 @@ def test_a_table_is_aligned_cut_and_harmless_to_the_terminal(store: Store) -> No
 
 def test_threads_of_a_query_do_not_move_each_other_in_a_file(store: Store) -> None:
     """DuckDB seeks and reads in two calls, and its threads share one open file."""
-    file = _SharedFile(store, io.BytesIO(bytes(range(200))))
+    file = SharedFile(store, io.BytesIO(bytes(range(200))))
     assert file.seek(100) == 100
     with ThreadPoolExecutor(1) as other:
         assert other.submit(file.read, 3).result() == b"\0\1\2"
@@ -218,8 +229,9 @@ def test_runs_are_read_leniently(store: Store) -> None:
     store.put("runs/r2.json", json.dumps({"started": 1.0, "status": None, "stages": [{"stage": "x"}, 3], "extra": {}}).encode())
     store.put("runs/broken.json", b"{")
     found = json.loads(query(store, "SELECT run_id, seconds, status, stages FROM runs ORDER BY run_id", "json") or "")
+    nothing = dict.fromkeys(("rows", "units", "adopted", "failed", "seconds", "rows_per_second"))
     assert found == [
-        {"run_id": "r1", "seconds": 60.0, "status": "done", "stages": [{"stage": "detect", "rows": 7, "failed": None, "seconds": 1.5}]},
-        {"run_id": "r2", "seconds": None, "status": None, "stages": [{"stage": "x", "rows": None, "failed": None, "seconds": None}]},
+        {"run_id": "r1", "seconds": 60.0, "status": "done", "stages": [{"stage": "detect", **nothing, "rows": 7, "seconds": 1.5}]},
+        {"run_id": "r2", "seconds": None, "status": None, "stages": [{"stage": "x", **nothing}]},
     ]
     assert query(store, "SELECT record->>'extra' AS e FROM runs WHERE run_id = 'r2'", "csv") == "e\n{}\n"

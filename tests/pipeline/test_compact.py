@@ -11,7 +11,7 @@ from pipeline.catalogue import connect
 from pipeline.compact import compact
 from pipeline.files import DamagedFile, places, read, read_entries, seal_table
 from pipeline.gc import collect
-from pipeline.snapshot import Entry, Snapshot, publish
+from pipeline.snapshot import Entry, Snapshot, load, publish
 from pipeline.storage import Store
 from schemas import TABLES
 
@@ -166,3 +166,107 @@ def test_gc_deletes_what_was_merged_away(store: Store) -> None:
     assert len(store.list("tables")) == 5 + 4 + 1 + 2
     collect(store, 1, "gc")
     assert len(store.list("tables")) == 1 + 2
+
+
+# Companions: what a finished bucket has beside files with pictures
+
+
+IMAGES = TABLES["images"]
+
+
+def images(chunk: int, word: str = "jpeg") -> pa.Table:
+    ids = {"identity_id": "p", "status": "ok", "inputs": bytes(8), "format": word}
+    made = [{**ids, "image_id": f"i{chunk}-{n}", "bytes": f"{word} {chunk} {n}".encode() * 40} for n in range(39)]
+    return IMAGES.build([*made, {**ids, "image_id": f"i{chunk}-39", "status": "failed", "reason": "http_404"}])
+
+
+def images_entry(store: Store, chunk: int, word: str = "jpeg", version: str = "v") -> Entry:
+    return seal_table(store, IMAGES, version, 0, chunk, images(chunk, word)).entry(IMAGES, version, 0, chunk, f"{word} {chunk}")
+
+
+@pytest.fixture
+def pictures(store: Store) -> Snapshot:
+    made = [entry(store, CANDIDATES, chunk, candidates(chunk)) for chunk in range(5)]
+    return Snapshot().with_entries([*made, *(images_entry(store, chunk) for chunk in range(5))])
+
+
+def asked(store: Store, snapshot: Snapshot) -> tuple[list[tuple[object, ...]], int]:
+    """All rows of `images`, and how many files are opened to count them."""
+    connection = connect(store, snapshot)
+    rows = connection.execute("SELECT * FROM images ORDER BY image_id").fetchall()
+    connection.close()
+    watched = Store(store.root)
+    opened: list[str] = []
+    read_whole = watched.read
+
+    def read(path: str) -> bytes:
+        opened.append(path)
+        return read_whole(path)
+
+    watched.read = read  # type: ignore[method-assign]
+    connection = connect(watched, snapshot)
+    opened.clear()
+    assert connection.execute("SELECT format, count(*) FROM images GROUP BY ALL").fetchall()
+    connection.close()
+    return rows, len(set(opened))
+
+
+def test_a_question_about_all_pictures_opens_one_file_a_bucket(store: Store, pictures: Snapshot) -> None:
+    """Eleven million pictures lie in 22,500 files, whose footers alone take most of a minute."""
+    after = compacted(store, pictures)
+    before_rows, before_files = asked(store, pictures)
+    after_rows, after_files = asked(store, after)
+    assert after_rows == before_rows
+    assert len(after_rows) == 200
+    assert (before_files, after_files) == (5, 1)
+    assert files(after, "images") == files(pictures, "images")
+    assert compact(store, after, [0]) == []
+
+
+def test_a_picture_is_found_by_any_way_of_asking(store: Store, pictures: Snapshot) -> None:
+    """Pictures are fetched row by row: filters, joins, orders and several threads must not mix them up."""
+    connection = connect(store, compacted(store, pictures))
+    one = connection.execute("SELECT bytes FROM images WHERE image_id = 'i3-37'").fetchall()
+    assert one == [(b"jpeg 3 37" * 40,)]
+    joined = connection.execute("SELECT c.image_id, i.bytes FROM candidates c JOIN images i USING (image_id) ORDER BY c.rank").fetchall()
+    assert len(joined) == 50
+    assert all(data == f"jpeg {image[1:].replace('-', ' ')}".encode() * 40 for image, data in joined)
+    assert connection.execute("SELECT octet_length(bytes) FROM images ORDER BY image_id LIMIT 1").fetchall() == [(320,)]
+    with pytest.raises(Exception, match="no companion of this snapshot"):
+        connection.execute("SELECT idcluster_blob('bytes', '/etc/passwd', 0)")
+
+
+def test_a_companion_that_no_longer_holds_is_not_read_and_not_published(store: Store, pictures: Snapshot) -> None:
+    """What was forgotten of a picture must not live on beside it."""
+    first = publish(store, compacted(store, pictures))
+    changed = first.with_entries([images_entry(store, 2, "png")])
+    counted = "SELECT format, count(*) FROM images GROUP BY ALL ORDER BY ALL"
+    assert connect(store, changed).execute(counted).fetchall() == [("jpeg", 160), ("png", 40)]
+    second = publish(store, changed)
+    assert not [e for e in load(store).entries if e.table == "images_light"]
+    assert second.entries == load(store).entries
+    third = publish(store, compacted(store, second))
+    assert connect(store, third).execute(counted).fetchall() == [("jpeg", 160), ("png", 40)]
+    assert asked(store, third)[1] == 1
+    collect(store, 1, "gc", current_only=True)
+    assert store.list("tables/images_light") == [e.file for e in third.entries if e.table == "images_light"]
+
+
+def test_a_switch_back_shows_the_companion_of_then(store: Store, pictures: Snapshot) -> None:
+    first = compacted(store, pictures)
+    newer = compacted(store, first.with_entries([images_entry(store, chunk, "png", "w") for chunk in range(5)]))
+    assert [e.version for e in newer.shown("images_light")] == ["w"]
+    older = [replace(e, current=True) for e in newer.entries if e.table == "images" and e.version == "v"]
+    back = compacted(store, newer.with_entries(older))
+    assert [(e.version, e.file) for e in back.shown("images_light")] == [("v", first.shown("images_light")[0].file)]
+    assert asked(store, back)[1] == 1
+
+
+def test_a_lost_file_of_pictures_is_named_when_its_pictures_are_asked_for(store: Store, pictures: Snapshot) -> None:
+    after = compacted(store, pictures)
+    lost = after.shown("images")[4].file
+    Path(store.uri(lost)).unlink()
+    connection = connect(store, after)
+    assert connection.execute("SELECT count(*) FROM images").fetchall() == [(200,)]
+    with pytest.raises(Exception, match=lost):
+        connection.execute("SELECT bytes FROM images WHERE image_id = 'i4-0'").fetchall()
