@@ -15,6 +15,7 @@ from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, 
 from pipeline.cli_parts import console as _console
 from pipeline.cli_parts import explained as _explained
 from pipeline.cli_people import people_app
+from pipeline.cli_shards import shards_app
 
 app = typer.Typer(
     name="idcluster",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
+app.add_typer(shards_app, name="shards")
 app.add_typer(people_app)
 
 PEOPLE_SHOWN = 10

@@ -48,6 +48,7 @@ _EXPECTED = {
     "pipeline.licences": "NotAccepted",
     "pipeline.root": "RunError",
     "pipeline.samples": "MissingSample",
+    "pipeline.shard_check": "CheckError",
     "pipeline.shards": "ShardError",
     "pipeline.snapshot": "SnapshotError",
     "pipeline.split_lists": "BadList",

@@ -24,7 +24,7 @@ from pipeline.lease import Lease
 from pipeline.root import RunError
 from pipeline.shard_index import reindex
 from pipeline.shards import SHARD_TABLES
-from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
+from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish
 from pipeline.storage import Store
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
@@ -139,7 +139,7 @@ def _needed(snapshot: Snapshot) -> Iterator[str]:
 
 def _trimmed(newest: Snapshot, older: Iterable[Snapshot], current_only: bool) -> tuple[Entry, ...]:
     if current_only:
-        return without_stale(tuple(entry for entry in newest.entries if entry.current and entry.live))
+        return tuple(entry for entry in newest.entries if entry.current and entry.live)
     shown = {entry.file for snapshot in older for table in SHARD_TABLES for entry in snapshot.shown(table)}
     return tuple(entry for entry in newest.entries if entry.table not in SHARD_TABLES or entry.current or entry.file in shown)
 

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
+from pipeline.catalogue import connect
+from pipeline.snapshot import Snapshot
 from pipeline.storage import Store
 from schemas import identity_id
 from stages.shard.params import ShardParams
-from stages.shard.splits import NOWHERE, SPLITS
+from stages.shard.splits import BARRED, FEW, LISTED_OUT, NOWHERE, SPLITS
 
 _KNOWN = (*SPLITS, NOWHERE)
 _MEANT = {"valid": "validation", "val": "validation"}
@@ -91,6 +93,21 @@ def write_csv(rows: Iterable[tuple[str, str, str]]) -> str:
     lines = [("identity", "split", "name")]
     lines += [(who, split, name) for who, name, split in rows]
     return "".join(",".join(_field(cell) for cell in line) + "\n" for line in lines)
+
+
+def drawn(store: Store, snapshot: Snapshot, profile: str) -> list[tuple[str, str, str]]:
+    """(identity_id, name, split) of everybody with a kept face that a profile has in a split or bars from all, by id."""
+    mine = tuple(e for e in snapshot.entries if e.table not in ("samples", "withheld") or e.file.startswith(f"shards/{profile}/"))
+    with connect(store, Snapshot(snapshot.number, mine, snapshot.notes)) as connection:
+        return connection.execute(_DRAWN, [NOWHERE, [BARRED, FEW, LISTED_OUT]]).fetchall()
+
+
+_DRAWN = """
+SELECT identity_id, any_value(coalesce(n.name, '')), min(split) FROM (
+    SELECT identity_id, split FROM samples
+    UNION ALL SELECT identity_id, $1 FROM withheld WHERE list_contains($2, reason) AND identity_id NOT IN (SELECT identity_id FROM samples)
+) LEFT JOIN identities n USING (identity_id) GROUP BY identity_id ORDER BY identity_id
+"""
 
 
 def without(store: Store, gone: Iterable[str]) -> dict[str, bytes]:
