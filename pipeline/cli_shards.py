@@ -29,7 +29,8 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None) -> None:
             "f.current AND f.table = 'shards' AND f.file LIKE '%/' || s.shard GROUP BY ALL ORDER BY ALL"
         )
         sys.stdout.write(query(store, sql, snapshot=snapshot) or "")
-        withheld = query(store, "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld GROUP BY ALL ORDER BY ALL", snapshot=snapshot)
+        sql = "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld GROUP BY ALL ORDER BY ALL"
+        withheld = query(store, sql, snapshot=snapshot)
         if withheld and withheld.count("\n") > 2:
             sys.stdout.write("\n" + withheld)
 

@@ -124,7 +124,8 @@ def check_against_tables(store: Store, snapshot: Snapshot, profile: str, checked
     """What is wrong with a set when the tables are asked: shards that should be there, near people in two splits."""
     about = snapshot.notes.get(f"index/{profile}")
     index = _json(store, f"shards/{profile}/index.json") or {}
-    shown = {e.file.rsplit("/", 1)[-1]: (e.digest, e.rows, e.bytes) for e in snapshot.shown("shards") if e.file.startswith(f"shards/{profile}/")}
+    mine = [e for e in snapshot.shown("shards") if e.file.startswith(f"shards/{profile}/")]
+    shown = {e.file.rsplit("/", 1)[-1]: (e.digest, e.rows, e.bytes) for e in mine}
     listed = {item["url"]: (item["digest"], item["nsamples"], item["filesize"]) for item in index.get("shardlist", ())}
     for url in sorted(shown.keys() | listed.keys()):
         if shown.get(url) != listed.get(url):

@@ -5,9 +5,11 @@ shards end depends only on the people around (`stages.shard.cut`), so a changed 
 neighbour, and a set that did not change costs nothing.
 """
 
+import errno
 import hashlib
 import io
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -135,10 +137,17 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     work = pq.read_table(io.BytesIO(store.read(job["work"]))).to_pylist()
     with tempfile.TemporaryDirectory(prefix="idcluster-") as folder:
         local = Path(folder) / "shard.tar"
-        with local.open("w+b") as file:
-            rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        try:
+            with local.open("w+b") as file:
+                rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
+                file.seek(0)
+                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            megabytes = math.ceil(job["bytes"] / 1e6)
+            said = f"cannot write a shard of about {megabytes} MB in {tempfile.gettempdir()}: {error.strerror}"
+            raise ShardError(f"{said}; make room there or let TMPDIR name a larger disk, and run again") from error
         size = local.stat().st_size
         # The sidecar comes last: where it is, the tar is whole.
         sidecar = files.encode(SAMPLES, rows)

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -251,6 +253,61 @@ def test_a_picture_that_changed_under_its_row_is_not_shipped(tmp_path: Path) -> 
     with pytest.raises(ShardError, match="do not have the SHA-256 0000"):
         write_shard(store, plan.jobs[0])
     assert not [path for path in store.list("shards") if path.endswith(".tar")]
+
+
+def test_a_shard_that_a_killed_run_had_put_is_taken_as_it_is(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plan = plan_shards(store, small_root(store, PEOPLE), PARAMS)
+    job = plan.jobs[0]
+    first = write_shard(store, job)
+    times = {path: os.stat(store.uri(path)).st_mtime_ns for path in store.list("shards")}
+    store.delete([job["work"]])
+    assert write_shard(store, job) == first
+    assert {path: os.stat(store.uri(path)).st_mtime_ns for path in store.list("shards")} == times
+
+
+@pytest.mark.parametrize("lost", [".tar", ".parquet"])
+def test_half_a_shard_is_written_again(tmp_path: Path, lost: str) -> None:
+    store = Store(tmp_path)
+    plan = plan_shards(store, small_root(store, PEOPLE), PARAMS)
+    first = write_shard(store, plan.jobs[0])
+    before = shard_files(store)
+    store.delete([plan.jobs[0]["name"] + lost])
+    assert write_shard(store, plan.jobs[0]) == first and shard_files(store) == before
+    store.put(plan.jobs[0]["name"] + lost, b"")
+    assert write_shard(store, plan.jobs[0]) == first and shard_files(store) == before
+
+
+_FULL = """
+import json, sys
+from pipeline.shards import ShardError, write_shard
+from pipeline.storage import Store, StorageError
+try:
+    write_shard(Store(sys.argv[1]), json.loads(sys.argv[2]))
+except (ShardError, StorageError) as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize("full", ["temporary", "root"])
+def test_a_disk_that_is_full_in_the_middle_of_a_tar_leaves_nothing_behind(tmp_path: Path, full: str) -> None:
+    """On a real disk of 64 kB, mounted in a namespace of its own."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    store = Store(tmp_path / "root")
+    plan = plan_shards(store, small_root(store, [SmallPerson("Ada Lovelace", 40, size=5000)]), ShardParams())
+    place = tmp_path / "small" if full == "temporary" else tmp_path / "root" / "shards"
+    place.mkdir()
+    mount = f"mount -t tmpfs -o size=64k none '{place}' && \"$@\" && find '{place}' -type f | wc -l"
+    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", _FULL, str(store.root), json.dumps(plan.jobs[0])]
+    settings = {**os.environ, **({"TMPDIR": str(place)} if full == "temporary" else {})}
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=settings, capture_output=True, text=True)
+    said = {"temporary": "ShardError cannot write a shard of about 1 MB in ", "root": "StorageError [Errno 28] cannot write "}
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith(said[full]) and ("TMPDIR" in lines[0]) == (full == "temporary"), done.stdout + done.stderr
+    assert lines[1] == "0", "something is left"
+    write_shard(store, plan.jobs[0])
+    assert len(shard_files(store)) == 2
 
 
 def test_a_set_is_not_made_known_while_a_shard_is_missing(tmp_path: Path) -> None:
