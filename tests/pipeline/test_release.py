@@ -115,8 +115,7 @@ def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) ->
     pictures = {name: f"{name} picture".encode() for name in ("normal", "albedo", "lambertian", "landmark_picture")}
     added(store, "renders", [{**face, **pictures, "frame": [1.0, 0.0, 2.0, 3.0]} for face in faces[1:]])
     snapshot = added(store, "affect", [{**face, "valence": 0.5, "arousal": -0.25, "emotions": [0.75, 0.25]} for face in faces])
-    include = ("mask", "normal", "albedo", "lambertian", "landmarks", "arcface")
-    show(store, snapshot, ShardParams(include=include, need=("normal",)))
+    show(store, snapshot, ShardParams(include=("mask", "normal", "albedo", "lambertian", "landmarks", "arcface"), need=("normal",)))
     samples = stream(store)
     assert len(samples) == 10 and withheld(store) == {"no_normal": 1}
     for sample in samples:
