@@ -1,32 +1,38 @@
 """The spool: answers of web servers, put down as soon as they are there.
 
-A small immutable file holds the answers of a few dozen addresses, each a row group of its own. What is in the spool is
-never asked for again, however a run ends; the crawl stage takes rows of `images` from it, and files whose answers are in
-the dataset are deleted.
+A small immutable file holds the answers of a few dozen addresses. What is in the spool is never asked for again, however
+a run ends; the crawl stage takes rows of `images` from it, and files whose answers are in the dataset are deleted.
+
+An answer is found without reading what lies beside it, for the pictures of a person come from many files (in Parquet the
+footer alone would cost more than the picture). A file holds records, each a header of two numbers, JSON, and the bytes
+that a server sent; then an index of addresses and places as JSON, its length and check sum, and a mark.
 """
 
-import io
+import json
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.storage import Store
 from stages.stage import Fetched
 
 FOLDER = "parts/spool"
+ENDING = ".spool"
 
-_COLUMNS = {
-    "status": pa.string(), "reason": pa.string(), "detail": pa.string(), "opt_out": pa.string(), "fetched_at": pa.int64(),
-    "http_status": pa.int32(), "attempts": pa.int32(), "final_address": pa.string(),
-}  # fmt: skip
-_SCHEMA = pa.schema([("address", pa.string()), *_COLUMNS.items(), ("data", pa.large_binary())])
+_FACTS = ("status", "reason", "detail", "opt_out", "fetched_at", "http_status", "attempts", "final_address")
+_HEAD = struct.Struct("<II")
+"""Of a record: the length of its JSON, and the CRC-32 of all that follows."""
+_TAIL = struct.Struct("<II8s")
+"""Of a file: length and CRC-32 of the index, and the mark."""
+_MARK = b"idspool1"
+_LIKELY = 64 * 2**10
+"""Bytes of the end of a file that are read at once: mostly the whole index."""
 
-Place = tuple[str, int]
-"""Where an answer lies: spool file and row in it."""
+_AGAIN = "; run again with --retry \"reason = 'error'\""
+
+Place = tuple[str, int, int]
+"""Where an answer lies: spool file, first byte and length."""
 
 
 @dataclass(frozen=True)
@@ -37,51 +43,59 @@ class Found:
     files: Mapping[str, Sequence[str]]
 
 
+class DamagedSpool(OSError):
+    """An answer is not what was put down."""
+
+
 def folder_of(run: str, block: str) -> str:
     return f"{FOLDER}/{run}/{block}"
 
 
 def spool_path(run: str, block: str, number: int) -> str:
-    return f"{folder_of(run, block)}/{number:04d}.parquet"
+    return f"{folder_of(run, block)}/{number:04d}{ENDING}"
 
 
 def put(store: Store, path: str, answers: Sequence[tuple[str, Fetched]]) -> None:
     """Put answers down as one file."""
-    columns = {name: pa.array([getattr(answer, name) for _, answer in answers], kind) for name, kind in _COLUMNS.items()}
-    columns |= {"address": pa.array([address for address, _ in answers], pa.string())}
-    columns |= {"data": pa.array([answer.data for _, answer in answers], pa.large_binary())}
-    sink = io.BytesIO()
-    table = pa.table([columns[name] for name in _SCHEMA.names], schema=_SCHEMA)
-    how = {"compression": "NONE", "use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
-    pq.write_table(table, sink, row_group_size=1, **how)
-    store.put(path, sink.getvalue(), durable=False)
+    pieces, index, start = [], [], 0
+    for address, answer in answers:
+        facts = json.dumps([getattr(answer, name) for name in _FACTS] + [answer.data is not None]).encode()
+        data = answer.data or b""
+        pieces += [_HEAD.pack(len(facts), zlib.crc32(data, zlib.crc32(facts))), facts, data]
+        length = _HEAD.size + len(facts) + len(data)
+        index.append((address, start, length))
+        start += length
+    said = json.dumps(index).encode()
+    store.put(path, b"".join([*pieces, said, _TAIL.pack(len(said), zlib.crc32(said), _MARK)]), durable=False)
 
 
 def look(store: Store, folder: str = FOLDER) -> Found:
     """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut tore are deleted."""
     places: dict[str, Place] = {}
     files: dict[str, list[str]] = {}
-    for path in (path for path in store.list(folder) if path.endswith(".parquet")):
-        addresses = _addresses(store, path)
-        if addresses is None:
+    for path in (path for path in store.list(folder) if path.endswith(ENDING)):
+        index = _index(store, path)
+        if index is None:
             store.delete([path])
             continue
-        files[path] = addresses
+        files[path] = [address for address, _, _ in index]
         # Names of runs begin with their time, so that the newest answer comes last.
-        places.update((address, (path, row)) for row, address in enumerate(addresses))
+        places.update((address, (path, start, length)) for address, start, length in index)
     return Found(places, files)
 
 
-def _addresses(store: Store, path: str) -> list[str] | None:
-    def attempt() -> list[str] | None:
-        with store.open(path) as file:
-            try:
-                found: list[str] = pq.read_table(file, columns=["address"])["address"].to_pylist()
-            except pa.ArrowInvalid:
-                return None
-            return found
-
-    return store.patiently(attempt)
+def _index(store: Store, path: str) -> list[tuple[str, int, int]] | None:
+    """The index of a file; None for one that is torn."""
+    end = store.read_end(path, _LIKELY)
+    if len(end) < _TAIL.size:
+        return None
+    length, check, mark = _TAIL.unpack(end[-_TAIL.size :])
+    if mark != _MARK:
+        return None
+    if length + _TAIL.size > len(end):
+        end = store.read_end(path, length + _TAIL.size)
+    said = end[-_TAIL.size - length : -_TAIL.size]
+    return json.loads(said) if len(said) == length and zlib.crc32(said) == check else None
 
 
 class SpoolServices:
@@ -92,18 +106,14 @@ class SpoolServices:
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         """The answers to addresses. Raises KeyError for one that was never asked: such a picture is in no task."""
-        read = lru_cache(maxsize=1)(self._file)
-        order = sorted(range(len(addresses)), key=lambda i: self.places[addresses[i]])
-        found: dict[int, Fetched] = {i: _answer(self._row(read(self.places[addresses[i]][0]), self.places[addresses[i]][1])) for i in order}
-        return [found[i] for i in range(len(addresses))]
+        return [self._answer(*self.places[address]) for address in addresses]
 
-    def _file(self, path: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self.store.open(path), page_checksum_verification=True)
-
-    def _row(self, file: pq.ParquetFile, row: int) -> dict[str, Any]:
-        [found] = self.store.patiently(lambda: file.read_row_group(row).to_pylist())
-        return dict(found)
-
-
-def _answer(row: dict[str, Any]) -> Fetched:
-    return Fetched(row["data"], **{name: row[name] for name in _COLUMNS})
+    def _answer(self, path: str, start: int, length: int) -> Fetched:
+        record = self.store.read_part(path, start, length)
+        if len(record) != length:
+            raise DamagedSpool(f"{path} is shorter than its index says{_AGAIN}")
+        size, check = _HEAD.unpack_from(record)
+        if zlib.crc32(memoryview(record)[_HEAD.size :]) != check:
+            raise DamagedSpool(f"{path} is damaged: an answer is not what was put down{_AGAIN}")
+        *facts, with_data = json.loads(record[_HEAD.size : _HEAD.size + size])
+        return Fetched(record[_HEAD.size + size :] if with_data else None, **dict(zip(_FACTS, facts, strict=True)))

@@ -106,6 +106,20 @@ class Store:
         """All bytes of a file. Raises FileNotFoundError."""
         return cast(bytes, self.patiently(lambda: self._fs.cat_file(self._full(path))))
 
+    def read_part(self, path: str, start: int, length: int) -> bytes:
+        """So many bytes of a file from byte `start`; fewer where it ends before. Raises FileNotFoundError."""
+        full = self._full(path)
+        if not self.local:
+            return cast(bytes, self.patiently(lambda: self._fs.cat_file(full, start=start, end=start + length)))
+        with open(full, "rb", buffering=0) as file:
+            file.seek(start)
+            return file.read(length)
+
+    def read_end(self, path: str, length: int) -> bytes:
+        """The last bytes of a file, at most so many. Raises FileNotFoundError."""
+        size = self.size(path)
+        return self.read_part(path, max(0, size - length), min(size, length)) if size else b""
+
     def open(self, path: str) -> IO[bytes]:
         """A file for random access. Raises FileNotFoundError. Who reads from it does so `patiently`."""
         return cast(IO[bytes], self.patiently(lambda: self._fs.open(self._full(path), "rb")))

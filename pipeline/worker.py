@@ -59,7 +59,7 @@ class Task:
     pool: dict[str, list[str]] = field(default_factory=dict)
     forced: dict[str, list[str]] = field(default_factory=dict)
     token: str = ""
-    spool: dict[str, tuple[str, int]] | None = None
+    spool: dict[str, tuple[str, int, int]] | None = None
     """Where the answers of web servers lie (`pipeline.spool`), by address; None where the source is no crawl."""
 
     @property

@@ -67,7 +67,8 @@ def perceptual_hash(data: bytes) -> int | None:
     low = _DCT @ small @ _DCT.T
     # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding errors.
     low = np.round(low, 3)
-    bits = (low > np.median(low)).reshape(-1)
+    ranked = np.sort(low, axis=None)
+    bits = (low > (ranked[31] + ranked[32]) / 2).reshape(-1)
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

@@ -20,6 +20,7 @@ from pipeline.dag import load_dag
 from pipeline.engine import Inline
 from pipeline.root import RunError, open_root
 from pipeline.run import Record, Run, Selection, prepare
+from pipeline.spool import look
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
 
@@ -78,7 +79,7 @@ def ask(folder: Path, sql: str) -> list[dict[str, Any]]:
 
 
 def spooled(folder: Path) -> list[Path]:
-    return list((folder / "root" / "parts" / "spool").rglob("*.parquet"))
+    return list((folder / "root" / "parts" / "spool").rglob("*.spool"))
 
 
 def test_every_address_gets_a_row_and_is_asked_for_once(site: Site, tmp_path: Path) -> None:
@@ -256,6 +257,4 @@ def test_ctrl_c_keeps_what_was_fetched(site: Site, tmp_path: Path, starts: Calla
 
 
 def _addresses(folder: Path) -> set[str]:
-    import pyarrow.parquet as pq
-
-    return {address for file in spooled(folder) for address in pq.read_table(file, columns=["address"])["address"].to_pylist()}
+    return set(look(open_root(str(folder / "root"), "", create=False)).places)

@@ -19,8 +19,10 @@ from pipeline.ground import is_chunked
 from pipeline.lease import PATH as LEASE
 from pipeline.run import Selection
 from pipeline.snapshot import load
+from pipeline.spool import SpoolServices, look, put, spool_path
 from pipeline.storage import StorageError, Store
 from schemas import TABLES
+from stages.stage import Fetched
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import DyingStore, Killed, people, picture
@@ -72,6 +74,14 @@ def test_a_file_is_put_whole_read_listed_and_deleted(bucket: str) -> None:
     assert not store.exists(path)
     with pytest.raises(FileNotFoundError):
         store.read(path)
+
+
+def test_answers_of_web_servers_are_put_down_and_found_in_a_store(bucket: str) -> None:
+    store = Store(f"s3://{bucket}/root")
+    put(store, spool_path("run", "b", 0), [(f"http://a/{n}", Fetched(bytes([n]) * 1000)) for n in range(100)])
+    found = look(store)
+    got = SpoolServices(store, found.places).fetch(["http://a/99", "http://a/3"])
+    assert [answer.data for answer in got] == [b"c" * 1000, b"\3" * 1000]
 
 
 def test_a_file_is_created_once(bucket: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.fetching import Block, blocks
-from pipeline.spool import SpoolServices, look, put, spool_path
+from pipeline.spool import DamagedSpool, SpoolServices, look, put, spool_path
 from pipeline.storage import Store
 from stages.stage import Fetched
 
@@ -42,6 +42,35 @@ def test_the_newest_answer_counts_and_torn_files_do_not(store: Store, tmp_path: 
     torn.write_bytes(whole[: len(whole) // 2])
     assert [answer.data for answer in SpoolServices(store, look(store).places).fetch(["http://a/1"])] == [b"new"]
     assert not torn.exists()
+
+
+def test_an_answer_that_is_not_what_was_put_down_is_noticed(store: Store, tmp_path: Path) -> None:
+    path = spool_path("run", "b", 0)
+    put(store, path, answers(100, 20))
+    places = look(store).places
+    whole = (tmp_path / path).read_bytes()
+    _, start, length = places["http://a/110"]
+    (tmp_path / path).write_bytes(whole[: start + length - 5] + b"x" + whole[start + length - 4 :])
+    services = SpoolServices(store, places)
+    assert services.fetch(["http://a/109"])[0].data == bytes([109]) * 109
+    with pytest.raises(DamagedSpool, match="retry"):
+        services.fetch(["http://a/110"])
+
+
+@pytest.mark.parametrize("cut", [0, 10, 15])
+def test_a_file_without_a_whole_index_counts_as_not_there(store: Store, tmp_path: Path, cut: int) -> None:
+    path = spool_path("run", "b", 0)
+    put(store, path, answers(1, 3))
+    (tmp_path / path).write_bytes((tmp_path / path).read_bytes()[:cut] if cut < 15 else (tmp_path / path).read_bytes()[:-40] + bytes(40))
+    assert not look(store).files
+
+
+def test_an_index_longer_than_what_is_read_at_once_is_read_whole(store: Store) -> None:
+    many = [(f"http://a/{'x' * 500}{n}", Fetched(b"1")) for n in range(400)]
+    put(store, spool_path("run", "b", 0), many)
+    found = look(store)
+    assert len(found.places) == 400
+    assert SpoolServices(store, found.places).fetch([many[399][0]])[0].data == b"1"
 
 
 def test_blocks_hold_every_address_once_and_many_hosts() -> None:

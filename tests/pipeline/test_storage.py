@@ -48,6 +48,16 @@ def test_a_file_is_put_read_replaced_and_deleted(either: Store) -> None:
     assert not either.exists("a/b/c")
 
 
+def test_parts_of_a_file_are_read_alone(either: Store) -> None:
+    either.put("a/b", b"0123456789")
+    assert either.read_part("a/b", 3, 4) == b"3456"
+    assert either.read_part("a/b", 8, 4) == b"89"
+    assert either.read_end("a/b", 3) == b"789"
+    assert either.read_end("a/b", 30) == b"0123456789"
+    either.put("empty", b"")
+    assert either.read_end("empty", 5) == b""
+
+
 def test_missing_files_are_told_by_the_usual_error(either: Store) -> None:
     """Whoever looks for a first snapshot, a lease or a mark would crash on an empty root."""
     for action in (either.read, either.open, either.size):
