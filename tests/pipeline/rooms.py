@@ -51,8 +51,10 @@ def shown(root: Path | str) -> dict[str, Any]:
             rows[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()  # noqa: S608
     connection.close()
     store = Store(root)
-    indexes = [path for path in store.list("shards") if path.endswith(".json")]
-    named = [f"{index.rsplit('/', 1)[0]}/{shard['url']}" for index in indexes for shard in json.loads(store.read(index))["shardlist"]]
+    # The feed of removals says what once was there.
+    indexes = [path for path in store.list("shards") if path.endswith(".json") and not path.endswith("/removals.json")]
+    listed = {index: json.loads(store.read(index)).get("shardlist", ()) for index in indexes}
+    named = [f"{index.rsplit('/', 1)[0]}/{shard['url']}" for index, shards in listed.items() for shard in shards]
     files = {*indexes, *named, *(path.removesuffix(".tar") + ".parquet" for path in named)}
     rows["shards"] = {path: hashlib.sha256(store.read(path)).hexdigest() for path in sorted(files)}
     return rows
