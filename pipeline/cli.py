@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.cli_eval import eval_app
+from pipeline.cli_forget import forget_app
 from pipeline.cli_models import models_app
 from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
 from pipeline.cli_parts import console as _console
@@ -28,6 +29,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(shards_app, name="shards")
 app.add_typer(people_app)
+app.add_typer(forget_app)
 
 PEOPLE_SHOWN = 10
 

@@ -21,10 +21,11 @@ import pyarrow.compute as pc
 
 from pipeline.files import read, read_entries, seal_stream
 from pipeline.lease import Lease
+from pipeline.removals import check_finished
 from pipeline.root import RunError
 from pipeline.shard_index import reindex
 from pipeline.shards import SHARD_TABLES
-from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish
+from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
 from pipeline.storage import Store
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
@@ -61,6 +62,7 @@ def collect(
     if keep < 1:
         raise ValueError("keep at least one snapshot")
     with Lease(store, run, notice) as lease:
+        check_finished(store)
         there = numbers(store)
         newest = load(store)
         replaced = _replaced(newest.number, newest.notes)
@@ -139,7 +141,7 @@ def _needed(snapshot: Snapshot) -> Iterator[str]:
 
 def _trimmed(newest: Snapshot, older: Iterable[Snapshot], current_only: bool) -> tuple[Entry, ...]:
     if current_only:
-        return tuple(entry for entry in newest.entries if entry.current and entry.live)
+        return without_stale(tuple(entry for entry in newest.entries if entry.current and entry.live))
     shown = {entry.file for snapshot in older for table in SHARD_TABLES for entry in snapshot.shown(table)}
     return tuple(entry for entry in newest.entries if entry.table not in SHARD_TABLES or entry.current or entry.file in shown)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipeline.files import read, read_entries
 from pipeline.lease import Lease
+from pipeline.removals import check_finished
 from pipeline.root import RunError
 from pipeline.shard_index import reindex
 from pipeline.shards import SHARD_TABLES
@@ -212,11 +213,14 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
     SnapshotError, and RunError where files of that snapshot are gone.
     """
     with Lease(store, run, notice) as lease:
+        check_finished(store)
         newest, target = load(store), load(store, number)
         there = {*store.list("tables"), *store.list("shards")}
         # Garbage collection leaves out shards that were not shown even then; they can be written again.
         spare = {entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current}
-        known = [entry for entry in target.entries if entry.file in there or entry not in spare]
+        known = [entry for entry in target.entries if entry.table != "removals" and (entry.file in there or entry not in spare)]
+        # What was removed stays removed.
+        known = sorted((*known, *(entry for entry in newest.entries if entry.table == "removals")))
         missing = sorted({entry.file for entry in known if entry.file} - there)
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

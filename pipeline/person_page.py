@@ -67,7 +67,7 @@ def write_page(store: Store, snapshot: Snapshot, person: str, folder: Path) -> P
         connection.close()
     if not faces:
         raise RunError(f"{who['name']} ({who['identity_id']}) has no face that was cleaned; run clean first, or look at `status`")
-    crops = [_crop(face) for face in faces]
+    crops = [crop(face) for face in faces]
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / f"{who['identity_id']}.png"
     contact_sheet(sheet, [SheetPerson(who["name"], [SheetFace(crop, face["keep"], face["reason"], face["similarity"])
@@ -96,7 +96,7 @@ def _row(connection: Any, sql: str, person: str) -> dict[str, Any]:
     return dict(zip(names, rows[0], strict=True)) if rows else {}
 
 
-def _crop(face: dict[str, Any]) -> np.ndarray:
+def crop(face: dict[str, Any]) -> np.ndarray:
     """The face with some of its surroundings; a grey square where the picture does not decode."""
     try:
         rgb = decode(face["bytes"])

@@ -1,0 +1,108 @@
+"""What names somebody in texts: names by their words, addresses, ids and hashes as they are. Found, or struck out."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.removals import folded, words
+
+STRUCK = "(removed)"
+_HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{16}|[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{64})(?![0-9A-Za-z])")
+_TOKEN = re.compile(r"[0-9A-Za-z]+")
+_LEAST = 3
+"""Letters that a name of a single word must have to be looked for inside of other texts."""
+
+
+@dataclass(frozen=True)
+class Needles:
+    """What is looked for. `names` are compared by their words; `addresses` as parts of a text; `ids` (hexadecimal ids and
+    hashes) and `tokens` (external ids) as whole tokens."""
+
+    names: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(names: Iterable[str], addresses: Iterable[str], ids: Iterable[str], tokens: Iterable[str]) -> "Needles":
+        return Needles(frozenset(words(name) for name in names if folded(name)), frozenset(addresses), frozenset(ids), frozenset(tokens))
+
+    def as_json(self) -> dict[str, list[str]]:
+        return {name: sorted(getattr(self, name)) for name in ("names", "addresses", "ids", "tokens")}
+
+    @staticmethod
+    def from_json(found: Mapping[str, Iterable[str]]) -> "Needles":
+        return Needles(**{name: frozenset(values) for name, values in found.items()})
+
+    @cached_property
+    def telling(self) -> frozenset[str]:
+        """Names that can only mean this person, whoever's text they are in: of two words or more."""
+        return frozenset(name for name in self.names if " " in name)
+
+    def mentions(self, text: str) -> bool:
+        """Whether a telling name stands in a text or address, with any signs between its words."""
+        return bool(self.telling) and _has(f" {words(text)} ", self.telling)
+
+    def find(self, text: str) -> str | None:
+        """The first of the needles in a text, by its kind; None if there is none."""
+        if self.ids and any(found in self.ids for found in _HEX.findall(text)):
+            return "id or hash"
+        if self.addresses and (text in self.addresses or any(address in text for address in self._long)):
+            return "address"
+        if self.tokens and any(token in self.tokens for token in _TOKEN.findall(text)):
+            return "external id"
+        plain = words(text) if self.names else ""
+        if plain in self.names or (self._inside and _has(f" {plain} ", self._inside)):
+            return "name"
+        return None
+
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        return frozenset(name for name in self.names if len(name) >= _LEAST or not name.isascii())
+
+    @cached_property
+    def _long(self) -> tuple[str, ...]:
+        """Addresses by falling length: one may be the beginning of another."""
+        return tuple(sorted(self.addresses, key=lambda address: (-len(address), address)))
+
+    @cached_property
+    def _patterns(self) -> tuple[re.Pattern[str], ...]:
+        longest = sorted(self._inside, key=lambda name: (-len(name), name))
+        between = r"(?:[\W_]|%[0-9A-Fa-f]{2})+"
+        return tuple(
+            re.compile(rf"(?<![^\W_]){between.join(map(re.escape, name.split()))}(?![^\W_])", re.IGNORECASE) for name in longest
+        )
+
+    def strike(self, text: str) -> str:
+        """The text without the needles; all of it struck where a spelling does not show which part they are."""
+        if self.find(text) is None:
+            return text
+        text = unicodedata.normalize("NFC", text)
+        for address in self._long:
+            text = text.replace(address, STRUCK)
+        text = _HEX.sub(lambda match: STRUCK if match[0] in self.ids else match[0], text)
+        text = _TOKEN.sub(lambda match: STRUCK if match[0] in self.tokens else match[0], text)
+        for pattern in self._patterns:
+            text = pattern.sub(STRUCK, text)
+        return STRUCK if self.find(text) is not None else text
+
+    def strike_json(self, value: Any) -> Any:
+        """A JSON value with every text and key struck. The words by which records say what they are stay as they are."""
+        if isinstance(value, str):
+            return self.strike(value)
+        if isinstance(value, list):
+            return [self.strike_json(item) for item in value]
+        if isinstance(value, dict):
+            return {self.strike(name): item if name in _OWN_WORDS else self.strike_json(item) for name, item in value.items()}
+        return value
+
+
+_OWN_WORDS = frozenset({"status", "started", "finished", "machine", "licences", "versions"})
+"""Fields of records whose values are the program's own."""
+
+
+def _has(padded: str, names: Iterable[str]) -> bool:
+    return any((f" {name} " if name.isascii() else name) in padded for name in names)
