@@ -84,16 +84,25 @@ def reindex(store: Store, snapshot: Snapshot) -> list[str]:
         about = snapshot.notes.get(f"index/{profile}") or found[f"shards/{profile}/{_INDEX}"]
         version, description = about.get("version", ""), about.get("description", {})
         expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
-        if all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items()):
+        note = {"version": version, "description": description, "contents": about.get("contents")}
+        cards = _about(snapshot, profile, note) if note["contents"] else {}
+        same = all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items())
+        if same and all(_read(store, path) == data for path, data in cards.items()):
             continue
-        listed = []
+        listed: list[tuple[Entry, int]] = []
         for entry in entries:
             people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
             listed.append((entry, len(people.unique())))
-        note = {"version": version, "description": description, "contents": about.get("contents")}
-        put_indexes(store, snapshot, profile, note, [(entry, count) for entry, count in listed])
+        put_indexes(store, snapshot, profile, note, listed)
         renewed.append(profile)
     return renewed
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    try:
+        return store.read(path)
+    except FileNotFoundError:
+        return None
 
 
 def _read_index(store: Store, path: str) -> Mapping[str, Any]:

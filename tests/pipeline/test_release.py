@@ -14,6 +14,8 @@ from PIL import Image
 
 from pipeline.catalogue import query
 from pipeline.files import seal_table
+from pipeline.history import rollback
+from pipeline.root import open_root
 from pipeline.shards import ShardError, finish, plan_shards, write_shard
 from pipeline.snapshot import Snapshot, load, publish
 from pipeline.split_lists import BadList, read
@@ -216,6 +218,16 @@ def test_one_picture_of_two_people_puts_them_on_one_side(tmp_path: Path) -> None
 def _about(sample: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(sample["json"])
     return found
+
+
+def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
+    store = open_root(str(tmp_path / "root"), "test", create=True)
+    before = show(store, small_root(store, PEOPLE), ShardParams(contact="then@example.org"))
+    card = store.read("shards/faces/README.md")
+    show(store, before, ShardParams(contact="now@example.org"))
+    assert store.read("shards/faces/README.md") != card
+    rollback(store, before.number, "rollback-1", print)
+    assert store.read("shards/faces/README.md") == card
 
 
 @pytest.mark.parametrize(
