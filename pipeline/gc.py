@@ -84,7 +84,7 @@ def collect(
         held = len(needed - mine)
         needed |= mine
         doomed = [path for top in ("tables", "parts", "shards") for path in store.list(top) if path not in needed]
-        doomed = [path for path in doomed if not (path.startswith("shards/") and path.endswith(".json"))]
+        doomed = [path for path in doomed if not (path.startswith("shards/") and path.endswith((".json", "/README.md")))]
         doomed += [path for path in store.list("snapshots") if path.endswith(".tmp")]
         size = sum(store.size(path) for path in doomed)
         stays = {snapshot.number for snapshot in older} | ({newest.number} if not changed else set())
