@@ -23,8 +23,8 @@ from stages.shard.splits import SPLITS, SURPLUS, Assigned, Person, assign, roles
 from stages.shard.webdataset import WITHHELD, sample_key
 
 OVERHEAD = 4096  # bytes a sample, about: tar headers, padding and the .json member
-_RANGE_SAMPLES = 100_000  # samples whose metadata is in memory at a time
-_RANGE_VECTORS = 10_000  # the same where identity vectors are among it
+_RANGE_SAMPLES = 300_000  # samples whose metadata DuckDB sorts at a time: each stretch reads all tables once more
+_RANGE_VECTORS = 50_000  # the same where identity vectors are among it
 
 
 @dataclass(frozen=True)
