@@ -105,7 +105,10 @@ class _Pick:
             for i in range(1, len(located) + 1):
                 if i == len(located) or located[i][:2] != located[first][:2]:
                     number, row_group, _ = located[first]
-                    pieces.append(group(number, row_group).take(pa.array([offset for _, _, offset in located[first:i]])))
+                    offsets = [offset for _, _, offset in located[first:i]]
+                    rows_there = group(number, row_group)
+                    whole = offsets == list(range(rows_there.num_rows))  # mostly: then nothing is copied
+                    pieces.append(rows_there if whole else rows_there.take(pa.array(offsets)))
                     first = i
             yield pa.concat_tables(pieces).select(self.schema.names)
 

@@ -93,7 +93,8 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def _check_scans(data: bytes) -> None:
-    if data.count(b"\xff\xda") > _MAX_SCANS:
+    values = np.frombuffer(data, np.uint8)
+    if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)) > _MAX_SCANS:
         raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
 
 
