@@ -30,7 +30,7 @@ def forget(
     sha256: Annotated[_Many, typer.Option("--sha256", metavar="HEX", help="this picture and its copies, whoever's they are")] = None,
     like: Annotated[list[Path] | None, typer.Option("--like", metavar="PHOTO", help="whoever is in this photograph")] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", metavar="COSINE", min=-1, max=1, help="least cosine for a face to be the person (default: calibrated)")
+        float | None, typer.Option("--threshold", metavar="COSINE", min=-1, max=1, help="least cosine of a face to be the person")
     ] = None,
     own_only: Annotated[
         bool, typer.Option("--own-only", help="leave pictures of others alone in which only face or name say that it is the person")

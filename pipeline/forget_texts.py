@@ -61,7 +61,7 @@ class Needles:
 
     @cached_property
     def _inside(self) -> frozenset[str]:
-        return frozenset(name for name in self.names if len(name) >= _LEAST or not name.isascii())
+        return frozenset(name for name in self.names if len(name) >= _LEAST or _boundless(name))
 
     @cached_property
     def _long(self) -> tuple[str, ...]:
@@ -72,9 +72,8 @@ class Needles:
     def _patterns(self) -> tuple[re.Pattern[str], ...]:
         longest = sorted(self._inside, key=lambda name: (-len(name), name))
         between = r"(?:[\W_]|%[0-9A-Fa-f]{2})+"
-        return tuple(
-            re.compile(rf"(?<![^\W_]){between.join(map(re.escape, name.split()))}(?![^\W_])", re.IGNORECASE) for name in longest
-        )
+        parts = ((between.join(map(re.escape, name.split())), _boundless(name)) for name in longest)
+        return tuple(re.compile(part if free else rf"(?<![^\W_]){part}(?![^\W_])", re.IGNORECASE) for part, free in parts)
 
     def strike(self, text: str) -> str:
         """The text without the needles; all of it struck where a spelling does not show which part they are."""
@@ -104,5 +103,11 @@ _OWN_WORDS = frozenset({"status", "started", "finished", "machine", "licences", 
 """Fields of records whose values are the program's own."""
 
 
+def _boundless(name: str) -> bool:
+    """Whether a name is in a script that puts no blanks between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
+    return any("\u0e00" <= c <= "\u0eff" or "\u1000" <= c <= "\u109f" or "\u1780" <= c <= "\u17ff" or "\u2e80" <= c <= "\u9fff"
+               or c >= "\U00020000" for c in name)  # fmt: skip
+
+
 def _has(padded: str, names: Iterable[str]) -> bool:
-    return any((f" {name} " if name.isascii() else name) in padded for name in names)
+    return any((name if _boundless(name) else f" {name} ") in padded for name in names)
