@@ -95,7 +95,7 @@ def _remove(store: "Store", wish: "Wish", sheet: Path | None, dry_run: bool, yes
     prepared = prepare(store, wish, out.print)
     _tell(prepared, wish)
     asks = not (yes or dry_run)
-    if asks and not sys.stdin.isatty():
+    if asks and not _asks_somebody():
         raise RunError("nobody is there to be asked: say --yes to remove this, or --dry-run to look only")
     temporary = None if sheet is not None or not asks else Path(tempfile.mkdtemp(prefix="idcluster-forget-"))
     try:
@@ -113,6 +113,10 @@ def _remove(store: "Store", wish: "Wish", sheet: Path | None, dry_run: bool, yes
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     _tell_done(store, remove(store, prepared, f"forget-{new_run_id()}", out.print, out.print))
+
+
+def _asks_somebody() -> bool:
+    return sys.stdin.isatty()
 
 
 def _check_asked(wish: "Wish", like: bool, resume: bool, verify: bool, sheet: Path | None, store: "Store") -> None:

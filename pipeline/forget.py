@@ -94,7 +94,9 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
         if rewriter.shows(snapshot):
             snapshots.append(number)
     sweep = Sweep(store, rewriter, found.sha256s, named)
-    files = [(change.path, change.what) for change in sweep.changes()]
+    # Indexes and cards of shards are put anew with them.
+    changes = (change for change in sweep.changes() if change.data is None or not change.path.startswith("shards/"))
+    files = [(change.path, change.what) for change in changes]
     when = datetime.now(UTC)
     journal = {
         "format": removals.FORMAT,

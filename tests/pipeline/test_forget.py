@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_going_back_and_switching_back_bring_nobody_back(source: Path, root: Pat
     for number in numbers(store)[:-1]:
         rollback(store, number, "back")
         assert load(store).shown("removals") == removed
-        connection = connect(root)
+        connection = connect(str(root))
         for name, schema in TABLES.items():
             if "identity_id" in schema.names:
                 assert connection.execute(f"SELECT count(*) FROM {name} WHERE identity_id = ?", [identity_id(WHO)]).fetchone() == (0,)  # noqa: S608
@@ -107,7 +108,7 @@ def test_a_picture_comes_back_under_no_other_name_or_address(source: Path, root:
     shutil.copytree(source / WHO, again / "somebody")
     (again / "somebody" / "unseen.png").write_bytes(picture(77, noise=41))
     run_toy(tmp_path, again, root)
-    connection = connect(root)
+    connection = connect(str(root))
     counts = ", ".join(f"count({column})" for column in ("*", "sha256", "phash", "bytes"))
     sql = f"SELECT status, reason, {counts} FROM images WHERE identity_id = ? GROUP BY ALL"  # noqa: S608
     rows = connection.execute(sql, [identity_id("somebody")]).fetchall()
@@ -131,8 +132,8 @@ def test_compacted_buckets_are_thinned_and_stay_whole(source: Path, tmp_path: Pa
         others = "SELECT * FROM {} WHERE identity_id <> ? AND NOT list_contains(?, {}) ORDER BY ALL"
         gone = list(prepare(store, Wish(identities=(WHO,))).found.images)
 
-        def rest() -> dict[str, list[object]]:
-            connection = connect(tmp_path / "root")
+        def rest() -> dict[str, Any]:
+            connection = connect(str(tmp_path / "root"))
             found = {}
             for name in ("candidates", "faces", "embeddings", "captions"):
                 columns = ", ".join(column for column in TABLES[name].names if column != "rank")
@@ -162,7 +163,7 @@ def test_whoever_is_merged_with_them_goes_too_and_who_is_akin_stands_alone(sourc
     forget(store, prepared, "forget-test")
     assert holding(store, [*ids(source), *ids(source, "person 00")]) == []
     assert verify(store, [WHO, "person 00"]).leftovers == []
-    connection = connect(root)
+    connection = connect(str(root))
     assert connection.execute("SELECT count(*) FROM overrides").fetchone() == (0,)
     connection.close()
 
@@ -172,7 +173,7 @@ def test_decisions_by_hand_about_them_go_and_others_stay(source: Path, root: Pat
     store = Store(root)
     correct(store, [pair_of("apart", "person 00=person 01"), pair_of("apart", "person 02=person 03")], "by hand", "me")
     remove(store, WHO)
-    connection = connect(root)
+    connection = connect(str(root))
     left = connection.execute("SELECT identity_id, target FROM overrides").fetchall()
     assert left == [(identity_id("person 02"), identity_id("person 03"))]
     connection.close()
@@ -182,7 +183,7 @@ def test_decisions_by_hand_about_them_go_and_others_stay(source: Path, root: Pat
 def test_a_single_picture_goes_by_address_or_by_hash(source: Path, root: Path) -> None:
     """Who asks for one photograph to be removed would lose all of them, or be told that it cannot be done."""
     store = Store(root)
-    connection = connect(root)
+    connection = connect(str(root))
     known = "candidates c JOIN images i USING (image_id)"
     sql = f"SELECT c.address, i.image_id, i.sha256 FROM {known} WHERE address LIKE '%person 02/0%' ORDER BY 1"  # noqa: S608
     (first, image, _), (_, other, sha256), *_ = connection.execute(sql).fetchall()
@@ -190,7 +191,7 @@ def test_a_single_picture_goes_by_address_or_by_hash(source: Path, root: Path) -
     done = forget(store, prepare(store, Wish(urls=(first,), sha256s=(sha256,))), "forget-test")
     assert (done.receipt.removed["people"], done.receipt.removed["pictures"]) == (0, 2)
     assert holding(store, [first, image, other, sha256]) == []
-    connection = connect(root)
+    connection = connect(str(root))
     assert connection.execute("SELECT count(*) FROM images WHERE identity_id = ?", [identity_id("person 02")]).fetchone() == (10,)
     connection.close()
 
@@ -261,7 +262,7 @@ def test_others_are_told_which_samples_of_their_copies_to_delete(source: Path, r
     import hashlib
 
     store = Store(root)
-    connection = connect(root)
+    connection = connect(str(root))
     rows = connection.execute("SELECT key, sha256 FROM samples WHERE canonical_id = ?", [identity_id(WHO)]).fetchall()
     connection.close()
     remove(store, WHO)
@@ -276,7 +277,7 @@ def test_others_are_told_which_samples_of_their_copies_to_delete(source: Path, r
 def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> None:
     """A training job or a notebook that is open would get half of something."""
     store = Store(root)
-    connection = connect(root)
+    connection = connect(str(root))
     before = connection.execute("SELECT count(*) FROM captions").fetchone()
     index = json.loads(store.read("shards/faces/index.json"))
     remove(store, WHO)
@@ -285,7 +286,7 @@ def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> Non
     with pytest.raises(Exception, match="No such file"):
         connection.execute("SELECT caption FROM captions").fetchall()
     connection.close()
-    connection = connect(root)
+    connection = connect(str(root))
     assert connection.execute("SELECT count(*) FROM captions").fetchone() < before
     connection.close()
 

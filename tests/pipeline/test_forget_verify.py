@@ -101,7 +101,7 @@ def _with_notes(notes: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def values(before: Path) -> Values:
-    connection = connect(before)
+    connection = connect(str(before))
     sql = "SELECT i.sha256, i.bytes, e.vector FROM images i JOIN embeddings e USING (image_id) WHERE i.image_id = ?"
     [found] = connection.execute(sql, [IMAGE]).fetchall()
     connection.close()
