@@ -5,6 +5,7 @@ every plugin it knows. They read the fields that the rest of the house needs and
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_PIXELS = 178_956_970
@@ -28,7 +29,7 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """`format` is jpeg, png, webp, gif, bmp or tiff; `width` and `height` are upright pixels, `orientation` EXIF's 1 to 8."""
+    """`format` is jpeg, png, webp, avif, gif, bmp or tiff; `width` and `height` are upright pixels, `orientation` EXIF's 1 to 8."""
 
     format: str
     width: int
@@ -40,7 +41,7 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     """The header of a file by content, whatever its name was. Raises PictureError."""
     if not data:
         raise PictureError("empty", "the file has no bytes")
-    name = _format(data)
+    name = format_of(data)
     try:
         width, height, orientation = _PARSERS[name](data)
     except (struct.error, IndexError):
@@ -59,14 +60,15 @@ def jpeg_frame(data: bytes) -> tuple[int, int, int, int]:
     return _jpeg_frame(data)[0]
 
 
-def _format(data: bytes) -> str:
+def format_of(data: bytes) -> str:
+    """The format by the first bytes, of which a few dozen are enough. Raises PictureError: `not_an_image`, `unsupported_format`."""
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     if data[4:8] == b"ftyp":
-        raise PictureError("unsupported_format", f"ISO media file of brand {data[8:12].decode('latin-1').strip()!r}")
+        return _iso_format(data)
     for magic, name in _KNOWN_UNSUPPORTED:
         if data.startswith(magic):
             raise PictureError("unsupported_format", name)
@@ -92,7 +94,21 @@ _KNOWN_UNSUPPORTED = (
     (b"8BPS", "Photoshop"),
     (b"\0\0\1\0", "icon"),
     (b"<svg", "SVG"),
+    (b"<?xml", "XML, SVG perhaps"),
 )
+_HEIF = {"heic": "HEIC", "heix": "HEIC", "heim": "HEIC", "heis": "HEIC", "hevc": "HEIC", "hevx": "HEIC", "mif1": "HEIF", "msf1": "HEIF"}
+
+
+def _iso_format(data: bytes) -> str:
+    """AVIF by its brands (ISO 14496-12, section 4.3). HEIC is known by name alone: its decoders are no part of Pillow."""
+    (size,) = struct.unpack_from(">I", data)
+    box = data[8:size]
+    if len(box) < 8 or size > len(data):
+        raise PictureError("decode_error", "the brands of an ISO media file are incomplete")
+    brands = [box[at : at + 4].decode("latin-1").strip() for at in (0, *range(8, len(box) - 3, 4))]
+    if "avif" in brands or "avis" in brands:
+        return "avif"
+    raise PictureError("unsupported_format", _HEIF.get(brands[0], f"ISO media file of brand {brands[0]!r}"))
 
 
 def _jpeg(data: bytes) -> tuple[int, int, int]:
@@ -174,6 +190,83 @@ def _webp(data: bytes) -> tuple[int, int, int]:
     return width, height, orientation
 
 
+def _avif(data: bytes) -> tuple[int, int, int]:
+    """Size and turn of the primary item, from its properties (ISO 23008-12, sections 6.5 and 9.3); EXIF does not count there."""
+    whole = (0, len(data))
+    meta = box_in(data, whole, b"meta")
+    if meta is None:
+        raise PictureError("unsupported_format", "AVIF without a still picture")
+    meta = (meta[0] + 4, meta[1])
+    properties = box_in(data, meta, b"iprp")
+    primary = box_in(data, meta, b"pitm")
+    if properties is None or primary is None:
+        raise PictureError("decode_error", "AVIF without a primary picture")
+    item = struct.unpack_from(">H" if data[primary[0]] == 0 else ">I", data, primary[0] + 4)[0]
+    held, named = box_in(data, properties, b"ipco"), box_in(data, properties, b"ipma")
+    if held is None or named is None:
+        raise PictureError("decode_error", "AVIF without a size")
+    boxes = list(boxes_in(data, held))
+    size, angle, axis = (0, 0), 0, None
+    for number in _properties_of(data, named, item):
+        if not 1 <= number <= len(boxes):
+            continue
+        kind, at, _ = boxes[number - 1]
+        if kind == b"ispe":
+            size = struct.unpack_from(">II", data, at + 4)
+        elif kind == b"irot":
+            angle = data[at] & 3
+        elif kind == b"imir":
+            axis = data[at] & 1
+    return (*size, _TURNS[angle, axis])
+
+
+_TURNS = {
+    (0, None): 1, (0, 1): 2, (2, 0): 2, (2, None): 3, (0, 0): 4, (2, 1): 4, (1, 0): 5, (3, 1): 5, (3, None): 6, (3, 0): 7, (1, 1): 7,
+    (1, None): 8,
+}  # fmt: skip
+"""EXIF's orientation by quarter turns to the left and the axis of a mirror (0: top and bottom change places, 1: left and right)."""
+
+
+def _properties_of(data: bytes, where: tuple[int, int], item: int) -> list[int]:
+    """Numbers, from 1, of the properties that a box `ipma` gives to an item."""
+    at, end = where
+    wide_items, wide_numbers = data[at] > 0, data[at + 3] & 1
+    (count,) = struct.unpack_from(">I", data, at + 4)
+    at += 8
+    for _ in range(min(count, end - at)):
+        (whose,) = struct.unpack_from(">I" if wide_items else ">H", data, at)
+        at += 4 if wide_items else 2
+        numbers = data[at]
+        at += 1
+        step = 2 if wide_numbers else 1
+        if whose == item:
+            found = (struct.unpack_from(">H" if wide_numbers else ">B", data, at + step * i)[0] for i in range(numbers))
+            return [number & (0x7FFF if wide_numbers else 0x7F) for number in found]
+        at += step * numbers
+    return []
+
+
+def boxes_in(data: bytes, where: tuple[int, int]) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of the content of each box of an ISO media file between two places."""
+    at, end = where
+    while at + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        start = at + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, start)
+            start += 8
+        stop = end if length == 0 else at + length
+        if stop < start or stop > end:
+            return
+        yield kind, start, stop
+        at = stop
+
+
+def box_in(data: bytes, where: tuple[int, int], kind: bytes) -> tuple[int, int] | None:
+    """Start and end of the content of the first box of a kind."""
+    return next(((start, stop) for found, start, stop in boxes_in(data, where) if found == kind), None)
+
+
 def _tiff(data: bytes) -> tuple[int, int, int]:
     tags = _tiff_tags(data, (256, 257, 274))
     return tags.get(256, 0), tags.get(257, 0), _valid(tags.get(274, 1))
@@ -206,4 +299,4 @@ def _tiff_tags(block: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
     return found
 
 
-_PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "bmp": _bmp, "webp": _webp, "tiff": _tiff}
+_PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "bmp": _bmp, "webp": _webp, "avif": _avif, "tiff": _tiff}

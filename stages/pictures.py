@@ -11,7 +11,7 @@ import warnings
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, features
 
 from stages.picture_headers import MAX_PIXELS, Header, PictureError, jpeg_frame, read_header
 
@@ -43,7 +43,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if header.format == "jpeg":
             _check_scans(data)
         rgb = _decode_other(data, header, max_pixels)
-    # Pillow turns TIFF upright by itself while loading.
+    # Pillow turns TIFF upright by itself while loading; of AVIF it leaves turns to others, as of the rest.
     return rgb if header.format == "tiff" else _upright(rgb, header.orientation)
 
 
@@ -123,6 +123,8 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
 
 
 def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
+    if header.format == "avif" and not features.check("avif"):
+        raise PictureError("unsupported_format", "AVIF, which this build of Pillow does not read; install Pillow 11.3 or newer")
     try:
         with Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image:
             image.load()

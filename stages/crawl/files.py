@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from stages.pictures import MAX_PIXELS, PictureError, perceptual_hash, read_header
+from stages.picture_frames import frames
+from stages.pictures import MAX_PIXELS, Header, PictureError, perceptual_hash, read_header
 from stages.stage import Fetched, Params, Picture, Services, Stage
 
 
@@ -15,7 +16,10 @@ class FilesCrawlParams(Params):
     """Limits of what is taken in."""
 
     max_bytes: int = Field(25_000_000, ge=1, description="larger files are left out")
-    max_pixels: int = Field(MAX_PIXELS, ge=1, le=MAX_PIXELS, description="pictures with more pixels are left out")
+    max_pixels: int = Field(64_000_000, ge=1, le=MAX_PIXELS, description="pictures with more pixels are left out")
+    max_frames: int = Field(500, ge=1, description="files with more frames are left out; of others the first is the picture")
+    min_bytes: int = Field(1, ge=1, description="smaller files are left out")
+    min_side: int = Field(1, ge=1, description="pictures whose shorter side has fewer pixels are left out")
 
 
 class FilesCrawl(Stage):
@@ -42,11 +46,8 @@ class FilesCrawl(Stage):
             return {**row, "status": status, "reason": fetched.reason or "no_bytes", "detail": fetched.detail}
         # Kept for what is refused, too: it tells two bad files from one that is linked twice.
         row |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        if len(data) > self.params.max_bytes:
-            detail = f"{len(data)} bytes, at most {self.params.max_bytes} are taken in"
-            return {**row, "status": "failed", "reason": "too_large", "detail": detail}
         try:
-            header = read_header(data, self.params.max_pixels)
+            header = self._checked(data)
         except PictureError as error:
             return {**row, "status": "failed", "reason": error.reason, "detail": error.detail}
         return {
@@ -61,3 +62,17 @@ class FilesCrawl(Stage):
             "reason": fetched.reason,
             "detail": fetched.detail,
         }
+
+    def _checked(self, data: bytes) -> Header:
+        """The header of a file within the limits. Raises PictureError."""
+        limits = self.params
+        if len(data) > limits.max_bytes:
+            raise PictureError("too_large", f"{len(data)} bytes, at most {limits.max_bytes} are taken in")
+        header = read_header(data, limits.max_pixels)
+        if len(data) < limits.min_bytes:
+            raise PictureError("too_small", f"{len(data)} bytes, at least {limits.min_bytes} are wanted")
+        if min(header.width, header.height) < limits.min_side:
+            raise PictureError("too_small", f"{header.width}x{header.height} pixels, at least {limits.min_side} on each side are wanted")
+        if frames(data, header, limits.max_frames) > limits.max_frames:
+            raise PictureError("too_many_frames", f"more than {limits.max_frames} frames")
+        return header

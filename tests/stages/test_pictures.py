@@ -41,11 +41,13 @@ def oriented(pixels: np.ndarray, name: str, orientation: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_exif_orientation_is_applied(scene: np.ndarray, name: str, orientation: int) -> None:
     data = oriented(scene, name, orientation)
     with Image.open(io.BytesIO(data)) as image:
         stored = np.asarray(image.convert("RGB")) if name != "TIFF" else scene
+        if name == "AVIF":  # which says it by turns and mirrors instead
+            assert image.getexif().get(0x0112, 1) == orientation
     with Image.open(io.BytesIO(oriented(stored, "PNG", orientation))) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     header = read_header(data)
@@ -140,7 +142,10 @@ def test_the_limit_on_pixels_is_the_callers(scene: np.ndarray) -> None:
         (b"<!doctype html><title>404</title>", "not_an_image"),
         (b"BMW is a maker of cars, and this is a text about them", "not_an_image"),
         (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "unsupported_format"),
-        (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1", "unsupported_format"),
+        (b"\x00\x00\x00\x14ftypisom\x00\x00\x00\x00mp42", "unsupported_format"),
+        (b"\x00\x00\x00\x1cftypavif\x00\x00\x00\x00avifmif1miaf", "unsupported_format"),
+        (b"\x00\x00\x00\x1cftypavif\x00\x00", "decode_error"),
+        (b"<?xml version='1.0'?><svg/>", "unsupported_format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format"),
         (b"\xff\xd8\xff", "decode_error"),
         (b"\x89PNG\r\n\x1a\n", "decode_error"),
@@ -161,7 +166,7 @@ def test_files_that_broke_other_peoples_tools(shared: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 def test_damaged_files_give_a_picture_or_a_picture_error(scene: np.ndarray, name: str) -> None:
     """One damaged file of millions must not stop a worker with an exception that nobody expects."""
     data = saved(scene, name)
@@ -183,7 +188,7 @@ def test_damaged_files_give_a_picture_or_a_picture_error(scene: np.ndarray, name
     assert "decode_error" in outcomes
 
 
-@pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("name", ["PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"])
 def test_files_of_every_format_that_end_early_fail(scene: np.ndarray, name: str) -> None:
     data = saved(scene, name)
     assert reason(data[: len(data) // 2]) == "decode_error"
@@ -231,10 +236,25 @@ def test_cmyk_is_not_taken_for_a_negative(scene: np.ndarray) -> None:
 
 def test_animations_give_their_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    for name in ("GIF", "WEBP", "PNG"):
+    for name in ("GIF", "WEBP", "PNG", "TIFF", "AVIF"):
         out = io.BytesIO()
         frames[0].save(out, name, save_all=True, append_images=frames[1:], duration=100, lossless=True)
-        assert decode(out.getvalue())[0, 0].tolist() == [255, 0, 0]
+        red, green, blue = decode(out.getvalue())[0, 0].tolist()
+        assert red > 250 and green < 5 and blue < 5
+
+
+def test_a_picture_with_an_alpha_channel_in_avif_lies_on_white() -> None:
+    pixels = np.zeros((16, 16, 4), np.uint8)
+    pixels[:8] = (200, 100, 50, 255)
+    found = decode(saved(pixels, "AVIF", quality=100))
+    assert np.abs(found[2, 2].astype(int) - (200, 100, 50)).max() < 6
+    assert found[14, 14].min() > 250
+
+
+def test_a_build_of_pillow_without_avif_says_so(scene: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = saved(scene, "AVIF")
+    monkeypatch.setattr("stages.pictures.features.check", lambda name: False)
+    assert reason(data) == "unsupported_format"
 
 
 def distance(first: bytes, second: bytes) -> int:

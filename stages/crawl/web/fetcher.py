@@ -20,7 +20,7 @@ from stages.crawl.web.gate import Gate, Outcome
 from stages.crawl.web.guard import ForbiddenAddress, Guard
 from stages.crawl.web.params import WebParams
 from stages.crawl.web.policy import ROBOTS_BYTES, SitePolicy, crawl_delay, header_verdict, robots_verdict, tdm_verdict
-from stages.picture_headers import PictureError, read_header
+from stages.picture_headers import PictureError, format_of
 from stages.stage import Fetched
 
 _PIECE = 2**16
@@ -364,7 +364,7 @@ class WebFetcher:
 def _look(head: bytes, status: int) -> None:
     """Raise for bytes that no picture begins with: reading a film or a page to its end would be of no use."""
     try:
-        read_header(head)
+        format_of(head)
     except PictureError as error:
         if error.reason in ("not_an_image", "unsupported_format"):
             raise Told("failed", error.reason, error.detail, status) from error

@@ -97,3 +97,49 @@ def test_a_picture_that_does_not_decode_stays_without_a_hash(jpeg: bytes) -> Non
 
 def test_nothing_gives_nothing() -> None:
     assert crawl({}) == []
+
+
+def saved(name: str, side: int = 40, frames: int = 1, mode: str = "RGB") -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(side).integers(0, 255, (frames, side, side, 3), dtype=np.uint8)
+    first, *rest = (Image.fromarray(frame).convert(mode) for frame in pixels)
+    first.save(out, name, **({"save_all": True, "append_images": rest} if rest else {}))
+    return out.getvalue()
+
+
+def test_limits_on_small_files_and_films_are_parameters_and_off_unless_set() -> None:
+    answers = {"small": Fetched(saved("PNG", 20)), "film": Fetched(saved("GIF", 40, 9)), "fine": Fetched(saved("GIF", 40, 3))}
+    assert [row["reason"] for row in crawl(answers)] == [None] * 3
+    assert [row["reason"] for row in crawl(answers, min_side=21, max_frames=3)] == ["too_small", "too_many_frames", None]
+    (row,) = crawl({"small": answers["small"]}, min_bytes=100_000)
+    assert (row["status"], row["reason"], row["bytes"]) == ("failed", "too_small", None)
+    assert row["sha256"]
+
+
+def test_every_kind_of_picture_has_one_outcome() -> None:
+    """The same file would be kept by one machine and refused by another."""
+    grey = io.BytesIO()
+    Image.fromarray(np.full((30, 30), 40_000, np.uint16)).save(grey, "PNG")
+    kinds = {
+        "cmyk": saved("JPEG", mode="CMYK"), "sixteen bits": grey.getvalue(), "webp": saved("WEBP"), "avif": saved("AVIF"),
+        "bmp": saved("BMP"), "gif": saved("GIF"), "film": saved("WEBP", 40, 3), "pages": saved("TIFF", 40, 3), "palette": saved("PNG", mode="P"),
+    }  # fmt: skip
+    rows = crawl({name: Fetched(data) for name, data in kinds.items()})
+    assert [(row["status"], row["phash"] is not None) for row in rows] == [("ok", True)] * len(kinds)
+    assert [row["format"] for row in rows] == ["jpeg", "png", "webp", "avif", "bmp", "gif", "webp", "tiff", "png"]
+    refused = {
+        "heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "unsupported_format", "HEIC"),
+        "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format", "SVG"),
+        "page": (b"<!DOCTYPE html><html></html>", "not_an_image", "begins with"),
+        "jpeg xl": (b"\xff\x0a" + bytes(50), "unsupported_format", "JPEG XL"),
+    }
+    rows = crawl({name: Fetched(data) for name, (data, _, _) in refused.items()})
+    assert [row["reason"] for row in rows] == [reason for _, reason, _ in refused.values()]
+    assert all(words in row["detail"] for row, (_, _, words) in zip(rows, refused.values(), strict=True))
+
+
+def test_pictures_of_more_than_64_megapixels_are_refused_unless_asked_for() -> None:
+    out = io.BytesIO()
+    Image.new("1", (8001, 8000)).save(out, "PNG")
+    assert crawl({"a": Fetched(out.getvalue())})[0]["reason"] == "too_many_pixels"
+    assert crawl({"a": Fetched(out.getvalue())}, max_pixels=70_000_000)[0]["status"] == "ok"
