@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline import lease, removals, shelf, spool
 from pipeline.forget_rewrite import Rewriter
+from pipeline.forget_texts import Needles
 from pipeline.split_lists import without
 from pipeline.storage import Store
 
@@ -71,12 +72,13 @@ class Sweep:
             return self._shard(path)
         if top == "parts":
             return self._part(path)
-        return self._strike(path) if top == "runs" else self._other(path)
+        return self._strike(path, self.needles) if top == "runs" else self._other(path)
 
     def _shard(self, path: str) -> Change | None:
         if path.endswith((".tar", ".parquet")):
             return Change(path, None) if self.rewriter.derived(path) else None
-        return None if path.endswith(f"/{FEED}") else self._strike(path)
+        # Cards and indexes name nobody; a name of one word would strike what they say.
+        return None if path.endswith(f"/{FEED}") else self._strike(path, self.needles.sure)
 
     def _part(self, path: str) -> Change | None:
         if not path.endswith(".parquet"):
@@ -109,7 +111,7 @@ class Sweep:
             with self.store.open(path) as file, pq.ParquetFile(file) as parquet:
                 for number in range(parquet.num_row_groups):
                     for row in parquet.read_row_group(number).to_pylist():
-                        if row["data"] is not None and hashlib.sha256(row["data"]).hexdigest() in self.sha256s:
+                        if row.get("data") is not None and hashlib.sha256(row["data"]).hexdigest() in self.sha256s:
                             return True
                         texts = (value for name, value in row.items() if isinstance(value, str) and name not in ("status", "reason"))
                         if any(self.needles.find(text) for text in texts):
@@ -118,15 +120,15 @@ class Sweep:
             return True  # torn by a power cut: asked again
         return False
 
-    def _strike(self, path: str) -> Change | None:
+    def _strike(self, path: str, needles: Needles) -> Change | None:
         text = self.store.read(path).decode(errors="replace")
-        if self.needles.find(text) is None:
+        if needles.find(text) is None:
             return None
         try:
             value = json.loads(text)
         except ValueError:
-            return Change(path, self.needles.strike(text).encode())
-        struck = self.needles.strike_json(value)
+            return Change(path, needles.strike(text).encode())
+        struck = needles.strike_json(value)
         if struck == value:
             return None
         return Change(path, json.dumps(struck, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
@@ -134,7 +136,7 @@ class Sweep:
     def _other(self, path: str) -> Change | None:
         """Files that are none of the dataset's own: reports, contact sheets, exports."""
         lower = path.lower()
-        if self.doomed.in_name(path) or self.needles.find(path.replace("/", " ")):
+        if self.doomed.in_name(path) or self.needles.sure.find(path.replace("/", " ")):
             return Change(path, None)
         if lower.endswith(TEXTS):
             found = self.needles.find(self.store.read(path).decode(errors="replace"))

@@ -356,8 +356,9 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
         found.sha256s -= placeholders
         found.phashes -= {phash for sha256, phash in found.hashes.values() if sha256 in placeholders and phash not in hashes}
         found.notes.append(f"{len(placeholders)} pictures without a face are under other people's names too: those stay there")
-    if wish.others and (found.people or found.likenesses):
-        likenesses = [*found.likenesses, *_indicators(files, found)]
+    found.likenesses += _indicators(files, found) if found.people else []
+    if wish.others and found.likenesses:
+        likenesses = found.likenesses
 
         def look_face(entry: Entry, rows: pa.Table) -> tuple[list[tuple[str, str]], int]:
             return _by_face(rows, likenesses, found), entry.bucket
@@ -368,9 +369,8 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
                 f"no calibrated limit says when a face in the space of {', '.join(sorted(unlimited))} is the person: give one by"
                 " --threshold, or leave the pictures of others alone by --own-only"
             )
-        for hits, bucket in files.each("embeddings", ("image_id", "recogniser", "vector"), look_face) if likenesses else ():
+        for hits, bucket in files.each("embeddings", ("image_id", "recogniser", "vector"), look_face):
             add(hits, bucket)
-        found.likenesses = likenesses
     _take_pictures(files, found, {bucket for _, bucket in others.values()}, set(), set(others))
     found.others = {image: why for image, (why, _) in others.items()}
     found.images |= set(others)

@@ -25,7 +25,8 @@ from pipeline.storage import Store
 from schemas import TABLES, TableSchema
 
 _IDS = ("identity_id", "canonical_id", "image_id", "face_id")
-_OF_PEOPLE = ("identities", "people", "matches", "overrides")
+EVERYWHERE = ("matches", "overrides")
+"""Tables whose rows name people of other buckets."""
 _BY_CONTENT = ("identities", "candidates", "overrides")
 """Tables whose entries carry their digest as basis: they follow from nothing in the dataset."""
 
@@ -146,7 +147,8 @@ class _Thinned:
 
 
 class Rewriter:
-    """Makes files and snapshots without the doomed. `buckets`: where their rows are; tables of people are looked at everywhere."""
+    """Makes files and snapshots without the doomed. `buckets`: where their rows are; what names people of other buckets is looked at
+    everywhere."""
 
     def __init__(self, store: Store, doomed: Doomed, needles: Needles, buckets: frozenset[int]) -> None:
         self.store, self.doomed, self.needles, self.buckets = store, doomed, needles, buckets
@@ -179,7 +181,7 @@ class Rewriter:
             return entry
         if schema is None:
             return None if self.derived(entry.file) else entry
-        if entry.bucket not in self.buckets and entry.table not in _OF_PEOPLE:
+        if entry.bucket not in self.buckets and entry.table not in EVERYWHERE:
             return entry
         if entry.file not in self._thinned:
             self._thinned[entry.file] = self._thin(schema, entry)

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,10 @@ class Needles:
 
     @staticmethod
     def of(names: Iterable[str], addresses: Iterable[str], ids: Iterable[str], tokens: Iterable[str]) -> "Needles":
-        return Needles(frozenset(words(name) for name in names if folded(name)), frozenset(addresses), frozenset(ids), frozenset(tokens))
+        return Needles(
+            frozenset(words(name) for name in names if folded(name)), frozenset(addresses), frozenset(ids),
+            frozenset(token for token in tokens if distinct(token)),
+        )  # fmt: skip
 
     def as_json(self) -> dict[str, list[str]]:
         return {name: sorted(getattr(self, name)) for name in ("names", "addresses", "ids", "tokens")}
@@ -41,6 +44,11 @@ class Needles:
     def telling(self) -> frozenset[str]:
         """Names that can only mean this person, whoever's text they are in: of two words or more."""
         return frozenset(name for name in self.names if " " in name)
+
+    @cached_property
+    def sure(self) -> "Needles":
+        """Without names of one word, which may be a word like any other."""
+        return replace(self, names=self.telling)
 
     def mentions(self, text: str) -> bool:
         """Whether a telling name stands in a text or address, with any signs between its words."""
@@ -101,6 +109,11 @@ class Needles:
 
 _OWN_WORDS = frozenset({"status", "started", "finished", "machine", "licences", "versions"})
 """Fields of records whose values are the program's own."""
+
+
+def distinct(token: str) -> bool:
+    """Whether an external id can be nothing else in a text: Q42 and nm0000123 can not, 1234 is a number."""
+    return any(map(str.isdigit, token)) and any(map(str.isalpha, token)) and token.isalnum()
 
 
 def _boundless(name: str) -> bool:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline import lease, removals
 from pipeline.forget_files import FEED, PICTURES, TEXTS
-from pipeline.forget_texts import Needles
+from pipeline.forget_texts import Needles, distinct
 from pipeline.removals import load_bars, words
 from pipeline.root import RunError
 from pipeline.storage import Store
@@ -69,7 +69,7 @@ class _Verifier:
     def __init__(self, store: Store, bars: removals.Bars, needles: Needles) -> None:
         self.store, self.bars, self.needles, self.checked = store, bars, needles, Checked()
         self.known = {kind: bars.hashes.get(kind, frozenset()) for kind in removals.KINDS}
-        self.texts = [kind for kind in ("identity", "image", "sha256", "address", "external_id") if self.known[kind]]
+        self.texts = [kind for kind in ("identity", "image", "sha256", "address") if self.known[kind]]
         self.vectors = bool(self.known["vector"])
 
     def all(self) -> Checked:
@@ -78,7 +78,7 @@ class _Verifier:
             if receipt or path in (lease.PATH, "dataset.json"):
                 continue
             self.checked.files += 1
-            self._said(path, "name of the file", self._words(path))
+            self._said(path, "name of the file", self._phrases(path))
             try:
                 self._file(path)
             except FileNotFoundError:
@@ -156,7 +156,7 @@ class _Verifier:
         elif pa.types.is_dictionary(kind):
             yield from self._column(name, column.dictionary)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            look = self._words if any(word in name for word in _FREE) else self._value
+            look = self._phrases if any(word in name for word in _FREE) else self._value
             yield from (what for text in pc.unique(column).drop_null().to_pylist() if (what := look(text)) is not None)
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             yield from (what for data in column.drop_null().to_pylist() if (what := self._digest(data)) is not None)
@@ -181,13 +181,23 @@ class _Verifier:
         for kind in self.texts:
             if self.bars.key.text(kind, text) in self.known[kind]:
                 return f"the {kind} of somebody or something removed"
+        if self._external(text):
+            return "the external_id of somebody removed"
         if self.known["name"] and len(text) < 400 and self.bars.key.text("name", words(text)) in self.known["name"]:
             return "the name of somebody removed"
         found = self.needles.find(text)
         return None if found is None else f"what was asked for: {found}"
 
-    def _words(self, text: str) -> str | None:
-        """What of the removed stands somewhere in a text."""
+    def _external(self, text: str) -> bool:
+        known = self.known["external_id"]
+        return bool(known) and len(text) < 40 and distinct(text) and self.bars.key.text("external_id", text) in known
+
+    def _phrases(self, text: str) -> str | None:
+        """As `_words`; names of one word, which may be any word, only where they stand alone."""
+        return self._words(text, 2)
+
+    def _words(self, text: str, least: int = 1) -> str | None:
+        """What of the removed stands somewhere in a text. `least`: words that a name has to have."""
         found = self._value(text)
         if found is not None:
             return found
@@ -196,7 +206,7 @@ class _Verifier:
                 for kind in ("identity", "image", "sha256"):
                     if self.known[kind] and self.bars.key.text(kind, token) in self.known[kind]:
                         return f"the {kind} of somebody or something removed"
-            elif self.known["external_id"] and len(token) < 40 and self.bars.key.text("external_id", token) in self.known["external_id"]:
+            elif self._external(token):
                 return "the external_id of somebody removed"
         if self.known["address"]:
             for address in _addresses(text):
@@ -205,7 +215,7 @@ class _Verifier:
         if self.known["name"]:
             said = words(text).split()
             for start in range(len(said)):
-                for stop in range(start + 1, min(start + _NAME_WORDS, len(said)) + 1):
+                for stop in range(start + least, min(start + _NAME_WORDS, len(said)) + 1):
                     if self.bars.key.text("name", " ".join(said[start:stop])) in self.known["name"]:
                         return "the name of somebody removed"
         return None
@@ -242,16 +252,17 @@ class _Verifier:
 
     def _text(self, path: str, where: str, data: bytes) -> None:
         text = data.decode(errors="replace")
+        look = self._phrases if path.startswith(("shards/", "snapshots/")) else self._words
         try:
             value = json.loads(text)
         except ValueError:
             for line in text.splitlines():
-                what = self._words(line)
+                what = look(line)
                 if what is not None:
                     self._leave(path, where, what)
                     return
             return
-        for what in _in_json(value, self._words, self._number):
+        for what in _in_json(value, look, self._number):
             self._leave(path, where, what)
             return
 

@@ -63,9 +63,11 @@ def listing(store: Store) -> list[Listed]:
 
 
 def _remarks(one: Snapshot) -> list[str]:
-    # Notes are handed on from snapshot to snapshot: these two are of the one that they name.
+    # Notes are handed on from snapshot to snapshot: these are of the one that they name.
     back_to, replaces = one.notes.get("back_to", [0, 0]), one.notes.get("replaces", [-1])
     back = [f"back to {back_to[1]}"] if back_to[0] == one.number else []
+    forgot = one.notes.get("forgot", [0, ""])
+    back += [f"without what was removed ({forgot[1]})"] if forgot[0] == one.number else []
     return back + ([f"in place of {replaces[-1]} (gc)"] if replaces[-1] == one.number - 1 else [])
 
 

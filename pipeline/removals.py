@@ -168,7 +168,7 @@ class Bars:
         """Whether somebody whom a source lists is barred: by id, by an external id or by any spelling of the name."""
         if not self:
             return False
-        if self.text("identity", identity_id(listed.name, listed.given)) or self.text("identity", identity_id(listed.name)):
+        if self.text("identity", identity_id(listed.name, listed.given)):
             return True
         if any(self.text("name", words(name)) for name in (listed.name, *listed.aliases)):
             return True

@@ -15,6 +15,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from pipeline.catalogue import connect
+from pipeline.removals import load_bars
 from pipeline.snapshot import Snapshot
 from pipeline.storage import Store
 from schemas import identity_id
@@ -40,7 +41,8 @@ def resolve(store: Store, params: ShardParams, write: bool = True) -> tuple[Shar
         data = _encode(people)
         digest = hashlib.sha256(data).hexdigest()
         if write and not store.exists(path_of(digest)):
-            store.put(path_of(digest), data)
+            bars = load_bars(store)
+            store.put(path_of(digest), _encode({who: split for who, split in people.items() if not bars.text("identity", who)}))
         return params.model_copy(update={"split_list": None, "split_list_sha256": digest}), people
     if params.split_list_sha256 is None:
         return params, {}
