@@ -81,13 +81,13 @@ class Sweep:
         return None if path.endswith(f"/{FEED}") else self._strike(path, self.needles.sure)
 
     def _part(self, path: str) -> Change | None:
+        if path.endswith(spool.ENDING):
+            return Change(path, None) if self._answers(path) else None
         if not path.endswith(".parquet"):
             text = self.store.read(path).decode(errors="replace")
             return Change(path, None) if self.needles.find(text) or self.needles.find(path) else None
         if path.startswith(f"{shelf.FOLDER}/"):
             return self._shelf(path)
-        if path.startswith(f"{spool.FOLDER}/"):
-            return Change(path, None) if self._answers(path) else None
         return Change(path, None) if self.rewriter.holds(path) else None
 
     def _shelf(self, path: str) -> Change | None:
@@ -106,19 +106,18 @@ class Sweep:
         return Change(path, sink.getvalue() if left.num_rows else None)
 
     def _answers(self, path: str) -> bool:
-        """Whether a file of the spool has an answer that goes: by its address, or by the picture that came."""
+        """Whether a file of the spool has an answer that goes, by its address or by the picture that came, or is damaged: it is
+        deleted, and its addresses are asked again."""
         try:
-            with self.store.open(path) as file, pq.ParquetFile(file) as parquet:
-                for number in range(parquet.num_row_groups):
-                    for row in parquet.read_row_group(number).to_pylist():
-                        if row.get("data") is not None and hashlib.sha256(row["data"]).hexdigest() in self.sha256s:
-                            return True
-                        texts = (value for name, value in row.items() if isinstance(value, str) and name not in ("status", "reason"))
-                        if any(self.needles.find(text) for text in texts):
-                            return True
-        except pa.ArrowException:
-            return True  # torn by a power cut: asked again
-        return False
+            found = spool.answers(self.store, path)
+        except spool.DamagedSpool:
+            return True
+        for address, answer in found or ():
+            if answer.data is not None and hashlib.sha256(answer.data).hexdigest() in self.sha256s:
+                return True
+            if any(text and self.needles.find(text) for text in (address, answer.final_address, answer.opt_out, answer.detail)):
+                return True
+        return found is None
 
     def _strike(self, path: str, needles: Needles) -> Change | None:
         text = self.store.read(path).decode(errors="replace")

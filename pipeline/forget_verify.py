@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import lease, removals
+from pipeline import lease, removals, spool
 from pipeline.forget_files import FEED, PICTURES, TEXTS
 from pipeline.forget_texts import Needles, distinct
 from pipeline.removals import load_bars, words
@@ -107,6 +107,8 @@ class _Verifier:
             self._parquet(path)
         elif lower.endswith(".tar"):
             self._tar(path)
+        elif lower.endswith(spool.ENDING):
+            self._spool(path)
         elif lower.endswith(TEXTS) or path.startswith("parts/"):
             if not path.endswith(f"/{FEED}"):
                 self._text(path, "the text", self.store.read(path))
@@ -238,6 +240,17 @@ class _Verifier:
                     self._npy(path, f"member {member.offset}", content)
                 else:
                     self._bytes(path, f"member {member.offset}", content)
+
+    def _spool(self, path: str) -> None:
+        found = spool.answers(self.store, path)
+        if found is None:
+            self._leave(path, "the file", "torn, with anything in it: the next run deletes it")
+        for number, (address, answer) in enumerate(found or ()):
+            for text in (address, answer.final_address, answer.opt_out, answer.detail):
+                if text is not None:
+                    self._said(path, f"answer {number}", self._words(text))
+            if answer.data is not None:
+                self._bytes(path, f"answer {number}", answer.data)
 
     def _npy(self, path: str, where: str, data: bytes) -> None:
         try:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.storage import Store
-from stages.stage import Fetched
+from stages.stage import Fetched, Services
 
 FOLDER = "parts/spool"
 ENDING = ".spool"
@@ -45,6 +45,11 @@ class Found:
 
 class DamagedSpool(OSError):
     """An answer is not what was put down."""
+
+
+def is_web(address: str) -> bool:
+    """Whether an address is asked over the web; others are `name:path`, of a source that reads files."""
+    return address.startswith(("http://", "https://"))
 
 
 def folder_of(run: str, block: str) -> str:
@@ -98,17 +103,32 @@ def _index(store: Store, path: str) -> list[tuple[str, int, int]] | None:
     return json.loads(said) if len(said) == length and zlib.crc32(said) == check else None
 
 
-class SpoolServices:
-    """What the crawl stage of one task takes its pictures from. Implements `stages.stage.Services`."""
+def answers(store: Store, path: str) -> list[tuple[str, Fetched]] | None:
+    """Everything in a file, by address; None for one that is torn. Raises DamagedSpool."""
+    index = _index(store, path)
+    if index is None:
+        return None
+    services = SpoolServices(store, {})
+    return [(address, services.answer(path, start, length)) for address, start, length in index]
 
-    def __init__(self, store: Store, places: Mapping[str, Place]) -> None:
-        self.store, self.places = store, places
+
+class SpoolServices:
+    """What the crawl stage of one task takes its pictures from. Implements `stages.stage.Services`.
+
+    Addresses that are not on the web are those of `others`.
+    """
+
+    def __init__(self, store: Store, places: Mapping[str, Place], others: Services | None = None) -> None:
+        self.store, self.places, self.others = store, places, others
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
-        """The answers to addresses. Raises KeyError for one that was never asked: such a picture is in no task."""
-        return [self._answer(*self.places[address]) for address in addresses]
+        """The answers to addresses. Raises KeyError for one of the web that was never asked: such a picture is in no task."""
+        local = [] if self.others is None else [address for address in addresses if not is_web(address)]
+        found = dict(zip(local, self.others.fetch(local), strict=True)) if self.others is not None and local else {}
+        return [found[address] if address in found else self.answer(*self.places[address]) for address in addresses]
 
-    def _answer(self, path: str, start: int, length: int) -> Fetched:
+    def answer(self, path: str, start: int, length: int) -> Fetched:
+        """The answer at a place. Raises DamagedSpool."""
         record = self.store.read_part(path, start, length)
         if len(record) != length:
             raise DamagedSpool(f"{path} is shorter than its index says{_AGAIN}")

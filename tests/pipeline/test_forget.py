@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pipeline import spool
 from pipeline.catalogue import connect
 from pipeline.correct import correct, pair_of
 from pipeline.forget import forget, prepare
@@ -16,8 +17,10 @@ from pipeline.forget_verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.intake import take_in
+from pipeline.lease import PATH as LEASE
 from pipeline.lease import Lease, LeaseHeld
 from pipeline.root import RunError, open_root
+from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Snapshot, load, numbers, publish
 from pipeline.storage import Store
 from schemas import TABLES, identity_id, image_id
@@ -26,7 +29,7 @@ from stages.crawl.listing import Listed, Offer
 from stages.stage import Fetched
 from tests.pipeline.forgotten import WHO, gallery, holding, remove, without
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
-from tests.pipeline.toy import people, picture
+from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +258,58 @@ def test_reports_and_work_under_way_in_the_root_go(source: Path, root: Path) -> 
     assert {path for path, _ in prepared.files} == set(planted) - {"pages/other.html"}
     forget(store, prepared, "forget-test")
     assert [path for path in planted if store.exists(path)] == ["pages/other.html"]
+
+
+def test_answers_of_the_web_and_listings_go_and_those_of_others_stay(source: Path, root: Path) -> None:
+    """What was fetched or listed and not taken in yet would bring the person in at the next run; or everybody be asked anew."""
+    store = Store(root)
+    its = (source / WHO / "01.png").read_bytes()
+    spool.put(store, "parts/spool/r/a/0000.spool", [("https://x.org/1.png", Fetched(its)), ("https://x.org/2.png", Fetched(b"other"))])
+    spool.put(store, "parts/spool/r/b/0000.spool", [(ids(source)[2], Fetched(b"other"))])
+    spool.put(store, "parts/spool/r/c/0000.spool", [("https://x.org/3.png", Fetched(b"other"))])
+    shelf = StoreShelf(store, "service")
+    for key, text in (("k1", json.dumps({"name": WHO})), ("k2", json.dumps({"name": "person 02"}))):
+        shelf.put(key, text)
+    shelf.flush()
+    remove(store, WHO)
+    assert store.list("parts/spool") == ["parts/spool/r/c/0000.spool"]
+    again = StoreShelf(store, "service")
+    assert again.get("k1") is None and again.get("k2") is not None
+    assert verify(store, [WHO]).leftovers == []
+
+
+def test_a_run_that_was_killed_leaves_nothing_of_them(source: Path, tmp_path: Path) -> None:
+    """Parts that no snapshot names hold the person's rows; the next run would take them for finished work."""
+    root = tmp_path / "root"
+    Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
+    with pytest.raises(Killed):
+        run_toy(tmp_path, source, root, store=DyingStore(root, at=60))
+    store = Store(root)
+    store.delete([LEASE])
+    assert any(identity_id(WHO).encode() in store.read(path) for path in store.list("parts"))
+    remove(store, WHO)
+    assert holding(store, ids(source)) == [] and verify(store, [WHO]).leftovers == []
+    run_toy(tmp_path, source, root)
+    assert holding(store, ids(source)) == []
+
+
+def test_only_shards_around_them_are_written_anew(source: Path, tmp_path: Path) -> None:
+    """Everybody who has a copy of the shards would have to fetch all of them again."""
+    many = people(tmp_path / "many", count=12, pictures=4)
+    sets = ("stages.shard.params.target_mb=0.02", "stages.shard.params.validation=0")
+    run_toy(tmp_path, many, tmp_path / "root", sets)
+    store = Store(tmp_path / "root")
+    before = {path: store.read(path) for path in store.list("shards") if path.endswith((".tar", ".parquet"))}
+    assert len(before) > 12
+    touched = {path.rsplit(".", 1)[0] for path in holding(store, [identity_id("person 05")]) if path in before}
+    remove(store, "person 05")
+    after = {path: store.read(path) for path in store.list("shards") if path.endswith((".tar", ".parquet"))}
+    assert len(before.keys() - after.keys()) <= 2 * len(touched) + 4
+    assert all(after[path] == before[path] for path in before.keys() & after.keys()) and len(before.keys() & after.keys()) > 6
+    fresh = Path(shutil.copytree(many, tmp_path / "fresh" / "people"))
+    shutil.rmtree(fresh / "person 05")
+    run_toy(tmp_path, fresh, tmp_path / "fresh" / "root", sets)
+    assert shown(tmp_path / "root")["shards"] == shown(tmp_path / "fresh" / "root")["shards"]
 
 
 def test_others_are_told_which_samples_of_their_copies_to_delete(source: Path, root: Path) -> None:

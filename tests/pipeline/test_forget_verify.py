@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import spool
 from pipeline.catalogue import connect
 from pipeline.files import part_path
 from pipeline.forget_verify import Leftover, verify
 from pipeline.root import RunError
 from pipeline.storage import Store
 from schemas import identity_id, image_id
+from stages.stage import Fetched
 from tests.pipeline.forgotten import WHO, gallery, remove
 from tests.pipeline.rooms import run_toy
 
@@ -55,6 +58,13 @@ def tar(name: str, data: bytes) -> bytes:
     return sink.getvalue()
 
 
+def spooled(address: str, data: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        spool.put(store, "it", [("https://other.org", Fetched(None, "failed")), (address, Fetched(data))])
+        return store.read("it")
+
+
 def npy(vector: np.ndarray) -> bytes:
     sink = io.BytesIO()
     np.save(sink, vector)
@@ -74,7 +84,8 @@ PLACES: dict[str, tuple[str, Callable[[Values], bytes]]] = {
     "a caption": ("tables/x.parquet", lambda v: parquet(caption=[f"a picture of {WHO}, smiling"])),
     "metadata of a table": ("snapshots/000099.parquet", lambda v: _with_notes({"selection": f"name = '{WHO}'"})),
     "a part": (part_path("faces", "v", 0, "t", "d"), lambda v: parquet(image_id=[IMAGE])),
-    "the spool": ("parts/spool/r/b/0000.parquet", lambda v: parquet(address=[ADDRESS], data=[b"x"])),
+    "an address in the spool": ("parts/spool/r/a/0000.spool", lambda v: spooled(ADDRESS, b"x")),
+    "a picture in the spool": ("parts/spool/r/b/0000.spool", lambda v: spooled("https://x.org", v["bytes"])),  # type: ignore[arg-type]
     "what a service listed": ("parts/listing/s/1.parquet", lambda v: parquet(key=["k"], text=[json.dumps({"who": WHO})])),
     "a mark of an attempt": ("parts/attempts/r/t.json", lambda v: json.dumps({"deaths": {f"detect {IMAGE}": 1}}).encode()),
     "a key in a tar": ("shards/p/x.tar", lambda v: tar(f"{PERSON}_{IMAGE}.txt", b"")),
