@@ -50,6 +50,11 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
+def as_json(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows as JSON types."""
+    return [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
+
+
 def _write_csv(reader: pa.RecordBatchReader, file: Any) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(reader.schema.names)

@@ -68,9 +68,10 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
     connection.register_filesystem(Dataset(store, shown.sizes))
     blobs = Blobs(store)
-    arrow: Any = "arrow"  # the module that has these as enumerations has moved between versions of DuckDB
-    nulls: Any = "special"  # a picture that failed is a null that the function gives
-    connection.create_function(_BLOB, blobs, ["VARCHAR", "VARCHAR", "BIGINT"], "BLOB", type=arrow, null_handling=nulls)
+    if shown.has_companions:
+        arrow: Any = "arrow"  # the module that has these as enumerations has moved between versions of DuckDB
+        nulls: Any = "special"  # a picture that failed is a null that the function gives
+        connection.create_function(_BLOB, blobs, ["VARCHAR", "VARCHAR", "BIGINT"], "BLOB", type=arrow, null_handling=nulls)
     try:
         for schema in (*TABLES.values(), SAMPLES, WITHHELD):
             _create_view(connection, schema, shown, blobs)

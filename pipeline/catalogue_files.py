@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from fsspec import AbstractFileSystem
 
 from pipeline.files import DamagedFile, open_parquet
-from pipeline.snapshot import Entry, companion_basis
+from pipeline.snapshot import companion_basis
 from pipeline.storage import Store
 from schemas import TABLES, TableSchema
 from schemas.schema import LIGHT
@@ -79,20 +79,26 @@ class Shown:
         """The buckets that a table shows anything of, rising."""
         return np.unique(self._entries["bucket"].to_numpy()[self._rows.get(table, np.empty(0, np.int64))])
 
+    @property
+    def has_companions(self) -> bool:
+        return any(name.endswith(LIGHT) and len(rows) for name, rows in self._rows.items())
+
     def companions(self, table: str) -> dict[int, tuple[str, list[tuple[str, int]]]]:
         """By bucket, the file with the light columns of what a table with pictures shows, and the files that have the
         pictures: path and rows, in the order of its rows. Only of buckets whose companion holds."""
         of_chunks, of_buckets = (self._rows.get(name, np.empty(0, np.int64)) for name in (table, f"{table}{LIGHT}"))
         if not len(of_buckets):
             return {}
-        by_bucket: dict[int, list[Entry]] = {}
-        for values in self._entries.take(pa.array(of_chunks)).to_pylist():
-            by_bucket.setdefault(values["bucket"], []).append(Entry(**values))
+        names = ["bucket", "version", "chunk", "digest", "file", "rows"]
+        chosen = self._entries.select(names).take(pa.array(of_chunks))
+        by_bucket: dict[int, list[tuple[str, int, str, str, int]]] = {}
+        for bucket, *chunk in zip(*(chosen[name].to_pylist() for name in names), strict=True):
+            by_bucket.setdefault(bucket, []).append(tuple(chunk))
         found = {}
-        for companion in self._entries.take(pa.array(of_buckets)).to_pylist():
+        for companion in self._entries.select(["bucket", "file", "basis"]).take(pa.array(of_buckets)).to_pylist():
             chunks = by_bucket.get(companion["bucket"], [])
-            if companion["file"] and companion_basis(chunks) == companion["basis"]:
-                found[companion["bucket"]] = (companion["file"], [(entry.file, entry.rows) for entry in chunks if entry.file])
+            if companion["file"] and companion_basis(chunk[:3] for chunk in chunks) == companion["basis"]:
+                found[companion["bucket"]] = (companion["file"], [(file, rows) for _, _, _, file, rows in chunks if file])
         return found
 
 

@@ -16,6 +16,7 @@ from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, 
 from pipeline.cli_parts import console as _console
 from pipeline.cli_parts import explained as _explained
 from pipeline.cli_people import people_app
+from pipeline.cli_report import report_app
 from pipeline.cli_shards import shards_app
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(shards_app, name="shards")
 app.add_typer(people_app)
+app.add_typer(report_app)
 app.add_typer(forget_app)
 
 PEOPLE_SHOWN = 10

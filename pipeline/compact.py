@@ -83,7 +83,8 @@ def _companion(store: Store, snapshot: Snapshot, table: str, bucket: int, chunks
     shown = _finished(snapshot, table, bucket, chunks)
     if not shown:
         return []
-    schema, version, basis = TABLES[table].companion, shown[0].version, companion_basis(shown)
+    schema, version = TABLES[table].companion, shown[0].version
+    basis = companion_basis((entry.version, entry.chunk, entry.digest) for entry in shown)
     for entry in snapshot.of(schema.name, bucket, WHOLE, version):
         if entry.basis == basis:
             return [] if entry.current else [replace(entry, current=True)]

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -193,11 +193,11 @@ class Listing:
         return Listing(number, table.replace_schema_metadata(None), notes)
 
 
-def companion_basis(chunks: Iterable[Entry]) -> str:
-    """What the companion of these entries of one bucket follows from: their rows, chunk by chunk."""
+def companion_basis(chunks: Iterable[tuple[str, int, str]]) -> str:
+    """What the companion of a bucket follows from: version, chunk and digest of its entries, which come in the order of chunks."""
     hasher = hashlib.blake2b(digest_size=8)
-    for entry in sorted(chunks, key=lambda entry: entry.chunk):
-        hasher.update(f"{entry.version} {entry.chunk} {entry.digest};".encode())
+    for version, chunk, digest in chunks:
+        hasher.update(f"{version} {chunk} {digest};".encode())
     return hasher.hexdigest()
 
 
@@ -206,13 +206,13 @@ def without_stale(entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
     companions = {(e.table.removesuffix(LIGHT), e.version, e.bucket): e for e in entries if e.table.endswith(LIGHT)}
     if not companions:
         return entries
-    chunks: dict[tuple[str, str, int], list[Entry]] = {key: [] for key in companions}
+    chunks: dict[tuple[str, str, int], list[tuple[str, int, str]]] = {key: [] for key in companions}
     tables = {table for table, _, _ in companions}
     for entry in entries:
         key = entry.table, entry.version, entry.bucket
         if entry.table in tables and entry.live and key in chunks:
-            chunks[key].append(entry)
-    stale = {companions[key] for key, found in chunks.items() if companion_basis(found) != companions[key].basis}
+            chunks[key].append((entry.version, entry.chunk, entry.digest))
+    stale = {companions[key] for key, found in chunks.items() if companion_basis(sorted(found, key=itemgetter(1))) != companions[key].basis}
     return tuple(entry for entry in entries if entry not in stale) if stale else entries
 
 

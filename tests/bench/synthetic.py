@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import intake
+from pipeline.compact import GROUP
 from pipeline.dag import load_dag
 from pipeline.files import CHUNK_ROWS, seal_stream, seal_table
 from pipeline.ground import Ground, is_chunked
 from pipeline.root import open_root
 from pipeline.run import Prepared, prepare
-from pipeline.snapshot import WHOLE, Entry, Snapshot, publish
+from pipeline.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
 from pipeline.storage import Store
 from pipeline.whole import basis_of
 from schemas import TABLES, identity_id, image_id
@@ -29,6 +30,8 @@ from stages.crawl.listing import Listed, Offer
 
 SOURCE = "made"
 VECTOR = 16
+_LICENCES = ["CC0", "CC BY 4.0", "CC BY-SA 4.0", None]
+HOSTS = 40
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 
@@ -71,7 +74,10 @@ def build(root: Path, size: Size, through: str = "segment", processes: int = 2) 
 
 def people(size: Size) -> list[Listed]:
     """What the source of a synthetic root lists."""
-    return [Listed(name(person), [Offer(address(person, n), "f") for n in range(count)]) for person, count in enumerate(_counts(size))]
+    return [
+        Listed(name(person), [Offer(address(person, n), "f", licence=licence(n)) for n in range(count)])
+        for person, count in enumerate(_counts(size))
+    ]
 
 
 def name(person: int) -> str:
@@ -79,7 +85,11 @@ def name(person: int) -> str:
 
 
 def address(person: int, number: int) -> str:
-    return f"https://example.org/{person:07d}/{number:05d}.jpg"
+    return f"https://pictures{number % HOSTS}.example.org/{person:07d}/{number:05d}.jpg"
+
+
+def licence(number: int) -> str | None:
+    return _LICENCES[number % len(_LICENCES)]
 
 
 def _counts(size: Size) -> list[int]:
@@ -132,11 +142,20 @@ def _sealed(
     store: Store, table: str, version: str, bucket: int, pieces: list[pa.Table], full: bool, random: np.random.Generator
 ) -> Iterator[Entry]:
     schema = TABLES[table]
+    groups = [pa.concat_tables(pieces[start : start + GROUP]) for start in range(0, len(pieces), GROUP)]
     if schema.blobs or not full:
-        for chunk, piece in enumerate(pieces):
-            yield seal_table(store, schema, version, bucket, chunk, piece).entry(schema, version, bucket, chunk, "-")
+        found = [
+            seal_table(store, schema, version, bucket, chunk, piece).entry(schema, version, bucket, chunk, "-")
+            for chunk, piece in enumerate(pieces)
+        ]
+        yield from found
+        if full:
+            light = (group.select(schema.light) for group in groups if group.num_rows)
+            made = seal_stream(store, schema.companion, version, bucket, WHOLE, light)
+            basis = companion_basis((entry.version, entry.chunk, entry.digest) for entry in found)
+            yield made.entry(schema.companion, version, bucket, WHOLE, basis)
         return
-    whole = seal_stream(store, schema, version, bucket, WHOLE, (piece for piece in pieces if piece.num_rows))
+    whole = seal_stream(store, schema, version, bucket, WHOLE, (group for group in groups if group.num_rows))
     offset = 0
     for chunk, piece in enumerate(pieces):
         rows, ok = piece.num_rows, pc.sum(pc.equal(piece["status"], "ok")).as_py() or 0
@@ -201,6 +220,11 @@ class _Rows:
         values = pa.array(self.random.random(count * width, np.float32))
         return pa.ListArray.from_arrays(pa.array(np.arange(0, (count + 1) * width, width, dtype=np.int32)), values)
 
+    def _degrees(self, count: int) -> pa.Array:
+        """Yaw, pitch and roll of so many heads."""
+        values = pa.array((self.random.standard_normal((count, 3)) * (25, 12, 8)).astype(np.float32).ravel())
+        return pa.ListArray.from_arrays(pa.array(np.arange(0, (count + 1) * 3, 3, dtype=np.int32)), values)
+
     def table(self, table: str, bucket: int) -> tuple[pa.Table, np.ndarray]:
         """The rows of a table and the number of the picture of each."""
         schema = TABLES[table]
@@ -214,18 +238,22 @@ class _Rows:
             status = np.isin(image, self.fetched)
         if table == "faces":
             status = np.isin(image, self.with_face)
+        if table == "clusters":
+            status = self.keep[image]
+        why = {"faces": "no_face", "clusters": "other_cluster"}.get(table, "http_404")
         columns: dict[str, Callable[[], Any]] = {
             "identity_id": lambda: pa.array(self.ids) if of_people else pa.array(self.ids).take(pa.array(self.person[image])),
             "image_id": lambda: self.image.take(pa.array(image)),
             "face_id": lambda: self.face.take(pa.array(image)),
-            "status": lambda: pc.if_else(pa.array(status), "ok", "filtered" if table == "faces" else "failed"),
-            "reason": lambda: pc.if_else(pa.array(status), None, "no_face" if table == "faces" else "http_404"),
+            "status": lambda: pc.if_else(pa.array(status), "ok", "failed" if table == "images" else "filtered"),
+            "reason": lambda: pc.if_else(pa.array(status), None, why),
             "inputs": lambda: pa.array([bytes(8)] * count, pa.binary(8)),
             "name": lambda: pa.array([name(person) for person, _ in self.members]),
             "aliases": lambda: pa.array([[]] * count, pa.list_(pa.string())),
             "external_ids": lambda: pa.array([[]] * count, pa.map_(pa.string(), pa.string())),
             "bucket": lambda: pa.array(np.full(count, bucket, np.int32)),
             "address": lambda: self.address,
+            "licence": lambda: pa.array([licence(number) for _, count in self.members for number in range(count)], pa.string()),
             "source": lambda: pa.array([SOURCE] * count),
             "fingerprint": lambda: pa.array(["f"] * count),
             "rank": lambda: pa.array((image % CHUNK_ROWS).astype(np.int32)),
@@ -240,6 +268,9 @@ class _Rows:
             "landmark_scheme": lambda: pa.array(["dlib5"] * count),
             "vector": lambda: self._floats(count, VECTOR),
             "indicator": lambda: self._floats(count, VECTOR),
+            "face": lambda: pa.array(np.zeros(count, np.int32)),
+            "faces_in_image": lambda: pa.array(np.ones(count, np.int32)),
+            "pose": lambda: self._degrees(count),
             "cluster": lambda: pa.array(np.where(self.keep[image], 0, 1).astype(np.int32)),
             "keep": lambda: pa.array(self.keep[image]),
             "same_as": lambda: pa.array(self.ids),
@@ -248,13 +279,14 @@ class _Rows:
             "faces": lambda: pa.array([pictures for _, pictures in self.members], pa.int32()),
             "caption": lambda: pa.array(["A portrait photo of a person who looks at the camera"] * count),
             "points": lambda: self._floats(count, VECTOR),
-            "scheme": lambda: pa.array(["made"] * count),
+            "scheme": lambda: pa.array(["pose" if table == "heads" else "made"] * count),
             "classes": lambda: pa.array([["background", "face"]] * count, pa.list_(pa.string())),
         }
         columns |= {
             column: lambda: pa.array(self.random.random(count, np.float32))
-            for column in ("score", "side", "sharpness", "yaw", "norm", "similarity", "coverage")
+            for column in ("score", "sharpness", "yaw", "norm", "similarity", "coverage")
         }
+        columns["side"] = lambda: pa.array((self.random.random(count, np.float32) + np.float32(0.2)) * np.float32(300))
         made = {
             column.name: columns[column.name]() if column.name in columns else pa.nulls(count, column.type) for column in schema.columns
         }
