@@ -71,14 +71,14 @@ def run(
         from pipeline.progress import summarise
         from pipeline.root import open_root
         from pipeline.run import Run, prepare
-        from pipeline.spec import source_of
+        from pipeline.spec import check_sources
         from pipeline.storage import Store
 
         prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
         selection = _selection(only, limit, where, retry)
         check_sql(prepared, selection)
         if "crawl" in prepared.chosen(selection):
-            source_of(prepared.dag).check()
+            check_sources(prepared.dag)
         console = _console()
         chosen = prepared.chosen(selection)
         wanted = terms(stage for stage in prepared.stages if stage.name in chosen)

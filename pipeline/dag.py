@@ -93,7 +93,8 @@ class _DagFile(_Closed):
     name: str = Field(min_length=1)
     root: str = Field(min_length=1)
     shared_root: bool = False
-    source: dict[str, Any]
+    source: Any
+    """A source, or a list of them."""
     fetch: WebParams = FETCH
     models: str | None = None
     resources: dict[str, Any] = {}
@@ -105,7 +106,8 @@ class Dag(_Closed):
 
     name: str
     root: str
-    source: Source
+    sources: tuple[Source, ...]
+    """What `source` names, in that order. Their names differ."""
     models: str | None
     stages: dict[str, StageConfig]
     fetch: WebParams = FETCH
@@ -191,7 +193,7 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
             if name in BACKENDS:
                 given.setdefault(name, _StageFile())
     document.validate(Resources, file.resources, ("resources",))
-    source = _source(document, file.source)
+    sources = _sources(document, file.source)
     configs: dict[str, StageConfig] = {}
     built: dict[str, Stage] = {}
     for name in (name for name in order if name in given):
@@ -222,19 +224,40 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
         _check_tables(document, configs, built)
     document.stop()
     return Dag(
-        name=file.name, root=file.root, source=source, models=file.models, stages=configs, fetch=file.fetch,
+        name=file.name, root=file.root, sources=sources, models=file.models, stages=configs, fetch=file.fetch,
         shared_root=file.shared_root,
     )  # fmt: skip
 
 
-def _source(document: "_Document", given: Mapping[str, Any]) -> Any:
-    """The source as the model of its kind."""
+def _sources(document: "_Document", given: Any) -> tuple[Any, ...]:
+    """The sources, each as the model of its kind."""
+    if isinstance(given, Mapping):
+        return (_source(document, given, ("source",)),)
+    if not isinstance(given, list) or not given:
+        document.problem(("source",), f"input should be a mapping with `kind` and `path`, or a list of such, is {_show(given)}")
+        return ()
+    found: list[Any] = []
+    names: dict[str, int] = {}
+    for number, one in enumerate(given):
+        at: Where = ("source", number)
+        if not isinstance(one, Mapping):
+            document.problem(at, f"input should be a mapping with `kind` and `path`, is {_show(one)}")
+            continue
+        source = _source(document, one, at)
+        if source is not None and names.setdefault(source.name, number) != number:
+            which = f"is called {source.name!r} as {_dotted(('source', names[source.name]))} is"
+            document.problem(at, f"{which}; pictures are told apart by that, so give it a `name` of its own")
+        found.append(source)
+    return tuple(found)
+
+
+def _source(document: "_Document", given: Mapping[str, Any], at: Where) -> Any:
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         what = f"there is no kind {_show(kind)}" if "kind" in given else "is missing"
-        document.problem(("source", "kind"), what + nearest(str(kind or ""), KINDS))
+        document.problem((*at, "kind"), what + nearest(str(kind or ""), KINDS))
         return None
-    return document.validate(KINDS[kind], given, ("source",))
+    return document.validate(KINDS[kind], given, at)
 
 
 def _shard_parameters(name: str) -> type[Params]:
@@ -357,7 +380,7 @@ class _Document:
     def set(self, text: str) -> None:
         """Apply one `a.b.c=value`; errors about it name it instead of a line."""
         name, equals, written = text.partition("=")
-        keys = tuple(key.strip() for key in name.split("."))
+        keys: Where = tuple(key.strip() for key in name.split("."))
         label = f"--set {text}" if len(text) <= 60 else f"--set {text[:57]}..."
         order = 1_000_000 + len(self.places)
         if not equals or not all(keys):
@@ -369,13 +392,22 @@ class _Document:
             self.problems.append((order, f"{label}: the value is not YAML: {getattr(error, 'problem', None) or error}"))
             return
         parent = self.data
-        for depth, key in enumerate(keys[:-1], start=1):
-            if parent.get(key) is None:
+        for depth in range(1, len(keys)):
+            key = keys[depth - 1]
+            if isinstance(parent, dict) and parent.get(key) is None:
                 parent[key] = {}
                 self.places[keys[:depth]] = (order, label)
             parent = parent[key]
-            if not isinstance(parent, dict):
-                self.problems.append((order, f"{label}: {'.'.join(keys[:depth])} is {_show(parent)}, it has no fields"))
+            if isinstance(parent, list):
+                number = str(keys[depth])
+                if not number.isdigit() or int(number) >= len(parent):
+                    plain = ".".join(map(str, keys[:depth]))
+                    there = f"it has {len(parent)} items: name one by its number, {_dotted((*keys[:depth], 0))} is {plain}.0"
+                    self.problems.append((order, f"{label}: {_dotted(keys[:depth])} is a list, {there}"))
+                    return
+                keys = (*keys[:depth], int(number), *keys[depth + 1 :])
+            elif not isinstance(parent, dict):
+                self.problems.append((order, f"{label}: {_dotted(keys[:depth])} is {_show(parent)}, it has no fields"))
                 return
         self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
         self.places[keys] = (order, label)

@@ -7,7 +7,7 @@ is already there is never moved. A picture that the source no longer has stays a
 import hashlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -43,15 +43,20 @@ class Intake:
     remarks: list[str]
 
 
-def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True) -> Intake:
-    """List `source` and write what is new or changed, bucket by bucket. The caller publishes the entries.
+def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = True) -> Intake:
+    """List `sources` and write what is new or changed, bucket by bucket. The caller publishes the entries.
 
+    A picture that several of them offer of a person is one candidate, with what the first says of it.
     Whoever was removed (`pipeline.removals`) is not listed again, nor is an address. With `write=False` nothing is written
     and there are no entries, only counts. Raises SourceError.
     """
-    listed, remarks = source.people()
-    bars = load_bars(store)
-    people = _by_identity(bars.people(listed))
+    bars, remarks = load_bars(store), []
+    listed: list[tuple[str, Listed]] = []
+    for source in sources:
+        found, said = source.people()
+        listed += ((source.name, person) for person in bars.people(found))
+        remarks += said
+    people = _by_identity(listed)
     known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
     before = dict(known)
     shown: dict[int, list[Entry]] = defaultdict(list)
@@ -59,13 +64,13 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
         shown[entry.bucket].append(entry)
     members: dict[int, list[str]] = defaultdict(list)
     newcomers: deque[str] = deque()
-    by_name = sorted(people, key=lambda person_id: (people[person_id][0].name.casefold(), person_id))
+    by_name = sorted(people, key=lambda person_id: (people[person_id].first.name.casefold(), person_id))
     order = {person_id: place for place, person_id in enumerate(by_name)}
-    unsure = {person_id for person_id, (person, _) in people.items() if not person.complete}
+    unsure = {f"{person_id} {name}" for person_id, person in people.items() for name, part in person.parts if not part.complete}
     for person_id in by_name:
         if person_id in known:
             members[known[person_id]["bucket"]].append(person_id)
-            known[person_id] = _named(known[person_id], *people[person_id])
+            known[person_id] = _named(known[person_id], people[person_id])
         else:
             newcomers.append(person_id)
 
@@ -76,11 +81,11 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     numbers = deque(sorted({*shown, *members, last}))
     while numbers:
         number = numbers.popleft()
-        bucket = _Bucket(source.name, read_entries(store, "candidates", shown[number]), bars)
-        bucket.compare([(person_id, offer) for person_id in members[number] for offer in _once(people[person_id][0].offers)], unsure)
+        bucket = _Bucket([source.name for source in sources], read_entries(store, "candidates", shown[number]), bars)
+        bucket.compare([(person_id, *offer) for person_id in members[number] for offer in people[person_id].offers()], unsure)
         if number == last:
             filled = bucket.there.num_rows
-            grown = deque(Counter(who for who, _ in bucket.fresh).items())
+            grown = deque(Counter(who for who, _, _ in bucket.fresh).items())
             while newcomers:
                 # By name, so that it does not matter in which order the source lists people.
                 while grown and order[grown[0][0]] < order[newcomers[0]]:
@@ -88,10 +93,10 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
                 if filled >= BUCKET_ROWS:
                     break
                 person_id = newcomers.popleft()
-                person, spellings = people[person_id]
-                row: dict[str, Any] = {"identity_id": person_id, "name": person.name, "aliases": [], "external_ids": [], "bucket": number}
-                known[person_id] = _named(row, person, spellings)
-                offers = [(person_id, offer) for offer in _once(person.offers) if not bars.address(offer.address)]
+                person = people[person_id]
+                row: dict[str, Any] = {"identity_id": person_id, "name": person.first.name, "aliases": [], "external_ids": []}
+                known[person_id] = _named({**row, "bucket": number}, person)
+                offers = [(person_id, *offer) for offer in person.offers() if not bars.address(offer[0].address)]
                 bucket.fresh += offers
                 filled += len(offers)
             if newcomers:
@@ -114,29 +119,36 @@ def take_in(store: Store, snapshot: Snapshot, source: Source, write: bool = True
     return Intake(entries, len(people), offered, new, changed, gone, remarks)
 
 
-def _by_identity(listed: Iterable[Listed]) -> dict[str, tuple[Listed, set[str]]]:
-    """People by id, the first spelling first, and all spellings; folders that differ only in case are one person."""
-    people: dict[str, tuple[Listed, set[str]]] = {}
-    for person in listed:
+Offered = tuple[str, Offer, str]
+"""Who, what, and the name of the source that says so."""
+
+
+@dataclass
+class _Person:
+    """Somebody as all sources together list them. `spellings`: all names; `parts`: by source, in their order."""
+
+    first: Listed
+    spellings: set[str]
+    parts: list[tuple[str, Listed]]
+
+    def offers(self) -> Iterable[tuple[Offer, str]]:
+        """Without what is listed a second time, and the name of the source that lists it."""
+        found: dict[str, tuple[Offer, str]] = {}
+        for name, part in self.parts:
+            for offer in part.offers:
+                found.setdefault(offer.address, (offer, name))
+        return found.values()
+
+
+def _by_identity(listed: Iterable[tuple[str, Listed]]) -> dict[str, _Person]:
+    """People by id, the first spelling first; folders that differ only in case are one person."""
+    people: dict[str, _Person] = {}
+    for name, person in listed:
         person_id = identity_id(person.name, person.given)
-        if person_id in people:
-            first, spellings = people[person_id]
-            ids = {**first.external_ids, **person.external_ids}
-            both = replace(
-                first, offers=[*first.offers, *person.offers], external_ids=ids, complete=first.complete and person.complete
-            )
-            people[person_id] = both, {*spellings, person.name, *person.aliases}
-        else:
-            people[person_id] = person, {person.name, *person.aliases}
+        there = people.setdefault(person_id, _Person(person, set(), []))
+        there.spellings |= {person.name, *person.aliases}
+        there.parts.append((name, person))
     return people
-
-
-def _once(offers: Iterable[Offer]) -> Iterable[Offer]:
-    """Without what the source lists a second time for the person."""
-    found: dict[str, Offer] = {}
-    for offer in offers:
-        found.setdefault(offer.address, offer)
-    return found.values()
 
 
 class _Bucket:
@@ -145,46 +157,52 @@ class _Bucket:
     Compared column by column: a source may list millions of pictures of which none is new.
     """
 
-    def __init__(self, source: str, there: pa.Table, bars: Bars = NO_BARS) -> None:
-        self.source, self.there, self.bars = source, there, bars
-        self.fresh: list[tuple[str, Offer]] = []
+    def __init__(self, sources: Sequence[str], there: pa.Table, bars: Bars = NO_BARS) -> None:
+        self.sources, self.there, self.bars = sources, there, bars
+        self.fresh: list[Offered] = []
         """Who and what is to be appended."""
         self.matched, self.gone = np.empty(0, np.int64), np.empty(0, np.int64)
         """Rows that the source lists, and that it no longer does."""
-        self.changed: dict[int, Offer] = {}
+        self.changed: dict[int, tuple[Offer, str]] = {}
         """Rows whose facts are others now."""
 
-    def compare(self, offers: Sequence[tuple[str, Offer]], unsure: Set[str] = frozenset()) -> None:
-        """Take what the source offers of people who are in the bucket, every picture once.
+    def compare(self, offers: Sequence[Offered], unsure: Set[str] = frozenset()) -> None:
+        """Take what the sources offer of people who are in the bucket, every picture once.
 
-        Of those who are `unsure`, nothing is gone: the source does not know what it no longer has.
+        Of those who are `unsure` (person and source), nothing is gone: the source does not know what it no longer has. What
+        a source says that is not asked now stays as it is.
         """
         there = self.there
+        names = pa.array(self.sources, pa.string())
         keys = _keys(there["identity_id"], there["address"]).combine_chunks()
-        columns = {name: pa.array([getattr(offer, name) for _, offer in offers], pa.string()) for name in ("address", *_FACTS)}
-        listed = _keys(pa.array([who for who, _ in offers], pa.string()), columns["address"])
+        columns = {name: pa.array([getattr(offer, name) for _, offer, _ in offers], pa.string()) for name in ("address", *_FACTS)}
+        columns["source"] = pa.array([source for _, _, source in offers], pa.string())
+        listed = _keys(pa.array([who for who, _, _ in offers], pa.string()), columns["address"])
         where = pc.index_in(listed, value_set=keys)
         known = np.asarray(where.is_valid())
         # What was removed is not there, so it comes as if it were new.
         self.fresh = [offers[i] for i in np.flatnonzero(~known).tolist() if not self.bars.address(offers[i][1].address)]
         self.matched = where.drop_null().to_numpy()
-        same = np.asarray(pc.equal(there["status"].take(where.drop_null()), "ok"))
-        for name in _FACTS:
+        lives = np.asarray(pc.equal(there["status"].take(where.drop_null()), "ok"))
+        others = np.asarray(pc.invert(pc.is_in(there["source"].take(where.drop_null()), value_set=names)))
+        same = lives.copy()
+        for name in ("source", *_FACTS):
             new, old = columns[name].filter(pa.array(known)), there[name].take(where.drop_null())
             # Null beside null is the same here, and no fact holds a zero byte.
             same &= np.asarray(pc.equal(pc.fill_null(new, "\0"), pc.fill_null(old, "\0")))
         at = np.flatnonzero(known)
-        self.changed = {int(self.matched[i]): offers[int(at[i])][1] for i in np.flatnonzero(~same)}
-        mine = pc.and_(pc.equal(there["source"], self.source), pc.equal(there["status"], "ok"))
+        same |= lives & others
+        self.changed = {int(self.matched[i]): offers[int(at[i])][1:] for i in np.flatnonzero(~same)}
+        mine = pc.and_(pc.is_in(there["source"], value_set=names), pc.equal(there["status"], "ok"))
         if unsure:
-            mine = pc.and_not(mine, pc.is_in(there["identity_id"], value_set=pa.array(sorted(unsure), pa.string())))
+            mine = pc.and_not(mine, pc.is_in(_keys(there["identity_id"], there["source"]), value_set=pa.array(sorted(unsure), pa.string())))
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
 
     def pictured(self) -> set[str]:
         """The people who have a picture."""
         ok = pc.equal(self.there["status"], "ok").to_numpy().copy()
         ok[self.matched], ok[self.gone] = True, False
-        return {*self.there["identity_id"].filter(pa.array(ok)).unique().to_pylist(), *(who for who, _ in self.fresh)}
+        return {*self.there["identity_id"].filter(pa.array(ok)).unique().to_pylist(), *(who for who, _, _ in self.fresh)}
 
     def chunks(self, entries: Sequence[Entry]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         """Number and rows of the chunks that are to be written: those with changes, then new ones."""
@@ -199,18 +217,19 @@ class _Bucket:
         first = max((entry.chunk for entry in entries), default=-1) + 1
         for begin in range(0, len(self.fresh), CHUNK_ROWS):
             offers = enumerate(self.fresh[begin : begin + CHUNK_ROWS])
-            yield first + begin // CHUNK_ROWS, [self._new(who, offer, rank) for rank, (who, offer) in offers]
+            yield first + begin // CHUNK_ROWS, [self._new(*offered, rank) for rank, offered in offers]
 
     def _row(self, number: int, row: dict[str, Any], lost: Set[int]) -> dict[str, Any]:
         if number in self.changed:
-            return {**row, **_facts(self.changed[number])}
+            offer, source = self.changed[number]
+            return {**row, **_facts(offer), "source": source}
         if number in lost:
             return {**row, "status": "filtered", "reason": "gone", "detail": "the source no longer has it"}
         return row
 
-    def _new(self, person_id: str, offer: Offer, rank: int) -> dict[str, Any]:
+    def _new(self, person_id: str, offer: Offer, source: str, rank: int) -> dict[str, Any]:
         ids = {"identity_id": person_id, "image_id": image_id(person_id, offer.address), "address": offer.address}
-        return {**ids, "source": self.source, "rank": rank, "inputs": _NO_INPUTS, **_facts(offer)}
+        return {**ids, "source": source, "rank": rank, "inputs": _NO_INPUTS, **_facts(offer)}
 
 
 def _facts(offer: Offer) -> dict[str, Any]:
@@ -222,9 +241,10 @@ def _keys(people: pa.Array | pa.ChunkedArray, addresses: pa.Array | pa.ChunkedAr
     return pc.binary_join_element_wise(people, addresses, " ")
 
 
-def _named(row: dict[str, Any], person: Listed, spellings: set[str]) -> dict[str, Any]:
-    aliases = sorted({*(row["aliases"] or []), *spellings} - {row["name"]})
-    external = sorted({**dict(row["external_ids"] or []), **person.external_ids}.items())
+def _named(row: dict[str, Any], person: _Person) -> dict[str, Any]:
+    aliases = sorted({*(row["aliases"] or []), *person.spellings} - {row["name"]})
+    said = {scheme: own for _, part in person.parts for scheme, own in part.external_ids.items()}
+    external = sorted({**dict(row["external_ids"] or []), **said}.items())
     return {**row, "aliases": aliases, "external_ids": external}
 
 

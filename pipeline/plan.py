@@ -13,7 +13,7 @@ from pipeline.root import open_root
 from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
 from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Snapshot, load
-from pipeline.spec import source_of
+from pipeline.spec import sources_of
 from pipeline.split_lists import resolve
 from pipeline.storage import Store
 from pipeline.survey import phases, survey, tasks
@@ -61,8 +61,8 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     snapshot = load(store)
     chosen = prepared.chosen(selection)
     # Nobody is asked over the network for a plan: what runs have learnt has to do.
-    asking = Asking(shelf=StoreShelf(store, prepared.dag.source.name, write=False), ask=False)
-    intake = take_in(store, snapshot, source_of(prepared.dag, asking), write=False) if "crawl" in chosen else None
+    sources = sources_of(prepared.dag, Asking(ask=False), lambda name: StoreShelf(store, name, write=False))
+    intake = take_in(store, snapshot, *sources, write=False) if "crawl" in chosen else None
     stages = [stage for stage in prepared.stages if stage.name in chosen]
     forced = {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)

@@ -21,7 +21,7 @@ from pipeline.files import read
 from pipeline.ground import Ground, Scope
 from pipeline.reconcile import reconcile
 from pipeline.root import RunError
-from pipeline.spool import Place, look
+from pipeline.spool import Place, is_web, look
 from pipeline.storage import Store
 from stages.crawl.web.guard import Guard
 from stages.crawl.web.params import WebParams
@@ -175,7 +175,7 @@ class Rounds:
 
     def _round(self, window: list[Missing], patience: float, final: bool) -> list[Missing]:
         """One round; returns what was put off."""
-        wanted = dict.fromkeys(address for one in window for address in one.addresses.values())
+        wanted = dict.fromkeys(address for one in window for address in one.addresses.values() if is_web(address))
         again = {one.addresses[image] for one in window for image in one.again}
         there = look(self.store).places
         mine = f"/{self.run}/"
@@ -192,7 +192,7 @@ class Rounds:
         self.counts.rounds += 1
         found = look(self.store)
         fresh = {a: place for a, place in found.places.items() if a in wanted and a not in put_off and (a not in again or mine in place[0])}
-        images = {image for one in window for image, address in one.addresses.items() if address in fresh}
+        images = {image for one in window for image, address in one.addresses.items() if address in fresh or not is_web(address)}
         if images:
             self.process(images, {image for one in window for image in one.again} & images, fresh)
         if not self.stopped():

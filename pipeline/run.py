@@ -39,9 +39,9 @@ from pipeline.seal import seal
 from pipeline.shards import finish, plan_shards, shard_version, write_shard
 from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Entry, Snapshot, load, publish
-from pipeline.spec import WorkerSpec, drain_path, source_of, versions_of
-from pipeline.spool import Place
+from pipeline.spec import WorkerSpec, drain_path, has_web, sources_of, versions_of
 from pipeline.split_lists import resolve
+from pipeline.spool import Place
 from pipeline.storage import Store
 from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.whole import complete, run_whole, starved
@@ -239,7 +239,7 @@ class Run:
         token = f"{self.selection.retry} {self.snapshot.number}"
         for phase in phases(stages):
             mine = {stage.name for stage in phase if stage.name in self.chosen}
-            if "crawl" in mine and source_of(self.prepared.dag).web:
+            if "crawl" in mine and has_web(self.prepared.dag):
                 self._crawl(phase, mine, forced, allowed, token)
                 mine.discard("crawl")
             if mine and not self.drained:
@@ -252,12 +252,9 @@ class Run:
             self._shards()
 
     def _take_in(self) -> None:
-        dag = self.prepared.dag
-        asking = Asking(
-            shelf=StoreShelf(self.store, dag.source.name), stopped=lambda: self.drained,
-            say=lambda text: self.console.print(text, highlight=False),
-        )  # fmt: skip
-        found = take_in(self.store, self.snapshot, source_of(dag, asking))
+        asking = Asking(stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False))
+        sources = sources_of(self.prepared.dag, asking, lambda name: StoreShelf(self.store, name))
+        found = take_in(self.store, self.snapshot, *sources)
         for remark in found.remarks:
             self.console.print(f"note: {remark}", style="yellow", highlight=False)
         if found.entries:
@@ -401,7 +398,8 @@ class Run:
         seconds = time.monotonic() - start
         self.record.shards = {"shards": len(plan.shards), "written": len(plan.jobs), "samples": samples, "seconds": round(seconds, 3)}
         self.record.shards["withheld"] = dict(plan.contents["withheld"])
-        withheld = f"; withheld: {', '.join(f'{count} {why}' for why, count in plan.contents['withheld'].items())}" if plan.contents["withheld"] else ""
+        why_not = ", ".join(f"{count} {why}" for why, count in plan.contents["withheld"].items())
+        withheld = f"; withheld: {why_not}" if why_not else ""
         self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written{withheld}", highlight=False)
 
     def _publish(self, entries: Sequence[Entry]) -> None:

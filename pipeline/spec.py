@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.dag import SHARD, Dag, version_of
 from pipeline.models import weight_files
 from pipeline.sources import CommonsConfig, FolderConfig, OpenverseConfig, TableConfig, UrlsConfig, VideoConfig
+from pipeline.sources import Source as SourceConfig
 from pipeline.storage import Store
 from pipeline.worker import Worker
 from stages.backends import backend
 from stages.crawl.folder import FolderSource
-from stages.crawl.listing import Source, SourceError
+from stages.crawl.listing import Shelf, Source, SourceError
 from stages.crawl.service import Asking
 from stages.crawl.table import TableSource
 from stages.crawl.urls import UrlsSource
@@ -24,12 +25,28 @@ if TYPE_CHECKING:
     from pipeline.fetching import FetchWorker
 
 
-def source_of(dag: Dag, asking: Asking | None = None) -> Source:
-    """The source that a DAG names. `asking` is what one that asks a service needs to list people, or to say whom it knows."""
-    config, path = dag.source, dag.source.place()
-    asking = replace(asking or Asking(), params=dag.fetch)
+def sources_of(dag: Dag, asking: Asking | None = None, shelf: Callable[[str], Shelf] | None = None) -> list[Source]:
+    """The sources that a DAG names. `asking` is what those that ask a service need to list people; `shelf` gives by the name
+    of a source where it keeps what it has learnt."""
     crawl = dag.stages.get("crawl")
     limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
+    told = replace(asking or Asking(), params=dag.fetch)
+    return [_source_of(config, replace(told, shelf=shelf(config.name) if shelf else None), limits) for config in dag.sources]
+
+
+def check_sources(dag: Dag) -> None:
+    """Raise SourceError where one cannot be listed at all."""
+    for source in sources_of(dag):
+        source.check()
+
+
+def has_web(dag: Dag) -> bool:
+    """Whether a source has addresses on the web."""
+    return any(source.web for source in sources_of(dag))
+
+
+def _source_of(config: SourceConfig, asking: Asking, limits: dict[str, Any]) -> Source:
+    path = config.place()
     match config:
         case FolderConfig():
             return FolderSource(path, config.name, **limits)
@@ -66,12 +83,26 @@ def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, 
     return versions, descriptions
 
 
-@dataclass(frozen=True)
 class _Services:
-    source: Source
+    """Pictures of the sources that are no crawl: each has the addresses that begin with its name."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = {source.name: source for source in sources}
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
-        return self.source.fetch(addresses)
+        whose: dict[str, list[str]] = {}
+        for address in addresses:
+            whose.setdefault(address.partition(":")[0], []).append(address)
+        found: dict[str, Fetched] = {}
+        for name, mine in whose.items():
+            source = self.sources.get(name)
+            if source is None or source.web:
+                detail = f"belongs to no source of this DAG, which has {', '.join(self.sources)}"
+                answers = [Fetched(None, "failed", "bad_address", f"{address!r} {detail}") for address in mine]
+            else:
+                answers = source.fetch(mine)
+            found.update(zip(mine, answers, strict=True))
+        return [found[address] for address in addresses]
 
 
 def drain_path(run: str) -> str:
@@ -91,8 +122,8 @@ class WorkerSpec:
 
     def __post_init__(self) -> None:
         # Workers have another current directory than the driver, where relative paths of the DAG start.
-        source = self.dag.source.model_copy(update={"path": str(self.dag.source.place())})
-        object.__setattr__(self, "dag", self.dag.model_copy(update={"source": source}))
+        sources = tuple(source.model_copy(update={"path": str(source.place())}) for source in self.dag.sources)
+        object.__setattr__(self, "dag", self.dag.model_copy(update={"sources": sources}))
 
     def weights(self) -> WeightFiles:
         """The weights as this machine finds them."""
@@ -102,12 +133,12 @@ class WorkerSpec:
         """What this machine lacks to run the stages `names`, in words. Brings weights of an object store here."""
         problems = []
         if "crawl" in names:
-            source = source_of(self.dag)
-            try:
-                if not source.web:  # else nodes read nothing of it
-                    source.check()
-            except SourceError as error:
-                problems.append(f"stage crawl: {error}")
+            for source in sources_of(self.dag):
+                try:
+                    if not source.web:  # else nodes read nothing of it
+                        source.check()
+                except SourceError as error:
+                    problems.append(f"stage crawl: {error}")
         files = self.weights()
         for name in names:
             config = self.dag.stages[name]
@@ -135,6 +166,6 @@ class WorkerSpec:
             stage.device = "cuda" if self.dag.stages[name].resources.gpus else "cpu"
         path = drain_path(self.run)
         return Worker(
-            place, stages, self.versions, files, _Services(source_of(self.dag)), self.run,
+            place, stages, self.versions, files, _Services(sources_of(self.dag)), self.run,
             draining or (lambda: place.exists(path)),
         )

@@ -231,7 +231,7 @@ class _Job:
         self.tables: dict[str, pa.Table] = {}
         self.pools: dict[str, list[pa.Table]] = {}
         self.originals = _Originals(worker.store, task)
-        self.services: Services = worker.services if task.spool is None else SpoolServices(worker.store, task.spool)
+        self.services: Services = worker.services if task.spool is None else SpoolServices(worker.store, task.spool, worker.services)
         with clock.time("read"):
             self.members = self._members()
             for table, paths in task.shown.items():

@@ -138,7 +138,7 @@ def test_stages_come_in_pipeline_order_with_people_added(tmp_path: Path) -> None
     assert [stage.name for stage in dag.build()] == ["crawl", "detect", "embed", "clean", "people", "match"]
     assert dag.stages["detect"].params["upsample"] == 2
     assert shard_params(dag.stages["shard"]).profile == "faces"
-    assert (dag.name, dag.root, dag.source.name, dag.models) == ("quickstart", "out/", "local", None)
+    assert (dag.name, dag.root, dag.sources[0].name, dag.models) == ("quickstart", "out/", "local", None)
 
 
 def test_resources_of_a_stage_go_before_the_defaults(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_every_kind_of_source_is_read_and_set(tmp_path: Path, kind: str) -> None
     """A source that the documents name could not be used, or its path not be set from the command line."""
     text = GOOD.replace("{kind: folder, path: people/, name: local}", SOURCES[kind])
     dag = good(tmp_path, text, "source.path=elsewhere", "source.name=mine")
-    assert (dag.source.kind, dag.source.path, dag.source.name) == (kind, "elsewhere", "mine")
-    assert dag.source.place() == Path("elsewhere").absolute()
+    assert (dag.sources[0].kind, dag.sources[0].path, dag.sources[0].name) == (kind, "elsewhere", "mine")
+    assert dag.sources[0].place() == Path("elsewhere").absolute()
     assert type(dag).model_validate(dag.model_dump()) == dag
 
 
@@ -261,13 +261,30 @@ def test_every_kind_of_source_is_read_and_set(tmp_path: Path, kind: str) -> None
         ("{kind: commons, path: x, by: [image, categories]}",
          "source.by[1]: \"categories\" is not one of 'image', 'category' or 'depicts'"),
         ("{kind: openverse, path: x, token_env: 'a b'}", "source.token_env: string should match pattern"),
-        ("people/", "source: input should be a mapping, is \"people/\""),
+        ("people/", "source: input should be a mapping with `kind` and `path`, or a list of such, is \"people/\""),
+        ("[]", "source: input should be a mapping with `kind` and `path`, or a list of such, is []"),
+        ("[{kind: folder, path: x}, people/]", "source[1]: input should be a mapping with `kind` and `path`, is \"people/\""),
+        ("[{kind: folder, path: x}, {kind: urls, pth: x, path: y}]", "source[1].pth: unknown name; did you mean 'path'?"),
+        ("[{kind: folder, path: x}, {kind: folder, path: y}]",
+         "source[1]: is called 'local' as source[0] is; pictures are told apart by that, so give it a `name` of its own"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_source_is_told_with_line_and_field(tmp_path: Path, source: str, expected: str) -> None:
     """A field of another kind would be told in the words of a library."""
     (problem,) = problems(tmp_path, GOOD.replace("{kind: folder, path: people/, name: local}", source))
     assert problem.startswith(f"quickstart.yaml:3: {expected}")
+
+
+def test_several_sources_are_read_and_set_by_number(tmp_path: Path) -> None:
+    text = GOOD.replace("{kind: folder, path: people/, name: local}", "[{kind: folder, path: people/}, {kind: urls, path: list.csv}]")
+    dag = good(tmp_path, text, "source.1.path=other.csv", "source.0.name=mine")
+    found = [(source.kind, source.name, source.path) for source in dag.sources]
+    assert found == [("folder", "mine", "people/"), ("urls", "web", "other.csv")]
+    assert type(dag).model_validate(dag.model_dump()) == dag
+    [problem] = problems(tmp_path, text, "source.path=x")
+    assert problem == "--set source.path=x: source is a list, it has 2 items: name one by its number, source[0] is source.0"
+    [problem] = problems(tmp_path, text, "source.2.path=x")
+    assert "it has 2 items" in problem
 
 
 def test_a_field_of_a_source_that_was_set_wrongly_is_told_as_set(tmp_path: Path) -> None:

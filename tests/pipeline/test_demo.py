@@ -79,7 +79,7 @@ def test_folders_with_quotes_colons_and_brackets_reach_the_dag_unchanged(tmp_pat
     assert said.exit_code == 130
     assert f"1 sample people, 5 files in {folder}/people (2 of them do not belong: corrupt, other_person)" in said.output
     [dag] = seen
-    assert (dag.root, dag.source.path) == (str(folder / "dataset"), str(folder / "people"))
+    assert (dag.root, dag.sources[0].path) == (str(folder / "dataset"), str(folder / "people"))
 
 
 def test_missing_photographs_are_told_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from pipeline.dag import load_dag
 from pipeline.engine import Inline
 from pipeline.root import open_root
 from pipeline.run import Run, Selection, prepare
-from pipeline.spec import source_of
+from pipeline.spec import check_sources
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result
 
@@ -42,7 +42,7 @@ def dag(folder: Path, source: str, fetch: str = "") -> Path:
 def run(file: Path, *sets: str) -> str:
     """One run without a cluster; what it said."""
     prepared = prepare(load_dag(file, sets), None)
-    source_of(prepared.dag).check()
+    check_sources(prepared.dag)
     said = io.StringIO()
     store = open_root(prepared.dag.root, "x", create=True)
     record = Run(prepared, Selection(), store, Console(file=said, width=300), lambda spec: Inline(spec.build)).execute()
@@ -190,3 +190,62 @@ def test_the_files_in_dags_are_read(name: str, tmp_path: Path) -> None:
     file = tmp_path / f"{name}.yaml"
     file.write_text(text, encoding="utf-8")
     assert load_dag(file).name == name
+
+
+def several(folder: Path, site: Site) -> Path:
+    """A folder, a table and a list of addresses in one DAG: Ada is in all of them, one address in the list twice."""
+    for path, number in (("people/Ada/1.jpg", 1), ("people/Bob/2.jpg", 2), ("files/3.jpg", 3)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(picture(number))
+    (folder / "files" / "table.csv").write_text("path,identity\n3.jpg,ada\n")
+    address = site.address("/p/4.jpg")
+    ours = f"ADA,{address},CC0\nAda,{address}#again,CC-BY\nCleo,{site.address('/p/5.jpg')},CC0\n"
+    (folder / "list.csv").write_text(f"name,url,license\n{ours}")
+    (folder / "more.csv").write_text(f"name,url,license\nAda,{address},PDM\nAda,{site.address('/p/6.jpg')},PDM\n")
+    listed = [f"{{kind: folder, path: {folder / 'people'}}}", f"{{kind: table, path: {folder / 'files' / 'table.csv'}}}"]
+    listed += [f"{{kind: urls, path: {folder / 'list.csv'}}}", f"{{kind: urls, path: {folder / 'more.csv'}, name: more}}"]
+    return dag(folder, f"[{', '.join(listed)}]", FETCH)
+
+
+COUNTED = (
+    "select name, c.source, count(*) as n from images i join candidates c using (image_id)"
+    " join identities p on p.identity_id = c.identity_id"
+)
+
+
+def test_several_sources_in_one_dag_make_one_dataset(site: Site, tmp_path: Path) -> None:
+    """Whoever has a folder and a list would need two datasets, or two runs in which each leaves the other's pictures alone."""
+    file = several(tmp_path, site)
+    assert "source: 3 people, 6 pictures: 6 new" in plan(file)
+    run(file)
+    found = rows(tmp_path, f"{COUNTED} where i.status = 'ok' group by all order by all")
+    assert [(row["name"], row["source"], row["n"]) for row in found] == [
+        ("Ada", "local", 1), ("Ada", "more", 1), ("Ada", "table", 1), ("Ada", "web", 1), ("Bob", "local", 1), ("Cleo", "web", 1),
+    ]  # fmt: skip
+    assert len(site.asked("/p/4.jpg")) == 1
+    assert rows(tmp_path, "select licence from candidates where address like '%/p/4.jpg'") == [{"licence": "CC0"}]
+    assert "nothing new" in run(file)
+    assert "nothing to do" in plan(file)
+
+
+def test_a_picture_is_gone_when_no_source_lists_it_any_more(site: Site, tmp_path: Path) -> None:
+    file = several(tmp_path, site)
+    run(file)
+    (tmp_path / "list.csv").write_text(f"name,url,license\nCleo,{site.address('/p/5.jpg')},CC0\n")
+    before = len(site.asked())
+    assert "1 changed" in run(file)  # the other list has it still
+    assert rows(tmp_path, "select licence, source, status from candidates where address like '%/p/4.jpg'") == [
+        {"licence": "PDM", "source": "more", "status": "ok"}
+    ]
+    (tmp_path / "more.csv").write_text(f"name,url,license\nAda,{site.address('/p/6.jpg')},PDM\n")
+    (tmp_path / "people" / "Ada" / "1.jpg").unlink()
+    assert "2 gone" in run(file)
+    assert len(site.asked()) == before
+
+
+def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are(site: Site, tmp_path: Path) -> None:
+    file = several(tmp_path, site)
+    run(file)
+    file.write_text(file.read_text().replace(f", {{kind: urls, path: {tmp_path / 'more.csv'}, name: more}}", ""))
+    assert "nothing new" in run(file)
+    assert len(rows(tmp_path, "select 1 from images where status = 'ok'")) == 6

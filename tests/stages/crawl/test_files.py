@@ -122,7 +122,8 @@ def test_every_kind_of_picture_has_one_outcome() -> None:
     Image.fromarray(np.full((30, 30), 40_000, np.uint16)).save(grey, "PNG")
     kinds = {
         "cmyk": saved("JPEG", mode="CMYK"), "sixteen bits": grey.getvalue(), "webp": saved("WEBP"), "avif": saved("AVIF"),
-        "bmp": saved("BMP"), "gif": saved("GIF"), "film": saved("WEBP", 40, 3), "pages": saved("TIFF", 40, 3), "palette": saved("PNG", mode="P"),
+        "bmp": saved("BMP"), "gif": saved("GIF"), "film": saved("WEBP", 40, 3), "pages": saved("TIFF", 40, 3),
+        "palette": saved("PNG", mode="P"),
     }  # fmt: skip
     rows = crawl({name: Fetched(data) for name, data in kinds.items()})
     assert [(row["status"], row["phash"] is not None) for row in rows] == [("ok", True)] * len(kinds)
