@@ -358,7 +358,7 @@ def _near_people(store: Store, snapshot: Snapshot, splits: Mapping[str, str]) ->
 def _near_limit(snapshot: Snapshot) -> float | None:
     known = snapshot.notes.get("versions", {})
     for entry in snapshot.shown("matches"):
-        params = known.get(entry.version, {}).get("params", {})
+        params = known.get(f"matches/{entry.version}", {}).get("params", {})
         limits = [params[name] for name in ("near_cosine", "same_cosine") if params.get(name) is not None]
         return min(limits, default=None)
     return None

@@ -31,7 +31,7 @@ def _about(snapshot: Snapshot, profile: str, note: Mapping[str, Any]) -> dict[st
     known = snapshot.notes.get("versions", {})
     stages = {}
     for table in sorted({entry.table for entry in snapshot.entries if entry.current} & TABLES.keys()):
-        described = [known[version] for version in sorted({e.version for e in snapshot.shown(table)}) if version in known]
+        described = [known[name] for name in sorted({f"{table}/{e.version}" for e in snapshot.shown(table)}) if name in known]
         if described:
             stages[table] = described[-1]
     given = (profile, note["version"], note["description"]["params"], note["contents"], stages)

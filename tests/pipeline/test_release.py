@@ -257,6 +257,16 @@ def test_the_card_cannot_be_broken_by_what_sources_say(tmp_path: Path) -> None:
     assert "Write to privacy@example.org." in card
 
 
+def test_the_card_says_how_the_tables_were_made(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    snapshot = small_root(store, PEOPLE)
+    version = snapshot.shown("embeddings")[0].version
+    described = {"backend": "arcface", "params": {"batch": 16}, "weights": {"edgeface_xs": "ab" * 32}}
+    show(store, snapshot.with_notes(versions={f"embeddings/{version}": described}), ShardParams())
+    assert "| embeddings | arcface | batch 16 | edgeface_xs abababababab |" in store.read("shards/faces/README.md").decode()
+    assert json.loads(store.read("shards/faces/dataset.json"))["stages"] == {"embeddings": described}
+
+
 def test_the_metadata_that_samples_have_is_what_the_schema_says(tmp_path: Path) -> None:
     store = Store(tmp_path)
     show(store, small_root(store, PEOPLE), ShardParams())

@@ -203,7 +203,7 @@ def test_near_people_and_pictures_in_two_splits_are_told(tmp_path: Path) -> None
     lists = tmp_path / "splits.csv"
     lists.write_text("identity,split\nPerson 0,train\nPerson 1,validation\n")
     store = made(tmp_path / "root", ShardParams(split_list=str(lists)), PEOPLE[:2])
-    versions = {entry.version: {"params": {"near_cosine": 0.9}} for entry in load(store).shown("matches")}
+    versions = {f"matches/{entry.version}": {"params": {"near_cosine": 0.9}} for entry in load(store).shown("matches")}
     snapshot = publish(store, load(store).with_notes(versions=versions))
     checked = check_set(store, "shards/faces")
     near = list(check_against_tables(store, snapshot, "faces", checked))
