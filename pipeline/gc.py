@@ -8,7 +8,7 @@ What is kept is counted in runs: a run publishes about five times, and nobody wa
 run the last snapshot stays.
 
 A snapshot needs the files that it names, with one exception: of shards only those that it shows. Replaced ones can be
-written again from the tables.
+written again from the tables. What a killed crawl has fetched and no row of the newest snapshot shows yet stays in the spool.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +26,7 @@ from pipeline.root import RunError
 from pipeline.shard_index import reindex
 from pipeline.shards import SHARD_TABLES
 from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
+from pipeline.spooled import waited_for
 from pipeline.storage import Store
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
@@ -82,7 +83,7 @@ def collect(
         # Of files with holes, a dry run counts the old ones as gone.
         mine = set(_needed(shown)) - ({entry.file for entry in thinned} if dry else set())
         held = len(needed - mine)
-        needed |= mine
+        needed |= mine | waited_for(store, shown)
         doomed = [path for top in ("tables", "parts", "shards") for path in store.list(top) if path not in needed]
         doomed = [path for path in doomed if not (path.startswith("shards/") and path.endswith((".json", "/README.md")))]
         doomed += [path for path in store.list("snapshots") if path.endswith(".tmp")]

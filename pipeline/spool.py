@@ -74,14 +74,15 @@ def put(store: Store, path: str, answers: Sequence[tuple[str, Fetched]]) -> None
     store.put(path, b"".join([*pieces, said, _TAIL.pack(len(said), zlib.crc32(said), _MARK)]), durable=False)
 
 
-def look(store: Store, folder: str = FOLDER) -> Found:
-    """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut tore are deleted."""
+def look(store: Store, folder: str = FOLDER, tidy: bool = True) -> Found:
+    """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut tore are deleted if `tidy`."""
     places: dict[str, Place] = {}
     files: dict[str, list[str]] = {}
     for path in (path for path in store.list(folder) if path.endswith(ENDING)):
         index = _index(store, path)
         if index is None:
-            store.delete([path])
+            if tidy:
+                store.delete([path])
             continue
         files[path] = [address for address, _, _ in index]
         # Names of runs begin with their time, so that the newest answer comes last.

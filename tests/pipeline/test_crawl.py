@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from pipeline.catalogue import query
 from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.engine import Inline
+from pipeline.gc import collect
 from pipeline.root import RunError, open_root
 from pipeline.run import Record, Run, Selection, prepare
-from pipeline.spool import look
+from pipeline.spool import look, put, spool_path
+from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
 
@@ -189,6 +192,64 @@ def test_limit_and_where_keep_the_rest_for_later(site: Site, tmp_path: Path) -> 
     crawl(tmp_path)
     assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 12
     assert Counter(path for _, _, path in site.log)["/p/5.jpg"] <= 2
+
+
+def broken_off(site: Site, folder: Path, monkeypatch: pytest.MonkeyPatch, sets: list[str] | None = None) -> None:
+    """A run that ends when all is fetched and nothing is in the tables."""
+
+    def die(*_: object) -> None:
+        raise RuntimeError("killed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.run._Phase.run", die)
+        with pytest.raises(RuntimeError, match="killed here"):
+            crawl(folder, sets=sets)
+
+
+def test_garbage_collection_leaves_what_a_killed_crawl_has_fetched(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(5)]))
+    broken_off(site, tmp_path, monkeypatch)
+    store = open_root(str(tmp_path / "root"), "", create=False)
+    before, asked = spooled(tmp_path), len(site.log)
+    assert before
+    assert not [path for path in collect(store, 1, "gc", dry=True).files if path.endswith(".spool")]
+    collect(store, 1, "gc", current_only=True)
+    assert spooled(tmp_path) == before
+    crawl(tmp_path)
+    assert len(site.log) == asked
+    assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 5
+
+
+def test_garbage_collection_leaves_what_was_fetched_for_rows_that_are_to_be_replaced(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address("/p/1.jpg"))]))
+    crawl(tmp_path)
+    changed = ["stages.crawl.params.max_pixels=1000000"]
+    monkeypatch.setattr("pipeline.run.new_run_id", lambda: f"{datetime.now(UTC) + timedelta(seconds=2):%Y%m%dT%H%M%S}-aaaa")
+    broken_off(site, tmp_path, monkeypatch, changed)
+    asked = len(site.asked())
+    assert asked == 2
+    collect(open_root(str(tmp_path / "root"), "", create=False), 1, "gc")
+    assert spooled(tmp_path)
+    crawl(tmp_path, sets=changed)
+    assert len(site.asked()) == asked
+
+
+def test_garbage_collection_takes_answers_that_nobody_waits_for(site: Site, tmp_path: Path) -> None:
+    """Spools of lists that were changed, and torn files, would lie there for ever."""
+    dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(3)]))
+    crawl(tmp_path)
+    store = open_root(str(tmp_path / "root"), "", create=False)
+    answer = Fetched(picture(1), fetched_at=1)
+    put(store, spool_path("20200101T000000-aaaa", "b", 0), [(site.address("/p/1.jpg"), answer)])  # older than the row
+    put(store, spool_path("20990101T000000-bbbb", "b", 0), [("http://nobody.test/x.jpg", answer)])  # of no candidate
+    store.put(spool_path("20990101T000000-cccc", "b", 0), b"torn", durable=False)
+    dry = collect(store, 1, "gc", dry=True)
+    assert sum(path.endswith(".spool") for path in dry.files) == 3
+    assert len(spooled(tmp_path)) == 3
+    collect(store, 1, "gc")
+    assert not spooled(tmp_path)
 
 
 def test_nobody_is_crawled_without_saying_for_whom(site: Site, tmp_path: Path) -> None:
