@@ -23,12 +23,12 @@ RUNS_SHOWN = 20
 STEP_NAMES = {
     "offered": "offered", "fetched": "fetched", "with_face": "with a face", "embedded": "embedded", "kept": "kept",
     "captioned": "captioned", "landmarked": "with dense points", "fitted": "with a head pose",
-    "segmented": "with a mask", "with_affect": "with affect",
+    "segmented": "with a mask", "with_affect": "with affect", "sharded": "in shards",
 }  # fmt: skip
 LOST_NAMES = {
     "offered": "not offered", "fetched": "not fetched", "with_face": "no face", "embedded": "not embedded", "kept": "not kept",
     "captioned": "no caption", "landmarked": "no dense points", "fitted": "no head pose", "segmented": "no mask",
-    "with_affect": "no affect",
+    "with_affect": "no affect", "sharded": "not in shards",
 }  # fmt: skip
 
 
@@ -263,7 +263,7 @@ def _failures(rows: dict[str, list[dict[str, Any]]]) -> str:
     alt = "; ".join(f"{name}: {count:,}" for name, count in ranked)
     drawn = plots.bars([name.replace("_", " ") for name, _ in ranked], [count for _, count in ranked], "pictures")
     both = figure("Failures by reason", drawn, alt, table([{"reason": name, "pictures": count} for name, count in ranked]))
-    labels = [f"{line['host']}: {(line['reason'] or line['status']).replace('_', ' ')}" for line in lines]
+    labels = [f"{(line['reason'] or line['status']).replace('_', ' ')}: {line['host']}" for line in lines]
     alt = "; ".join(f"{label}: {line['pictures']:,}" for label, line in zip(labels, lines, strict=True))
     drawn = plots.bars(labels, [line["pictures"] for line in lines], "pictures")
     return both + figure("Failures by host and reason", drawn, alt, table(lines))

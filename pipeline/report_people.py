@@ -3,7 +3,7 @@
 Drawn by a hash of their ids, so that the same dataset shows the same people. Whoever is gone or may not come back is not among them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from stages.crawl.listing import Listed
 
 KEPT_SHOWN, REJECTED_SHOWN = 6, 4
 _SIDE = 112
+_AT_ONCE = 4
+"""People whose originals are in memory at a time: each time goes over the ids of all pictures."""
 _SPARE = 50
 """People who are looked at beyond those asked for, in place of those who are barred."""
 
@@ -26,7 +28,8 @@ WHERE status = 'ok' AND identity_id IN (SELECT identity_id FROM clusters) ORDER 
 _FACES = """
 SELECT k.identity_id, k.image_id, k.face_id, k.keep, coalesce(k.reason, k.status) AS reason, k.similarity, f.box
 FROM clusters k JOIN faces f ON f.face_id = k.face_id AND f.identity_id = k.identity_id
-WHERE list_contains(?, k.identity_id) AND f.box IS NOT NULL ORDER BY k.identity_id, k.similarity DESC NULLS LAST, k.face_id
+WHERE list_contains($1, k.identity_id) AND list_contains($1, f.identity_id) AND f.box IS NOT NULL
+ORDER BY k.identity_id, k.similarity DESC NULLS LAST, k.face_id
 """
 _ABOUT = """
 SELECT c.image_id, c.address, c.licence, c.author FROM candidates c
@@ -78,10 +81,12 @@ def sample_people(store: Store, connection: duckdb.DuckDBPyConnection, most: int
     about = {row["image_id"]: row for row in _rows(connection, _ABOUT, {"people": people, "images": images})}
     values = {"people": people, "faces": [face["face_id"] for face in all_shown]}
     captions = {row["face_id"]: row["caption"] for row in _rows(connection, _CAPTIONS, values)}
-    pictures: dict[str, bytes | None] = {}
-    for person, mine in shown.items():  # of one person at a time: originals are large
-        pictures = {row["image_id"]: row["bytes"] for row in _rows(connection, _BYTES, {"people": [person], "images": _images(mine)})}
-        for face in mine:
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        drawn_now = [face for person in some for face in shown[person]]
+        values = {"people": some, "images": [face["image_id"] for face in drawn_now]}
+        pictures = {row["image_id"]: row["bytes"] for row in _rows(connection, _BYTES, values)}
+        for face in drawn_now:
             face["picture"] = thumbnail(crop(pictures.get(face["image_id"]), face["box"]), _SIDE)
     made = []
     for person, name in chosen:
@@ -114,10 +119,6 @@ def _spread(faces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     kept = [face for face in faces if face["keep"]]
     places = sorted({round(i * (len(kept) - 1) / max(1, KEPT_SHOWN - 1)) for i in range(KEPT_SHOWN)}) if kept else []
     return [*(kept[place] for place in places), *[face for face in faces if not face["keep"]][:REJECTED_SHOWN]]
-
-
-def _images(faces: Iterable[dict[str, Any]]) -> list[str]:
-    return [face["image_id"] for face in faces]
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Any) -> list[dict[str, Any]]:

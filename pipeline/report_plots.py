@@ -57,7 +57,7 @@ def _plain(axes: Axes) -> None:
         label.set_parse_math(False)
 
 
-def shortened(text: str, most: int = 28) -> str:
+def shortened(text: str, most: int = 30) -> str:
     """A text that fits beside a bar."""
     printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return printable if len(printable) <= most else f"{printable[: most - 1]}…"
@@ -76,7 +76,7 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
             shown = value if inner is None else inner[place]
             axes.annotate(number(shown), (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)
         axes.set_yticks(places, [shortened(label) for label in labels])
-        axes.invert_yaxis()
+        axes.set_ylim(len(labels) - 0.45, -0.55)
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.16)
         if log:
@@ -87,7 +87,7 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
             axes.locator_params(axis="x", nbins=5)
         _plain(axes)
 
-    return _drawn(draw, (_SIZE[0], max(1.4, 0.9 + 0.32 * len(labels))))
+    return _drawn(draw, (_SIZE[0], 0.85 + 0.27 * len(labels)))
 
 
 def histogram(rows: Sequence[dict[str, Any]], axis: str, count: str, log: bool = False) -> str:

@@ -251,7 +251,7 @@ def images_per_person(connection: duckdb.DuckDBPyConnection) -> pa.Table:
             quantile_disc(n, 0.95) AS p95, max(n) AS most
         FROM (SELECT s.step, s.number, coalesce(p.rows, 0) AS n FROM identities
             CROSS JOIN (SELECT unnest($1) AS step, unnest($2) AS number) s
-            LEFT JOIN (SELECT step, identity_id, sum(rows) AS rows FROM outcomes WHERE status = 'ok' GROUP BY ALL) p
+            LEFT JOIN (SELECT step, identity_id, sum(rows)::BIGINT AS rows FROM outcomes WHERE status = 'ok' GROUP BY ALL) p
                 ON p.step = s.step AND p.identity_id = identities.identity_id) s
         GROUP BY s.step, s.number ORDER BY s.number""", names)  # fmt: skip
 

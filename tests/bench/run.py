@@ -21,6 +21,7 @@ BENCHES = {
     "clean_truth": "what cleaning keeps of real photographs, as they are and with other people mixed in",
     "clean": "clustering many people against a scikit-learn loop, and the clean stage",
     "scale": "planning, publishing and querying as a dataset grows, without pictures",
+    "stats": "opening the catalogue, every statistic and the report, without pictures",
 }
 
 

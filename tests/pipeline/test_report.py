@@ -119,7 +119,8 @@ def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
     rows = read(store, schema, entry.file).to_pylist()
     changed = [{**row, "status": "filtered", "reason": "gone"} if row["name"] == "Ada Lovelace" else row for row in rows]
     fresh = seal_table(store, schema, entry.version, entry.bucket, entry.chunk, schema.build(changed))
-    entries = tuple(sorted(replace(e, file=fresh.path, digest=fresh.digest, bytes=fresh.bytes) if e is entry else e for e in snapshot.entries))
+    changed_entry = replace(entry, file=fresh.path, digest=fresh.digest, bytes=fresh.bytes)
+    entries = tuple(sorted(changed_entry if e is entry else e for e in snapshot.entries))
     publish(store, Snapshot(snapshot.number, entries, snapshot.notes))
     made = write_report(store, tmp_path / "r.html", 12)
     assert made.samples == 1
