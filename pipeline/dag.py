@@ -340,11 +340,22 @@ def _check_tables(document: "_Document", configs: dict[str, StageConfig], built:
     reads = {name: [t for t in (*stage.reads, *stage.selects, stage.parent) if t not in stage.optional] for name, stage in built.items()}
     if SHARD in configs:
         reads[SHARD] = list(shard_params(configs[SHARD]).tables())
+    written = {stage.writes.name for stage in built.values()} | {"identities", "candidates"}
     for name, tables in reads.items():
         missing = {TABLES[t].written_by for t in tables if TABLES[t].written_by in BACKENDS} - configs.keys()
         for writer in sorted(missing, key=list(BACKENDS).index):
             wanted = ", ".join(sorted({t for t in tables if TABLES[t].written_by == writer}))
             document.problem(("stages", name), f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages")
+        for table in sorted({t for t in tables if t not in written}):
+            writer = TABLES[table].written_by
+            if writer in configs:
+                said = f"reads {table}, which {writer} does not write with backend {configs[writer].backend!r}"
+                document.problem(("stages", name), said)
+            elif writer not in BACKENDS and writer not in _BY_COMMANDS:
+                document.problem(("stages", name), f"reads {table}, which no stage writes (`{writer}` is not there yet)")
+
+
+_BY_COMMANDS = ("correct", "forget")
 
 
 # How mistakes are placed

@@ -381,3 +381,8 @@ def test_the_dag_files_that_ship_are_good(monkeypatch: pytest.MonkeyPatch) -> No
     pytest.importorskip("cv2")
     for file in sorted((Path(__file__).parents[2] / "dags").glob("*.yaml")):
         assert next(iter(load_dag(file).stages)) == "crawl"
+
+
+def test_a_profile_that_needs_what_nothing_writes_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("profile: faces", "profile: faces, need: [affect]")
+    assert problems(tmp_path, text) == ["quickstart.yaml:14: stages.shard: reads affect, which no stage writes (`affect` is not there yet)"]
