@@ -17,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.fetching import Block, Haul, blocks
-from pipeline.files import read
+from pipeline.files import read, read_entries
 from pipeline.ground import Ground, Scope
 from pipeline.reconcile import reconcile
 from pipeline.root import RunError
+from pipeline.snapshot import WHOLE
 from pipeline.spool import Place, is_web, look
 from pipeline.storage import Store
+from schemas import TABLES
 from stages.crawl.web.guard import Guard
 from stages.crawl.web.params import WebParams
 from stages.stage import Stage
@@ -57,23 +59,24 @@ def missing(
     """
     left = limit
     for bucket in ground.buckets:
+        old = frozenset() if forced else _with_old_refusals(ground, bucket, refusals_before)
         for scope in ground.scopes(crawl, bucket):
+            if not forced and scope[1] not in old and ground.complete(crawl, scope) is not None:
+                continue
             found = _missing(ground, crawl, scope, forced, allowed, refusals_before)
-            if left is not None and found is not None:
+            if left is not None:
                 kept = dict(list(found.addresses.items())[:left])
                 left -= len(kept)
                 found = Missing(scope, kept, found.again & kept.keys())
-            if found is not None and found.addresses:
+            if found.addresses:
                 yield found
 
 
 def _missing(
     ground: Ground, crawl: Stage, scope: Scope, forced: Set[str], allowed: Set[str] | None, refusals_before: int
-) -> Missing | None:
+) -> Missing:
     places = ground.pool(crawl, scope)
     columns = ["image_id", "inputs", "status", "reason", "fetched_at"]
-    if not forced and ground.complete(crawl, scope) is not None and not _refused(ground, scope, refusals_before):
-        return None
     pool = [read(ground.store, crawl.writes, place) for place in places]
     expired = {
         image
@@ -94,9 +97,23 @@ def _expired(table: pa.Table, before: int) -> pa.ChunkedArray:
     return pc.and_(pc.fill_null(refused, False), pc.fill_null(old, False))
 
 
-def _refused(ground: Ground, scope: Scope, before: int) -> bool:
-    rows = ground.table("images", scope, ["reason", "fetched_at"])
-    return bool(np.asarray(_expired(rows, before)).any())
+def _with_old_refusals(ground: Ground, bucket: int, before: int) -> frozenset[int]:
+    """The chunks of a bucket with refusals from before a time.
+
+    Of a finished bucket one file is read, its companion; else those with a row that is not ok; of either two columns.
+    """
+    images, columns = TABLES["images"], ["reason", "fetched_at"]
+    found = (ground.shown_at("images", (bucket, chunk)) for chunk in ground.chunks(bucket))
+    shown = [entry for entry in found if entry is not None and entry.file]
+    suspect = [entry for entry in shown if entry.ok < entry.rows]
+    companion = ground.shown_at(images.companion.name, (bucket, WHOLE))
+    if len(suspect) > 1 and companion is not None and companion.rows == sum(entry.rows for entry in shown):
+        rows = read(ground.store, images.companion, companion.file, columns)
+        starts = np.cumsum([entry.rows for entry in shown])
+        at = np.flatnonzero(np.asarray(_expired(rows, before)))
+        return frozenset(shown[i].chunk for i in np.unique(np.searchsorted(starts, at, side="right")).tolist())
+    tables = ((entry.chunk, read_entries(ground.store, "images", [entry], columns)) for entry in suspect)
+    return frozenset(chunk for chunk, rows in tables if np.asarray(_expired(rows, before)).any())
 
 
 def windows(chunks: Iterator[Missing], size: int = WINDOW) -> Iterator[list[Missing]]:

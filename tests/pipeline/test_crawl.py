@@ -15,14 +15,18 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from pipeline import files, rounds
 from pipeline.catalogue import query
 from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.engine import Inline
 from pipeline.gc import collect
+from pipeline.ground import Ground
 from pipeline.root import RunError, open_root
 from pipeline.run import Record, Run, Selection, prepare
+from pipeline.snapshot import load
 from pipeline.spool import look, put, spool_path
+from pipeline.storage import Store
 from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
@@ -157,6 +161,39 @@ def test_refusals_are_believed_until_they_are_old(site: Site, tmp_path: Path) ->
     time.sleep(0.01)
     crawl(tmp_path, sets=["fetch.opt_out_days=0.0000001"])
     assert [row["status"] for row in ask(tmp_path, "select status from images")] == ["ok"]
+
+
+def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A root of a million pictures would be read through before a run that has nothing to do."""
+    monkeypatch.setattr("pipeline.intake.BUCKET_ROWS", 22)
+    monkeypatch.setattr("pipeline.intake.CHUNK_ROWS", 4)
+    site.robots["no.test"] = "User-agent: *\nDisallow: /"
+    site.pages["/missing.jpg"] = fixed(status=404)
+    rows = [(f"P{n // 10}", site.address(f"/p/{n}.jpg", "no.test" if n in (13, 37) else "a.test")) for n in range(60)]
+    dag_file(tmp_path, listing(tmp_path, [*rows, ("P1", site.address("/missing.jpg")), ("P5", site.address("/missing.jpg"))]))
+    crawl(tmp_path)
+    store = open_root(str(tmp_path / "root"), "", create=False)
+    prepared = prepare(load_dag(tmp_path / "web.yaml"), None)
+    snapshot = load(store)
+    assert len(snapshot.shown("images_light")) >= 2
+    opened: list[str] = []
+    real = files.read
+
+    def counting(store: Store, schema: Any, place: str, *rest: Any) -> Any:
+        opened.append(place)
+        return real(store, schema, place, *rest)
+
+    monkeypatch.setattr(rounds, "read", counting)
+    ground = Ground(store, snapshot, prepared.versions)
+    now = time.time_ns() // 1000
+    assert list(rounds.missing(ground, prepared.stages[0], set(), None, now - 3_600_000_000)) == []
+    assert opened and all("images_light" in place for place in opened)
+    found = list(rounds.missing(ground, prepared.stages[0], set(), None, now + 1))
+    addresses = {address for one in found for address in one.addresses.values()}
+    assert addresses == {site.address(f"/p/{n}.jpg", "no.test") for n in (13, 37)}
+    assert {image for one in found for image in one.again} == {image for one in found for image in one.addresses}
 
 
 def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
