@@ -101,6 +101,7 @@ def histogram(rows: Sequence[dict[str, Any]], axis: str, count: str, log: bool =
         if even:
             width = widths.pop() if widths else 1.0
             axes.bar(lows, numbers, width=width * 0.94, align="edge", color=BAR)
+            axes.locator_params(axis="x", integer=True)
         else:
             axes.bar(range(len(rows)), numbers, width=0.88, color=BAR)
             axes.set_xticks(range(len(rows)), [_bin(row) for row in rows], rotation=45, ha="right", rotation_mode="anchor")

@@ -23,7 +23,7 @@ _HOST = """CASE WHEN starts_with(address, 'http') AND contains(address, '://') T
 _BARE = "regexp_replace(host, '^.*@|:[0-9]+$', '', 'g')"
 _SIZES = (0, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
 _FACE_SIDES = (0, 20, 40, 60, 80, 112, 160, 224, 320, 448, 640, 1024, 2048)
-_PER_PERSON = (0, 1, 2, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 120, 140, 160, 180, 200, 250, 300, 400, 500, 1000)
+_STEPS, _BINS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), 40
 POSE_STEP = 10
 """Degrees a bin of yaw and pitch."""
 AFFECT_STEP = 0.1
@@ -189,27 +189,29 @@ def people_lost(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     return _people(connection)[1]
 
 
+_CAME = """CREATE OR REPLACE TEMP TABLE came AS SELECT identity_id, identity_id IN (
+        SELECT identity_id FROM outcomes WHERE step = $step AND status = 'ok' AND rows > 0) AS through
+    FROM (SELECT identity_id FROM identities WHERE $parent IS NULL
+        UNION SELECT identity_id FROM outcomes WHERE step = $parent AND status = 'ok' AND rows > 0)"""
+_WHY = """
+    WITH most AS (
+        SELECT identity_id, arg_max(coalesce(reason, status), (rows, reason)) AS reason FROM outcomes
+        WHERE step = $step AND identity_id IN (SELECT identity_id FROM came WHERE NOT through) GROUP BY ALL
+    )
+    SELECT coalesce(m.reason, $nothing) AS reason, count(*) AS people FROM came LEFT JOIN most m USING (identity_id)
+    WHERE NOT through GROUP BY ALL ORDER BY 2 DESC, 1"""
+
+
 def _people(connection: duckdb.DuckDBPyConnection) -> tuple[pa.Table, pa.Table]:
     counts, lost = [], []
     for one in _outcomes(connection):
-        came = "SELECT identity_id FROM identities"
-        if one.step.of is not None:
-            came = f"SELECT DISTINCT identity_id FROM outcomes WHERE step = '{one.step.of}' AND status = 'ok' AND rows > 0"  # noqa: S608
-        left = f"SELECT identity_id FROM outcomes WHERE step = '{one.name}' AND status = 'ok' AND rows > 0"  # noqa: S608
-        number, through = connection.execute(
-            f"SELECT count(*), count(*) FILTER (identity_id IN ({left})) FROM ({came})"  # noqa: S608
-        ).fetchall()[0]
+        connection.execute(_CAME, {"step": one.name, "parent": one.step.of})
+        number, through = connection.execute("SELECT count(*), count(*) FILTER (through) FROM came").fetchall()[0]
         counts.append({"step": one.name, "of": one.step.of, "came": number, "went_through": through})
-        if number == through:
-            continue
-        sql = f"""
-            WITH gone AS (SELECT identity_id FROM ({came}) WHERE identity_id NOT IN ({left})),
-            most AS (SELECT identity_id, arg_max(coalesce(reason, status), (rows, reason)) AS reason FROM outcomes
-                WHERE step = $1 AND identity_id IN (SELECT identity_id FROM gone) GROUP BY ALL)
-            SELECT coalesce(m.reason, $2) AS reason, count(*) AS people FROM gone LEFT JOIN most m USING (identity_id)
-            GROUP BY ALL ORDER BY 2 DESC, 1"""  # noqa: S608 - names of steps and profiles
-        why = connection.execute(sql, [one.name, "no_candidates" if one.step.of is None else "not_yet"]).fetchall()
-        lost += [{"step": one.name, "reason": reason, "people": number} for reason, number in why]
+        if number != through:
+            nothing = "no_candidates" if one.step.of is None else "not_yet"
+            why = connection.execute(_WHY, {"step": one.name, "nothing": nothing}).fetchall()
+            lost += [{"step": one.name, "reason": reason, "people": people} for reason, people in why]
     return pa.Table.from_pylist(counts, schema=_PEOPLE), pa.Table.from_pylist(lost, schema=_PEOPLE_LOST)
 
 
@@ -237,8 +239,11 @@ def _even(connection: duckdb.DuckDBPyConnection, values: str, step: float, by: S
 def cluster_sizes(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     """People by how many of their faces are kept: FlashFace's figure (supplement, figure 2: number of clusters by cluster size)."""
     kept = "SELECT identity_id, count(*) AS value FROM clusters WHERE keep GROUP BY ALL"
-    everybody = f"SELECT coalesce(k.value, 0) AS value FROM identities LEFT JOIN ({kept}) k USING (identity_id)"  # noqa: S608
-    return _histogram(connection, everybody, _PER_PERSON)
+    found = f"SELECT coalesce(k.value, 0) AS value FROM identities LEFT JOIN ({kept}) k USING (identity_id)"  # noqa: S608
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE cluster_size AS {found}")
+    most = connection.execute("SELECT coalesce(max(value), 0) FROM cluster_size").fetchall()[0][0]
+    step = next((step for step in _STEPS if most < step * _BINS), _STEPS[-1])
+    return _even(connection, "SELECT value FROM cluster_size", step)
 
 
 def images_per_person(connection: duckdb.DuckDBPyConnection) -> pa.Table:

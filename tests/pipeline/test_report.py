@@ -61,7 +61,7 @@ def test_what_is_on_the_page(page: Path) -> None:
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert facts == {"people": "3", "people with a kept face": "2", "pictures offered": "16", "faces kept": "9", "samples in shards": "0"}
     assert "no face" in section(text, "Funnel")
-    assert "5 to below 10 kept faces: 1 people" in section(text, "People")
+    assert "5 to below 6 kept faces: 1 people" in section(text, "People")
     assert "CC0: 9 of 16" in section(text, "Pictures")
     assert "kept: 9 faces from 0.74 to 0.76" in section(text, "Who is who")
     assert "stage screen did not run" in section(text, "Who is who")

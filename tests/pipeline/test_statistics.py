@@ -123,7 +123,7 @@ def test_the_numbers_are_those_of_the_tables(connection: duckdb.DuckDBPyConnecti
     found = {name: table.to_pylist() for name, table in tables.items()}
     assert set(found) == set(STATISTICS)
     assert not [field for table in tables.values() for field in table.schema if pa.types.is_decimal(field.type)], "JSON has none"
-    assert [(line["from"], line["number"]) for line in found["cluster_sizes"]] == [(0.0, 1), (2.0, 1), (5.0, 1)]
+    assert [(line["from"], line["number"]) for line in found["cluster_sizes"]] == [(0.0, 1), (3.0, 1), (5.0, 1)]
     per_person = {line["step"]: line for line in found["images_per_person"]}
     assert (per_person["offered"]["people"], per_person["offered"]["total"], per_person["offered"]["most"]) == (3, 13, 8)
     assert (per_person["kept"]["least"], per_person["kept"]["median"]) == (0, 3)
