@@ -25,7 +25,7 @@ from pipeline import removals
 from pipeline.files import seal_table
 from pipeline.forget_files import FEED, Sweep
 from pipeline.forget_find import Found, Wish, find
-from pipeline.forget_rewrite import EVERYWHERE, Doomed, Rewriter
+from pipeline.forget_rewrite import Doomed, Rewriter
 from pipeline.forget_texts import Needles
 from pipeline.lease import Lease
 from pipeline.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
@@ -131,11 +131,7 @@ class _Looking(Rewriter):
         return any(self.holds_entry(entry) for entry in snapshot.entries)
 
     def holds_entry(self, entry: Entry) -> bool:
-        if not entry.file or entry.table == "removals":
-            return False
-        if entry.table in TABLES and entry.bucket not in self.buckets and entry.table not in EVERYWHERE:
-            return False
-        return self.derived(entry.file)
+        return bool(entry.file) and entry.table != "removals" and not self.is_elsewhere(entry) and self.derived(entry.file)
 
 
 def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[str], int]:

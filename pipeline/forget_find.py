@@ -23,6 +23,7 @@ from pipeline.root import RunError
 from pipeline.snapshot import Entry, Snapshot, load, numbers
 from pipeline.storage import Store
 from schemas import TABLES, identity_id
+from schemas.schema import LIGHT
 from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
 
@@ -117,9 +118,19 @@ class Files:
                 if entry.file and entry.table in TABLES:
                     self.tables.setdefault(entry.table, {}).setdefault(entry.file, entry)
 
+        self._instead: dict[str, tuple[set[str], list[Entry]]] = {}
+
     def of(self, table: str, buckets: Iterable[int] | None = None) -> list[Entry]:
+        """The files to look at for the columns of a table that are no pictures: the companion of a finished bucket in place of
+        the files that it stands for."""
         inside = None if buckets is None else set(buckets)
-        return [entry for entry in self.tables.get(table, {}).values() if inside is None or entry.bucket in inside]
+        if table not in self._instead:
+            companions = {(e.version, e.bucket): e for e in self.newest.entries if e.table == f"{table}{LIGHT}" and e.current and e.file}
+            covered = {e.file for e in self.newest.shown(table) if (e.version, e.bucket) in companions}
+            self._instead[table] = covered, list(companions.values())
+        covered, companions_of = self._instead[table]
+        found = [*companions_of, *(entry for entry in self.tables.get(table, {}).values() if entry.file not in covered)]
+        return [entry for entry in found if inside is None or entry.bucket in inside]
 
     def each(
         self, table: str, columns: Sequence[str], look: Callable[[Entry, pa.Table], T], buckets: Iterable[int] | None = None
@@ -256,7 +267,7 @@ def _take_alike(files: Files, found: Found, known: Mapping[str, Mapping[str, Any
 
 def _recogniser(files: Files) -> str | None:
     """Which space the vectors that the newest snapshot shows are in."""
-    for entry in (entry for entry in files.newest.shown("embeddings") if entry.file):
+    for entry in {entry.file: entry for entry in files.newest.shown("embeddings") if entry.file}.values():
         names = files.read("embeddings", entry, ("recogniser",))["recogniser"].drop_null()
         if len(names):
             return str(names[0].as_py())

@@ -177,12 +177,10 @@ class Rewriter:
     def _entry(self, entry: Entry) -> Entry | None:
         """What stands in the place of an entry: itself, one that is moved, or None where only a run can make it again."""
         schema = TABLES.get(entry.table)
-        if not entry.file or entry.table == "removals":
+        if not entry.file or entry.table == "removals" or self.is_elsewhere(entry):
             return entry
         if schema is None:
             return None if self.derived(entry.file) else entry
-        if entry.bucket not in self.buckets and entry.table not in EVERYWHERE:
-            return entry
         if entry.file not in self._thinned:
             self._thinned[entry.file] = self._thin(schema, entry)
         found = self._thinned[entry.file]
@@ -191,6 +189,10 @@ class Rewriter:
         except LookupError:  # another snapshot shows another stretch of the file
             del self._thinned[entry.file]
             return self._entry(entry)
+
+    def is_elsewhere(self, entry: Entry) -> bool:
+        """Whether an entry is of a bucket in which none of the doomed are, and names nobody of another one."""
+        return entry.bucket != WHOLE and entry.bucket not in self.buckets and entry.table not in EVERYWHERE
 
     def derived(self, path: str) -> bool:
         """Whether a shard, what lies beside it, or a copy of other tables' columns holds anything of the doomed."""

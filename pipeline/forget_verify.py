@@ -31,6 +31,12 @@ _TOKEN = re.compile(r"[0-9A-Za-z]+")
 _HEX = re.compile(r"[0-9a-f]+")
 _NAME_WORDS = 6
 """A name of more words is found only where it stands alone, or where the caller names it."""
+_OF_LENGTH = {16: "identity", 24: "image", 64: "sha256"}
+"""What hexadecimal digits may be, by how many there are."""
+_LONG = 400
+"""Letters after which a text is no name."""
+_AT_ONCE = 64_000_000
+"""Bytes of a row group up to which all its columns are decoded together."""
 _MOST = 1000
 """Places after which no more are listed."""
 
@@ -69,7 +75,6 @@ class _Verifier:
     def __init__(self, store: Store, bars: removals.Bars, needles: Needles) -> None:
         self.store, self.bars, self.needles, self.checked = store, bars, needles, Checked()
         self.known = {kind: bars.hashes.get(kind, frozenset()) for kind in removals.KINDS}
-        self.texts = [kind for kind in ("identity", "image", "sha256", "address") if self.known[kind]]
         self.vectors = bool(self.known["vector"])
 
     def all(self) -> Checked:
@@ -126,12 +131,15 @@ class _Verifier:
                     self._text(path, "metadata", value)
             for number in range(parquet.num_row_groups):
                 self._statistics(path, parquet.metadata.row_group(number))
-                for name in parquet.schema_arrow.names:
-                    column = self.store.patiently(lambda n=number, c=name: parquet.read_row_group(n, [c]))[name]  # type: ignore[misc]
-                    self.checked.values += len(column)
-                    for what in self._column(name, column.combine_chunks()):
-                        self._leave(path, f"column {name}", what)
-                        break
+                small = parquet.metadata.row_group(number).total_byte_size < _AT_ONCE
+                names = parquet.schema_arrow.names
+                for together in [names] if small else [[name] for name in names]:
+                    rows = self.store.patiently(lambda n=number, some=together: parquet.read_row_group(n, some))  # type: ignore[misc]
+                    for name in together:
+                        self.checked.values += rows.num_rows
+                        for what in self._column(name, rows[name].combine_chunks()):
+                            self._leave(path, f"column {name}", what)
+                            break
 
     def _statistics(self, path: str, group: Any) -> None:
         for at in range(group.num_columns):
@@ -178,14 +186,18 @@ class _Verifier:
     # Values
 
     def _value(self, text: str) -> str | None:
-        """What of the removed a value is, or what it begins or ends with."""
+        """What of the removed a value is."""
         self.checked.values += 1
-        for kind in self.texts:
-            if self.bars.key.text(kind, text) in self.known[kind]:
+        kind = _OF_LENGTH.get(len(text))
+        if kind is not None and _HEX.fullmatch(text):
+            if self.known[kind] and self.bars.key.text(kind, text) in self.known[kind]:
                 return f"the {kind} of somebody or something removed"
+            return "what was asked for: id or hash" if text in self.needles.ids else None
+        if self.known["address"] and self.bars.key.text("address", text) in self.known["address"]:
+            return "the address of something removed"
         if self._external(text):
             return "the external_id of somebody removed"
-        if self.known["name"] and len(text) < 400 and self.bars.key.text("name", words(text)) in self.known["name"]:
+        if self.known["name"] and len(text) < _LONG and self.bars.key.text("name", words(text)) in self.known["name"]:
             return "the name of somebody removed"
         found = self.needles.find(text)
         return None if found is None else f"what was asked for: {found}"
@@ -204,10 +216,10 @@ class _Verifier:
         if found is not None:
             return found
         for token in set(_TOKEN.findall(text)):
-            if _HEX.fullmatch(token) and len(token) in (16, 24, 64):
-                for kind in ("identity", "image", "sha256"):
-                    if self.known[kind] and self.bars.key.text(kind, token) in self.known[kind]:
-                        return f"the {kind} of somebody or something removed"
+            kind = _OF_LENGTH.get(len(token))
+            if kind is not None and _HEX.fullmatch(token):
+                if self.known[kind] and self.bars.key.text(kind, token) in self.known[kind]:
+                    return f"the {kind} of somebody or something removed"
             elif self._external(token):
                 return "the external_id of somebody removed"
         if self.known["address"]:

@@ -71,6 +71,11 @@ def test_nothing_is_left_and_the_rest_is_as_if_they_had_never_been_there(source:
     assert holding(store, ids(source)) == []
     assert verify(store, [WHO]).leftovers == []
     assert done.receipt.removed["people"] == 1 and done.receipt.removed["of_others"] == 2
+    connection = connect(str(root))
+    barred = dict(connection.execute("SELECT kind, count(DISTINCT hash) FROM removals GROUP BY kind").fetchall())
+    connection.close()
+    # Toy pictures are flat, so that their perceptual hashes say nothing.
+    assert barred.keys() == {"identity", "name", "address", "image", "sha256", "vector"} and barred["image"] == 13
     kept = before.keys() & set(store.list("tables"))
     assert all(store.read(path) == before[path] for path in kept)
     for number in numbers(store):
@@ -252,12 +257,15 @@ def test_reports_and_work_under_way_in_the_root_go(source: Path, root: Path) -> 
         "parts/attempts/r/detect.json": json.dumps({"deaths": {f"detect {image_id(person, 'local:person 01/00.png')}": 1}}).encode(),
         "tables/faces/.0123456789abcdef.tmp": b"half a file", "pages/other.html": b"person 02",
     }  # fmt: skip
+    listed = {person: "train", identity_id("person 02"): "validation"}
+    store.put("lists/0123.json", json.dumps({"people": listed}).encode())
     for path, data in planted.items():
         store.put(path, data)
     prepared = prepare(store, Wish(identities=(WHO,)))
-    assert {path for path, _ in prepared.files} == set(planted) - {"pages/other.html"}
+    assert {path for path, _ in prepared.files} == {*planted, "lists/0123.json"} - {"pages/other.html"}
     forget(store, prepared, "forget-test")
     assert [path for path in planted if store.exists(path)] == ["pages/other.html"]
+    assert json.loads(store.read("lists/0123.json"))["people"] == {identity_id("person 02"): "validation"}
 
 
 def test_answers_of_the_web_and_listings_go_and_those_of_others_stay(source: Path, root: Path) -> None:
