@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.catalogue import connect
+from pipeline.crops import crop
 from pipeline.dag import Dag, version_of
 from pipeline.forget_find import Found, Likeness
 from pipeline.models import weight_files
-from pipeline.person_page import crop
 from pipeline.reconcile import wanted
 from pipeline.root import RunError
 from pipeline.sheet import SheetFace, SheetPerson, contact_sheet
@@ -129,7 +129,7 @@ def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
             by_name: dict[str, list[SheetFace]] = {}
             sql = _SHOWN.format(which=which, most=_FACES)
             for box, keep, similarity, reason, data, image, name in connection.execute(sql, given).fetchall():
-                face = SheetFace(crop({"bytes": data, "box": box}), bool(keep), why.get(image, reason), similarity)
+                face = SheetFace(crop(data, box), bool(keep), why.get(image, reason), similarity)
                 by_name.setdefault(name, []).append(face)
             return by_name
 
