@@ -17,13 +17,17 @@ class _Source(BaseModel):
     """What the pictures' rows call the source. Addresses of files begin with it (`local:Anna/1.jpg`), so that ids do not
     depend on where the folder lies."""
 
+    def anchored(self) -> str:
+        """`path` for processes with another current directory."""
+        return self.path if "://" in self.path else str(self.place())
+
     def place(self) -> Path:
         """`path` as this machine finds it."""
         return Path(self.path).expanduser().absolute()
 
 
 class FolderConfig(_Source):
-    """One directory a person below `path`, with the pictures in it."""
+    """One directory a person below `path`, with the pictures in it. `path` may lie in an object store: s3://bucket/people."""
 
     kind: Literal["folder"]
     name: str = Field(default="local", pattern=r"^[A-Za-z0-9_-]+$")

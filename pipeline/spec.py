@@ -12,6 +12,7 @@ from pipeline.sources import Source as SourceConfig
 from pipeline.storage import Store
 from pipeline.worker import Worker
 from stages.backends import backend
+from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Shelf, Source, SourceError
 from stages.crawl.service import Asking
@@ -49,7 +50,8 @@ def _source_of(config: SourceConfig, asking: Asking, limits: dict[str, Any]) -> 
     path = config.place()
     match config:
         case FolderConfig():
-            return FolderSource(path, config.name, **limits)
+            in_store = "://" in config.path
+            return BucketFolderSource(config.path, config.name, **limits) if in_store else FolderSource(path, config.name, **limits)
         case UrlsConfig():
             return UrlsSource(path, config.name, config.columns)
         case TableConfig():
@@ -122,7 +124,7 @@ class WorkerSpec:
 
     def __post_init__(self) -> None:
         # Workers have another current directory than the driver, where relative paths of the DAG start.
-        sources = tuple(source.model_copy(update={"path": str(source.place())}) for source in self.dag.sources)
+        sources = tuple(source.model_copy(update={"path": source.anchored()}) for source in self.dag.sources)
         object.__setattr__(self, "dag", self.dag.model_copy(update={"sources": sources}))
 
     def weights(self) -> WeightFiles:

@@ -136,6 +136,25 @@ def test_the_same_pictures_as_from_a_folder(site: Site, tmp_path: Path) -> None:
     assert len(from_web) == 12
 
 
+def test_real_photographs_over_several_hosts_are_those_of_the_folder(site: Site, tmp_path: Path, photos: Path) -> None:
+    rows = []
+    for n, file in enumerate(sorted(photos.glob("*/*"))):
+        site.pages[f"/{n}"] = fixed(file.read_bytes())
+        rows.append((file.parent.name, site.address(f"/{n}", f"h{n % 7}.test")))
+    dag_file(tmp_path, listing(tmp_path, rows))
+    crawl(tmp_path)
+    sql = "select name, sha256, phash, format, width, height, orientation, size, images.status, images.reason from images"
+    sql += " join identities using (identity_id) order by all"
+    from_web = ask(tmp_path, sql)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "web.yaml").write_text(
+        f"name: folder\nroot: {tmp_path / 'other' / 'root'}\nsource: {{kind: folder, path: {photos}}}\nstages: {{crawl: {{}}}}\n"
+    )
+    crawl(tmp_path / "other")
+    assert len(from_web) == len(rows) > 100
+    assert from_web == ask(tmp_path / "other", sql)
+
+
 def test_failures_are_asked_for_again_when_told_and_by_reason_alone(site: Site, tmp_path: Path) -> None:
     site.pages["/x.jpg"] = fixed(status=500)
     site.pages["/y.jpg"] = fixed(status=404)

@@ -22,6 +22,8 @@ from pipeline.snapshot import load
 from pipeline.spool import SpoolServices, look, put, spool_path
 from pipeline.storage import StorageError, Store
 from schemas import TABLES
+from stages.crawl.bucket_folder import BucketFolderSource
+from stages.crawl.listing import SourceError
 from stages.stage import Fetched
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
@@ -251,13 +253,14 @@ def test_a_finished_bucket_in_a_store_has_one_file_a_table(bucket: str, source: 
         assert set(some) >= {"candidates", "faces", "embeddings", "clusters", "captions"}
         assert all(len(found) == 6 and len({e.file for e in found if e.file}) == 1 for found in some.values())
         assert len({e.file for e in first.shown("images") if e.bucket == 0}) == 6, "files with pictures stay as they are"
+        assert len(first.shown("images_light")) == 1, "what is no picture in them lies in one file more"
         again = run_toy(tmp_path, source, root)
         assert computed(again) == {} and again.snapshot == first.number
 
-        named = {e.file for e in first.entries if e.file and e.table in TABLES}
+        named = {e.file for e in first.entries if e.file.startswith("tables/")}
         assert set(store.list("tables")) > named, "what was merged lies there still"
         collect(store, 1, "gc")
-        assert set(store.list("tables")) == {e.file for e in load(store).entries if e.file and e.table in TABLES}
+        assert set(store.list("tables")) == {e.file for e in load(store).entries if e.file.startswith("tables/")}
         assert shown(root) == view
 
         for place in (root, tmp_path / "root"):
@@ -269,3 +272,39 @@ def test_a_finished_bucket_in_a_store_has_one_file_a_table(bucket: str, source: 
         assert len({e.file for e in captions if e.bucket == 0 and e.file}) == 1
         assert set(store.list("tables/captions")) == {e.file for e in captions if e.file}
         assert shown(root) == shown(tmp_path / "root")
+
+
+def test_people_in_a_bucket_are_those_of_the_same_folder_on_a_disk(
+    bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
+) -> None:
+    """Whoever moves the folder into a bucket would get other ids, and compute everything anew."""
+    store = Store(f"s3://{bucket}/some people")
+    for file in source.glob("*/*"):
+        store.put(f"{file.relative_to(source)}", file.read_bytes())
+    store.put("beside.jpg", b"x")
+    store.put("Ada/deeper/1.jpg", b"x")
+    store.put("Ada/.hidden", b"x")
+    run_toy(tmp_path, source, tmp_path / "root", [f"source.path=s3://{bucket}/some people"])
+    found = shown(tmp_path / "root")
+    same = ("identities", "faces", "embeddings", "clusters", "people", "shards")
+    assert {name: found[name] for name in same} == {name: on_disk[name] for name in same}
+    assert computed(run_toy(tmp_path, source, tmp_path / "root", [f"source.path=s3://{bucket}/some people"])) == {}
+
+
+def test_pictures_that_are_gone_or_too_large_in_a_bucket_say_so(bucket: str) -> None:
+    store = Store(f"s3://{bucket}/people")
+    store.put("Ada/1.jpg", b"0123456789")
+    source = BucketFolderSource(f"s3://{bucket}/people", max_bytes=9)
+    found = source.fetch(["local:Ada/1.jpg", "local:Ada/2.jpg", "local:../x/1.jpg", "other:Ada/1.jpg"])
+    assert [answer.reason for answer in found] == ["too_large", "not_found", "bad_address", "bad_address"]
+    [ada] = source.people()[0]
+    store.put("Ada/1.jpg", b"9876543210")
+    [changed] = source.people()[0]
+    assert ada.offers[0].address == changed.offers[0].address and ada.offers[0].fingerprint != changed.offers[0].fingerprint
+
+
+def test_a_bucket_that_is_not_there_or_holds_nobody_is_told_with_what_to_do(bucket: str) -> None:
+    cases = {f"s3://{bucket}/empty": "holds no folders", "s3://not-there-at-all/x": "not-there-at-all", "gopher://x": "gopher"}
+    for path, words in cases.items():
+        with pytest.raises(SourceError, match=words):
+            BucketFolderSource(path).check()
