@@ -228,8 +228,10 @@ def feed_hash(text: str) -> str:
 
 
 def _warnings(store: Store) -> list[str]:
-    warnings = ["backups and copies of this root, and of its shards, are out of reach: shards/<profile>/removals.json is for those who"
-                " have copies of shards"]  # fmt: skip
+    warnings = [
+        "backups and copies of this root and of its shards are out of reach, so are the source and temporary folders (idcluster-*) of"
+        " machines on which a run was killed; shards/<profile>/removals.json is for those who have copies of shards"
+    ]
     kept = kept_versions(store)
     return [kept, *warnings] if kept else warnings
 

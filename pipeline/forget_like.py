@@ -109,10 +109,9 @@ def _as_recorded(newest: Snapshot, table: str, files: WeightFiles) -> Stage:
 
 
 _SHOWN = """
-SELECT f.box, k.keep, k.similarity, k.reason, i.bytes, f.image_id, n.name FROM faces f
-JOIN images i ON i.image_id = f.image_id JOIN identities n ON n.identity_id = f.identity_id
-LEFT JOIN clusters k ON k.face_id = f.face_id
-WHERE f.status = 'ok' AND {which}
+SELECT f.box, k.keep, k.similarity, k.reason, i.bytes, f.image_id, n.name FROM (FROM faces WHERE status = 'ok' AND {which}) f
+JOIN (FROM images WHERE {which}) i USING (image_id) JOIN identities n ON n.identity_id = f.identity_id
+LEFT JOIN (FROM clusters WHERE {which}) k ON k.face_id = f.face_id
 ORDER BY NOT coalesce(k.keep, false), k.similarity DESC NULLS LAST, f.face_id LIMIT {most}
 """
 
@@ -134,10 +133,10 @@ def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
             return by_name
 
         for person, name in sorted(found.people.items(), key=lambda item: (item[1], item[0]))[:_PEOPLE]:
-            mine = faces("f.identity_id = ?", [person], {})
+            mine = faces("identity_id = $1", [person], {})
             rows += [SheetPerson(f"{name}: {found.why[person]}", several) for several in mine.values()]
         if found.others:
-            others = faces("list_contains(?, f.image_id)", [sorted(found.others)], found.others)
+            others = faces("list_contains($1, image_id)", [sorted(found.others)], found.others)
             rows += [SheetPerson(f"pictures of {name}", several) for name, several in sorted(others.items())[:_PEOPLE]]
     if not rows:
         return None
