@@ -128,7 +128,7 @@ def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
             by_name: dict[str, list[SheetFace]] = {}
             sql = _SHOWN.format(which=which, most=_FACES)
             for box, keep, similarity, reason, data, image, name in connection.execute(sql, given).fetchall():
-                face = SheetFace(crop(data, box), bool(keep), why.get(image, reason), similarity)
+                face = SheetFace(crop(data, box), bool(keep) and image not in why, why.get(image, reason), similarity)
                 by_name.setdefault(name, []).append(face)
             return by_name
 
