@@ -209,7 +209,7 @@ def query(
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
-            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
         answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot)
         if answer is not None:
             sys.stdout.write(answer)

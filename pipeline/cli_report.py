@@ -36,7 +36,7 @@ def stats(
             return
         kind = next((one for one in FORMATS if one == format), None)
         if kind is None:
-            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS)}")
+            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
         asked = chosen((only or "").split(","))
         if kind in ("csv", "parquet") and len(asked) > 1 and output is None:
             raise QueryError(f"{len(asked)} statistics do not fit one {kind}: name one (--only funnel) or a folder (--output numbers/)")

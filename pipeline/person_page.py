@@ -4,24 +4,20 @@ One HTML file without anything from outside. Decisions that are ticked there are
 `idcluster correct --csv` takes.
 """
 
-import base64
 import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.catalogue import connect
+from pipeline.crops import crop, thumbnail
 from pipeline.root import RunError
 from pipeline.sheet import SheetFace, SheetPerson, contact_sheet
 from pipeline.snapshot import Snapshot
 from pipeline.storage import Store
-from stages.pictures import PictureError, decode
 
-_SIDE, _AROUND = 160, 0.35
 MOST_FACES = 1000
 """Faces on one page; the page says how many more there are."""
 
@@ -30,7 +26,8 @@ SELECT k.face_id, k.image_id, c.address, c.page, c.licence, f.box, f.side, f.sha
     k.detail, k.duplicate_of, o.action AS by_hand, i.bytes
 FROM clusters k JOIN faces f USING (face_id) JOIN images i ON i.image_id = k.image_id JOIN candidates c ON c.image_id = k.image_id
 LEFT JOIN overrides o ON o.face_id = k.face_id
-WHERE k.identity_id = ? ORDER BY NOT k.keep, k.reason NULLS FIRST, k.similarity DESC NULLS LAST, k.face_id LIMIT ?
+WHERE k.identity_id = $1 AND i.identity_id = $1
+ORDER BY NOT k.keep, k.reason NULLS FIRST, k.similarity DESC NULLS LAST, k.face_id LIMIT $2
 """
 _WITHOUT = """
 SELECT coalesce(f.reason, i.reason) AS reason, count(*) AS pictures FROM candidates c
@@ -67,11 +64,11 @@ def write_page(store: Store, snapshot: Snapshot, person: str, folder: Path) -> P
         connection.close()
     if not faces:
         raise RunError(f"{who['name']} ({who['identity_id']}) has no face that was cleaned; run clean first, or look at `status`")
-    crops = [crop(face) for face in faces]
+    crops = [crop(face["bytes"], face["box"]) for face in faces]
     folder.mkdir(parents=True, exist_ok=True)
     sheet = folder / f"{who['identity_id']}.png"
-    contact_sheet(sheet, [SheetPerson(who["name"], [SheetFace(crop, face["keep"], face["reason"], face["similarity"])
-                                                    for face, crop in zip(faces, crops, strict=True)])])  # fmt: skip
+    contact_sheet(sheet, [SheetPerson(who["name"], [SheetFace(rgb, face["keep"], face["reason"], face["similarity"])
+                                                    for face, rgb in zip(faces, crops, strict=True)])])  # fmt: skip
     page = folder / f"{who['identity_id']}.html"
     page.write_text(_html(who, about, match, faces, crops, without, total), encoding="utf-8")
     kept = sum(face["keep"] for face in faces)
@@ -96,37 +93,14 @@ def _row(connection: Any, sql: str, person: str) -> dict[str, Any]:
     return dict(zip(names, rows[0], strict=True)) if rows else {}
 
 
-def crop(face: dict[str, Any]) -> np.ndarray:
-    """The face with some of its surroundings; a grey square where the picture does not decode."""
-    try:
-        rgb = decode(face["bytes"])
-    except (PictureError, TypeError):
-        return np.full((_SIDE, _SIDE, 3), 200, np.uint8)
-    x1, y1, x2, y2 = face["box"]
-    half = max(x2 - x1, y2 - y1) * (0.5 + _AROUND)
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    height, width = rgb.shape[:2]
-    left, right = max(0, int(x - half)), min(width, int(x + half) + 1)
-    top, bottom = max(0, int(y - half)), min(height, int(y + half) + 1)
-    return rgb[top:bottom, left:right] if right > left and bottom > top else rgb
-
-
-def _thumbnail(crop: np.ndarray) -> str:
-    picture = Image.fromarray(np.ascontiguousarray(crop))
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    sink = io.BytesIO()
-    picture.save(sink, "JPEG", quality=85)
-    return base64.b64encode(sink.getvalue()).decode()
-
-
 def _html(
     who: dict[str, Any], about: dict[str, Any], match: dict[str, Any], faces: list[dict[str, Any]], crops: list[np.ndarray],
     without: list[Any], total: int,
 ) -> str:  # fmt: skip
     groups: dict[str, list[str]] = {}
-    for face, crop in zip(faces, crops, strict=True):
+    for face, rgb in zip(faces, crops, strict=True):
         title = "kept" if face["keep"] else (face["reason"] or face["status"]).replace("_", " ")
-        groups.setdefault(title, []).append(_figure(face, crop))
+        groups.setdefault(title, []).append(_figure(face, rgb))
     facts = [f"{about.get('kept', 0)} of {total} faces kept"]
     facts += [f"flag: {flag.replace('_', ' ')}" for flag in (*(about.get("flags") or ()), *(match.get("flags") or ()))]
     if about.get("silhouette") is not None:
@@ -145,7 +119,7 @@ def _html(
     return _PAGE.format(title=html.escape(who["name"]), names=html.escape(names), id=who["identity_id"], facts=listed, sections=sections)
 
 
-def _figure(face: dict[str, Any], crop: np.ndarray) -> str:
+def _figure(face: dict[str, Any], rgb: np.ndarray) -> str:
     similarity = "" if face["similarity"] is None else f"{face['similarity']:.3f}"
     said = " · ".join(part for part in (similarity, f"cluster {face['cluster']}" if face["cluster"] is not None else "",
                                         f"{face['side']:.0f} px" if face["side"] else "") if part)  # fmt: skip
@@ -157,7 +131,7 @@ def _figure(face: dict[str, Any], crop: np.ndarray) -> str:
     )
     return (
         f'<figure class="{"kept" if face["keep"] else "rejected"}" title="{html.escape(hint)}">'
-        f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{_thumbnail(crop)}">'
+        f'<img alt="" loading="lazy" src="{thumbnail(rgb)}">'
         f'<figcaption>{html.escape(said)}<select data-face="{html.escape(face["face_id"])}" data-was="{html.escape(chosen)}"'
         f' aria-label="decision">{options}</select></figcaption></figure>'
     )

@@ -145,6 +145,25 @@ def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
     assert missing.exit_code == 1 and "is no dataset" in missing.output
 
 
+def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers and pictures as from a disk; records there have no link, for nobody could open it."""
+    pytest.importorskip("s3fs", reason="object stores need the group s3")
+    from tests.pipeline.s3 import serving
+
+    with serving() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.make_bucket("report")
+        store = open_root("s3://report/out", "small", create=True)
+        small_root(store, PEOPLE)
+        store.put("runs/r1.json", b'{"run_id": "r1", "status": "done"}')
+        made = write_report(store, tmp_path / "r.html", 12)
+    assert (made.people, made.kept, made.samples) == (3, 9, 2)
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("data:image/jpeg") == 12 and "of s3://report/out" in text
+    assert "<td>r1</td>" in text and not re.findall(r'href="([^"#:]+)"', text)
+
+
 def affect_rows(store: Store, valences: list[float]) -> None:
     snapshot = load(store)
     faces = [row for e in snapshot.shown("captions") for row in read(store, TABLES["captions"], e.file).to_pylist()]

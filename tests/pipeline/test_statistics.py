@@ -179,7 +179,7 @@ def test_the_command_in_every_format(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "funel"], "did you mean 'funnel'?"), (["--format", "xml"], "there are table, csv, json, parquet"),
+        (["--only", "funel"], "did you mean 'funnel'?"), (["--format", "xml"], "there are table, csv, json and parquet"),
         (["--format", "csv"], "name one (--only funnel) or a folder"), (["--format", "parquet", "--only", "funnel"], "name a file"),
         (["--snapshot", "9"], "no snapshot 9"),
     ],
