@@ -41,6 +41,8 @@ class Intake:
     changed: int
     gone: int
     remarks: list[str]
+    others: bool = False
+    """Whether there are pictures of sources that were not asked."""
 
 
 def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = True) -> Intake:
@@ -54,8 +56,11 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     listed: list[tuple[str, Listed]] = []
     for source in sources:
         found, said = source.people()
-        listed += ((source.name, person) for person in bars.people(found))
+        allowed = bars.people(found)
+        listed += ((source.name, person) for person in allowed)
         remarks += said
+        if len(allowed) < len(found):
+            remarks.append(f"{source.name} lists {len(found) - len(allowed)} people who were removed; they are left out")
     people = _by_identity(listed)
     known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
     before = dict(known)
@@ -77,6 +82,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     entries: list[Entry] = []
     pictured: set[str] = set()
     offered = new = changed = gone = 0
+    others = False
     last = max((row["bucket"] for row in known.values()), default=0)
     numbers = deque(sorted({*shown, *members, last}))
     while numbers:
@@ -102,6 +108,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
             if newcomers:
                 last += 1
                 numbers.append(last)
+        others |= bucket.others
         offered += len(bucket.matched) + len(bucket.fresh)
         new, changed, gone = new + len(bucket.fresh), changed + len(bucket.changed), gone + len(bucket.gone)
         pictured |= bucket.pictured()
@@ -116,7 +123,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
         rows_of[known[person_id]["bucket"]].append(known[person_id])
     if write:
         entries += [_write(store, "identities", number, WHOLE, rows_of[number]) for number in sorted(touched)]
-    return Intake(entries, len(people), offered, new, changed, gone, remarks)
+    return Intake(entries, len(people), offered, new, changed, gone, remarks, others)
 
 
 Offered = tuple[str, Offer, str]
@@ -163,6 +170,7 @@ class _Bucket:
         """Who and what is to be appended."""
         self.matched, self.gone = np.empty(0, np.int64), np.empty(0, np.int64)
         """Rows that the source lists, and that it no longer does."""
+        self.others = False
         self.changed: dict[int, tuple[Offer, str]] = {}
         """Rows whose facts are others now."""
 
@@ -193,7 +201,9 @@ class _Bucket:
         at = np.flatnonzero(known)
         same |= lives & others
         self.changed = {int(self.matched[i]): offers[int(at[i])][1:] for i in np.flatnonzero(~same)}
-        mine = pc.and_(pc.is_in(there["source"], value_set=names), pc.equal(there["status"], "ok"))
+        lives_there = pc.equal(there["status"], "ok")
+        mine = pc.and_(pc.is_in(there["source"], value_set=names), lives_there)
+        self.others = bool(pc.any(pc.and_not(lives_there, mine)).as_py())
         if unsure:
             mine = pc.and_not(mine, pc.is_in(_keys(there["identity_id"], there["source"]), value_set=pa.array(sorted(unsure), pa.string())))
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
