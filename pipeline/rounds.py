@@ -51,11 +51,13 @@ class Missing:
 
 
 def missing(
-    ground: Ground, crawl: Stage, forced: Set[str], allowed: Set[str] | None, refusals_before: int, limit: int | None = None
-) -> Iterator[Missing]:
+    ground: Ground, crawl: Stage, forced: Set[str], allowed: Set[str] | None, refusals_before: int, limit: int | None = None,
+    serves: Callable[[str], bool] = lambda address: True,
+) -> Iterator[Missing]:  # fmt: skip
     """What `crawl` has to fetch, chunk by chunk. `forced` are image ids that are fetched again.
 
     So are those whose site refused them before `refusals_before`, microseconds since 1970: a refusal is asked about anew.
+    `serves` tells the addresses that this run can read: others are left to the DAG that has their source.
     """
     left = limit
     for bucket in ground.buckets:
@@ -64,6 +66,7 @@ def missing(
             if not forced and scope[1] not in old and ground.complete(crawl, scope) is not None:
                 continue
             found = _missing(ground, crawl, scope, forced, allowed, refusals_before)
+            found = found.only({address for address in found.addresses.values() if serves(address)})
             if left is not None:
                 kept = dict(list(found.addresses.items())[:left])
                 left -= len(kept)

@@ -41,7 +41,7 @@ from pipeline.shelf import StoreShelf
 from pipeline.snapshot import Entry, Snapshot, load, publish
 from pipeline.spec import WorkerSpec, drain_path, has_web, sources_of, versions_of
 from pipeline.split_lists import resolve
-from pipeline.spool import Place
+from pipeline.spool import Place, is_web
 from pipeline.storage import Store
 from pipeline.survey import Survey, phases, survey, tasks
 from pipeline.whole import complete, run_whole, starved
@@ -192,6 +192,7 @@ class Run:
         self.engine = engine(self.spec)
         self.drained = False
         self.work_done = False
+        self.others = False
         self.snapshot = Snapshot()
         self._candidates_of: tuple[tuple[Scope, int] | None, list[tuple[str, str]]] = (None, [])
         self.record = Record(
@@ -239,7 +240,7 @@ class Run:
         token = f"{self.selection.retry} {self.snapshot.number}"
         for phase in phases(stages):
             mine = {stage.name for stage in phase if stage.name in self.chosen}
-            if "crawl" in mine and has_web(self.prepared.dag):
+            if "crawl" in mine and (self.others or has_web(self.prepared.dag)):
                 self._crawl(phase, mine, forced, allowed, token)
                 mine.discard("crawl")
             if mine and not self.drained:
@@ -255,6 +256,7 @@ class Run:
         asking = Asking(stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False))
         sources = sources_of(self.prepared.dag, asking, lambda name: StoreShelf(self.store, name))
         found = take_in(self.store, self.snapshot, *sources)
+        self.others = found.others
         for remark in found.remarks:
             self.console.print(f"note: {remark}", style="yellow", highlight=False)
         if found.entries:
@@ -298,7 +300,13 @@ class Run:
 
         rounds = Rounds(self.store, self.run_id, bring, process, lambda: self.drained)
         asked = forced.get("images", frozenset())
-        rounds.crawl(missing(self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit))
+        web, names = has_web(self.prepared.dag), {source.name for source in self.prepared.dag.sources}
+
+        def serves(address: str) -> bool:
+            return web if is_web(address) else address.partition(":")[0] in names
+
+        # What other DAGs have brought into the root is theirs to fetch.
+        rounds.crawl(missing(self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit, serves))
         if rounds.counts.rounds:
             self.record.fetching = rounds.counts.as_record()
 

@@ -39,13 +39,13 @@ def dag(folder: Path, source: str, fetch: str = "") -> Path:
     return file
 
 
-def run(file: Path, *sets: str) -> str:
+def run(file: Path, *sets: str, limit: int | None = None) -> str:
     """One run without a cluster; what it said."""
     prepared = prepare(load_dag(file, sets), None)
     check_sources(prepared.dag)
     said = io.StringIO()
     store = open_root(prepared.dag.root, "x", create=True)
-    record = Run(prepared, Selection(), store, Console(file=said, width=300), lambda spec: Inline(spec.build)).execute()
+    record = Run(prepared, Selection(limit=limit), store, Console(file=said, width=300), lambda spec: Inline(spec.build)).execute()
     assert record.status == "done"
     return said.getvalue()
 
@@ -249,3 +249,22 @@ def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are
     file.write_text(file.read_text().replace(f", {{kind: urls, path: {tmp_path / 'more.csv'}, name: more}}", ""))
     assert "nothing new" in run(file)
     assert len(rows(tmp_path, "select 1 from images where status = 'ok'")) == 6
+
+
+def test_what_another_dag_has_yet_to_fetch_is_left_to_it(site: Site, tmp_path: Path) -> None:
+    """A run that was stopped, and another DAG on the same root after it, would turn pictures into failures for good."""
+    (tmp_path / "people" / "Ada").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "people" / "Ada" / f"{number}.jpg").write_bytes(picture(number))
+    (tmp_path / "list.csv").write_text("name,url\n" + "".join(f"Bob,{site.address(f'/p/{n}.jpg')}\n" for n in range(3)))
+    files, web = (f"{{kind: folder, path: {tmp_path / 'people'}}}", f"{{kind: urls, path: {tmp_path / 'list.csv'}}}")
+    for first, second, there in ((files, web, "http%"), (web, files, "local:%")):
+        root = tmp_path / there[:4].strip(":")
+        root.mkdir()
+        run(dag(root, first, FETCH), limit=1)
+        run(dag(root, second, FETCH))
+        done = rows(root, "select c.address, i.status from images i join candidates c using (image_id)")
+        assert {row["status"] for row in done} == {"ok"} and len(done) == 4, done
+        run(dag(root, first, FETCH))
+        assert len(rows(root, "select 1 from images where status = 'ok'")) == 6
+        assert "nothing new" in run(dag(root, second, FETCH))
