@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ _SETTINGS: Any = {
     "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "grid.linewidth": 0.5, "xtick.labelsize": 11,
     "ytick.labelsize": 11, "axes.titlesize": 12,
+    "text.parse_math": False,  # names from the web are text, not formulas
 }  # fmt: skip
 BARS_SHOWN = 20
 
@@ -29,7 +31,9 @@ BARS_SHOWN = 20
 def _drawn(draw: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> str:
     from matplotlib import rc_context
 
-    with rc_context(_SETTINGS):
+    with rc_context(_SETTINGS), warnings.catch_warnings():
+        # Only the room for a text is measured with matplotlib's font; the browser draws it with those of the reader.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         sink = io.StringIO()
@@ -49,12 +53,6 @@ def _address(svg: str) -> str:
     start = svg.index("<svg")
     at = svg.index(">", start) + 1
     return "data:image/svg+xml;base64," + base64.b64encode((svg[start:at] + style + svg[at:]).encode()).decode()
-
-
-def _plain(axes: Axes) -> None:
-    """Names from the web are text, not formulas."""
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_parse_math(False)
 
 
 def shortened(text: str, most: int = 30) -> str:
@@ -85,7 +83,6 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
         axes.xaxis.set_major_formatter(lambda value, _: number(value))
         if not log:
             axes.locator_params(axis="x", nbins=5)
-        _plain(axes)
 
     return _drawn(draw, (_SIZE[0], 0.85 + 0.27 * len(labels)))
 

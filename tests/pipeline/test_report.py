@@ -5,6 +5,7 @@ import html
 import io
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -19,7 +20,7 @@ from pipeline.cli import app
 from pipeline.files import read, seal_table
 from pipeline.removals import Receipt, key_of, words
 from pipeline.report import write_report
-from pipeline.report_plots import histogram, layered
+from pipeline.report_plots import bars, histogram, layered
 from pipeline.root import open_root
 from pipeline.snapshot import Snapshot, load, publish
 from pipeline.storage import Store
@@ -193,6 +194,18 @@ def test_a_plot_of_one_value_and_of_odd_ones_is_drawn() -> None:
     one = [{"from": 0.0, "to": None, "number": 3}]
     assert histogram(one, "x", "y").startswith("data:image/svg+xml;base64,")
     assert layered([("kept", "#010205", [{"from": 0.0, "to": 0.02, "number": 1}])], "x", "y", log=True)
+
+
+def test_labels_of_plots_are_text_in_every_script() -> None:
+    """Licences and hosts come from the web: neither formulas nor letters that matplotlib's font lacks may stop the report."""
+    labels = ["$\\frac{1}{0", "$x_2$", "<script>alert(1)</script>", "图片 \u202e", "x" * 300]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = bars(labels, [1, 2, 3, 4, 5], "pictures")
+    svg = base64.b64decode(drawn.split(",")[1]).decode()
+    shown = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    assert {labels[0], labels[1], labels[2], "图片 \N{REPLACEMENT CHARACTER}"} <= set(shown)
+    assert "<script" not in svg and max(map(len, shown)) <= 30
 
 
 # In a browser
