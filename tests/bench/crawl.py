@@ -98,8 +98,8 @@ class Pair:
 
     @property
     def rate(self) -> float:
-        """Pictures a second, without the start."""
-        return (self.count - self.count // 4) / max(self.long.seconds - self.short.seconds, 1e-9)
+        """Pictures a second of the long list, the start included."""
+        return self.count / self.long.seconds
 
 
 def _show(count: int, found: dict[str, Pair]) -> None:
@@ -114,12 +114,12 @@ def _show(count: int, found: dict[str, Pair]) -> None:
         ratio = f"{base.cpu / pair.cpu:.2f}" if base else ""
         memory = (f"{pair.long.memory / 1e6:.0f}", f"{pair.long.memory / pair.short.memory:.2f}")
         rates = (f"{pair.rate:.0f}", f"{pair.rate * BYTES / 1e6:.0f}")
-        table.add_row(name, f"{pair.cpu:.2f}", ratio, f"{start:.1f}", *rates, *memory)
+        table.add_row(name, f"{pair.cpu:.2f}", ratio, f"{max(0.0, start):.1f}", *rates, *memory)
     Console(width=140).print(table)
     print(
         "CPU: of all processes of a program, not of the servers, by the difference of the long and the short list. Ratio: of"
-        " img2dataset's to this, its first line beside the whole run, its second beside the fetching. Pictures/s share the cores"
-        " with the servers and with whoever else is on the machine. Peak: PSS of all processes, and over that of the short list."
+        " img2dataset's to this, its first line beside the whole run, its second beside the fetching. Pictures/s have the start"
+        " in them and share the cores with the servers and with whoever else is on the machine. Peak: PSS of all processes, and over that of the short list."
     )
 
 
