@@ -119,7 +119,8 @@ def _show(count: int, found: dict[str, Pair]) -> None:
     print(
         "CPU: of all processes of a program, not of the servers, by the difference of the long and the short list. Ratio: of"
         " img2dataset's to this, its first line beside the whole run, its second beside the fetching. Pictures/s have the start"
-        " in them and share the cores with the servers and with whoever else is on the machine. Peak: PSS of all processes, and over that of the short list."
+        " in them and share the cores with the servers and with whoever else is on the machine. Peak: PSS of all processes, and"
+        " over that of the short list."
     )
 
 
