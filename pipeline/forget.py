@@ -238,18 +238,14 @@ def _warnings(store: Store) -> list[str]:
 
 def kept_versions(store: Store) -> str | None:
     """What to say of a store that keeps what is deleted or replaced; None for one that does not."""
-    if store.local or not store.root.startswith("s3://"):
-        return None
-    bucket = store.root.removeprefix("s3://").split("/")[0]
     try:
-        answer = store.patiently(lambda: store._fs.call_s3("get_bucket_versioning", Bucket=bucket))
+        state = store.versioning()
     except Exception as error:  # noqa: BLE001 - clients have no common class of errors, and not every store knows the question
-        return f"whether the bucket {bucket} keeps old versions of objects could not be asked ({type(error).__name__}): look yourself"
-    state = answer.get("Status")
-    if state not in ("Enabled", "Suspended"):
+        return f"whether {store.root} keeps old versions of objects could not be asked ({type(error).__name__}): look yourself"
+    if state is None:
         return None
     return (
-        f"the bucket {bucket} keeps old versions of objects (versioning is {state.lower()}): what is deleted here stays there until"
+        f"the bucket of {store.root} keeps old versions of objects (versioning is {state.lower()}): what is deleted here stays there until"
         " those are deleted too, by a lifecycle rule for noncurrent versions or by hand"
     )
 

@@ -239,3 +239,17 @@ class Store:
             return []
         start = len(self._prefix.rstrip("/")) + 1
         return sorted(str(path)[start:] for path in found)
+
+    def versioning(self) -> str | None:
+        """Whether the store keeps what is deleted or replaced: Enabled, Suspended (what was kept before stays) or None.
+
+        Raises NotImplementedError for stores other than S3, and what the client raises where it may not be asked.
+        """
+        if self.local:
+            return None
+        scheme, _, place = self.root.partition("://")
+        if scheme != "s3":
+            raise NotImplementedError(f"{scheme} is not asked")
+        answer = self.patiently(lambda: self._fs.call_s3("get_bucket_versioning", Bucket=place.split("/")[0]))
+        state = answer.get("Status")
+        return None if state is None else str(state)

@@ -19,7 +19,7 @@ from schemas import identity_id
 from tests.pipeline.forgotten import WHO, gallery, holding
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.test_forget_crash import Failing
-from tests.pipeline.toy import Killed, picture
+from tests.pipeline.toy import Killed, picture, toy_dag
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +124,8 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, 
     """Who does not know under which names they are listed could not be removed."""
     photograph = tmp_path / "me.png"
     photograph.write_bytes(picture(11, noise=200))
+    toy_dag(tmp_path, tmp_path, root)
+    assert f"{WHO} (" in call(root, "--like", photograph, "--threshold", "0.9", "--dag", tmp_path / "toy.yaml", "--dry-run")
     said = call(root, "--like", photograph, "--threshold", "0.9", "--bar-face", "--yes")
     assert re.search(rf"{WHO} \({identity_id(WHO)}\): like the photograph \(0\.9\d\d\)", said)
     assert "biometric data" in said and "removed 1 people" in said

@@ -65,8 +65,9 @@ def test_a_bucket_that_keeps_old_versions_is_told(server: S3Server, source: Path
     run_toy(tmp_path, source, tmp_path / "root")
     store = copied(tmp_path / "root", "s3://kept/root")
     prepared = prepare(store, Wish(identities=(WHO,)))
-    assert "the bucket kept keeps old versions of objects (versioning is enabled)" in prepared.warnings[0]
+    assert "the bucket of s3://kept/root keeps old versions of objects (versioning is enabled)" in prepared.warnings[0]
     done = remove(store, WHO)
     assert done.receipt.unreachable[0] == prepared.warnings[0]
     assert kept_versions(Store("s3://plain/root")) is None and kept_versions(Store(tmp_path)) is None
-    assert "could not be asked" in (kept_versions(Store("s3://nowhere/root")) or "")
+    for place in ("s3://nowhere/root", "memory://root"):
+        assert "could not be asked" in (kept_versions(Store(place)) or "")
