@@ -58,8 +58,9 @@ def afresh(home: Home, sets: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def without_screenings(view: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage that the DAG no longer has leaves its rows in the dataset, as every stage does."""
-    return {name: rows for name, rows in view.items() if name != "screenings"}
+    """A stage that the DAG no longer has leaves its rows in the dataset, as every stage does, and `dataset.json` says so."""
+    shards = {path: digest for path, digest in view["shards"].items() if not path.endswith("/dataset.json")}
+    return {name: rows for name, rows in view.items() if name != "screenings"} | {"shards": shards}
 
 
 def reasons(root: Path, table: str) -> dict[str | None, int]:
