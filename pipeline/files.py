@@ -157,7 +157,8 @@ def read(
     """Rows of one place (see `places`): all light columns unless `columns` says which; only rows whose `where` column is
     in the collection.
 
-    With `where`, only the row groups that hold such rows are read. Raises DamagedFile.
+    With `where`, only the row groups that hold such rows are read. Late columns (`schemas.Column`) that a file lacks are
+    null. Raises DamagedFile.
     """
     names = list(schema.light if columns is None else columns)
     path, _, stretch = place.partition("#")
@@ -179,6 +180,9 @@ def read(
     except (pa.ArrowException, OSError) as error:
         broken = f"{store.uri(path)} cannot be read ({error})"
         raise DamagedFile(f"{broken}; delete it and run again, or `idcluster rollback` to an older snapshot") from error
+    for column in schema.columns:
+        if column.late and column.name in names and column.name not in table.column_names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
     return schema.check(table, store.uri(path), names)
 
 
@@ -195,7 +199,8 @@ def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Col
         mask = pc.is_in(file.read_row_group(group, [column])[column], value_set=chosen)
         if pc.any(mask).as_py():
             parts.append(file.read_row_group(group, names).filter(mask))
-    return pa.concat_tables(parts) if parts else file.schema_arrow.empty_table().select(names)
+    empty = file.schema_arrow.empty_table()
+    return pa.concat_tables(parts) if parts else empty.select([name for name in names if name in empty.column_names])
 
 
 @lru_cache(maxsize=64)
@@ -219,7 +224,7 @@ def _read_stretch(store: Store, path: str, names: list[str], first: int, count: 
     table = table.slice(first - (ends[low - 1] if low else 0), count)
     if where is not None:
         table = table.filter(pc.is_in(table[where[0]], value_set=pa.array(sorted(where[1]), pa.string())))
-    return table.select(names)
+    return table.select([name for name in names if name in table.column_names])
 
 
 def read_entries(

@@ -27,7 +27,7 @@ BUCKET_ROWS = 50_000
 VERSION = hashlib.sha256(f"intake 1 {TABLES['identities'].version} {TABLES['candidates'].version}".encode()).hexdigest()[:8]
 
 _NO_INPUTS = bytes(8)
-_FACTS = ("page", "licence", "author", "fingerprint")
+_FACTS = ("page", "licence", "author", "fingerprint", "split", "attributes")
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from pipeline.catalogue import connect
 from pipeline.snapshot import Snapshot
+from pipeline.split_lists import STATED, BadList, meant_split
 from pipeline.storage import Store
 from stages.shard.cut import cut, parts
 from stages.shard.params import SOURCES, TABLES_OF, ShardParams
-from stages.shard.splits import SPLITS, SURPLUS, Assigned, Person, assign, roles
+from stages.shard.splits import NOWHERE, SPLITS, SURPLUS, Assigned, Person, assign, roles
 from stages.shard.webdataset import WITHHELD, sample_key
 
 OVERHEAD = 4096  # bytes a sample, about: tar headers, padding and the .json member
@@ -54,7 +55,15 @@ class Selection:
 
     def _assign(self, lists: Mapping[str, str]) -> Assigned:
         """Put people into splits; makes `chosen`."""
-        order = {split: place for place, split in enumerate((*SPLITS[::-1], "none"))}
+        order = {split: place for place, split in enumerate((*SPLITS[::-1], NOWHERE))}
+        if self._params.split_source:
+            stated: dict[str, str] = {}
+            for who, split in self._connection.execute(_STATED).fetchall():
+                meant = meant_split(split)
+                if meant is None:
+                    raise BadList(f"the source states split {split!r}; split_source knows {', '.join(STATED)}. Name a split_list instead")
+                stated[who] = min(meant, stated.get(who, meant), key=order.__getitem__)
+            lists = {**stated, **lists}
         people = []
         for canonical, kin, pictures, names in self._connection.execute(_PEOPLE).fetchall():
             listed = min((lists[name] for name in {*names, canonical} if name in lists), key=order.__getitem__, default=None)
@@ -218,6 +227,7 @@ SELECT * REPLACE (CASE WHEN reason IS NULL AND count(*) FILTER (reason IS NULL) 
     THEN 'few_pictures' ELSE reason END AS reason)
 FROM unique_pictures
 """
+_STATED = "SELECT DISTINCT identity_id, split FROM candidates WHERE status = 'ok' AND split IS NOT NULL ORDER BY ALL"
 _PEOPLE = """
 SELECT canonical_id, min(kin), count(*), list(DISTINCT identity_id) FROM judged WHERE reason IS NULL
 GROUP BY canonical_id ORDER BY canonical_id
@@ -243,7 +253,7 @@ ORDER BY ALL
 _SIZES = "SELECT canonical_id, count(*), sum(size + ?)::BIGINT FROM chosen GROUP BY canonical_id ORDER BY canonical_id"
 _ROWS = """
 SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size, s.split, s.role, s.role_number,
-    n.name, d.address, d.page, d.source, d.licence, d.author, i.format, i.width, i.height, i.orientation,
+    n.name, d.address, d.page, d.source, d.licence, d.author, d.attributes, i.format, i.width, i.height, i.orientation,
     f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image, f.subject,
     t.caption, t.prompt_id, t.model AS caption_model, l.scheme AS points_scheme, l.points,
     h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression, h.pose AS head_pose,

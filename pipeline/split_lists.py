@@ -23,7 +23,8 @@ from stages.shard.params import ShardParams
 from stages.shard.splits import BARRED, FEW, LISTED_OUT, NOWHERE, SPLITS
 
 _KNOWN = (*SPLITS, NOWHERE)
-_MEANT = {"valid": "validation", "val": "validation"}
+STATED: Mapping[str, str] = {**{name: name for name in _KNOWN}, "valid": "validation", "val": "validation", "test": "benchmark"}
+"""What data sets call splits, and what is meant here."""
 _HEX = set("0123456789abcdef")
 
 
@@ -81,13 +82,18 @@ def read(path: Path) -> dict[str, str]:
     for number, (name, split) in enumerate(zip(*columns, strict=True), 1):
         if not name or not name.strip():
             raise BadList(f"{path}: row {number}: identity is empty; it is a name or an identity_id")
-        split = _MEANT.get((split or "").strip().lower(), (split or "").strip().lower())
-        if split not in _KNOWN:
-            raise BadList(f"{path}: row {number}: no split {split!r}; there are {', '.join(_KNOWN)}")
+        stated, split = split, meant_split(split)
+        if split is None:
+            raise BadList(f"{path}: row {number}: no split {stated!r}; there are {', '.join(STATED)}")
         who = name if len(name) == 16 and set(name) <= _HEX else identity_id(name)
         if found.setdefault(who, split) != split:
             raise BadList(f"{path}: row {number}: {name} is in {found[who]} and in {split}; a person is in one split")
     return found
+
+
+def meant_split(stated: str | None) -> str | None:
+    """The split that is meant; None for what is no name of one."""
+    return STATED.get((stated or "").strip().lower())
 
 
 def write_csv(rows: Iterable[tuple[str, str, str]]) -> str:

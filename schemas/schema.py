@@ -18,13 +18,17 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `description` gives the unit and what null means; `blob` marks bytes that only their readers load."""
+    """One column. `description` gives the unit and what null means; `blob` marks bytes that only their readers load.
+
+    `late` marks a column that files of an earlier version of the program lack: there all its values are null.
+    """
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = True
     blob: bool = False
+    late: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,10 @@ _ALL = (
         Column("author", _TEXT, "as the source states it"),
         Column("rank", _I32, "0-based place in its chunk; never changes", nullable=False),
         Column("fingerprint", _TEXT, "what tells that the content behind the address changed (size and time of a file, ETag)"),
+        Column("split", _TEXT, "as the source states it: train, valid, test, ...; null where it states none", late=True),
+        Column("attributes", _TEXT, "what else the source states, as a JSON object; null where it states nothing",
+               late=True),
+        version=2,
     ),
     _table(
         "images", "crawl", "What was fetched, byte for byte.", "image_id", "candidates", "image_id",

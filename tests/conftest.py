@@ -13,9 +13,9 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files go to a worker process, all files with tests marked `ray` to the same one.
+    """Whole files go to a worker process, all files that start clusters and kill their processes to the same one.
 
-    So only one local cluster runs at a time. xdist's own way, `--dist=loadgroup`, does nothing with pytest 9.2 (xdist 3.8
+    So only one such cluster runs at a time. xdist's own way, `--dist=loadgroup`, does nothing with pytest 9.2 (xdist 3.8
     writes the group into a field that is no longer read).
     """
     from xdist.scheduler import LoadFileScheduling
@@ -23,14 +23,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class OneProcessForRay(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
-            return "ray" if _starts_ray(config.rootpath / file) else file
+            return "ray" if _starts_ray(config.rootpath / file) and Path(file).name not in _BESIDE else file
 
+    # The long ones come first (see below), so that the last minutes are not one process's alone.
+    config.option.loadscopereorder = False
     return OneProcessForRay(config, log)
+
+
+_BESIDE = {"test_cli.py", "test_demo.py", "test_photographs.py"}
+"""Files that start Ray and leave it alone: they run beside another."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start Ray first, then those with slow tests."""
+    items.sort(key=lambda item: (not _starts_ray(item.path) or item.path.name in _BESIDE, not _has_slow_tests(item.path)))
 
 
 @cache
 def _starts_ray(file: Path) -> bool:
     return file.is_file() and "pytest.mark.ray" in file.read_text(encoding="utf-8")
+
+
+@cache
+def _has_slow_tests(file: Path) -> bool:
+    return file.is_file() and "pytest.mark.slow" in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)

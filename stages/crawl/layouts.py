@@ -1,4 +1,4 @@
-"""Data sets in the layout in which they are published, as rows of path, identity, split, licence, page and author.
+"""Data sets in the layout in which they are published, as rows of path, identity, split, licence, page, author and attributes.
 
 Names of people who are only numbers in a data set begin with its name, so that they are nobody else's.
 """
@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from stages.crawl.listing import SourceError
-from stages.crawl.rows import TEXT
+from stages.crawl.rows import TEXT, as_json
 
-COLUMNS = ("path", "identity", "split", "licence", "page", "author")
+COLUMNS = ("path", "identity", "split", "licence", "page", "author", "attributes")
 _AT_ONCE = 2**16
 _PICTURES = (".jpg", ".jpeg", ".png")
 
@@ -23,8 +23,9 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 def celeba(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
     """CelebA (Liu et al. 2015): 202,599 pictures of 10,177 numbered people.
 
-    `identity_CelebA.txt` and, if it is there, `list_eval_partition.txt`, in the folder or as the download has them in
-    `Anno/` and `Eval/`. Pictures are `img_celeba/` (as they were found) where it is there, else `img_align_celeba/`.
+    `identity_CelebA.txt` and, if they are there, `list_eval_partition.txt` and `list_attr_celeba.txt` (40 attributes, 1 or -1),
+    in the folder or as the download has them in `Anno/` and `Eval/`. Pictures are `img_celeba/` (as they were found) where
+    it is there, else `img_align_celeba/`.
     """
     names = _find(folder, "identity_CelebA.txt", ("", "Anno"))
     if names is None:
@@ -35,8 +36,25 @@ def celeba(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
         raise SourceError(f"{folder} has no folder of pictures: {' or '.join(usual)}")
     parts = _find(folder, "list_eval_partition.txt", ("", "Eval", "Anno"))
     split = {name: {"0": "train", "1": "valid", "2": "test"}.get(number) for name, number in _pairs(parts)} if parts else {}
-    rows = [(f"{inside}/{name}", f"celeba {number}", split.get(name)) for name, number in _pairs(names)]
-    yield _table(path=[row[0] for row in rows], identity=[row[1] for row in rows], split=[row[2] for row in rows])
+    said = _find(folder, "list_attr_celeba.txt", ("", "Anno"))
+    attributes = _celeba_attributes(said) if said else {}
+    rows = [(f"{inside}/{name}", f"celeba {number}", split.get(name), attributes.get(name)) for name, number in _pairs(names)]
+    path, identity, splits, texts = (list(column) for column in zip(*rows, strict=True)) if rows else ([], [], [], [])
+    yield _table(path=path, identity=identity, split=splits, attributes=texts)
+
+
+def _celeba_attributes(file: Path) -> dict[str, str | None]:
+    """Of `list_attr_celeba.txt`: how many, the names, then a picture and its values a line."""
+    with file.open(encoding="utf-8") as lines:
+        next(lines, None)
+        names = next(lines, "").split()
+        found = {}
+        for line in lines:
+            picture, *values = line.split() or [""]
+            if len(values) != len(names):
+                raise ValueError(f"{file}: {picture or 'an empty line'} has {len(values)} values, there are {len(names)} attributes")
+            found[picture] = as_json({name: int(value) for name, value in zip(names, values, strict=True)})
+    return found
 
 
 def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
@@ -61,7 +79,7 @@ def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
         if entry == "image" and isinstance(place, str):  # images of another size lie in folders of another name
             place = f"{inside}/{place.partition('/')[2]}"
         rows.append(
-            (place, f"ffhq {int(number):05d}", value.get("category"), *(said.get(name) for name in ("license", "photo_url", "author")))
+            (place, f"ffhq {int(number):05d}", value.get("category"), *map(said.get, ("license", "photo_url", "author")), None)
         )
         if len(rows) == _AT_ONCE:
             yield _table(**dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
@@ -76,12 +94,13 @@ def agedb(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
     Names stay as they are written there, without blanks.
     """
     inside = f"{pictures}/" if pictures else ""
-    paths, names = [], []
+    paths, names, attributes = [], [], []
     for file in sorted(_walk(folder / inside)):
-        told = re.fullmatch(r"\d+_(.+)_\d+_[mf]\.(?:jpe?g|png)", file.rpartition("/")[2], re.IGNORECASE)
+        told = re.fullmatch(r"\d+_(.+)_(\d+)_([mf])\.(?:jpe?g|png)", file.rpartition("/")[2], re.IGNORECASE)
         paths.append(inside + file)
         names.append(told[1] if told else None)
-    yield _table(path=paths, identity=names)
+        attributes.append(as_json({"age": int(told[2]), "gender": told[3].lower()}) if told else None)
+    yield _table(path=paths, identity=names, attributes=attributes)
 
 
 def lfw(folder: Path, pictures: str | None) -> Iterator[pa.Table]:

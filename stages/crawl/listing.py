@@ -16,6 +16,9 @@ class Offer:
     page: str | None = None
     licence: str | None = None
     author: str | None = None
+    split: str | None = None
+    attributes: str | None = None
+    """What else the source states, as a JSON object."""
 
 
 @dataclass(frozen=True)

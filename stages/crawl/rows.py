@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from stages.crawl.listing import Listed, Offer, SourceError
 TEXT = pa.large_string()
 """Of every column: a string column of the plain kind ends at 2 GB."""
 
-FACTS = ("address", "fingerprint", "page", "licence", "author")
+FACTS = ("address", "fingerprint", "page", "licence", "author", "split", "attributes")
 
 _AT_ONCE = 2**16
 
@@ -69,7 +69,8 @@ def people_of(rows: pa.Table, scheme: str | None = None) -> list[Listed]:
     order = np.argsort(pa.array(pairs).dictionary_encode().indices.to_numpy(), kind="stable")
     starts = np.flatnonzero(np.diff(pairs[order], prepend=-1))
     # Column by column, and only those that say something: each is copied.
-    facts = pa.table({name: rows[name].take(pa.array(order)) for name in FACTS if rows[name].null_count < rows.num_rows})
+    there = [name for name in FACTS if name in rows.column_names and rows[name].null_count < rows.num_rows]
+    facts = pa.table({name: rows[name].take(pa.array(order)) for name in there})
     firsts = pa.array(order[starts])
     counts = np.diff([*starts, rows.num_rows])
     return [
@@ -96,20 +97,23 @@ def files_of(source: str, path: Path) -> list[Path]:
 
 
 def read_columns(
-    source: str, path: Path, known: Mapping[str, Sequence[str]], asked: Mapping[str, str], needed: Sequence[str]
+    source: str, path: Path, known: Mapping[str, Sequence[str]], asked: Mapping[str, str], needed: Sequence[str], rest: bool = False
 ) -> Iterator[pa.Table]:
     """The columns of the files behind `path`, as `TEXT`, by field, some rows at a time; a field that a file lacks is all null.
 
     `known` maps fields to the names that their columns may have, whatever their case: the first that is there counts.
-    `asked` goes before. Raises SourceError, also where a field of `needed` has no column.
+    `asked` goes before. With `rest`, all other columns come as the field `attributes`, a JSON object a row. Raises SourceError,
+    also where a field of `needed` has no column.
     """
     for file in files_of(source, path):
         try:
             names = _names(file)
             found = _columns(source, file, names, known, asked, needed)
-            for rows in _read(file, sorted(set(found.values()))):
+            others = [name for name in names if name not in found.values()] if rest else []
+            for rows in _read(file, sorted({*found.values(), *others})):
                 nothing = pa.nulls(rows.num_rows, TEXT)
-                yield pa.table({field: _as_text(rows[found[field]]) if field in found else nothing for field in known})
+                fields = {field: _as_text(rows[found[field]]) if field in found else nothing for field in known}
+                yield pa.table({**fields, **({"attributes": _attributes(rows.select(others))} if rest else {})})
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, SourceError):
                 raise
@@ -120,6 +124,20 @@ def trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Texts without white space around them; null where nothing is left."""
     bare = pc.utf8_trim_whitespace(column)
     return pc.if_else(pc.fill_null(pc.equal(bare, ""), True), pa.scalar(None, TEXT), bare)
+
+
+def _attributes(rows: pa.Table) -> pa.Array:
+    """One JSON object a row, without nulls; null where nothing is left."""
+    made = []
+    for row in rows.to_pylist():
+        said = {name: value for name, value in row.items() if value is not None and value != "" and value == value}
+        made.append(as_json(said))
+    return pa.array(made, TEXT)
+
+
+def as_json(attributes: Mapping[str, Any]) -> str | None:
+    """Attributes as text that is the same for the same attributes; null for none."""
+    return json.dumps(attributes, sort_keys=True, ensure_ascii=False, default=str) if attributes else None
 
 
 def _as_text(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

@@ -29,8 +29,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 class TableSource:
     """The rows of a table, or of a data set in a known layout. Addresses are `name:<path>`, relative to `base`.
 
-    Attributes that a table has beside those of `COLUMNS` are not kept; `splits` chooses rows, but splits are not kept
-    either: candidates have no such columns.
+    What a table has beside the columns of `COLUMNS` is kept as attributes. `splits` chooses rows.
     """
 
     web = False
@@ -90,7 +89,7 @@ class TableSource:
 
     def _rows(self) -> Iterator[pa.Table]:
         if self.layout == "columns":
-            yield from read_columns(self.name, self.path, COLUMNS, self.columns, ("path", "identity"))
+            yield from read_columns(self.name, self.path, COLUMNS, self.columns, ("path", "identity"), rest=True)
             return
         try:
             for rows in LAYOUTS[self.layout](self.path, self._pictures):
@@ -100,7 +99,7 @@ class TableSource:
 
     def _usable(self, rows: pa.Table, left_out: Counter[str], splits: Counter[str | None]) -> tuple[pa.Table, str]:
         """The rows that say who and where, as `people_of` takes them, and an example of a path that leads elsewhere."""
-        rows = pa.table({name: trimmed(rows[name]) if name != "path" else rows[name] for name in rows.column_names})
+        rows = pa.table({name: trimmed(rows[name]) if name not in ("path", "attributes") else rows[name] for name in rows.column_names})
         if self.splits:
             for one in pc.value_counts(rows["split"]).to_pylist():
                 splits[one["values"]] += one["counts"]
@@ -122,7 +121,7 @@ class TableSource:
             left_out["missing"] += prints[-1] == "unreadable"
             example = example or (repr(path[:100]) if address is None else "")
         column = pa.array(addresses, TEXT)
-        kept = rows.drop_columns(["path", "split"]).append_column("address", column).append_column("fingerprint", pa.array(prints, TEXT))
+        kept = rows.drop_columns(["path"]).append_column("address", column).append_column("fingerprint", pa.array(prints, TEXT))
         return kept.filter(column.is_valid()), example
 
     def _inside(self, path: str) -> str | None:

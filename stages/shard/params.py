@@ -85,9 +85,11 @@ class ShardParams(Params):
     """Pictures of a benchmark's person that a method is shown."""
     targets: int = Field(default=1, ge=1)
     """Pictures of a benchmark's person that results are compared with."""
+    split_source: bool = False
+    """What the source states of its pictures (train, valid, test as benchmark) goes before the draw."""
     split_list: str | None = None
     """CSV or Parquet with the columns `identity` (name or identity_id) and `split` (train, validation, benchmark, none): goes before
-    the draw. `idcluster shards splits` writes one."""
+    the draw and the source. `idcluster shards splits` writes one."""
     split_list_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Set by the run: which content of the list is meant."""
 

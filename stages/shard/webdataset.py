@@ -35,6 +35,7 @@ _METADATA = (
     Column("source", _TEXT, "name of the source in the DAG"),
     Column("licence", _TEXT, "as the source states it; null where it states none"),
     Column("author", _TEXT, "as the source states it"),
+    Column("attributes", _TEXT, "what else the source states, as a JSON object"),
     Column("sha256", _TEXT, "of the original picture's bytes, 64 hex digits", nullable=False),
     Column("format", _TEXT, "of the picture, by content: jpeg, png, webp, ...", nullable=False),
     Column("width", _I32, "pixels, upright"),

@@ -14,8 +14,8 @@ from pipeline.root import open_root
 from tests.pipeline.rooms import run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
-STEP, SWEEP = 9, 40
-"""Every ninth call in the quick test; so many calls, evenly spread, in the slow one. IDCLUSTER_SWEEP=all takes them all."""
+STEP, SWEEP = 11, 20
+"""Every eleventh call in the quick test; so many calls, evenly spread, in the slow one. IDCLUSTER_SWEEP=all takes them all."""
 
 
 @pytest.fixture(scope="module", autouse=True, params=["one chunk", "many chunks, merged"])

@@ -289,3 +289,24 @@ def test_an_entry_says_what_was_sealed(store: Store) -> None:
         assert (entry.table, entry.version, entry.bucket, entry.chunk, entry.basis) == ("faces", "v", 1, 2, "b")
         assert (entry.file, entry.rows, entry.bytes, entry.digest) == (sealed.path, 5, sealed.bytes, sealed.digest)
         assert entry.live == entry.current == live
+
+
+def test_a_file_from_before_a_column_was_there_has_nulls_in_it(store: Store) -> None:
+    """A dataset that a program of last year began could not be gone on with."""
+    schema = TABLES["candidates"]
+    rows = [
+        {"identity_id": "p", "image_id": f"i{n}", "address": f"a{n}", "source": "s", "rank": n, "status": "ok", "inputs": bytes(8)}
+        for n in range(5)
+    ]
+    old = schema.build(rows).drop_columns(["split", "attributes"])
+    sink = io.BytesIO()
+    pq.write_table(old, sink)
+    store.put("old.parquet", sink.getvalue())
+    for place, where, count in (
+        ("old.parquet", None, 5), ("old.parquet#1+3", None, 3), ("old.parquet", ("image_id", ["i2"]), 1),
+        ("old.parquet", ("image_id", ["x"]), 0), ("old.parquet#1+3", ("image_id", ["i2", "i4"]), 1),
+    ):  # fmt: skip
+        table = read(store, schema, place, None, where)
+        assert table.num_rows == count and table.column_names == list(schema.names)
+        assert table["split"].null_count == table["attributes"].null_count == count
+    assert read(store, schema, "old.parquet", ["split", "image_id"])["image_id"].to_pylist() == [f"i{n}" for n in range(5)]

@@ -168,7 +168,7 @@ def test_the_summary_names_reading_where_the_store_is_slow(few: Path, tmp_path: 
             patch.setenv(name, value)
         server.make_bucket("slow")
         run_toy(tmp_path, few, "s3://slow/root")
-        server.delay = lambda method: 0.4 if method == "GET" else 0.0
+        server.delay = lambda method: 0.2 if method == "GET" else 0.0
         output = start(few, "s3://slow/root", "stages.detect.params.margin=3").succeed()
     # Shards do nothing but read and put: where they took longest, naming them says the same. No model is named.
     assert bottleneck(output)[0] in ("read", "shard")

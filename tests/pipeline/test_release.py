@@ -194,6 +194,28 @@ def test_a_benchmark_has_its_references_and_targets_and_bars_who_is_near(tmp_pat
     assert first != second
 
 
+def test_a_split_that_the_source_states_goes_before_the_draw_and_behind_a_list(tmp_path: Path) -> None:
+    store = Store(tmp_path / "root")
+    people = [SmallPerson(f"Person {n}", 6) for n in range(12)]
+    small_root(store, people)
+    who = sorted(identity_id(person.name) for person in people)
+    said = dict(zip(who, [*["train"] * 4, *["valid"] * 4, "test", None, None, None], strict=True))
+    change = {"split": lambda row: said[row["identity_id"]], "attributes": lambda row: '{"age": 36}'}
+    snapshot = changed(store, "candidates", change)
+    lists = tmp_path / "splits.csv"
+    lists.write_text(f"identity,split\n{min(said)},none\n")
+    params = ShardParams(target_mb=0.05, validation=1.0, split_source=True, split_list=str(lists))
+    show(store, snapshot, params)
+    rows = [_about(sample) for split in ("train", "validation", "benchmark") for sample in stream(store, split=split)]
+    of = {row["canonical_id"]: row["split"] for row in rows}
+    meant = {"train": "train", "valid": "validation", "test": "benchmark", None: "validation"}
+    assert of == {who: meant[split] for who, split in said.items() if who != min(said)}
+    assert {row["attributes"] for row in rows} == {'{"age": 36}'}
+    changed(store, "candidates", {"split": lambda row: "holdout"})
+    with pytest.raises(BadList, match="the source states split 'holdout'"):
+        plan_shards(store, load(store), ShardParams(split_source=True))
+
+
 def test_one_picture_of_two_people_puts_them_on_one_side(tmp_path: Path) -> None:
     store = Store(tmp_path)
     people = [SmallPerson(f"Person {n}", 2) for n in range(30)]
@@ -234,7 +256,7 @@ def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("identity,splits\nAda,train\n", "has no column 'split'"),
-        ("identity,split\nAda,training\n", "row 1: no split 'training'; there are train, validation, benchmark, none"),
+        ("identity,split\nAda,training\n", "row 1: no split 'training'; there are train, validation, benchmark, none, valid, val, test"),
         ("identity,split\nAda,train\nada ,benchmark\n", "row 2: ada  is in train and in benchmark"),
         ("identity,split\n,train\n", "row 1: identity is empty"),
     ],

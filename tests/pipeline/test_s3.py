@@ -201,7 +201,7 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
     """Hours of work of a whole cluster would end because the store has a minute of maintenance."""
     # Without botocore's own retry, which waits by the real clock, each refusal meets our patience alone.
     monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}})
-    monkeypatch.setattr("pipeline.catalogue._SMALL_FILE", 1500)  # else no file of the toys is large enough to be read in stretches
+    monkeypatch.setattr("pipeline.catalogue_files._SMALL_FILE", 1500)  # else no file of the toys is large enough to be read in stretches
     minutes = Minutes(every, first)
     monkeypatch.setattr(storage, "time", minutes)
     root = f"s3://{bucket}/root"

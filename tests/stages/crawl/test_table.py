@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 
 from stages.crawl.layouts import members
@@ -90,6 +91,24 @@ def test_splits_choose_rows(tmp_path: Path) -> None:
     assert refused(TableSource(path, splits=["valid"])) == f"source 'table': no row is of split valid; {path} has: test, train"
 
 
+def test_what_a_table_says_beside_that_is_kept(tmp_path: Path) -> None:
+    """Who has ages or attributes by hand would have to join them again, by paths that are addresses by then."""
+    files(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    rows: list[dict[str, Any]] = [
+        {"path": "1.jpg", "name": "Ada", "split": "train", "Age": 36, "hat": True, "note": "é"},
+        {"path": "2.jpg", "name": "Ada", "split": None, "Age": None, "hat": False, "note": ""},
+        {"path": "3.jpg", "name": "Ada", "split": "test", "Age": None, "hat": None, "note": None},
+    ]
+    parquet = tmp_path / "list.parquet"
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), parquet)
+    typed = ['{"Age": 36, "hat": true, "note": "é"}', '{"hat": false}', None]
+    texts = ['{"Age": "36", "hat": "true", "note": "é"}', '{"hat": "false"}', None]
+    for path, said in ((parquet, typed), (table(tmp_path / "list.csv", rows), texts)):
+        offers = TableSource(path).people()[0][0].offers
+        assert [offer.split for offer in offers] == ["train", None, "test"]
+        assert [offer.attributes for offer in offers] == said
+
+
 def test_files_that_are_not_there_have_rows_that_say_so(tmp_path: Path) -> None:
     """A download that broke off would pass for a complete data set."""
     files(tmp_path, "1.jpg")
@@ -115,6 +134,13 @@ def test_celeba_enters_as_it_is_published(tmp_path: Path) -> None:
     files(tmp_path, "Anno/x", "Eval/x")
     (tmp_path / "Anno" / "identity_CelebA.txt").write_text("000001.jpg 2880\n000002.jpg  2937\r\n000003.jpg 2880\n")
     (tmp_path / "Eval" / "list_eval_partition.txt").write_text("000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n")
+    (tmp_path / "Anno" / "list_attr_celeba.txt").write_text("2\nMale Young\n000001.jpg -1  1\n000003.jpg  1 -1\n")
+    told = {offer.address[-5]: offer for person in TableSource(tmp_path, "celeba", "celeba").people()[0] for offer in person.offers}
+    assert [told[n].split for n in "123"] == ["train", "valid", "test"]
+    assert [told[n].attributes for n in "123"] == ['{"Male": -1, "Young": 1}', None, '{"Male": 1, "Young": -1}']
+    (tmp_path / "Anno" / "list_attr_celeba.txt").write_text("2\nMale Young\n000001.jpg -1\n")
+    assert "000001.jpg has 1 values, there are 2 attributes" in refused(TableSource(tmp_path, "celeba", "celeba"))
+    (tmp_path / "Anno" / "list_attr_celeba.txt").unlink()
     everything = shown(TableSource(tmp_path, "celeba", "celeba"))
     assert everything == {
         "celeba 2880": {f"celeba:Img/img_celeba/00000{i}.jpg": f"Img/img_celeba/00000{i}.jpg" for i in (1, 3)},
@@ -188,7 +214,10 @@ def test_agedb_enters_by_its_file_names(tmp_path: Path) -> None:
     files(tmp_path, "0_MariaCallas_35_f.jpg", "12_ArielSharon_47_m.jpg", "13_ArielSharon_50_m.jpg", "readme.jpg", "14_A_B_Smith_9_f.JPG")
     source = TableSource(tmp_path, "agedb", "agedb")
     assert {person: len(pictures) for person, pictures in shown(source).items()} == {"MariaCallas": 1, "ArielSharon": 2, "A_B_Smith": 1}
-    assert source.people()[1] == [f"1 rows of {tmp_path} lack a person or a path and are not used"]
+    listed, remarks = source.people()
+    assert remarks == [f"1 rows of {tmp_path} lack a person or a path and are not used"]
+    (callas,) = (person for person in listed if person.name == "MariaCallas")
+    assert [offer.attributes for offer in callas.offers] == ['{"age": 35, "gender": "f"}']
 
 
 def test_lfw_enters_by_its_folders(tmp_path: Path) -> None:
