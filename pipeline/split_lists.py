@@ -23,7 +23,10 @@ from stages.shard.params import ShardParams
 from stages.shard.splits import BARRED, FEW, LISTED_OUT, NOWHERE, SPLITS
 
 _KNOWN = (*SPLITS, NOWHERE)
-STATED: Mapping[str, str] = {**{name: name for name in _KNOWN}, "valid": "validation", "val": "validation", "test": "benchmark"}
+STATED: Mapping[str, str] = {
+    **{name: name for name in _KNOWN}, "training": "train", "valid": "validation", "val": "validation", "test": "benchmark",
+    "testing": "benchmark",
+}  # fmt: skip
 """What data sets call splits, and what is meant here."""
 _HEX = set("0123456789abcdef")
 

@@ -256,7 +256,7 @@ def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("identity,splits\nAda,train\n", "has no column 'split'"),
-        ("identity,split\nAda,training\n", "row 1: no split 'training'; there are train, validation, benchmark, none, valid, val, test"),
+        ("identity,split\nAda,trial\n", "no split 'trial'; there are train, validation, benchmark, none, training, valid"),
         ("identity,split\nAda,train\nada ,benchmark\n", "row 2: ada  is in train and in benchmark"),
         ("identity,split\n,train\n", "row 1: identity is empty"),
     ],
