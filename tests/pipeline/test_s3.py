@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,8 @@ class Minutes:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+        # Lets other threads come on: one that stands still while minutes pass here would take them for its own waiting.
+        time.sleep(0.005)
 
     def away(self) -> bool:
         if self.now >= self.back:
