@@ -25,17 +25,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.split("::", 1)[0]
             return "ray" if _starts_ray(config.rootpath / file) and Path(file).name not in _BESIDE else file
 
+    # The long ones come first (see below), so that the last minutes are not one process's alone.
+    config.option.loadscopereorder = False
     return OneProcessForRay(config, log)
 
 
-_BESIDE = {"test_demo.py", "test_photographs.py"}
-"""Files that start Ray and leave it alone: they run beside another. With few tests they come last, and fill the time in which
-one process still has clusters to kill."""
+_BESIDE = {"test_cli.py", "test_demo.py", "test_photographs.py"}
+"""Files that start Ray and leave it alone: they run beside another."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start Ray first, then those with slow tests."""
+    items.sort(key=lambda item: (not _starts_ray(item.path) or item.path.name in _BESIDE, not _has_slow_tests(item.path)))
 
 
 @cache
 def _starts_ray(file: Path) -> bool:
     return file.is_file() and "pytest.mark.ray" in file.read_text(encoding="utf-8")
+
+
+@cache
+def _has_slow_tests(file: Path) -> bool:
+    return file.is_file() and "pytest.mark.slow" in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
