@@ -26,7 +26,7 @@ from schemas import TABLES, identity_id
 from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
 
-_TEXTS = {"candidates": ("address", "page", "author"), "images": ("final_address",), "captions": ("caption",)}
+_TEXTS = {"candidates": ("address", "page", "author", "attributes"), "images": ("final_address",), "captions": ("caption",)}
 """Columns in which a picture may say by name whom it shows."""
 
 

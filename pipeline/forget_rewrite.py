@@ -170,10 +170,6 @@ class Rewriter:
                 found.table = None
         return Snapshot(snapshot.number, tuple(sorted(_without_empty(entries))), notes)
 
-    def touches(self, entry: Entry) -> bool:
-        """Whether an entry names a file that has to go."""
-        return self._entry(entry) != entry
-
     def _entry(self, entry: Entry) -> Entry | None:
         """What stands in the place of an entry: itself, one that is moved, or None where only a run can make it again."""
         schema = TABLES.get(entry.table)

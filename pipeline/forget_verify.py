@@ -298,7 +298,7 @@ class _Verifier:
         return None
 
 
-_FREE = ("caption", "page", "author", "detail", "text", "record", "error", "key", "file", "final_address")
+_FREE = ("caption", "page", "author", "attributes", "detail", "text", "record", "error", "key", "file", "final_address")
 """Columns in which a name may be a part of a longer text."""
 
 

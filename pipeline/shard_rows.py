@@ -98,11 +98,6 @@ class Selection:
         found: pa.Table = self._connection.sql(_WITHHELD, params=[SURPLUS, self._params.profile]).to_arrow_table()
         return found.select(WITHHELD.names).cast(WITHHELD.arrow)
 
-    def people(self) -> list[tuple[str, int]]:
-        """(canonical_id, bytes) of everybody with a sample, by id."""
-        rows = self._connection.execute(_SIZES, [OVERHEAD]).fetchall()
-        return [(person, size) for person, _, size in rows]
-
     def shards(self) -> Iterator[Rows]:
         """The rows of every shard; split by split the shards come in order."""
         people = self._connection.execute(_SIZES, [OVERHEAD]).fetchall()

@@ -14,6 +14,10 @@ from PIL import Image
 
 from pipeline.catalogue import query
 from pipeline.files import seal_table
+from pipeline.forget import forget, prepare
+from pipeline.forget_find import Wish
+from pipeline.forget_verify import verify
+from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.root import open_root
 from pipeline.shards import ShardError, finish, plan_shards, write_shard
@@ -287,6 +291,27 @@ def test_the_card_says_how_the_tables_were_made(tmp_path: Path) -> None:
     show(store, snapshot.with_notes(versions={f"embeddings/{version}": described}), ShardParams())
     assert "| embeddings | arcface | batch 16 | edgeface_xs abababababab |" in store.read("shards/faces/README.md").decode()
     assert json.loads(store.read("shards/faces/dataset.json"))["stages"] == {"embeddings": described}
+
+
+def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path) -> None:
+    """Captions that a table brings along would keep the name of a person who was removed."""
+    store = open_root(str(tmp_path / "root"), "test", create=True)
+    small_root(store, PEOPLE)
+    said = '{"caption": "Grace Hopper and Ada Lovelace"}'
+    changed(store, "candidates", {"attributes": lambda row: said if row["address"] == "local:Grace Hopper/2.jpg" else None})
+    ada = identity_id("Ada Lovelace")
+    vector = {"vector": lambda row: [1.0, 0.0] if row["identity_id"] == ada else [0.0, 1.0]}
+    changed(store, "embeddings", vector)
+    changed(store, "people", {"indicator": vector["vector"]})
+    show(store, load(store), ShardParams())
+    # Older snapshots say that all have one face.
+    collect(store, 1, "gc", current_only=True)
+    assert verify(store, identities=["Ada Lovelace"]).leftovers
+    done = forget(store, prepare(store, Wish(identities=("Ada Lovelace",), threshold=0.9)), "forget-test")
+    assert done.receipt.removed["of_others"] == 1
+    assert not verify(store, identities=["Ada Lovelace"]).leftovers
+    show(store, load(store), ShardParams())
+    assert [_about(sample)["name"] for sample in stream(store)].count("Grace Hopper") == 3
 
 
 def test_the_metadata_that_samples_have_is_what_the_schema_says(tmp_path: Path) -> None:
