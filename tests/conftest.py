@@ -2,11 +2,15 @@
 
 import importlib.util
 import secrets
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from stages.backends import BACKENDS
+from stages.weights import WEIGHTS
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +58,20 @@ def _nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """What the person who runs the tests has accepted and keeps in a models directory is not theirs to find."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config" / secrets.token_hex(8)))
     monkeypatch.delenv("IDCLUSTER_MODELS", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registries_as_they_were() -> Iterator[None]:
+    """Toys that one file of tests registers are not there for the next file of the same process."""
+    weights, backends = dict(WEIGHTS), {stage: dict(known) for stage, known in BACKENDS.items()}
+    yield
+    WEIGHTS.clear()
+    WEIGHTS.update(weights)
+    for stage in set(BACKENDS) - set(backends):
+        del BACKENDS[stage]
+    for stage, known in backends.items():
+        BACKENDS[stage].clear()
+        BACKENDS[stage].update(known)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,22 +172,30 @@ def test_a_run_outlasts_an_overloaded_store(server: S3Server, bucket: str, sourc
 
 
 class Minutes:
-    """Time that passes only while a store is waited for; from every n-th request on the server is away for a minute of it."""
+    """Time that passes only while a store is waited for; from every n-th request on the server is away for a minute of it.
+
+    It goes away again only when everybody who waited is through: who is slow to come on is not to meet three outages in a row.
+    """
 
     def __init__(self, every: int, first: int) -> None:
         self.now = self.back = 0.0
         self.left, self.every, self.outages = first, every, 0
+        self.waiting: set[int] = set()
 
     def monotonic(self) -> float:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        # Lets other threads come on: one that stands still while minutes pass here would take them for its own waiting.
-        time.sleep(0.005)
+        self.waiting.add(threading.get_ident())
+        until = self.now + seconds
+        time.sleep(0.005)  # lets other threads sleep too: the same time passes for all
+        self.now = max(self.now, until)
+
+    def through(self) -> None:
+        self.waiting.discard(threading.get_ident())
 
     def away(self) -> bool:
-        if self.now >= self.back:
+        if self.now >= self.back and not self.waiting:
             self.left -= 1
             if self.left < 0:
                 self.left, self.back = self.every, self.now + 60.0
@@ -207,6 +216,15 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
     monkeypatch.setattr("pipeline.catalogue_files._SMALL_FILE", 1500)  # else no file of the toys is large enough to be read in stretches
     minutes = Minutes(every, first)
     monkeypatch.setattr(storage, "time", minutes)
+    patiently = Store.patiently
+
+    def through(store: Store, action: Callable[[], Any]) -> Any:
+        try:
+            return patiently(store, action)
+        finally:
+            minutes.through()
+
+    monkeypatch.setattr(Store, "patiently", through)
     root = f"s3://{bucket}/root"
     server.refused, server.away = 0, minutes.away
     try:
