@@ -9,15 +9,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.cli_eval import eval_app
-from pipeline.cli_forget import forget_app
-from pipeline.cli_models import models_app
-from pipeline.cli_parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
-from pipeline.cli_parts import console as _console
-from pipeline.cli_parts import explained as _explained
-from pipeline.cli_people import people_app
-from pipeline.cli_report import report_app
-from pipeline.cli_shards import shards_app
+from pipeline.commands.eval import eval_app
+from pipeline.commands.forget import forget_app
+from pipeline.commands.models import models_app
+from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
+from pipeline.commands.parts import console as _console
+from pipeline.commands.parts import explained as _explained
+from pipeline.commands.people import people_app
+from pipeline.commands.report import report_app
+from pipeline.commands.shards import shards_app
 
 app = typer.Typer(
     name="idcluster",
@@ -64,15 +64,15 @@ def run(
     """
     with _explained():
         from pipeline.dag import load_dag
-        from pipeline.engine import RayEngine
-        from pipeline.lease import is_writable
-        from pipeline.licences import as_records, settle, terms
+        from pipeline.execution.engine import RayEngine
+        from pipeline.execution.spec import check_sources
         from pipeline.plan import check_sql
         from pipeline.progress import summarise
-        from pipeline.root import open_root
+        from pipeline.root.lease import is_writable
+        from pipeline.root.opening import open_root
+        from pipeline.root.storage import Store
         from pipeline.run import Run, prepare
-        from pipeline.spec import check_sources
-        from pipeline.storage import Store
+        from pipeline.weights.licences import as_records, settle, terms
 
         prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
         selection = _selection(only, limit, where, retry)
@@ -100,10 +100,10 @@ def plan(
     """Say what a run would do, why, and about how long it would take. Does nothing."""
     with _explained():
         from pipeline.dag import load_dag
-        from pipeline.licences import lacking, terms
         from pipeline.plan import make_plan, rows
+        from pipeline.root.storage import Store
         from pipeline.run import prepare
-        from pipeline.storage import Store
+        from pipeline.weights.licences import lacking, terms
 
         prepared = prepare(load_dag(dag, sets or (), models), models)
         selection = _selection(only, limit, where, retry)
@@ -143,10 +143,10 @@ def status(
 ) -> None:
     """Show what a dataset holds, its last runs, and whether somebody writes to it."""
     with _explained():
-        from pipeline.lease import dead
-        from pipeline.lease import read as read_lease
-        from pipeline.root import counts, open_root
-        from pipeline.snapshot import load, numbers
+        from pipeline.root.lease import dead
+        from pipeline.root.lease import read as read_lease
+        from pipeline.root.opening import counts, open_root
+        from pipeline.root.snapshot import load, numbers
 
         store = open_root(root, "", create=False)
         console = _console()
@@ -202,10 +202,10 @@ def query(
 ) -> None:
     """Ask a dataset in SQL (DuckDB): idcluster query out/ "select status, count(*) from faces group by all"."""
     with _explained():
-        from pipeline.answers import FORMATS
-        from pipeline.catalogue import QueryError
-        from pipeline.catalogue import query as ask
-        from pipeline.root import open_root
+        from pipeline.catalogue.answers import FORMATS
+        from pipeline.catalogue.connection import QueryError
+        from pipeline.catalogue.connection import query as ask
+        from pipeline.root.opening import open_root
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
@@ -221,7 +221,7 @@ def schema(table: Annotated[str | None, typer.Argument(help="one table (default:
     with _explained():
         from difflib import get_close_matches
 
-        from pipeline.catalogue import VIEWS
+        from pipeline.catalogue.connection import VIEWS
         from pipeline.dag import DagError
 
         if table is not None and table not in VIEWS:
@@ -243,7 +243,7 @@ def snapshots(root: Root) -> None:
     """List the snapshots that are kept: when, by which run, and what each shows other than the one before."""
     with _explained():
         from pipeline.history import listing
-        from pipeline.root import open_root
+        from pipeline.root.opening import open_root
 
         lines = [("snapshot", "published", "run", "files", "MB", "changes")]
         lines += [
@@ -266,10 +266,10 @@ def diff(
 ) -> None:
     """Show what changed between two snapshots: rows added, changed and gone, by table and by person."""
     with _explained():
-        from pipeline.answers import TextFormat, as_text
-        from pipeline.catalogue import QueryError
+        from pipeline.catalogue.answers import TextFormat, as_text
+        from pipeline.catalogue.connection import QueryError
         from pipeline.history import diff as compare
-        from pipeline.root import open_root
+        from pipeline.root.opening import open_root
 
         if format not in ("table", "csv", "json"):
             raise QueryError(f"no format {format!r}; there are table, csv and json")
@@ -294,7 +294,7 @@ def rollback(root: Root, number: Annotated[int, typer.Argument(min=1, help="the 
     """Show again what an older snapshot shows, shards and their indexes included. Deletes nothing; a new snapshot says so."""
     with _explained():
         from pipeline.history import rollback as go_back
-        from pipeline.root import new_run_id, open_root
+        from pipeline.root.opening import new_run_id, open_root
 
         console = _console()
         made = go_back(open_root(root, "", create=False), number, f"rollback-{new_run_id()}", console.print)
@@ -313,7 +313,7 @@ def gc(
     """Delete old snapshots and the files that no kept snapshot needs."""
     with _explained():
         from pipeline.gc import collect
-        from pipeline.root import new_run_id, open_root
+        from pipeline.root.opening import new_run_id, open_root
 
         console = _console()
         done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run, current_only, console.print)

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.files import read_entries, seal_table
-from pipeline.lease import Lease
-from pipeline.reconcile import row_digests
-from pipeline.removals import check_finished
-from pipeline.root import RunError
-from pipeline.snapshot import WHOLE, Entry, Snapshot, load, publish
-from pipeline.storage import Store
+from pipeline.execution.reconcile import row_digests
+from pipeline.root.files import read_entries, seal_table
+from pipeline.root.lease import Lease
+from pipeline.root.opening import RunError
+from pipeline.root.removals import check_finished
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, publish
+from pipeline.root.storage import Store
 from schemas import TABLES
 
 ACTIONS = ("keep", "reject", "merge", "apart", "clear")

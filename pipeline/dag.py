@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from pipeline.models import weight_files
 from pipeline.sources import KINDS, Source
+from pipeline.weights.stored import weight_files
 from schemas import TABLES
 from stages.backends import BACKENDS, UnknownBackend, backend
 from stages.crawl.web.params import FETCH, WebParams

@@ -11,19 +11,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
-from pipeline.engine import RayEngine
-from pipeline.files import read
-from pipeline.ground import Ground
-from pipeline.licences import acceptance, as_records, terms
+from pipeline.execution.engine import RayEngine
+from pipeline.execution.ground import Ground
 from pipeline.progress import summarise
-from pipeline.root import open_root
+from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
+from pipeline.root.files import read
+from pipeline.root.opening import open_root
+from pipeline.root.snapshot import Snapshot, load
+from pipeline.root.storage import Store
 from pipeline.run import Run, Selection, prepare
 from pipeline.samples import Truth, compose
-from pipeline.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.snapshot import Snapshot, load
-from pipeline.storage import Store
+from pipeline.weights.licences import acceptance, as_records, terms
 from schemas import TABLES
 from stages.pictures import decode
 

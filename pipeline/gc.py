@@ -19,15 +19,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.files import read, read_entries, seal_stream
-from pipeline.lease import Lease
-from pipeline.removals import check_finished
-from pipeline.root import RunError
-from pipeline.shard_index import reindex
-from pipeline.shards import SHARD_TABLES
-from pipeline.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
-from pipeline.spooled import waited_for
-from pipeline.storage import Store
+from pipeline.root.files import read, read_entries, seal_stream
+from pipeline.root.lease import Lease
+from pipeline.root.opening import RunError
+from pipeline.root.removals import check_finished
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
+from pipeline.root.spooled import waited_for
+from pipeline.root.storage import Store
+from pipeline.shards.index import reindex
+from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
 

@@ -8,14 +8,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.files import read, read_entries
-from pipeline.lease import Lease
-from pipeline.removals import check_finished
-from pipeline.root import RunError
-from pipeline.shard_index import reindex
-from pipeline.shards import SHARD_TABLES
-from pipeline.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, publish
-from pipeline.storage import Store
+from pipeline.root.files import read, read_entries
+from pipeline.root.lease import Lease
+from pipeline.root.opening import RunError
+from pipeline.root.removals import check_finished
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, publish
+from pipeline.root.storage import Store
+from pipeline.shards.index import reindex
+from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES, TableSchema
 from stages.shard.webdataset import METADATA, SAMPLES
 

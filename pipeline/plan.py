@@ -6,18 +6,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.dag import SHARD, shard_params
-from pipeline.engine import available_cores, operators
-from pipeline.ground import Ground
-from pipeline.intake import Intake, take_in
-from pipeline.root import open_root
+from pipeline.execution.engine import available_cores, operators
+from pipeline.execution.ground import Ground
+from pipeline.execution.intake import Intake, take_in
+from pipeline.execution.spec import sources_of
+from pipeline.execution.survey import phases, survey, tasks
+from pipeline.execution.whole import complete, starved
+from pipeline.root.opening import open_root
+from pipeline.root.shelf import StoreShelf
+from pipeline.root.snapshot import Snapshot, load
+from pipeline.root.storage import Store
 from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
-from pipeline.shelf import StoreShelf
-from pipeline.snapshot import Snapshot, load
-from pipeline.spec import sources_of
-from pipeline.split_lists import resolve
-from pipeline.storage import Store
-from pipeline.survey import phases, survey, tasks
-from pipeline.whole import complete, starved
+from pipeline.shards.split_lists import resolve
 from stages.crawl.service import Asking
 from stages.stage import Stage
 

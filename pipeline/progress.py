@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.fetching import Haul
-from pipeline.worker import Receipt
+from pipeline.execution.fetching import Haul
+from pipeline.execution.worker import Receipt
 
 PLAIN_SECONDS = 10.0
 

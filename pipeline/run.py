@@ -21,31 +21,31 @@ from typing import Any, Protocol
 import duckdb
 from rich.console import Console
 
-from pipeline.catalogue import connect, explain
-from pipeline.compact import compact
+from pipeline.catalogue.connection import connect, explain
 from pipeline.dag import SHARD, Dag, DagError, Resources, shard_params
-from pipeline.engine import Operator, available_cores
-from pipeline.fetching import Block, Haul
-from pipeline.ground import Ground, Scope
-from pipeline.intake import take_in
-from pipeline.lease import Lease
-from pipeline.models import StoredWeights, weight_files
+from pipeline.execution.compact import compact
+from pipeline.execution.engine import Operator, available_cores
+from pipeline.execution.fetching import Block, Haul
+from pipeline.execution.ground import Ground, Scope
+from pipeline.execution.intake import take_in
+from pipeline.execution.reconcile import by_hand, unit_column
+from pipeline.execution.rounds import Rounds, check_contact, missing
+from pipeline.execution.seal import seal
+from pipeline.execution.spec import WorkerSpec, drain_path, has_web, sources_of, versions_of
+from pipeline.execution.survey import Survey, phases, survey, tasks
+from pipeline.execution.whole import complete, run_whole, starved
+from pipeline.execution.worker import Receipt, Task
 from pipeline.progress import FetchProgress, Progress
-from pipeline.reconcile import by_hand, unit_column
-from pipeline.removals import check_finished
-from pipeline.root import RunError, new_run_id
-from pipeline.rounds import Rounds, check_contact, missing
-from pipeline.seal import seal
-from pipeline.shards import finish, plan_shards, shard_version, write_shard
-from pipeline.shelf import StoreShelf
-from pipeline.snapshot import Entry, Snapshot, load, publish
-from pipeline.spec import WorkerSpec, drain_path, has_web, sources_of, versions_of
-from pipeline.split_lists import resolve
-from pipeline.spool import Place, is_web
-from pipeline.storage import Store
-from pipeline.survey import Survey, phases, survey, tasks
-from pipeline.whole import complete, run_whole, starved
-from pipeline.worker import Receipt, Task
+from pipeline.root.lease import Lease
+from pipeline.root.opening import RunError, new_run_id
+from pipeline.root.removals import check_finished
+from pipeline.root.shelf import StoreShelf
+from pipeline.root.snapshot import Entry, Snapshot, load, publish
+from pipeline.root.spool import Place, is_web
+from pipeline.root.storage import Store
+from pipeline.shards.split_lists import resolve
+from pipeline.shards.writing import finish, plan_shards, shard_version, write_shard
+from pipeline.weights.stored import StoredWeights, weight_files
 from schemas import TABLES
 from stages.crawl.service import Asking
 from stages.stage import Stage

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from pipeline.dag import load_dag
-from pipeline.engine import RayEngine
-from pipeline.fetching import blocks
-from pipeline.root import open_root
-from pipeline.rounds import PATIENCE
-from pipeline.spec import WorkerSpec, sources_of
+from pipeline.execution.engine import RayEngine
+from pipeline.execution.fetching import blocks
+from pipeline.execution.rounds import PATIENCE
+from pipeline.execution.spec import WorkerSpec, sources_of
+from pipeline.root.opening import open_root
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.dag import load_dag
-from pipeline.engine import THREAD_VARIABLES, RayEngine, available_cores
-from pipeline.root import open_root
+from pipeline.execution.engine import THREAD_VARIABLES, RayEngine, available_cores
+from pipeline.root.opening import open_root
 from pipeline.run import Run, Selection, prepare
 from stages.backends import backend
 from stages.pictures import PictureError, decode

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.dag import load_dag
-from pipeline.engine import THREAD_VARIABLES, Operator, RayEngine, available_cores
-from pipeline.root import open_root
+from pipeline.execution.engine import THREAD_VARIABLES, Operator, RayEngine, available_cores
+from pipeline.execution.worker import Receipt, Task
+from pipeline.root.opening import open_root
 from pipeline.run import Run, Selection, prepare
-from pipeline.worker import Receipt, Task
 from tests.bench.executor import CHOSEN, plain
 from tests.bench.material import REPOSITORY, dag_file, photographs
 

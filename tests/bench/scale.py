@@ -18,13 +18,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
+from pipeline.execution.ground import Ground
+from pipeline.execution.intake import take_in
+from pipeline.execution.survey import phases, survey, tasks
 from pipeline.gc import collect
-from pipeline.ground import Ground
-from pipeline.intake import take_in
-from pipeline.snapshot import Snapshot, load, path_of, publish
-from pipeline.storage import Store
-from pipeline.survey import phases, survey, tasks
+from pipeline.root.snapshot import Snapshot, load, path_of, publish
+from pipeline.root.storage import Store
 from stages.stage import Fetched
 from tests.bench import synthetic
 from tests.bench.synthetic import SIZES, SOURCE, Size, build, dag

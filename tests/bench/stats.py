@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue import connect
-from pipeline.report import write_report
-from pipeline.statistics import STATISTICS
-from pipeline.storage import Store
+from pipeline.catalogue.connection import connect
+from pipeline.catalogue.statistics import STATISTICS
+from pipeline.report.dataset_page import write_report
+from pipeline.root.storage import Store
 from tests.bench.synthetic import SIZES, Size, build
 
 SOME, FULL = "tenth", "paper"

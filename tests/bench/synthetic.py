@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import intake
-from pipeline.compact import GROUP
 from pipeline.dag import load_dag
-from pipeline.files import CHUNK_ROWS, seal_stream, seal_table
-from pipeline.ground import Ground, is_chunked
-from pipeline.root import open_root
+from pipeline.execution import intake
+from pipeline.execution.compact import GROUP
+from pipeline.execution.ground import Ground, is_chunked
+from pipeline.execution.whole import basis_of
+from pipeline.root.files import CHUNK_ROWS, seal_stream, seal_table
+from pipeline.root.opening import open_root
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
+from pipeline.root.storage import Store
 from pipeline.run import Prepared, prepare
-from pipeline.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
-from pipeline.storage import Store
-from pipeline.whole import basis_of
 from schemas import TABLES, identity_id, image_id
 from stages.crawl.listing import Listed, Offer
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.catalogue import connect
-from pipeline.ground import Ground
-from pipeline.intake import take_in
-from pipeline.storage import Store
-from pipeline.survey import survey
+from pipeline.catalogue.connection import connect
+from pipeline.execution.ground import Ground
+from pipeline.execution.intake import take_in
+from pipeline.execution.survey import survey
+from pipeline.root.storage import Store
 from tests.bench.scale import Listing
 from tests.bench.synthetic import Size, build, dag
 

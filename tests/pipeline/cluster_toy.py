@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from pipeline.cluster import EngineError
-from pipeline.engine import RayEngine
-from pipeline.root import open_root
+from pipeline.execution.cluster import EngineError
+from pipeline.execution.engine import RayEngine
+from pipeline.execution.worker import Worker
+from pipeline.root.opening import open_root
+from pipeline.root.storage import Store
 from pipeline.run import Run, Selection, prepare
-from pipeline.storage import Store
-from pipeline.worker import Worker
 from stages.backends import BACKENDS
 from stages.stage import WeightFiles
 from stages.weights import WEIGHTS, Weights

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.catalogue import connect
-from pipeline.engine import Inline
-from pipeline.root import open_root
+from pipeline.catalogue.connection import connect
+from pipeline.execution.engine import Inline
+from pipeline.root.opening import open_root
+from pipeline.root.storage import Store
 from pipeline.run import Record, Run, Selection, prepare
-from pipeline.storage import Store
 from schemas import TABLES
 from tests.pipeline.toy import toy_dag
 
@@ -24,8 +24,8 @@ from tests.pipeline.toy import toy_dag
 def small_buckets() -> Iterator[None]:
     """Two people fill a bucket and four pictures a chunk, so that finished buckets are compacted."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.intake.BUCKET_ROWS", 22)
-        patch.setattr("pipeline.intake.CHUNK_ROWS", 4)
+        patch.setattr("pipeline.execution.intake.BUCKET_ROWS", 22)
+        patch.setattr("pipeline.execution.intake.CHUNK_ROWS", 4)
         yield
 
 

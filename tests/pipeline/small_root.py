@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.files import seal_table
-from pipeline.snapshot import Entry, Snapshot, publish
-from pipeline.storage import Store
+from pipeline.root.files import seal_table
+from pipeline.root.snapshot import Entry, Snapshot, publish
+from pipeline.root.storage import Store
 from schemas import TABLES, face_id, identity_id, image_id, no_face_id
 
 VERSIONS = {table: hashlib.blake2b(table.encode(), digest_size=4).hexdigest() for table in TABLES}

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
-from pipeline.engine import Inline
-from pipeline.root import open_root
+from pipeline.execution.engine import Inline
+from pipeline.root.opening import open_root
 from pipeline.run import Run, Selection, prepare
 from stages.pictures import decode
 

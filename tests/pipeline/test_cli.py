@@ -20,10 +20,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.engine import Inline
-from pipeline.lease import Lease, _born
-from pipeline.snapshot import numbers, path_of
-from pipeline.storage import Store
+from pipeline.execution.engine import Inline
+from pipeline.root.lease import Lease, _born
+from pipeline.root.snapshot import numbers, path_of
+from pipeline.root.storage import Store
 from schemas import TABLES
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.toy import people, toy_dag
@@ -103,7 +103,7 @@ def mine(made: Home, tmp_path: Path) -> Home:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without a cluster."""
-    monkeypatch.setattr("pipeline.engine.RayEngine", lambda spec, address=None: Inline(spec.build))
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", lambda spec, address=None: Inline(spec.build))
 
 
 # Help
@@ -662,13 +662,13 @@ def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, inline: None)
 
 
 def test_a_failed_run_says_why_and_is_recorded(mine: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.engine import EngineError
+    from pipeline.execution.engine import EngineError
 
     class Broken(Inline):
         def run(self, *_: Any) -> Any:
             raise EngineError("StorageError: cannot write part: the disk is full")
 
-    monkeypatch.setattr("pipeline.engine.RayEngine", lambda spec, address=None: Broken(spec.build))
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", lambda spec, address=None: Broken(spec.build))
     words = ("run", mine.dag, "--set", "stages.caption.params.prompt=other")
     said = call(*words, code=1)
     assert said.splitlines()[-1] == "idcluster: StorageError: cannot write part: the disk is full"
@@ -681,7 +681,7 @@ def test_ctrl_c_breaks_off_with_a_line(mine: Home, monkeypatch: pytest.MonkeyPat
         def run(self, *_: Any) -> Any:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.engine.RayEngine", lambda spec, address=None: Interrupted(spec.build))
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", lambda spec, address=None: Interrupted(spec.build))
     said = call("run", mine.dag, "--set", "stages.caption.params.prompt=other", code=130)
     assert said.splitlines()[-1] == "idcluster: broken off; run again to go on"
 
@@ -695,19 +695,19 @@ def test_drained_run_ends_with_130(mine: Home, monkeypatch: pytest.MonkeyPatch) 
 
         return Stopping(spec.build)
 
-    monkeypatch.setattr("pipeline.engine.RayEngine", start)
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", start)
     words = ("run", mine.dag, "--set", "stages.caption.params.prompt=other")
     said = call(*words, code=130)
     assert "stopping: slices at work are finished and published; once more to break off" in said
     assert "stopped as asked: snapshot " in said
-    monkeypatch.setattr("pipeline.engine.RayEngine", lambda spec, address=None: Inline(spec.build))
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", lambda spec, address=None: Inline(spec.build))
     assert "  caption: 28 rows" in call(*words)
 
 
 def test_address_is_handed_to_the_engine(mine: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[str | None] = []
     start: Callable[..., Inline] = lambda spec, address=None: given.append(address) or Inline(spec.build)  # type: ignore[func-returns-value]
-    monkeypatch.setattr("pipeline.engine.RayEngine", start)
+    monkeypatch.setattr("pipeline.execution.engine.RayEngine", start)
     call("run", mine.dag, "--address", "ray://head:10001")
     assert given == ["ray://head:10001"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.lease import PATH as LEASE
-from pipeline.root import open_root
+from pipeline.root.lease import PATH as LEASE
+from pipeline.root.opening import open_root
 from tests.pipeline.rooms import run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 

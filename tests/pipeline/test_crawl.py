@@ -15,18 +15,19 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import files, rounds
-from pipeline.catalogue import query
+from pipeline.catalogue.connection import query
 from pipeline.cli import app
 from pipeline.dag import load_dag
-from pipeline.engine import Inline
+from pipeline.execution import rounds
+from pipeline.execution.engine import Inline
+from pipeline.execution.ground import Ground
 from pipeline.gc import collect
-from pipeline.ground import Ground
-from pipeline.root import RunError, open_root
+from pipeline.root import files
+from pipeline.root.opening import RunError, open_root
+from pipeline.root.snapshot import load
+from pipeline.root.spool import look, put, spool_path
+from pipeline.root.storage import Store
 from pipeline.run import Record, Run, Selection, prepare
-from pipeline.snapshot import load
-from pipeline.spool import look, put, spool_path
-from pipeline.storage import Store
 from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
@@ -186,8 +187,8 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A root of a million pictures would be read through before a run that has nothing to do."""
-    monkeypatch.setattr("pipeline.intake.BUCKET_ROWS", 22)
-    monkeypatch.setattr("pipeline.intake.CHUNK_ROWS", 4)
+    monkeypatch.setattr("pipeline.execution.intake.BUCKET_ROWS", 22)
+    monkeypatch.setattr("pipeline.execution.intake.CHUNK_ROWS", 4)
     site.robots["no.test"] = "User-agent: *\nDisallow: /"
     site.pages["/missing.jpg"] = fixed(status=404)
     rows = [(f"P{n // 10}", site.address(f"/p/{n}.jpg", "no.test" if n in (13, 37) else "a.test")) for n in range(60)]
@@ -216,7 +217,7 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
 
 
 def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.rounds.PATIENCE", (0.3, 5.0, 5.0))
+    monkeypatch.setattr("pipeline.execution.rounds.PATIENCE", (0.3, 5.0, 5.0))
     site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 1"
     rows = [("Ada", site.address(f"/p/{n}.jpg", "slow.test")) for n in range(3)]
     rows += [("Bob", site.address(f"/p/{n}.jpg", "a.test")) for n in range(10, 20)]
@@ -230,7 +231,7 @@ def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(site: Site,
 
 
 def test_a_host_without_room_to_the_end_gets_rows_that_say_so(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.rounds.PATIENCE", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("pipeline.execution.rounds.PATIENCE", (0.1, 0.1, 0.1))
     site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 50"
     dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg", "slow.test")) for n in range(3)]))
     crawl(tmp_path)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.files import DamagedFile
-from pipeline.lease import PATH as LEASE
-from pipeline.snapshot import SnapshotError, load, publish
-from pipeline.storage import Store
+from pipeline.root.files import DamagedFile
+from pipeline.root.lease import PATH as LEASE
+from pipeline.root.snapshot import SnapshotError, load, publish
+from pipeline.root.storage import Store
 from tests.pipeline.rooms import computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people
 
@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from pipeline.storage import StorageError
+from pipeline.root.storage import StorageError
 from tests.pipeline.rooms import computed, run_toy, shown
 
 folder, source, disk = map(Path, sys.argv[1:])

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import lease
-from pipeline.files import read_entries, seal_stream
 from pipeline.gc import collect
-from pipeline.lease import Lease, LeaseHeld
-from pipeline.root import RunError
-from pipeline.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
-from pipeline.storage import Store
+from pipeline.root import lease
+from pipeline.root.files import read_entries, seal_stream
+from pipeline.root.lease import Lease, LeaseHeld
+from pipeline.root.opening import RunError
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
+from pipeline.root.storage import Store
 from schemas import TABLES, identity_id, image_id
 from tests.pipeline.rooms import computed, run_toy, shown
 from tests.pipeline.small_root import SmallPerson, small_root

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from pipeline import lease
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
 from pipeline.gc import collect
 from pipeline.history import diff, listing, rollback
-from pipeline.lease import Lease, LeaseHeld
-from pipeline.root import RunError, counts
-from pipeline.snapshot import SnapshotError, load, numbers, path_of
-from pipeline.storage import Store
+from pipeline.root import lease
+from pipeline.root.lease import Lease, LeaseHeld
+from pipeline.root.opening import RunError, counts
+from pipeline.root.snapshot import SnapshotError, load, numbers, path_of
+from pipeline.root.storage import Store
 from schemas import TABLES
 from tests.pipeline.rooms import computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people, picture
@@ -137,7 +137,7 @@ def test_equal_files_are_not_read(home: tuple[Path, Path, Path], monkeypatch: py
 
 
 def _spy(read: list[str]) -> Callable[..., Any]:
-    from pipeline.files import read_entries
+    from pipeline.root.files import read_entries
 
     def spy(store: Store, table: str, entries: Any, *rest: Any) -> Any:
         read.extend([table] if entries else [])
@@ -182,13 +182,13 @@ def test_every_snapshot_is_listed_with_what_it_changed(home: tuple[Path, Path, P
 def test_counts_read_only_files_with_other_rows_than_ok(home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store, snapshot = Store(home[2]), load(Store(home[2]))
     read: list[str] = []
-    from pipeline.files import read_entries
+    from pipeline.root.files import read_entries
 
     def spy(store: Store, table: str, entries: Any, *rest: Any) -> Any:
         read.extend([table] if entries else [])
         return read_entries(store, table, entries, *rest)
 
-    monkeypatch.setattr("pipeline.root.read_entries", spy)
+    monkeypatch.setattr("pipeline.root.opening.read_entries", spy)
     found = counts(store, snapshot)
     assert {table: (sum(states.values()), states["ok"]) for table, states in found.items()} == {
         table: (sum(e.rows for e in snapshot.shown(table)), sum(e.ok for e in snapshot.shown(table))) for table in found

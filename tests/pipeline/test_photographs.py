@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
-from pipeline.engine import RayEngine
-from pipeline.root import open_root
+from pipeline.execution.engine import RayEngine
+from pipeline.root.opening import open_root
 from pipeline.run import Record, Run, Selection, prepare
 from tests.pipeline.rooms import shown
 

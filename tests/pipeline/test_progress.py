@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pipeline.execution.worker import Part, Receipt
 from pipeline.progress import Progress, StageProgress, summarise
-from pipeline.worker import Part, Receipt
 
 
 def part(stage: str, rows: int, seconds: float = 1.0, adopted: bool = False, units: int | None = None, **outcomes: int) -> Part:

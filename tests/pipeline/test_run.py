@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.root.storage import Store
 from pipeline.run import Selection
-from pipeline.storage import Store
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import RAISES, people, picture
 
@@ -197,7 +197,7 @@ def test_old_snapshots_stay_readable(home: tuple[Path, Path, Path]) -> None:
     record = run_toy(*home)
     before = shown(home[2])["captions"]
     run_toy(*home, sets=("stages.caption.params.prompt=other",))
-    from pipeline.catalogue import connect
+    from pipeline.catalogue.connection import connect
 
     connection = connect(str(home[2]), record.snapshot)
     assert len(connection.execute("SELECT * FROM captions WHERE caption LIKE 'a picture %'").fetchall()) == len(before)

@@ -14,15 +14,15 @@ import pytest
 pytest.importorskip("s3fs", reason="object stores need the group s3")
 pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
 
-from pipeline import storage
-from pipeline.catalogue import connect
+from pipeline.catalogue.connection import connect
+from pipeline.execution.ground import is_chunked
 from pipeline.gc import collect
-from pipeline.ground import is_chunked
-from pipeline.lease import PATH as LEASE
+from pipeline.root import storage
+from pipeline.root.lease import PATH as LEASE
+from pipeline.root.snapshot import load
+from pipeline.root.spool import SpoolServices, look, put, spool_path
+from pipeline.root.storage import StorageError, Store
 from pipeline.run import Selection
-from pipeline.snapshot import load
-from pipeline.spool import SpoolServices, look, put, spool_path
-from pipeline.storage import StorageError, Store
 from schemas import TABLES
 from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.listing import SourceError
@@ -213,7 +213,7 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
     """Hours of work of a whole cluster would end because the store has a minute of maintenance."""
     # Without botocore's own retry, which waits by the real clock, each refusal meets our patience alone.
     monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}})
-    monkeypatch.setattr("pipeline.catalogue_files._SMALL_FILE", 1500)  # else no file of the toys is large enough to be read in stretches
+    monkeypatch.setattr("pipeline.catalogue.snapshot_files._SMALL_FILE", 1500)  # else no toy is read in stretches
     minutes = Minutes(every, first)
     monkeypatch.setattr(storage, "time", minutes)
     patiently = Store.patiently

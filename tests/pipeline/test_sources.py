@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.catalogue import query
+from pipeline.catalogue.connection import query
 from pipeline.cli import app
 from pipeline.dag import load_dag
-from pipeline.engine import Inline
-from pipeline.root import open_root
+from pipeline.execution.engine import Inline
+from pipeline.execution.spec import check_sources
+from pipeline.root.opening import open_root
 from pipeline.run import Run, Selection, prepare
-from pipeline.spec import check_sources
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result
 

@@ -18,9 +18,9 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline.dag import Dag, load_dag
-from pipeline.spec import WorkerSpec
-from pipeline.storage import Store
-from pipeline.worker import Worker
+from pipeline.execution.spec import WorkerSpec
+from pipeline.execution.worker import Worker
+from pipeline.root.storage import Store
 from schemas import face_id, no_face_id
 from stages.backends import BACKENDS
 from stages.selection import kept

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline.engine import RayEngine
+from pipeline.execution.engine import RayEngine
 from pipeline.progress import summarise
-from pipeline.root import open_root
+from pipeline.root.opening import open_root
 from pipeline.run import Run, Selection, prepare
 from tests.pipeline.toy import toy_dag, toy_spec
 

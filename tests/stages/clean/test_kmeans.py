@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.reconcile import Wanted, wanted
+from pipeline.execution.reconcile import Wanted, wanted
 from schemas import TABLES
 from stages.backends import backend
 from stages.clean.indicator import normalised

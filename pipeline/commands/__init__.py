@@ -1,0 +1,1 @@
+"""The commands of `idcluster`, a file a group; `pipeline/cli.py` puts them together."""

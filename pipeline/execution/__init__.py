@@ -1,0 +1,1 @@
+"""What is wanted and not there, and computing it: tasks, workers, Ray, sealing."""

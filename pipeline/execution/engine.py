@@ -1,0 +1,493 @@
+"""Execution on Ray Data: tasks in, receipts out. Beside `pipeline.execution.cluster` the only module that knows Ray.
+
+A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the same resources run in
+one actor; pictures stay where they are decoded. Ray restarts actors that die and gives them their tasks again; what a
+death means is decided in `pipeline.execution.attempts`.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.dag import Resources, WorkerRange
+from pipeline.execution import cluster
+from pipeline.execution.cluster import EngineError as EngineError
+from pipeline.execution.cluster import Node, Pool
+from pipeline.execution.fetching import Block, Haul
+from pipeline.execution.shared_gate import GateKeeper, SharedGate
+from pipeline.execution.spec import WorkerSpec
+from pipeline.execution.worker import Part, Receipt, Task
+from stages.crawl.web.gate import LocalGate
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_OBJECT_STORE = 256 * 2**20  # task descriptions and receipts only
+_INIT_DEATHS = 20  # actors lost in a row while they start, before a run on a cluster gives up
+_WATCH_SECONDS = 20.0
+_BLOCKS_AT_ONCE = 4  # of web addresses, in one worker
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the pool.
+
+    `pool` says more of it on a cluster: how far it may shrink and grow.
+    """
+
+    stages: tuple[str, ...]
+    resources: Resources
+    workers: int
+    pool: Pool | None = None
+
+
+def operators(chain: Sequence[str], resources: Mapping[str, Resources], cores: int, gpus: float = 0) -> list[Operator]:
+    """Fuse neighbouring stages with equal resources. `auto` workers: as many as the cores (or GPUs) there are carry."""
+    made = []
+    for names, asked in _fuse(chain, resources):
+        fitting = max(1, int(gpus / asked.gpus if asked.gpus else cores / asked.cpus))
+        if isinstance(asked.workers, WorkerRange):
+            size = min(max(fitting, asked.workers.min), asked.workers.max)  # one machine does not grow
+        else:
+            size = fitting if asked.workers == "auto" else asked.workers
+        made.append(Operator(names, asked, size))
+    return made
+
+
+def _fuse(chain: Sequence[str], resources: Mapping[str, Resources]) -> list[tuple[tuple[str, ...], Resources]]:
+    groups: list[tuple[list[str], Resources]] = []
+    for name in chain:
+        if groups and groups[-1][1] == resources[name]:
+            groups[-1][0].append(name)
+        else:
+            groups.append(([name], resources[name]))
+    return [(tuple(names), asked) for names, asked in groups]
+
+
+class Inline:
+    """Tasks one after the other in this process: for tests that need no cluster, and as the bench's plain loop."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+        self._gate: LocalGate | None = None
+
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+        worker = self._build()
+        for task in tasks:
+            yield worker.process(task)
+
+    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+        return map(function, items)
+
+    def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
+        if self._gate is None:
+            self._gate = LocalGate(spec.dag.fetch.politeness, time.monotonic)
+        worker = spec.fetch_worker(self._gate)
+        try:
+            for block in blocks:
+                yield worker.fetch(block)
+        finally:
+            worker.close()
+
+    def check(self) -> None:
+        return None
+
+    def cores(self) -> int:
+        return available_cores()
+
+    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]:
+        return operators(chain, resources, self.cores())
+
+    def close(self) -> None:
+        return None
+
+
+class RayEngine:
+    """Ray Data, on this machine or on the cluster at `address`. Started by the first call that has work."""
+
+    def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
+        self.spec, self.address = spec, None if address in ("", "local") else address
+        self._cores = cores or available_cores()
+        self._environment: dict[str, str] = {}
+        self._nodes: list[Node] = []
+        self._started = self._ours = False
+        self._gate: Any = None
+
+    def check(self) -> None:
+        """Connect to a cluster and refuse one whose nodes cannot do the run; nothing on a machine of its own."""
+        if self.address is not None:
+            self._start(0)
+
+    def cores(self) -> int:
+        """Cores that workers may use: of the cluster, else of this machine."""
+        if self.address is None:
+            return self._cores
+        self._start(0)
+        return max(1, int(sum(node.cpus for node in cluster.alive_nodes())))
+
+    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]:
+        """The operators of a chain with pools that fit what there is. Raises EngineError if they cannot."""
+        if self.address is None:
+            return operators(chain, resources, self._cores)
+        self._start(0)
+        groups, nodes = _fuse(chain, resources), cluster.alive_nodes()
+        there = {node.id for node in nodes}
+        # Nodes that went since the start may be replaced: what fits on them waits for that and is no error.
+        gone = [replace(node, id="") for node in self._nodes if node.id not in there]
+        pools = cluster.share(groups, nodes, [*cluster.later_nodes(nodes), *gone])
+        return [Operator(names, asked, pool.now, pool) for (names, asked), pool in zip(groups, pools, strict=True)]
+
+    def _start(self, workers: int) -> None:
+        if self._started:
+            return
+        import ray
+        from ray.data import DataContext
+
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own processes otherwise print remarks of theirs between our lines; RAY_BACKEND_LOG_LEVEL=info brings them back.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), "ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0"}
+        if not ray.is_initialized():
+            options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+            if self.address:
+                cluster.check_address(self.address)
+                options |= {"address": self.address, "runtime_env": cluster.runtime_env(variables, os.environ)}
+            else:
+                # Processes of a local Ray inherit the environment: cheaper than a runtime environment.
+                os.environ.update(variables)
+                # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
+                logical = max(self._cores, workers) + 2
+                # "local": a variable RAY_ADDRESS would otherwise lead to a cluster.
+                options |= {"address": "local", "num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+            try:
+                with _Quiet(), _our_signals():
+                    ray.init(**options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                if self.address is None:
+                    raise
+                raise EngineError(f"no connection to a Ray cluster at {self.address}: {str(error).strip()}") from error
+            self._ours = True
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.enable_operator_progress_bars = False
+        context.max_errored_blocks = 0
+        context.execution_no_progress_timeout_s = -1  # a large model takes its time to load
+        for name in ("ray.data", "ray._private"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if self.address is not None:
+            # Ray Data would spread actors over all nodes; so those without a GPU keep off the nodes with GPUs while they can.
+            if hasattr(context, "scheduling_strategy"):
+                with warnings.catch_warnings(action="ignore"):  # announced to go, without anything in its place
+                    context.scheduling_strategy = "DEFAULT"
+            context.max_consecutive_actor_init_deaths = _INIT_DEATHS  # nodes may go while their actors start
+            self._environment = cluster.worker_environment(os.environ)
+            nodes = self._nodes = cluster.alive_nodes()
+            later = cluster.later_nodes(nodes)
+            cluster.check_shared(self.spec, nodes, later)
+            cluster.check_fits(self.spec, [*nodes, *later])
+            cluster.check_nodes(self.spec, nodes, self._environment)
+        self._started = True
+
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+        """Receipts in the order in which tasks finish. Raises EngineError."""
+        import ray.data
+
+        workers = [min(operator.workers, len(tasks)) for operator in chain]
+        self._start(sum(workers))
+        rows = [{"task": task.encode(), "fresh": "[]", "receipt": ""} for task in tasks]
+        data: Any = ray.data.from_arrow(_blocks(rows, max(workers)))
+        for operator, size in zip(chain, workers, strict=True):
+            pool = operator.pool or Pool(size, size, size)
+            most = max(size, min(pool.most, len(tasks)))
+            data = data.map_batches(
+                _Actor,
+                fn_constructor_args=(self.spec, operator.stages, self._environment, self.address is not None, operator.resources.memory_mb),
+                batch_size=1 if operator.resources.gpus else None,  # where GPUs are asked for, Ray insists on a number
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=min(pool.least, size), max_size=most, initial_size=size, max_tasks_in_flight_per_actor=2
+                ),
+                num_cpus=operator.resources.cpus,
+                num_gpus=operator.resources.gpus or None,
+                memory=None if self.address is None else operator.resources.memory_mb * 2**20,
+            )
+        with self._watching(chain):
+            for row in self._iterate(data):
+                yield Receipt.decode(row["receipt"])
+
+    @contextmanager
+    def _watching(self, chain: Sequence[Operator]) -> Iterator[None]:
+        """On a cluster: say so when nodes have gone and an operator has none left that it fits on; it waits for one."""
+        done = threading.Event()
+
+        def watch() -> None:
+            told: set[Operator] = set()
+            while not done.wait(_WATCH_SECONDS):
+                with suppress(Exception):  # no answer for a moment is no news
+                    told = _tell_homeless(chain, cluster.alive_nodes(), told)
+
+        thread = threading.Thread(target=watch, daemon=True)
+        if self.address is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if self.address is not None:
+                thread.join()
+
+    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+        """`function` of every item, in no order, in parallel."""
+        import ray.data
+
+        self._start(workers)
+        rows = [{"item": item} for item in items]
+        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(_Mapped(function, self._environment), num_cpus=1)
+        for row in self._iterate(data):
+            yield row["item"]
+
+    def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
+        """Hauls in the order in which blocks end. All workers ask one gate, so that limits by host hold for them together."""
+        import ray
+        import ray.data
+
+        workers = max(1, min(self.cores(), -(-len(blocks) // _BLOCKS_AT_ONCE)))
+        self._start(workers)
+        if self._gate is None:
+            # One gate for all rounds of a run: it remembers what hosts said. On the driver's node: it dies with the run.
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            kind: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(GateKeeper)
+            self._gate = kind.options(scheduling_strategy=here).remote(spec.dag.fetch.politeness)
+        data = ray.data.from_arrow([pa.Table.from_pylist([{"block": block.encode()}]) for block in blocks]).map_batches(
+            _FetchActor,
+            fn_constructor_args=(spec, self._environment, self._gate),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=workers,
+                max_tasks_in_flight_per_actor=_BLOCKS_AT_ONCE + 2,
+                max_concurrent_calls_per_actor=_BLOCKS_AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=1,
+        )
+        for row in self._iterate(data):
+            yield Haul.decode(row["haul"])
+
+    def _iterate(self, data: Any) -> Iterator[dict[str, Any]]:
+        from ray.exceptions import RayError
+
+        try:
+            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                yield from batch.to_pylist()
+        except RayError as error:
+            raise EngineError(_cause(error)) from error
+
+    def close(self) -> None:
+        """Stop the Ray that this engine started; one that was there before stays."""
+        if self._ours:
+            import ray
+
+            with suppress(Exception), _Quiet():
+                ray.shutdown()
+        self._gate = None
+        self._started = self._ours = False
+
+
+class _Actor:
+    """One worker in an actor of its own.
+
+    Libraries leak and heaps fragment: an actor whose resident memory has grown by half since its first block, and beyond
+    what its stages ask for, ends itself before it begins the next. Ray starts a new one, which takes that block up.
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, stages: Sequence[str], environment: Mapping[str, str], on_cluster: bool, memory_mb: int
+    ) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)
+        cluster.adopt_environment(environment)
+        self.on_cluster = on_cluster
+        self.worker = spec.build()
+        self.worker.whereabouts = cluster.whereabouts()
+        self.stages = list(stages)
+        self.memory = memory_mb * 2**20
+        self.usual: int | None = None
+        self.meters = _Meters()
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        if self.usual is not None and resident() > max(self.memory, 1.5 * self.usual):
+            os._exit(0)  # nothing is begun: the task counts no death
+        for row in batch.to_pylist():
+            fresh = [Part(**part) for part in json.loads(row["fresh"])]
+            try:
+                receipt = self.worker.process(Task.decode(row["task"]), self.stages, fresh)
+            except Exception as error:
+                if not self.on_cluster:
+                    raise
+                raise EngineError(_on_node(error)) from error
+            self.meters.count(receipt)
+            if row["receipt"]:
+                receipt = _merge(Receipt.decode(row["receipt"]), receipt)
+            done = {"task": row["task"], "fresh": json.dumps([vars(part) for part in receipt.parts]), "receipt": receipt.encode()}
+            yield pa.Table.from_pylist([done])
+        self.usual = self.usual or resident()
+
+
+class _Meters:
+    """Counters for dashboards, by worker: Ray exports them to Prometheus as `ray_idcluster_rows_total` and so on.
+
+    It does so on nodes with `ray[default]`; elsewhere they are counted and nobody asks.
+    """
+
+    def __init__(self) -> None:
+        from ray.util.metrics import Counter
+
+        self.rows = Counter("idcluster_rows", "Rows computed.", tag_keys=("stage", "status"))
+        self.failures = Counter("idcluster_failures", "Rows that failed or are poisoned.", tag_keys=("stage", "reason"))
+        self.seconds = Counter("idcluster_seconds", "Time of workers: by stage, and reading, decoding, writing.", tag_keys=("activity",))
+        self.deaths = Counter("idcluster_deaths", "Workers that died on a task which was then done by another one.")
+
+    def count(self, receipt: Receipt) -> None:
+        """Add what a worker has done for a task: its own stages alone, and nothing that it found done."""
+        for activity, seconds in receipt.seconds.items():
+            _add(self.seconds, seconds, {"activity": activity})
+        _add(self.deaths, receipt.deaths)
+        for part in receipt.parts:
+            for outcome, rows in ({} if part.adopted else part.outcomes).items():
+                status, _, reason = outcome.partition(":")
+                _add(self.rows, rows, {"stage": part.stage, "status": status})
+                if status in ("failed", "poisoned"):
+                    _add(self.failures, rows, {"stage": part.stage, "reason": reason or "none"})
+
+
+def _add(counter: Any, value: float, tags: dict[str, str] | None = None) -> None:
+    if value > 0:  # Ray refuses to add nothing
+        counter.inc(value, tags)
+
+
+class _FetchActor:
+    """One fetching worker: several blocks at a time over one client."""
+
+    def __init__(self, spec: WorkerSpec, environment: Mapping[str, str], gate: Any) -> None:
+        cluster.adopt_environment(environment)
+        gate_of = SharedGate(gate.exchange.remote, gate.known.remote, gate.learn.remote)
+        self.worker = spec.fetch_worker(gate_of)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return pa.Table.from_pylist([{"haul": self.worker.fetch(Block.decode(row["block"])).encode()} for row in batch.to_pylist()])
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say (it has no /proc)."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+class _Mapped:
+    def __init__(self, function: Callable[[str], str], environment: Mapping[str, str]) -> None:
+        self.function, self.environment = function, environment
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        cluster.adopt_environment(self.environment)
+        return {"item": self.function(row["item"])}
+
+
+def _tell_homeless(chain: Sequence[Operator], nodes: Sequence[Node], told: set[Operator]) -> set[Operator]:
+    """Operators that fit on no node that is there; those not in `told` are told."""
+    homeless = {operator for operator in chain if not any(cluster.fits(operator.resources, node) for node in nodes)}
+    for operator in homeless - told:
+        logging.getLogger("idcluster").warning(
+            "%s waits: the nodes that it fits on are gone; it goes on when one is there again", " + ".join(operator.stages)
+        )
+    return homeless
+
+
+def _on_node(error: Exception) -> str:
+    """An error with the node where it happened and what was being done."""
+    import ray
+
+    place = f"node {socket.gethostname()} (node {ray.get_runtime_context().get_node_id()[:8]})"
+    return ": ".join([place, *getattr(error, "__notes__", ()), f"{type(error).__name__}: {error}"])
+
+
+def _merge(first: Receipt, second: Receipt) -> Receipt:
+    """The receipt of a task that went through two operators."""
+    seconds = {name: first.seconds.get(name, 0.0) + second.seconds.get(name, 0.0) for name in {**first.seconds, **second.seconds}}
+    second.parts = [*first.parts, *second.parts]
+    second.seconds = seconds
+    second.skipped = first.skipped or second.skipped
+    second.deaths += first.deaths
+    second.began = first.began
+    return second
+
+
+def _blocks(rows: Sequence[dict[str, str]], workers: int) -> list[pa.Table]:
+    """Few tasks a block: receipts come when a block is done, and the last blocks decide how evenly the work ends."""
+    size = max(1, min(8, len(rows) // (workers * 32)))
+    return [pa.Table.from_pylist(list(rows[start : start + size])) for start in range(0, len(rows), size)]
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error that a worker raised, in one line."""
+    cause: BaseException | None = getattr(error, "cause", None) or error.__cause__
+    while cause is not None:
+        error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
+    said = str(error).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
+    if type(error) is EngineError:
+        return said
+    return f"{type(error).__name__}: {said}"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """Ray puts its own handlers in place, which end the process at once; put back what was there."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Quiet:
+    """Keep the lines off standard error that Ray prints while it starts and stops; what goes wrong is raised, not printed."""
+
+    def __enter__(self) -> None:
+        self.level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        sys.stderr.flush()
+        # Ray's compiled part writes past sys.stderr, straight to the descriptor.
+        self.kept = os.dup(2)
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+
+    def __exit__(self, *_: object) -> None:
+        os.dup2(self.kept, 2)
+        os.close(self.kept)
+        logging.disable(self.level)

@@ -1,0 +1,1 @@
+"""Erasure: finding somebody, taking them out everywhere, showing that nothing is left."""

@@ -1,0 +1,379 @@
+"""Erasure: take people and pictures out of a dataset, everywhere and for good.
+
+First it is found out what there is (`prepare`), for a user to look at; then what is to be done is put down in the root
+(`receipts/unfinished.json`) and done step by step, each of which can be done again: bars, files without the rows, snapshots
+that name those instead, shards, the newest snapshot, and then whatever no snapshot names is deleted. Whatever interrupts
+it, `resume` goes through all steps once more and comes to the same end; until then nothing else may write to the root.
+
+Snapshots keep their numbers: each that shows the doomed is put again without them, so that going back to it brings nobody
+back. Who reads meanwhile has the old bytes, or is told that a file is gone.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.forget.files import FEED, Sweep
+from pipeline.forget.find import Found, Wish, find
+from pipeline.forget.rewrite import Doomed, Rewriter
+from pipeline.forget.texts import Needles
+from pipeline.root import removals
+from pipeline.root.files import seal_table
+from pipeline.root.lease import Lease
+from pipeline.root.opening import RunError, new_run_id
+from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, numbers, path_of, publish
+from pipeline.root.storage import Store
+from pipeline.shards.index import reindex
+from pipeline.shards.writing import SHARD_TABLES, finish, plan_shards, shard_version, write_shard
+from schemas import TABLES
+from stages.shard.params import ShardParams
+
+VERSION = "00000002"
+"""Of the table `removals`, which follows from no stage."""
+_SAMPLES_AT_ONCE = 65_536
+
+Say = Callable[[str], None]
+
+
+def silent(text: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What would go. `rows`: by table, of what is shown now; `shards`: by profile, how many would be written anew or leave;
+    `files`: other files and what becomes of them; `lean`: people who stay and lose pictures."""
+
+    found: Found
+    journal: dict[str, Any]
+    rows: Counter[str]
+    shards: Counter[str]
+    snapshots: list[int]
+    files: list[tuple[str, str]]
+    lean: int
+    number: int
+    warnings: list[str]
+
+
+@dataclass
+class Done:
+    """What was done. `number` is the snapshot that shows the rest; `unshown`: profiles whose shards the next run completes."""
+
+    receipt: Receipt
+    number: int
+    unshown: list[str] = field(default_factory=list)
+
+
+# What would go
+
+
+def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
+    """Find everything that `wish` names. Reads alone. Raises RunError for what is not there."""
+    found = find(store, wish, say)
+    doomed = Doomed(frozenset(found.people), frozenset(found.images), frozenset(found.faces))
+    needles = found.needles()
+    rewriter = _Looking(store, doomed, needles, frozenset(found.buckets))
+    newest = load(store)
+    rows, lean = _rows(store, newest, rewriter)
+    touched = [entry for entry in newest.entries if entry.table in SHARD_TABLES and rewriter.derived(entry.file)]
+    shown = sorted({_profile(entry.file) for entry in touched if entry.current})
+    shards = Counter(_profile(entry.file) for entry in touched if entry.current and entry.table == "shards")
+    snapshots, named = [], set()
+    for number in numbers(store):
+        snapshot = newest if number == newest.number else load(store, number)
+        named |= set(snapshot.files())
+        if rewriter.shows(snapshot):
+            snapshots.append(number)
+    sweep = Sweep(store, rewriter, found.sha256s, named)
+    # Indexes and cards of shards are put anew with them.
+    changes = (change for change in sweep.changes() if change.data is None or not change.path.startswith("shards/"))
+    files = [(change.path, change.what) for change in changes]
+    when = datetime.now(UTC)
+    journal = {
+        "format": removals.FORMAT,
+        "receipt": f"{when:%Y%m%dT%H%M%S}-{new_run_id()[-4:]}",
+        "removed_at": when.isoformat(timespec="seconds"),
+        "asked": wish.counts(),
+        "people": sorted(found.people),
+        "images": sorted(found.images),
+        "faces": sorted(found.faces),
+        "buckets": sorted(found.buckets),
+        "sha256s": sorted(found.sha256s),
+        "needles": needles.as_json(),
+        "barred": _barred(found),
+        "face_bars": _face_bars(found) if wish.bar_face else [],
+        "replan": [profile for profile in shown if _up_to_date(newest, profile)],
+        "samples": _samples(store, rewriter, named),
+        "removed": {
+            "people": len(found.people), "pictures": len(found.images), "of_others": len(found.others), "rows": dict(rows),
+            "shards": dict(shards), "snapshots": len(snapshots), "files": len(files),
+        },
+    }  # fmt: skip
+    return Prepared(found, journal, rows, shards, snapshots, files, lean, newest.number, _warnings(store))
+
+
+class _Looking(Rewriter):
+    """A rewriter that only looks: which rows of which files would go."""
+
+    def shows(self, snapshot: Snapshot) -> bool:
+        """Whether a snapshot names anything of the doomed."""
+        if self.needles.strike_json(dict(snapshot.notes)) != dict(snapshot.notes):
+            return True
+        return any(self.holds_entry(entry) for entry in snapshot.entries)
+
+    def holds_entry(self, entry: Entry) -> bool:
+        return bool(entry.file) and entry.table != "removals" and not self.is_elsewhere(entry) and self.derived(entry.file)
+
+
+def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[str], int]:
+    """Rows that go, by table, of what is shown; and how many people who stay lose pictures."""
+    rows: Counter[str] = Counter()
+    losing: set[str] = set()
+    inside: dict[str, list[Entry]] = {}
+    for entry in newest.entries:
+        if entry.current and entry.live and entry.file and entry.table in TABLES and entry.bucket in rewriter.buckets:
+            inside.setdefault(entry.file, []).append(entry)
+    for path, entries in inside.items():
+        with store.open(path) as file, pq.ParquetFile(file) as parquet:
+            names = [name for name in ("identity_id", "image_id", "face_id", "target") if name in parquet.schema_arrow.names]
+            table = parquet.read(names)
+        gone = rewriter.doomed.rows(table)
+        shown = np.zeros(len(gone), bool)
+        for entry in entries:
+            shown[entry.offset : entry.offset + entry.rows] = True
+        if (gone & shown).any():
+            rows[entries[0].table] += int((gone & shown).sum())
+            losing |= set(table["identity_id"].filter(pa.array(gone & shown)).to_pylist())
+    return rows, len(losing - rewriter.doomed.people)
+
+
+def _barred(found: Found) -> dict[str, list[Any]]:
+    """What must not come back, in clear, by kind: hashed once the root has a key. Vectors as hexadecimal bytes."""
+    return {
+        "identity": sorted(found.people),
+        "name": sorted({words(name) for name in found.names - found.shared_names}),
+        "external_id": sorted(found.external_ids),
+        "address": sorted(found.addresses),
+        "image": sorted(found.images),
+        "sha256": sorted(found.sha256s),
+        "phash": sorted(str(value) for value in found.phashes if telling(value)),
+        "vector": sorted({np.ascontiguousarray(vector, np.float32).tobytes().hex() for vector in found.vectors}),
+    }
+
+
+def _face_bars(found: Found) -> list[dict[str, Any]]:
+    made = []
+    for like in found.likenesses:
+        limit = found.limits.get(like.recogniser, found.limits.get(""))
+        if limit is not None:
+            bar = FaceBar(like.recogniser, limit, like.vector)
+            made.append({"recogniser": bar.recogniser, "threshold": bar.threshold, "vector": list(bar.vector)})
+    return made
+
+
+def _up_to_date(newest: Snapshot, profile: str) -> bool:
+    """Whether the shards of a profile show exactly what the tables do, by this program: then only touched ones are to be written."""
+    from pipeline.run import shard_basis
+
+    params = _params(newest, profile)
+    if params is None or shard_version(params)[0] != newest.notes[f"index/{profile}"]["version"]:
+        return False
+    return bool(newest.notes.get(f"shards/{profile}") == shard_basis(newest, params))
+
+
+def _params(snapshot: Snapshot, profile: str) -> ShardParams | None:
+    """The parameters that the shards of a profile were last made with."""
+    try:
+        return ShardParams.model_validate(snapshot.notes[f"index/{profile}"]["description"]["params"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _profile(path: str) -> str:
+    return path.split("/")[1]
+
+
+def _samples(store: Store, rewriter: Rewriter, named: Iterable[str]) -> dict[str, list[list[str]]]:
+    """By profile, the samples that leave, as the feed names them."""
+    found: dict[str, set[tuple[str, str]]] = {}
+    for path in sorted({path for path in (*named, *store.list("shards")) if path.startswith("shards/") and path.endswith(".parquet")}):
+        if not rewriter.derived(path):
+            continue
+        try:
+            with store.open(path) as file, pq.ParquetFile(file) as parquet:
+                if not {"key", "sha256", "shard"} <= set(parquet.schema_arrow.names):
+                    continue
+                for batch in parquet.iter_batches(_SAMPLES_AT_ONCE, columns=["key", "sha256", "canonical_id", "identity_id", "image_id"]):
+                    table = pa.Table.from_batches([batch])
+                    for row in table.filter(pa.array(rewriter.doomed.rows(table))).to_pylist():
+                        found.setdefault(_profile(path), set()).add((feed_hash(row["key"]), feed_hash(row["sha256"])))
+        except (FileNotFoundError, pa.ArrowException):
+            continue
+    return {profile: [list(pair) for pair in sorted(pairs)] for profile, pairs in sorted(found.items())}
+
+
+def feed_hash(text: str) -> str:
+    """How the feed names a sample, by its key, and its picture, by the sha256 in its metadata: who has the sample can compute
+    it; who has not cannot look the picture up by it."""
+    return hashlib.sha256(f"idcluster removal\n{text}".encode()).hexdigest()
+
+
+def _warnings(store: Store) -> list[str]:
+    warnings = [
+        "backups and copies of this root and of its shards are out of reach, so are the source and temporary folders (idcluster-*) of"
+        " machines on which a run was killed; shards/<profile>/removals.json is for those who have copies of shards"
+    ]
+    kept = kept_versions(store)
+    return [kept, *warnings] if kept else warnings
+
+
+def kept_versions(store: Store) -> str | None:
+    """What to say of a store that keeps what is deleted or replaced; None for one that does not."""
+    try:
+        state = store.versioning()
+    except Exception as error:  # noqa: BLE001 - clients have no common class of errors, and not every store knows the question
+        return f"whether {store.root} keeps old versions of objects could not be asked ({type(error).__name__}): look yourself"
+    if state is None:
+        return None
+    return (
+        f"the bucket of {store.root} keeps old versions of objects (versioning is {state.lower()}): what is deleted here stays there until"
+        " those are deleted too, by a lifecycle rule for noncurrent versions or by hand"
+    )
+
+
+# Doing it
+
+
+def forget(store: Store, prepared: Prepared, run: str, notice: Say = silent, say: Say = silent) -> Done:
+    """Do what was prepared. Takes the lease. Raises LeaseHeld, and RunError where the dataset is another one by now."""
+    with Lease(store, run, notice) as lease:
+        removals.check_finished(store)
+        newest = max(numbers(store), default=0)
+        if newest != prepared.number:
+            raise RunError(f"{store.root} was written meanwhile (snapshot {newest}, looked at {prepared.number}); look again")
+        if not store.put_new(UNFINISHED, json.dumps(prepared.journal, indent=1).encode()):
+            raise RunError(f"another removal is under way in {store.root}; `idcluster forget {store.root} --resume` finishes it")
+        return _work(store, lease, run, prepared.journal, say)
+
+
+def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> Done | None:
+    """Finish a removal that was broken off; None where there is none. Takes the lease."""
+    with Lease(store, run, notice) as lease:
+        try:
+            journal = json.loads(store.read(UNFINISHED))
+        except FileNotFoundError:
+            return None
+        except ValueError:  # nothing was done yet: it is put whole, and first
+            store.delete([UNFINISHED])
+            return None
+        if journal.get("format") != removals.FORMAT:
+            raise RunError(f"{store.uri(UNFINISHED)} has format {journal.get('format')}; this idcluster reads format {removals.FORMAT}")
+        return _work(store, lease, run, journal, say)
+
+
+def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say: Say) -> Done:
+    def check() -> None:
+        if not lease.held():
+            raise RunError(f"the lease on {store.root} was lost; `idcluster forget {store.root} --resume` goes on")
+
+    key = key_of(store, make=True)
+    assert key is not None  # noqa: S101 - made if it was not there
+    receipt = Receipt(
+        journal["receipt"], journal["removed_at"], asked=journal["asked"], removed=journal["removed"],
+        hashes=_hashed(key, journal["barred"]), faces=journal["face_bars"], unreachable=_warnings(store),
+    )  # fmt: skip
+    store.put(receipt.path, receipt.encode())
+    doomed = Doomed(*(frozenset(journal[name]) for name in ("people", "images", "faces")))
+    needles = Needles.from_json(journal["needles"])
+    rewriter = Rewriter(store, doomed, needles, frozenset(journal["buckets"]))
+    there = numbers(store)
+    named: set[str] = set()
+    for number in there:
+        check()
+        snapshot = load(store, number)
+        made = rewriter.snapshot(snapshot)
+        if made is not None:
+            store.put(path_of(number), made.encode())
+            say(f"snapshot {number} is without them")
+        named |= set((made or snapshot).files())
+    check()
+    newest = load(store)
+    if newest.notes.get("forgot") != [newest.number, receipt.receipt]:
+        newest = publish(store, _following(store, newest, journal["replan"], run, receipt.receipt))
+    named |= set(newest.files())
+    _feed(store, journal["samples"], receipt)
+    reindex(store, newest)
+    for count, change in enumerate(Sweep(store, rewriter, frozenset(journal["sha256s"]), named).changes()):
+        if count % 100 == 0:
+            check()
+        if change.data is None:
+            store.delete([change.path])
+        else:
+            store.put(change.path, change.data)
+    check()
+    receipt.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+    store.put(receipt.path, receipt.encode())
+    store.delete([UNFINISHED])
+    unshown = [profile for profile in sorted(journal["samples"]) if profile not in journal["replan"]]
+    return Done(receipt, newest.number, unshown)
+
+
+def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    hashes: dict[str, list[str]] = {}
+    for kind in KINDS:
+        values = list(barred.get(kind, ()))
+        if kind == "phash":
+            made = [f"{value:016x}" for value in key.phashes(np.array([int(value) for value in values], np.uint64)).tolist()]
+        elif kind == "vector":
+            made = [key.vector(np.frombuffer(bytes.fromhex(value), np.float32)) for value in values]
+        else:
+            made = [key.text(kind, value) for value in values]
+        hashes[kind] = sorted(set(made))
+    return hashes
+
+
+def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, receipt: str) -> Snapshot:
+    """The snapshot to publish: with the table `removals`, and with the shards of what is left."""
+    schema = TABLES["removals"]
+    sealed = seal_table(store, schema, VERSION, WHOLE, WHOLE, schema.build(removals.table_rows(removals.receipts(store))))
+    following = newest.with_entries([sealed.entry(schema, VERSION, WHOLE, WHOLE, sealed.digest)])
+    # Without what says that shards are up to date: the next run looks at all of them.
+    notes = {name: value for name, value in following.notes.items() if not name.startswith("shards/")}
+    following = Snapshot(newest.number, following.entries, notes)
+    for profile in replan:
+        params = _params(following, profile)
+        if params is not None:
+            plan = plan_shards(store, following, params)
+            results = [write_shard(store, job) for job in plan.jobs]
+            following = following.with_entries(finish(store, following, results, plan)).with_notes(**{f"index/{profile}": plan.note()})
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return following.with_notes(run=run, published=when, forgot=[newest.number + 1, receipt])
+
+
+def _feed(store: Store, samples: Mapping[str, list[list[str]]], receipt: Receipt) -> None:
+    """Tell those who have copies of shards which samples were removed. Only ever grows."""
+    for profile, pairs in samples.items():
+        path = f"shards/{profile}/{FEED}"
+        try:
+            feed = json.loads(store.read(path))
+        except FileNotFoundError:
+            feed = {
+                "format": removals.FORMAT,
+                "how": 'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same of the sha256 in its .json',
+                "removals": [],
+            }
+        if any(entry["removal"] == receipt.receipt for entry in feed["removals"]):
+            continue
+        entries = [{"sample": sample, "picture": picture} for sample, picture in pairs]
+        feed["removals"].append({"removal": receipt.receipt, "removed_at": receipt.removed_at, "samples": entries})
+        store.put(path, json.dumps(feed, indent=1, sort_keys=True).encode() + b"\n")
+

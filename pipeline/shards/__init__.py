@@ -1,0 +1,1 @@
+"""Sets of shards: planned, written, indexed, checked."""

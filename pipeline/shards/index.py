@@ -1,0 +1,118 @@
+"""What makes a set of shards known: one index a split and one over all, `dataset.json` and the data card."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.root import files
+from pipeline.root.snapshot import Entry, Snapshot
+from pipeline.root.storage import Store
+from schemas import TABLES
+from stages.shard.card import data_card, dataset_json
+from stages.shard.splits import SPLITS
+from stages.shard.webdataset import SAMPLES
+
+_INDEX = "index.json"
+
+
+def put_indexes(store: Store, snapshot: Snapshot, profile: str, note: Mapping[str, Any], tars: Iterable[tuple[Entry, int]]) -> None:
+    """Put all of a set but its shards. `tars` are the entries of the shards in their order with their people; `note` is
+    `ShardPlan.note`. The index over all is put last."""
+    listed = [_listed(tar, people) for tar, people in tars]
+    made = _indexes(profile, note["version"], note["description"], listed)
+    last = made.pop(f"shards/{profile}/{_INDEX}")
+    if note.get("contents"):
+        made |= _about(snapshot, profile, note)
+    for path, data in {**made, f"shards/{profile}/{_INDEX}": last}.items():
+        store.put(path, data)
+
+
+def _about(snapshot: Snapshot, profile: str, note: Mapping[str, Any]) -> dict[str, bytes]:
+    known = snapshot.notes.get("versions", {})
+    stages = {}
+    for table in sorted({entry.table for entry in snapshot.entries if entry.current} & TABLES.keys()):
+        described = [known[name] for name in sorted({f"{table}/{e.version}" for e in snapshot.shown(table)}) if name in known]
+        if described:
+            stages[table] = described[-1]
+    given = (profile, note["version"], note["description"]["params"], note["contents"], stages)
+    return {f"shards/{profile}/dataset.json": dataset_json(*given), f"shards/{profile}/README.md": data_card(*given)}
+
+
+def _listed(tar: Entry, identities: int) -> dict[str, Any]:
+    url = tar.file.rsplit("/", 1)[-1]
+    return {
+        "url": url, "nsamples": tar.rows, "filesize": tar.bytes, "split": url.split("-")[0], "identities": identities, "digest": tar.digest
+    }  # fmt: skip
+
+
+def _indexes(profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """One index a split, then `index.json` over all: the format of wids (version 1), with our counts beside it."""
+    made = {}
+    for split in (*SPLITS, None):
+        shown = [item for item in listed if split in (None, item["split"])]
+        # A person in numbered parts is counted with the first.
+        people = {(item["split"], item["url"].split("-")[-3]): item["identities"] for item in shown}
+        index = {
+            "wids_version": 1,
+            "name": f"{profile}-{split}" if split else profile,
+            "shardlist": shown,
+            "samples": sum(item["nsamples"] for item in shown),
+            "identities": sum(people.values()),
+            "bytes": sum(item["filesize"] for item in shown),
+            "version": version,
+            "description": dict(description),
+        }
+        data = json.dumps(index, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        made[f"shards/{profile}/{split or 'index'}.json"] = data.encode()
+    return made
+
+
+def reindex(store: Store, snapshot: Snapshot) -> list[str]:
+    """Put the index files of every profile whose indexes do not list the shards that `snapshot` shows; their names.
+
+    For what publishes a snapshot without planning shards: going back, and tidying up after a run that broke off.
+    """
+    tars: dict[str, list[Entry]] = {path.split("/")[1]: [] for path in store.list("shards") if path.endswith(".json")}
+    for entry in snapshot.shown("shards"):
+        tars.setdefault(entry.file.split("/")[1], []).append(entry)
+    order = {split: place for place, split in enumerate(SPLITS)}
+    renewed = []
+    for profile, entries in sorted(tars.items()):
+        # As `plan_shards` orders them: names without their ending.
+        entries.sort(key=lambda e: (order[_listed(e, 0)["split"]], e.file.removesuffix(".tar")))
+        found = {path: _read_index(store, path) for path in _indexes(profile, "", {}, [])}
+        about = snapshot.notes.get(f"index/{profile}") or found[f"shards/{profile}/{_INDEX}"]
+        version, description = about.get("version", ""), about.get("description", {})
+        expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
+        note = {"version": version, "description": description, "contents": about.get("contents")}
+        cards = _about(snapshot, profile, note) if note["contents"] else {}
+        same = all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items())
+        if same and all(_read(store, path) == data for path, data in cards.items()):
+            continue
+        listed: list[tuple[Entry, int]] = []
+        for entry in entries:
+            people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
+            listed.append((entry, len(people.unique())))
+        put_indexes(store, snapshot, profile, note, listed)
+        renewed.append(profile)
+    return renewed
+
+
+def _read(store: Store, path: str) -> bytes | None:
+    try:
+        return store.read(path)
+    except FileNotFoundError:
+        return None
+
+
+def _read_index(store: Store, path: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(store.read(path))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digests(index: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """What tells one list of shards from another."""
+    return [(item.get("url"), item.get("digest")) for item in index.get("shardlist", ())]

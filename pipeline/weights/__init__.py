@@ -1,0 +1,1 @@
+"""How weight files come to a machine, and under which terms."""

@@ -1,0 +1,86 @@
+"""Imports run downwards: between the packages, and between the rooms of `pipeline/`. Whoever reads a dataset needs neither Ray nor torch."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "schemas": set(),
+    "stages": {"schemas"},
+    "eval": {"stages", "schemas"},
+    "training": {"stages", "schemas"},
+    "pipeline": {"stages", "schemas"},
+}
+
+FLOORS = (
+    ("root",),
+    ("catalogue", "weights"),
+    ("sources",),
+    ("dag",),
+    ("execution", "shards", "report"),
+    ("correct", "gc", "history", "progress", "samples"),
+    ("run",),
+    ("plan", "demo", "forget"),
+    ("commands",),
+    ("cli",),
+)
+"""Of `pipeline/`, from the lowest: a room or file imports from floors below its own, and within its own room."""
+
+RAY = {"pipeline/execution/engine.py", "pipeline/execution/cluster.py", "training/launch.py", "eval/launch.py"}
+
+
+def sources() -> list[Path]:
+    return sorted(file for package in MAY_IMPORT for file in (_ROOT / package).rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            whole = node.module == "pipeline"
+            yield from (f"pipeline.{alias.name}" for alias in node.names) if whole else (node.module,)
+
+
+def room(path: Path) -> str:
+    """`pipeline/root/files.py` is in the room `root`, `pipeline/run.py` is `run`."""
+    return path.relative_to(_ROOT / "pipeline").parts[0].removesuffix(".py")
+
+
+def test_packages_import_only_what_lies_below() -> None:
+    for file in sources():
+        package = file.relative_to(_ROOT).parts[0]
+        ours = {name.split(".")[0] for name in imported(file)} & (set(MAY_IMPORT) | {"tests"}) - {package}
+        if file.is_relative_to(_ROOT / "pipeline" / "commands"):
+            ours -= {"eval", "training"}
+        assert ours <= MAY_IMPORT[package], f"{file} imports {ours - MAY_IMPORT[package]}"
+
+
+def test_rooms_of_the_pipeline_import_only_from_floors_below() -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    for file in sorted((_ROOT / "pipeline").rglob("*.py")):
+        own = room(file)
+        if own == "__init__":
+            continue
+        assert own in floor, f"give {own} a floor above"
+        for name in imported(file):
+            other = name.split(".")[1] if name.startswith("pipeline.") else own
+            assert other == own or floor[other] < floor[own], f"{file} imports {name}, which is not below"
+
+
+def test_ray_is_known_to_two_modules_of_the_pipeline_and_to_launchers() -> None:
+    for file in sources():
+        if "ray" in {name.split(".")[0] for name in imported(file)}:
+            assert file.relative_to(_ROOT).as_posix() in RAY, f"{file} imports ray"
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT))
+def test_every_folder_of_code_is_a_package(package: str) -> None:
+    """Setuptools leaves folders without an __init__.py out of what it installs."""
+    folders = {file.parent for file in sources() if file.is_relative_to(_ROOT / package)}
+    assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
