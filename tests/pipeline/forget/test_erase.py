@@ -2,11 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import webdataset as wds
 
 from pipeline.catalogue.connection import connect
 from pipeline.correct import correct, pair_of
@@ -354,6 +357,52 @@ def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> Non
     [after] = connection.execute("SELECT count(*) FROM captions").fetchall()
     assert after < before
     connection.close()
+
+
+def test_who_streams_shards_meanwhile_gets_whole_samples_or_is_told(tmp_path: Path) -> None:
+    """A training job that streams while somebody is removed would be fed halves of pictures, or silently less."""
+    many = people(tmp_path / "many", count=12, pictures=4)
+    run_toy(tmp_path, many, tmp_path / "root", ("stages.shard.params.target_mb=0.02", "stages.shard.params.validation=0"))
+    store = Store(tmp_path / "root")
+
+    def tars() -> list[str]:
+        return [store.uri(f"shards/faces/{one['url']}") for one in json.loads(store.read("shards/faces/index.json"))["shardlist"]]
+
+    def samples(urls: list[str]) -> Iterator[tuple[str, bytes]]:
+        for sample in wds.WebDataset(urls, shardshuffle=False):
+            yield sample["__key__"], sample["png"]
+
+    before = dict(samples(tars()))
+    epochs: list[tuple[dict[str, bytes], Exception | None]] = []
+    under_way, removed = threading.Event(), threading.Event()
+
+    def train() -> None:
+        more = True
+        while more:
+            more = not removed.is_set()  # one epoch more after the end
+            seen: dict[str, bytes] = {}
+            try:
+                for key, data in samples(tars()):
+                    seen[key] = data
+                    under_way.set()
+            except FileNotFoundError as error:
+                epochs.append((seen, error))
+            else:
+                epochs.append((seen, None))
+
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(train)
+        assert under_way.wait(60)
+        gone = remove(store, "person 05")
+        removed.set()
+        training.result(timeout=60)
+    after = dict(samples(tars()))
+    lost = before.keys() - after.keys()
+    assert gone and lost and after == {key: data for key, data in before.items() if key not in lost}
+    for seen, error in epochs:
+        assert seen.items() <= before.items(), "what comes is whole"
+        assert error is not None or seen in (before, after), "an epoch without an error is all of one set"
+    assert epochs[-1] == (after, None)
 
 
 def test_nobody_else_writes_meanwhile(source: Path, root: Path) -> None:
