@@ -51,6 +51,16 @@ def test_same_as_in_one_process(undisturbed: dict[str, Any], source: Path, tmp_p
     assert list((root / "parts").rglob("*.*")) == []
 
 
+def test_the_same_bytes_from_three_workers(source: Path, tmp_path: Path, start: Start) -> None:
+    """Whoever runs a DAG on a larger cluster would get another dataset."""
+    root, log, sets = tmp_path / "root", tmp_path / "log", ("stages.shard.params.target_mb=0.02", "stages.shard.params.validation=0")
+    run_toy(tmp_path, source, tmp_path / "one", sets)
+    start(source, root, *sets, "resources.workers=3", "resources.cpus=0.5", TOY_SECONDS="0.05", TOY_LOG=str(log)).succeed()
+    assert len({line.split()[0] for line in log.read_text().splitlines()}) == 3, "each of the three had work"
+    view = shown(root)
+    assert view == shown(tmp_path / "one") and sum(path.endswith(".tar") for path in view["shards"]) >= 3
+
+
 def test_stages_with_other_resources_run_in_actors_of_their_own(
     undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start
 ) -> None:
