@@ -1,4 +1,4 @@
-"""Imports run downwards: between the packages, and between the rooms of `pipeline/`. Whoever reads a dataset needs neither Ray nor torch."""
+"""Imports run downwards: between the packages, and between the rooms of `pipeline/`: whoever reads a dataset needs no Ray."""
 
 import ast
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.crawl.listing import SourceError
-from stages.crawl.rows import files_of, read_columns, trimmed
+from stages.crawl.rows import check_columns, files_of, read_columns, trimmed
 
 SCHEMES = ("imdb", "tmdb", "viaf", "isni", "gnd", "lccn", "freebase", "musicbrainz", "vggface2")
 """Columns of these names are kept as external ids of the person."""
@@ -40,9 +40,7 @@ def check_names(source: str, path: Path, columns: Mapping[str, str]) -> None:
     """Raise SourceError for a list that is not there."""
     if path.suffix.lower() != ".txt" or not path.is_file():
         files_of(source, path)
-    unknown = columns.keys() - COLUMNS.keys()
-    if unknown:
-        raise SourceError(f"source {source!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
+    check_columns(source, columns, COLUMNS)
 
 
 def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[list[Person], list[str]]:

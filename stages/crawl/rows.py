@@ -4,7 +4,7 @@ Files are CSV, TSV, JSON lines or Parquet, or folders of them, as large data set
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -94,6 +94,13 @@ def files_of(source: str, path: Path) -> list[Path]:
     if not found:
         raise SourceError(f"source {source!r}: {path} holds no files that end in {', '.join(ENDINGS)}")
     return found
+
+
+def check_columns(source: str, columns: Mapping[str, str], fields: Iterable[str]) -> None:
+    """Raise SourceError where `columns` gives a column to something that is none of the fields."""
+    unknown = sorted(columns.keys() - set(fields))
+    if unknown:
+        raise SourceError(f"source {source!r}: source.columns names {unknown[0]!r}; the fields are {', '.join(fields)}")
 
 
 def read_columns(

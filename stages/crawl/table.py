@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
 from stages.crawl.layouts import LAYOUTS
 from stages.crawl.listing import Listed, SourceError
-from stages.crawl.rows import TEXT, files_of, people_of, read_columns, trimmed
+from stages.crawl.rows import TEXT, check_columns, files_of, people_of, read_columns, trimmed
 from stages.stage import Fetched
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -49,9 +49,7 @@ class TableSource:
             raise SourceError(f"source {self.name!r}: {self.base} is not a folder, and paths start from it; set source.path or source.base")
         if self.layout == "columns":
             files_of(self.name, self.path)
-            unknown = self.columns.keys() - COLUMNS.keys()
-            if unknown:
-                raise SourceError(f"source {self.name!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
+            check_columns(self.name, self.columns, COLUMNS)
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()

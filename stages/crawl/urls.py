@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.crawl.listing import Listed, SourceError
-from stages.crawl.rows import TEXT, files_of, people_of, read_columns, trimmed
+from stages.crawl.listing import Listed
+from stages.crawl.rows import TEXT, check_columns, files_of, people_of, read_columns, trimmed
 from stages.crawl.web.address import BadAddress, canonical
 from stages.stage import Fetched
 
@@ -36,9 +36,7 @@ class UrlsSource:
 
     def check(self) -> None:
         files_of(self.name, self.path)
-        unknown = self.columns.keys() - COLUMNS.keys()
-        if unknown:
-            raise SourceError(f"source {self.name!r}: source.columns names {sorted(unknown)[0]!r}; the fields are {', '.join(COLUMNS)}")
+        check_columns(self.name, self.columns, COLUMNS)
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()

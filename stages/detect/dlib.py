@@ -4,17 +4,15 @@ It finds upright faces from about 80 pixels (40 with one upsampling) and misses 
 margin: 0 is its own limit, clear faces have 1 and more.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import cv2
 import dlib
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
-from stages.detect.rows import face_rows
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.detect.detector import Detector
+from stages.stage import Params, WeightFiles
 
 
 class DlibDetectParams(Params):
@@ -26,15 +24,11 @@ class DlibDetectParams(Params):
     max_side: int = Field(1000, ge=64, description="longer pictures are searched at this size, so that time is bounded")
 
 
-class DlibDetect(Stage):
+class DlibDetect(Detector):
     """Rows of `faces` with dlib5 landmarks."""
 
-    name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "dlib"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = DlibDetectParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
     landmark_scheme: ClassVar[str] = "dlib5"
 
     @property
@@ -44,13 +38,6 @@ class DlibDetect(Stage):
     def setup(self, files: WeightFiles) -> None:
         self._detector = dlib.get_frontal_face_detector()
         self._predictor = dlib.shape_predictor(files.path("dlib_5_points"))
-
-    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        found: list[dict[str, Any]] = []
-        for ids in rows.select(["identity_id", "image_id"]).to_pylist():
-            rgb = pictures[ids["image_id"]].rgb
-            found += face_rows(ids, rgb, *self.detect(rgb), self.landmark_scheme, self.params.min_side)
-        return self.build(found)
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n) of one picture (height, width, 3) uint8."""

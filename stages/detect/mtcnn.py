@@ -5,20 +5,19 @@ decides and places five points. Every rule between them (rounding, squaring, cut
 from 1) is facenet-pytorch's, so that boxes, points and scores are, too. `score` is the third network's probability.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import Field
 from torch.nn import functional
 
+from stages.detect.detector import Detector
 from stages.detect.nms import suppress
-from stages.detect.rows import face_rows
 from stages.networks.mtcnn import OutputNet, ProposalNet, RefinementNet
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.stage import Params, WeightFiles
 from stages.torch_session import load_state, ready
 
 _SEEN = 12
@@ -51,16 +50,11 @@ class MtcnnDetectParams(Params):
     threads: int = Field(1, ge=1)
 
 
-class MtcnnDetect(Stage):
+class MtcnnDetect(Detector):
     """Rows of `faces` with arcface5 landmarks."""
 
-    name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "mtcnn"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = MtcnnDetectParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "arcface5"
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -72,13 +66,6 @@ class MtcnnDetect(Stage):
             path = files.path(name)
             networks.append(ready(network, load_state(path), path, self.device, self.params.threads))
         self._propose, self._refine, self._decide = networks
-
-    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        found: list[dict[str, Any]] = []
-        for ids in rows.select(["identity_id", "image_id"]).to_pylist():
-            rgb = pictures[ids["image_id"]].rgb
-            found += face_rows(ids, rgb, *self.detect(rgb), self.landmark_scheme, self.params.min_side)
-        return self.build(found)
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one picture (height, width, 3) uint8.

@@ -10,22 +10,21 @@ those few. `run` has launched the next batch when it finishes one.
 `score` is the class probability, 0 to 1.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 import torch
 from pydantic import Field
 
+from stages.detect.detector import Detector, Found
 from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
-from stages.detect.rows import face_rows
 from stages.networks.fold import fold
 from stages.networks.retinaface import STRIDES, Backbone, RetinaFace, anchors, decode
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.stage import Params, WeightFiles
 from stages.torch_session import load_state, ready
 from stages.weights import WeightsName, registered
 
@@ -38,10 +37,6 @@ _BEST_SEEN = (96.0, 192.0)
 By share of the picture's longer side, median distance of the points from SCRFD's in sides of the face, MobileNet-0.25 on
 320 photographs: 0.1 to 0.3: 0.021 at 640, 0.028 at 320; 0.3 to 0.6: 0.017 and 0.015; above 0.9: 0.031 and 0.016.
 """
-
-Faces = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (n, 4) and points (n, 5, 2) in pixels of the picture, scores (n), float32."""
-
 
 @dataclass(frozen=True)
 class _Training:
@@ -98,16 +93,11 @@ class Launched:
     done: Any
 
 
-class RetinaFaceDetect(Stage):
+class RetinaFaceDetect(Detector):
     """Rows of `faces` with arcface5 landmarks."""
 
-    name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "retinaface"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = RetinaFaceDetectParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "arcface5"
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -137,24 +127,12 @@ class RetinaFaceDetect(Stage):
         self._anchors: dict[tuple[int, int], torch.Tensor] = {}
         self._pool = ThreadPoolExecutor(self.params.threads) if self.params.threads > 1 else None
 
-    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        ids = rows.select(["identity_id", "image_id"]).to_pylist()
-        rgbs = [pictures[one["image_id"]].rgb for one in ids]
-        found: list[dict[str, Any]] = []
-        for one, rgb, faces in zip(ids, rgbs, self._each(rgbs), strict=True):
-            found += face_rows(one, rgb, *faces, self.landmark_scheme, self.params.min_side)
-        return self.build(found)
-
-    def detect(self, rgb: np.ndarray) -> Faces:
+    def detect(self, rgb: np.ndarray) -> Found:
         """The faces of one picture (height, width, 3) uint8."""
         return self.detect_all([rgb])[0]
 
-    def detect_all(self, rgbs: Sequence[np.ndarray]) -> list[Faces]:
-        """The faces of each picture, in batches of one size."""
-        return list(self._each(rgbs))
-
-    def _each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Faces]:
-        """The same one by one: whatever is done between two is done while a GPU works on the next batch."""
+    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Found]:
+        """The faces of each picture, in batches of one size: whatever is done between two is done while a GPU works on the next."""
         before: Launched | None = None
         for start in range(0, len(rgbs), self.params.batch):
             part = rgbs[start : start + self.params.batch]
@@ -195,7 +173,7 @@ class RetinaFaceDetect(Stage):
             done.record()
         return Launched(tuple(picture.ratios for picture in pictures), tuple(candidates), done)
 
-    def finish(self, launched: Launched) -> list[Faces]:
+    def finish(self, launched: Launched) -> list[Found]:
         """The faces of the pictures of a batch."""
         if launched.done is not None:
             launched.done.synchronize()

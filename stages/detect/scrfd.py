@@ -5,23 +5,19 @@ searched at two scales: of 968 photographs of people, 41 stay without a face at 
 `score` is the class probability, 0 to 1.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from stages.detect.detector import Detector, Found
 from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
-from stages.detect.rows import face_rows
 from stages.detect.scrfd_export import STRIDES, Raw, open_export
 from stages.planar import planar
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.stage import Params, WeightFiles
 from stages.weights import WeightsName, registered
-
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (n, 4) and points (n, 5, 2) in pixels, scores (n)."""
 
 
 class ScrfdDetectParams(Params):
@@ -38,7 +34,7 @@ class ScrfdDetectParams(Params):
     threads: int = Field(1, ge=1)
 
 
-class ScrfdDetect(Stage):
+class ScrfdDetect(Detector):
     """Rows of `faces` with arcface5 landmarks.
 
     With `batch` 1 the canvas is as large as the picture needs, which on a CPU is fastest. A GPU is busier with more
@@ -46,14 +42,9 @@ class ScrfdDetect(Stage):
     last bits depend on its batch. That needs an export whose batch dimension is free.
     """
 
-    name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "scrfd"
     code_version: ClassVar[int] = 2
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = ScrfdDetectParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "arcface5"
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -68,23 +59,14 @@ class ScrfdDetect(Stage):
         # Falling, so that a picture is halved for one scale from where it was left for the one before.
         self._scales = sorted(set(scales), reverse=True)
 
-    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        ids = rows.select(["identity_id", "image_id"]).to_pylist()
-        shown = [pictures[each["image_id"]].rgb for each in ids]
-        found: list[dict[str, Any]] = []
-        for each, rgb, faces in zip(ids, shown, self.detect_all(shown), strict=True):
-            found += face_rows(each, rgb, *faces, self.landmark_scheme, self.params.min_side)
-        return self.build(found)
-
     def detect(self, rgb: np.ndarray) -> Found:
         """The faces of one picture (height, width, 3) uint8, by falling score."""
         return self.detect_all([rgb])[0]
 
-    def detect_all(self, pictures: Sequence[np.ndarray]) -> list[Found]:
-        """The faces of each picture (height, width, 3) uint8, by falling score; its neighbours make no difference."""
+    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Found]:
         size = self._export.batch
-        groups = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-        return [faces for group in groups for faces in self._group(group)]
+        for start in range(0, len(rgbs), size):
+            yield from self._group(rgbs[start : start + size])
 
     def _group(self, pictures: Sequence[np.ndarray]) -> list[Found]:
         """The faces of as many pictures as go into one batch."""

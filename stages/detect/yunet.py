@@ -6,17 +6,15 @@ YuNet's two probabilities, 0 to 1. Its points (a person's right eye, left eye, n
 are arcface5 as they come: a person's right is the left of the picture.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
+from stages.detect.detector import Detector
 from stages.detect.nms import suppress
-from stages.detect.rows import face_rows
-from stages.stage import NoDevice, Params, Picture, Services, Stage, WeightFiles
+from stages.stage import NoDevice, Params, WeightFiles
 from stages.weights import WeightsName
 
 _CANDIDATES = 5000
@@ -35,16 +33,11 @@ class YunetDetectParams(Params):
     min_side: float = Field(20.0, ge=0, description="least side of a face, pixels")
 
 
-class YunetDetect(Stage):
+class YunetDetect(Detector):
     """Rows of `faces` with arcface5 landmarks."""
 
-    name: ClassVar[str] = "detect"
     backend: ClassVar[str] = "yunet"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "images"
     Parameters: ClassVar[type[Params]] = YunetDetectParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "arcface5"
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -60,13 +53,6 @@ class YunetDetect(Stage):
             self._detector = cv2.FaceDetectorYN.create(path, "", (320, 320), self.params.threshold, self.params.nms, _CANDIDATES)
         finally:
             cv2.utils.logging.setLogLevel(level)
-
-    def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        found: list[dict[str, Any]] = []
-        for ids in rows.select(["identity_id", "image_id"]).to_pylist():
-            rgb = pictures[ids["image_id"]].rgb
-            found += face_rows(ids, rgb, *self.detect(rgb), self.landmark_scheme, self.params.min_side)
-        return self.build(found)
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one picture (height, width, 3) uint8."""

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from stages.embed.embedder import Embedder
 from stages.embed.rows import Store, vector_row
 from stages.onnx_nodes import first_nodes
 from stages.onnx_session import WrongModel, only_picture_input, open_session
 from stages.planar import planar
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.stage import Params, Picture, Services, WeightFiles
 from stages.weights import WeightsName, registered
 
 SIDE = 112
@@ -38,25 +39,14 @@ class ArcFaceEmbedParams(Params):
     threads: int = Field(1, ge=1)
 
 
-class ArcFaceEmbed(Stage):
+class ArcFaceEmbed(Embedder):
     """Rows of `embeddings` for faces with arcface5 landmarks."""
 
-    name: ClassVar[str] = "embed"
     backend: ClassVar[str] = "arcface"
     code_version: ClassVar[int] = 2
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "faces"
     Parameters: ClassVar[type[Params]] = ArcFaceEmbedParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("landmarks", "landmark_scheme"), "images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "arcface5"
-
-    @property
-    def recogniser(self) -> str:
-        return str(self.params.weights)
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        return (self.params.weights,)
+    landmark_scheme: ClassVar[str | None] = "arcface5"
 
     def setup(self, files: WeightFiles) -> None:
         """Raises MissingWeights, WrongModel, NoDevice."""

@@ -12,24 +12,21 @@ import numpy as np
 import pyarrow as pa
 
 from stages.detect.dlib import rectangle
+from stages.embed.embedder import Embedder
 from stages.embed.rows import vector_row
-from stages.stage import Picture, Services, Stage, WeightFiles
+from stages.stage import Picture, Services, WeightFiles
 
 
-class DlibEmbed(Stage):
+class DlibEmbed(Embedder):
     """Rows of `embeddings` for faces with dlib5 landmarks."""
 
-    name: ClassVar[str] = "embed"
     backend: ClassVar[str] = "dlib"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "faces"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmarks", "landmark_scheme"), "images": ("sha256",)}
-    landmark_scheme: ClassVar[str] = "dlib5"
-    recogniser: ClassVar[str] = "dlib_resnet_v1"
+    landmark_scheme: ClassVar[str | None] = "dlib5"
 
     @property
-    def weights(self) -> tuple[str, ...]:
-        return ("dlib_resnet_v1",)
+    def recogniser(self) -> str:
+        return "dlib_resnet_v1"
 
     def setup(self, files: WeightFiles) -> None:
         self._model = dlib.face_recognition_model_v1(files.path("dlib_resnet_v1"))

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from pydantic import Field
 
+from stages.embed.embedder import Embedder
 from stages.embed.rows import Store, vector_row
 from stages.networks.inception_resnet_v1 import InceptionResnetV1
-from stages.stage import Params, Picture, Services, Stage, WeightFiles
+from stages.stage import Params, Picture, Services, WeightFiles
 from stages.torch_session import load_state, ready
 from stages.weights import WeightsName
 
@@ -40,24 +41,12 @@ class FacenetEmbedParams(Params):
     threads: int = Field(1, ge=1)
 
 
-class FacenetEmbed(Stage):
+class FacenetEmbed(Embedder):
     """Rows of `embeddings`, 512 values each, for faces with whatever landmarks."""
 
-    name: ClassVar[str] = "embed"
     backend: ClassVar[str] = "facenet"
-    needs_pixels: ClassVar[bool] = True
-    parent: ClassVar[str] = "faces"
     Parameters: ClassVar[type[Params]] = FacenetEmbedParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box",), "images": ("sha256",)}
-    landmark_scheme: ClassVar[str | None] = None
-
-    @property
-    def recogniser(self) -> str:
-        return str(self.params.weights)
-
-    @property
-    def weights(self) -> tuple[str, ...]:
-        return (self.params.weights,)
 
     def setup(self, files: WeightFiles) -> None:
         path = files.path(self.params.weights)

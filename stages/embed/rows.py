@@ -1,26 +1,18 @@
 """A vector as a row of `embeddings`: what is the same for every recogniser."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
+
+from stages.embed.embedder import Embedder
 
 Store = Literal["float32", "float16"]
 """How exactly the values of a vector are kept. The column is float32 either way: float16 rounds them to half precision, so that
 files of vectors are 30 % smaller. Cosines between 1 130 faces moved by 0.0001 at most, lengths by 0.00005 (EdgeFace)."""
 
 
-class Recogniser(Protocol):
-    """What the DAG compares between stages: the space that a recogniser writes, and the five points that it needs, if any."""
-
-    @property
-    def recogniser(self) -> str: ...
-
-    @property
-    def landmark_scheme(self) -> str | None: ...
-
-
-def vector_row(face: Mapping[str, Any], stage: Recogniser, vector: np.ndarray | None, store: Store = "float32") -> dict[str, Any]:
+def vector_row(face: Mapping[str, Any], stage: Embedder, vector: np.ndarray | None, store: Store = "float32") -> dict[str, Any]:
     """The row of one face: its vector (d) at unit length, its raw length, or why it has none.
 
     None stands for a face whose landmarks do not suit: another scheme, or points that span no face in the picture. For a

@@ -32,7 +32,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from stages.detect.retinaface import Faces, Launched, Prepared, RetinaFaceDetect
+from stages.detect.detector import Found
+from stages.detect.retinaface import Launched, Prepared, RetinaFaceDetect
 from stages.detect.rows import face_rows
 from stages.embed.arcface import TEMPLATE, align, similarity
 from stages.embed.iresnet import IResNetEmbed
@@ -162,7 +163,7 @@ def pinned(batch: torch.Tensor, device: Device) -> torch.Tensor:
     return batch.pin_memory() if device == "cuda" else batch
 
 
-def best_face(detect: RetinaFaceDetect, rgb: np.ndarray, faces: Faces) -> tuple[list[dict[str, Any]], np.ndarray]:
+def best_face(detect: RetinaFaceDetect, rgb: np.ndarray, faces: Found) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The rows of the best face of a picture and its crop (112, 112, 3); grey where random points span no face."""
     ids = {"identity_id": "0" * 16, "image_id": "0" * 24}
     order = np.argsort(-faces[2])[:1]

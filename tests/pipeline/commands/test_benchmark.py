@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.pipeline.commands.test_models import call, invoke, refused
 
 from pipeline.dag import load_dag
 from stages.weights import activate
 from stages.weights.local import NOTHING
+from tests.pipeline.commands.test_models import call, invoke, refused
 
 DAG = Path(__file__).parents[3] / "dags" / "photos_scrfd_edgeface.yaml"
 

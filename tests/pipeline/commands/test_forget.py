@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.pipeline.forget.test_crash import Failing
 from typer.testing import CliRunner
 
 from pipeline.catalogue.connection import connect
@@ -17,6 +16,7 @@ from pipeline.forget.find import Wish
 from pipeline.root.lease import PATH as LEASE
 from pipeline.root.storage import Store
 from schemas import identity_id
+from tests.pipeline.forget.test_crash import Failing
 from tests.pipeline.forgotten import WHO, gallery, holding
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.toy import Killed, picture, toy_dag

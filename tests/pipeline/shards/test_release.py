@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.pipeline.shards.test_writing import stream
 
 from pipeline.catalogue.connection import query
 from pipeline.forget.erase import forget, prepare
@@ -28,6 +27,7 @@ from pipeline.shards.writing import ShardError, finish, plan_shards, write_shard
 from schemas import TABLES, identity_id
 from stages.shard.params import ShardParams
 from stages.shard.webdataset import METADATA
+from tests.pipeline.shards.test_writing import stream
 from tests.pipeline.small_root import SmallPerson, small_root
 
 PEOPLE = [SmallPerson("Ada Lovelace", 6, rejected=1, faceless=1), SmallPerson("Grace Hopper", 4), SmallPerson("Zoë Łuczak", 1)]

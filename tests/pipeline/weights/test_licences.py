@@ -69,7 +69,7 @@ def test_another_licence_is_asked_for_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("models", [None, "s3://bucket/models", "gone"])
 def test_without_a_folder_to_write_into_it_is_the_users_word(models: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr("pipeline.weights.licences._of_store", lambda url: [])  # no network here; tests/pipeline/weights/test_stored.py has a store
+    monkeypatch.setattr("pipeline.weights.licences._of_store", lambda url: [])  # no network here; test_stored.py has a store
     models = str(tmp_path / "gone") if models == "gone" else models
     settle([TERM], models, True)
     assert places(models) == [tmp_path / "config" / "idcluster" / "accepted.yaml"]
