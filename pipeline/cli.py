@@ -37,7 +37,7 @@ PEOPLE_SHOWN = 10
 
 
 def _selection(only: str | None, limit: int | None, where: str | None, retry: str | None) -> Any:
-    from pipeline.run import Selection
+    from pipeline.preparing import Selection
 
     return Selection(tuple(name.strip() for name in (only or "").split(",") if name.strip()), limit, where, retry)
 
@@ -67,11 +67,12 @@ def run(
         from pipeline.execution.engine import RayEngine
         from pipeline.execution.spec import check_sources
         from pipeline.plan import check_sql
+        from pipeline.preparing import prepare
         from pipeline.progress import summarise
         from pipeline.root.lease import is_writable
         from pipeline.root.opening import open_root
         from pipeline.root.storage import Store
-        from pipeline.run import Run, prepare
+        from pipeline.run import Run
         from pipeline.weights.licences import as_records, settle, terms
 
         prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
@@ -101,8 +102,8 @@ def plan(
     with _explained():
         from pipeline.dag import load_dag
         from pipeline.plan import make_plan, rows
+        from pipeline.preparing import prepare
         from pipeline.root.storage import Store
-        from pipeline.run import prepare
         from pipeline.weights.licences import lacking, terms
 
         prepared = prepare(load_dag(dag, sets or (), models), models)

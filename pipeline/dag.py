@@ -7,16 +7,14 @@ once. Backends are imported only when the file names them.
 import hashlib
 import importlib
 import json
-import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from pipeline.document import DagError as DagError
+from pipeline.document import Document, Where, dotted, nearest, show
 from pipeline.sources import KINDS, Source
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
@@ -27,17 +25,6 @@ from stages.weights import active
 
 SHARD = "shard"
 _SHARD_PARAMETERS = {"webdataset": "stages.shard.params:ShardParams"}
-
-Where = tuple[str | int, ...]
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-class DagError(ValueError):
-    """What is wrong with a DAG file: one problem a line, each with its place, field and remedy."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
 
 
 class _Closed(BaseModel):
@@ -129,7 +116,7 @@ def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) ->
     `people` and `match` are added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
     recogniser that `embed` names.
     """
-    document = _Document(str(path))
+    document = Document(str(path))
     try:
         document.read(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -182,7 +169,7 @@ def shard_params(config: StageConfig) -> Any:
 # How a file becomes a Dag
 
 
-def _resolve(document: "_Document", file: _DagFile) -> Dag:
+def _resolve(document: Document, file: _DagFile) -> Dag:
     order = (*BACKENDS, SHARD)
     given = dict(file.stages)
     for name in [name for name in given if name not in order]:
@@ -229,32 +216,32 @@ def _resolve(document: "_Document", file: _DagFile) -> Dag:
     )  # fmt: skip
 
 
-def _sources(document: "_Document", given: Any) -> tuple[Any, ...]:
+def _sources(document: Document, given: Any) -> tuple[Any, ...]:
     """The sources, each as the model of its kind."""
     if isinstance(given, Mapping):
         return (_source(document, given, ("source",)),)
     if not isinstance(given, list) or not given:
-        document.problem(("source",), f"input should be a mapping with `kind` and `path`, or a list of such, is {_show(given)}")
+        document.problem(("source",), f"input should be a mapping with `kind` and `path`, or a list of such, is {show(given)}")
         return ()
     found: list[Any] = []
     names: dict[str, int] = {}
     for number, one in enumerate(given):
         at: Where = ("source", number)
         if not isinstance(one, Mapping):
-            document.problem(at, f"input should be a mapping with `kind` and `path`, is {_show(one)}")
+            document.problem(at, f"input should be a mapping with `kind` and `path`, is {show(one)}")
             continue
         source = _source(document, one, at)
         if source is not None and names.setdefault(source.name, number) != number:
-            which = f"is called {source.name!r} as {_dotted(('source', names[source.name]))} is"
+            which = f"is called {source.name!r} as {dotted(('source', names[source.name]))} is"
             document.problem(at, f"{which}; pictures are told apart by that, so give it a `name` of its own")
         found.append(source)
     return tuple(found)
 
 
-def _source(document: "_Document", given: Mapping[str, Any], at: Where) -> Any:
+def _source(document: Document, given: Mapping[str, Any], at: Where) -> Any:
     kind = given.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        what = f"there is no kind {_show(kind)}" if "kind" in given else "is missing"
+        what = f"there is no kind {show(kind)}" if "kind" in given else "is missing"
         document.problem((*at, "kind"), what + nearest(str(kind or ""), KINDS))
         return None
     return document.validate(KINDS[kind], given, at)
@@ -266,7 +253,7 @@ def _shard_parameters(name: str) -> type[Params]:
     return found
 
 
-def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+def _calibrate(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
     """Fill in the thresholds that belong to the recogniser's space, where the file leaves them open."""
     if "clean" not in built or "embed" not in built:
         return
@@ -296,7 +283,7 @@ def _calibrate(document: "_Document", configs: dict[str, StageConfig], built: di
         configs["clean"] = configs["clean"].model_copy(update={"params": resolved.model_dump(mode="json")})
 
 
-def _calibrate_match(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+def _calibrate_match(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
     """The same for the comparison of people; without a calibration no two names are one person."""
     if "match" not in built or "embed" not in built:
         return
@@ -310,7 +297,7 @@ def _calibrate_match(document: "_Document", configs: dict[str, StageConfig], bui
         configs["match"] = configs["match"].model_copy(update={"params": resolved.model_dump(mode="json")})
 
 
-def _check_landmarks(document: "_Document", built: dict[str, Stage]) -> None:
+def _check_landmarks(document: Document, built: dict[str, Stage]) -> None:
     """A recogniser aligns faces by the landmarks it was trained with; the detector has to give those."""
     if "detect" not in built or "embed" not in built:
         return
@@ -335,7 +322,7 @@ def _backends_with(stage: str, scheme: str) -> Iterator[str]:
             continue
 
 
-def _check_tables(document: "_Document", configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+def _check_tables(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
     """Every table that a stage reads and does not call optional must be written by a stage of the DAG."""
     reads = {name: [t for t in (*stage.reads, *stage.selects, stage.parent) if t not in stage.optional] for name, stage in built.items()}
     if SHARD in configs:
@@ -356,232 +343,3 @@ def _check_tables(document: "_Document", configs: dict[str, StageConfig], built:
 
 
 _BY_COMMANDS = ("correct", "forget")
-
-
-# How mistakes are placed
-
-
-@dataclass
-class _Document:
-    """The data of the file with the place of every value, and the problems found so far."""
-
-    file: str
-    data: Any = None
-    places: dict[Where, tuple[int, str]] = field(default_factory=dict)
-    """Path to (sort key, what to print before the problem)."""
-    problems: list[tuple[int, str]] = field(default_factory=list)
-
-    def read(self, text: str) -> None:
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
-            said = ", ".join(part for part in (error.context, error.problem) if part)
-            self.problems.append((line, f"{self.file}:{line}: not YAML: {said}"))
-            self.stop()
-        except yaml.YAMLError as error:
-            raise DagError([f"{self.file}: not YAML: {' '.join(str(error).split())}"]) from error
-        self.places[()] = (1, f"{self.file}:1")
-        self.data = {} if node is None else self._convert(node, (), None, ())
-        if not isinstance(self.data, dict):
-            self.problem((), "a DAG file is a mapping that starts with `name:`")
-            self.stop()
-
-    def set(self, text: str) -> None:
-        """Apply one `a.b.c=value`; errors about it name it instead of a line."""
-        name, equals, written = text.partition("=")
-        keys: Where = tuple(key.strip() for key in name.split("."))
-        label = f"--set {text}" if len(text) <= 60 else f"--set {text[:57]}..."
-        order = 1_000_000 + len(self.places)
-        if not equals or not all(keys):
-            self.problems.append((order, f"{label}: write it as name.of.field=value"))
-            return
-        try:
-            node = yaml.compose(written, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            self.problems.append((order, f"{label}: the value is not YAML: {getattr(error, 'problem', None) or error}"))
-            return
-        parent = self.data
-        for depth in range(1, len(keys)):
-            key = keys[depth - 1]
-            if isinstance(parent, dict) and parent.get(key) is None:
-                parent[key] = {}
-                self.places[keys[:depth]] = (order, label)
-            parent = parent[key]
-            if isinstance(parent, list):
-                number = str(keys[depth])
-                if not number.isdigit() or int(number) >= len(parent):
-                    plain = ".".join(map(str, keys[:depth]))
-                    there = f"it has {len(parent)} items: name one by its number, {_dotted((*keys[:depth], 0))} is {plain}.0"
-                    self.problems.append((order, f"{label}: {_dotted(keys[:depth])} is a list, {there}"))
-                    return
-                keys = (*keys[:depth], int(number), *keys[depth + 1 :])
-            elif not isinstance(parent, dict):
-                self.problems.append((order, f"{label}: {_dotted(keys[:depth])} is {_show(parent)}, it has no fields"))
-                return
-        self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
-        self.places[keys] = (order, label)
-        value = None if node is None else self._convert(node, keys, (order, label), ())
-        parent[keys[-1]] = {} if value is None and _holds_fields(keys) else value
-
-    def _convert(self, node: yaml.Node, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]) -> Any:
-        """The Python value of a node; fills `places` on the way. `place` overrides the node's line."""
-        if any(node is other for other in above):
-            self.problem(path, "an alias stands inside the value that it repeats")
-            return None
-        above = (*above, node)
-        if isinstance(node, yaml.MappingNode):
-            return self._convert_mapping(node, path, place, above)
-        if isinstance(node, yaml.SequenceNode):
-            items = []
-            for index, item in enumerate(node.value):
-                self.places[(*path, index)] = place or self._line(item)
-                items.append(self._convert(item, (*path, index), place, above))
-            return items
-        try:
-            return yaml.constructor.SafeConstructor().construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            kind = node.tag.removeprefix("tag:yaml.org,2002:")
-            self.problem(path, f"cannot be read as {kind}: {getattr(error, 'problem', None) or error}")
-            return None
-
-    def _convert_mapping(
-        self, node: yaml.MappingNode, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]
-    ) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            here = place or self._line(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                self.problems.append((here[0], f"{here[1]}: {_dotted(path)}: a key is a plain name; merge keys are not read"))
-                continue
-            key = key_node.value
-            if key in found:
-                first = self.places[(*path, key)][1].rsplit(":", 1)[-1]
-                self.problems.append((here[0], f"{here[1]}: {_dotted((*path, key))}: stands here twice, first in line {first}"))
-                continue
-            self.places[(*path, key)] = here
-            found[key] = self._convert(value_node, (*path, key), place, above)
-        # `crawl:` with nothing behind it is a stage with nothing to say, not the value null.
-        return {key: {} if value is None and _holds_fields((*path, key)) else value for key, value in found.items()}
-
-    def _line(self, node: yaml.Node) -> tuple[int, str]:
-        line = node.start_mark.line + 1
-        return line, f"{self.file}:{line}"
-
-    def place(self, path: Where) -> tuple[int, str]:
-        """Of the value, or of the nearest mapping around it that was written down."""
-        while path not in self.places:
-            path = path[:-1]
-        return self.places[path]
-
-    def problem(self, path: Where, text: str) -> None:
-        order, label = self.place(path)
-        self.problems.append((order, f"{label}: {_dotted(path)}: {text}" if path else f"{label}: {text}"))
-
-    def error(self) -> DagError:
-        """The problems, in the order of the file."""
-        return DagError([text for _, text in sorted(self.problems, key=lambda item: item[0])])
-
-    def stop(self) -> None:
-        """Raise DagError if there are problems."""
-        if self.problems:
-            raise self.error()
-
-    def validate(
-        self, model: type[_Model], data: Mapping[str, Any], at: Where, own: Mapping[str, Any] | None = None
-    ) -> _Model | None:
-        """`data` as a `model`; None after noting every problem. With `own`, problems of other fields are left out."""
-        try:
-            return model.model_validate(data)
-        except ValidationError as error:
-            found: dict[Where, list[str]] = {}  # a value that fits no type of a union has an error for each of them
-            for item in error.errors(include_url=False):
-                if own is not None and item["loc"] and item["loc"][0] not in own:
-                    continue
-                path, model_there = _locate(model, data, item["loc"])
-                found.setdefault((*at, *path), []).append(_explain(item, model_there))
-            for path, texts in found.items():
-                self.problem(path, ", nor: ".join(dict.fromkeys(texts)))
-        return None
-
-
-def _holds_fields(path: Where) -> bool:
-    return path in (("stages",), ("resources",)) or (
-        path[0] == "stages" and (len(path) == 2 or (len(path) == 3 and path[2] in ("params", "resources")))
-    )
-
-
-def _dotted(path: Where) -> str:
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return text.removeprefix(".")
-
-
-def _locate(model: type[BaseModel], data: Any, loc: Sequence[str | int]) -> tuple[Where, type[BaseModel] | None]:
-    """The path of an error without what pydantic puts in for unions, and the model whose field its last part is."""
-    path: Where = ()
-    annotation: Any = model
-    holder: type[BaseModel] | None = model
-    value: Any = data
-    for index, part in enumerate(loc):
-        inside = (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int))
-        missing = isinstance(value, Mapping) and index == len(loc) - 1
-        if inside or missing:
-            path = (*path, part)
-            holder = next(_models_in(annotation), None)
-            annotation = _type_of(annotation, part)
-            value = value[part] if inside else None
-    return path, holder
-
-
-def _type_of(annotation: Any, part: str | int) -> Any:
-    """The type of a part (a field, a key, an index) of a value of the type `annotation`; None where that says nothing."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field_there = annotation.model_fields.get(str(part))
-        return field_there.annotation if field_there else None
-    arguments = typing.get_args(annotation)
-    if typing.get_origin(annotation) in (dict, Mapping):
-        return arguments[1]
-    if typing.get_origin(annotation) in (list, tuple, Sequence):
-        return arguments[0]
-    return next((found for argument in arguments if (found := _type_of(argument, part)) is not None), None)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _models_in(argument)
-
-
-def _explain(error: Any, model: type[BaseModel] | None) -> str:
-    """A pydantic error in the words of this file."""
-    kind, message, value = error["type"], str(error["msg"]), error["input"]
-    if kind == "extra_forbidden":
-        known = list(model.model_fields) if model else []
-        return f"unknown name{nearest(str(error['loc'][-1]), known)}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "literal_error":
-        expected = str(error["ctx"]["expected"])
-        names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        close = get_close_matches(value, names, 1) if isinstance(value, str) else []
-        return f"{_show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
-    if kind in ("model_type", "dict_type"):
-        return f"input should be a mapping, is {_show(value)}"
-    if kind in ("value_error", "assertion_error"):
-        return message.partition(", ")[2]
-    return f"{message[0].lower()}{message[1:]}, is {_show(value)}"
-
-
-def _show(value: Any) -> str:
-    text = "empty" if value is None else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    """`; did you mean 'x'?`, or what there is where nothing is near."""
-    close = get_close_matches(name, list(known), 1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are: {', '.join(known)}" if known else "; it has no fields"

@@ -15,13 +15,14 @@ from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
 from pipeline.execution.engine import RayEngine
 from pipeline.execution.ground import Ground
+from pipeline.preparing import Selection, prepare
 from pipeline.progress import summarise
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
 from pipeline.root.files import read
 from pipeline.root.opening import open_root
 from pipeline.root.snapshot import Snapshot, load
 from pipeline.root.storage import Store
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from pipeline.samples import Truth, compose
 from pipeline.weights.licences import acceptance, as_records, terms
 from schemas import TABLES

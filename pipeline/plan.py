@@ -12,12 +12,13 @@ from pipeline.execution.intake import Intake, take_in
 from pipeline.execution.spec import sources_of
 from pipeline.execution.survey import phases, survey, tasks
 from pipeline.execution.whole import complete, starved
+from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
 from pipeline.root.opening import open_root
 from pipeline.root.shelf import StoreShelf
 from pipeline.root.snapshot import Snapshot, load
 from pipeline.root.storage import Store
-from pipeline.run import Prepared, Selection, allowed_images, forced_units, shard_basis
 from pipeline.shards.split_lists import resolve
+from pipeline.shards.writing import shard_basis
 from stages.crawl.service import Asking
 from stages.stage import Stage
 

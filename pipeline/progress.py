@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.execution.fetching import Haul
-from pipeline.execution.worker import Receipt
+from pipeline.execution.tasks import Receipt
 
 PLAIN_SECONDS = 10.0
 

@@ -4,7 +4,6 @@ Whatever interrupts it, the next run goes on: sealed chunks are in the snapshot,
 sealed are found by their names.
 """
 
-import hashlib
 import json
 import platform
 import signal
@@ -18,23 +17,22 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any, Protocol
 
-import duckdb
 from rich.console import Console
 
-from pipeline.catalogue.connection import connect, explain
-from pipeline.dag import SHARD, Dag, DagError, Resources, shard_params
+from pipeline.dag import SHARD, Resources, shard_params
 from pipeline.execution.compact import compact
 from pipeline.execution.engine import Operator, available_cores
 from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.ground import Ground, Scope
 from pipeline.execution.intake import take_in
-from pipeline.execution.reconcile import by_hand, unit_column
+from pipeline.execution.reconcile import by_hand
 from pipeline.execution.rounds import Rounds, check_contact, missing
 from pipeline.execution.seal import seal
-from pipeline.execution.spec import WorkerSpec, drain_path, has_web, sources_of, versions_of
+from pipeline.execution.spec import WorkerSpec, drain_path, has_web, sources_of
 from pipeline.execution.survey import Survey, phases, survey, tasks
+from pipeline.execution.tasks import Receipt, Task
 from pipeline.execution.whole import complete, run_whole, starved
-from pipeline.execution.worker import Receipt, Task
+from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
 from pipeline.progress import FetchProgress, Progress
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
@@ -44,12 +42,10 @@ from pipeline.root.snapshot import Entry, Snapshot, load, publish
 from pipeline.root.spool import Place, is_web
 from pipeline.root.storage import Store
 from pipeline.shards.split_lists import resolve
-from pipeline.shards.writing import finish, plan_shards, shard_version, write_shard
-from pipeline.weights.stored import StoredWeights, weight_files
+from pipeline.shards.writing import finish, plan_shards, shard_basis, write_shard
 from schemas import TABLES
 from stages.crawl.service import Asking
 from stages.stage import Stage
-from stages.weights import LocalRegistry
 
 PUBLISH_SECONDS = 60.0
 
@@ -68,17 +64,6 @@ class Engine(Protocol):
     def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What of the DAG to do. `only`: stages; `limit`: pictures a phase; `where`: SQL over candidates and identities;
-    `retry`: SQL over rows that are not ok."""
-
-    only: tuple[str, ...] = ()
-    limit: int | None = None
-    where: str | None = None
-    retry: str | None = None
 
 
 @dataclass
@@ -103,79 +88,6 @@ class Record:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     shards: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
-
-
-@dataclass
-class Prepared:
-    """A DAG made ready: stages built, versions known, weights found."""
-
-    dag: Dag
-    stages: list[Stage]
-    versions: dict[str, str]
-    descriptions: dict[str, dict[str, Any]]
-    models: str | None
-    local: LocalRegistry | None = None
-    """What the models directory's own registry says."""
-    licences: list[dict[str, Any]] = field(default_factory=list)
-    """Weights that may not be used for everything: name, licence, and what was accepted when and by whom."""
-
-    def chosen(self, selection: Selection) -> set[str]:
-        """The names of the stages to do. Raises DagError for a name that the DAG does not have."""
-        unknown = [name for name in selection.only if name not in self.dag.stages]
-        if unknown:
-            raise DagError([f"--only {name}: the DAG has no such stage; it has {', '.join(self.dag.stages)}" for name in unknown])
-        if not selection.only:
-            return set(self.dag.stages)
-        # People are the summary of clean; whoever asks for one wants the other.
-        following = [name for name in ("people", "match") if name in self.dag.stages] if "clean" in selection.only else []
-        return {*selection.only, *following}
-
-
-def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> Prepared:
-    """Build the stages of a DAG and look for their weights. Raises MissingWeights."""
-    directory = models or dag.models
-    files = weight_files(directory)
-    stages = dag.build()
-    if check_weights:
-        for stage in stages:
-            for name in stage.weights:
-                # What is in an object store is brought to the machines that need it, later.
-                files.look(name) if isinstance(files, StoredWeights) else files.path(name)
-    versions, descriptions = versions_of(stages, files)
-    return Prepared(dag, stages, versions, descriptions, files.models_dir, files.local)
-
-
-def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], predicate: str) -> dict[str, frozenset[str]]:
-    """Units by table of the rows that are not ok and match an SQL predicate. Raises DagError for bad SQL."""
-    forced = {}
-    connection = connect(store, snapshot)
-    try:
-        for stage in stages:
-            table, column = stage.writes.name, unit_column(stage)
-            try:
-                sql = f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})"  # noqa: S608
-                found = connection.execute(sql).fetchall()
-            except duckdb.Error as error:
-                said = f"{explain(connection, error)} (columns that every table has: status, reason, detail)"
-                raise DagError([f"--retry {predicate!r}: {said}"]) from error
-            if found:
-                forced[table] = frozenset(row[0] for row in found)
-    finally:
-        connection.close()
-    return forced
-
-
-def allowed_images(store: Store, snapshot: Snapshot, predicate: str) -> frozenset[str]:
-    """Image ids that match an SQL predicate over candidates and identities (`name`, `address`, ...)."""
-    connection = connect(store, snapshot)
-    known = "SELECT c.*, i.name, i.aliases, i.bucket FROM candidates c JOIN identities i USING (identity_id)"
-    sql = f"SELECT image_id FROM ({known}) WHERE {predicate}"  # noqa: S608
-    try:
-        return frozenset(row[0] for row in connection.execute(sql).fetchall())
-    except duckdb.Error as error:
-        raise DagError([f"--where {predicate!r}: {explain(connection, error)}"]) from error
-    finally:
-        connection.close()
 
 
 class Run:
@@ -552,12 +464,6 @@ class ShardJob:
 
     def __call__(self, item: str) -> str:
         return json.dumps(write_shard(Store(self.root), json.loads(item)))
-
-
-def shard_basis(snapshot: Snapshot, params: Any) -> str:
-    """What the shards of a profile follow from: every live file of every table, and the parameters."""
-    digests = sorted(f"{e.table}/{e.digest}" for e in snapshot.entries if e.current and e.live and e.table in TABLES)
-    return hashlib.blake2b("\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8).hexdigest()
 
 
 def _machine() -> dict[str, Any]:

@@ -19,10 +19,10 @@ MAY_IMPORT = {
 FLOORS = (
     ("root",),
     ("catalogue", "weights"),
-    ("sources",),
+    ("document", "sources"),
     ("dag",),
     ("execution", "shards", "report"),
-    ("correct", "gc", "history", "progress", "samples"),
+    ("correct", "gc", "history", "preparing", "progress", "samples"),
     ("run",),
     ("plan", "demo", "forget"),
     ("commands",),

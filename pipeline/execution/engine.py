@@ -28,7 +28,7 @@ from pipeline.execution.cluster import Node, Pool
 from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.shared_gate import GateKeeper, SharedGate
 from pipeline.execution.spec import WorkerSpec
-from pipeline.execution.worker import Part, Receipt, Task
+from pipeline.execution.tasks import Part, Receipt, Task
 from stages.crawl.web.gate import LocalGate
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

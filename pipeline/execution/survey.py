@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.execution.ground import Ground, Scope, is_chunked
 from pipeline.execution.reconcile import Reconciled, by_hand, ordered, reconcile, unit_column
-from pipeline.execution.worker import Task, share
+from pipeline.execution.tasks import Task, share
 from pipeline.root.files import SLICE_ROWS, read
 from pipeline.root.snapshot import WHOLE
 from schemas import TABLES

@@ -7,126 +7,31 @@ part that is there already is taken as it is. Nothing here knows Ray.
 """
 
 import hashlib
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.execution.attempts import HERE, Attempt, Whereabouts, setting_up
+from pipeline.execution.originals import Originals
 from pipeline.execution.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
+from pipeline.execution.tasks import Part, Receipt, Task, share
 from pipeline.root.files import DamagedFile, encode, part_path, read
 from pipeline.root.removals import Bars, load_bars
 from pipeline.root.snapshot import WHOLE
 from pipeline.root.spool import SpoolServices
 from pipeline.root.storage import Store
 from schemas import TABLES, no_face_id
-from stages.pictures import PictureError, decode
+from stages.pictures import PictureError
 from stages.stage import Picture, Services, Stage, WeightFiles
 
 GROUP_BYTES = 192 * 2**20
 """Decoded pictures that a worker holds at once; a slice of large photographs is worked off in groups."""
 
 _DETAIL = 300
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a worker is told.
-
-    `members` are image ids (slice) or identity ids (people), None for everybody of the stretch: for slice `number` the
-    pictures of ranks `number * stretch` and up, for batch `number` of people those whose ids leave that remainder by
-    `stretch`. `size` is how many members to expect. `shown` gives the files of the tables that the chain only reads,
-    `pool` those of the tables that it writes, oldest first; `forced` the units by table that are computed even if they
-    are there, `token` what tells such an order from an earlier one.
-    """
-
-    kind: Literal["slice", "people"]
-    bucket: int
-    chunk: int
-    number: int
-    members: tuple[str, ...] | None
-    chain: tuple[str, ...]
-    stretch: int = 1
-    size: int = 0
-    shown: dict[str, list[str]] = field(default_factory=dict)
-    pool: dict[str, list[str]] = field(default_factory=dict)
-    forced: dict[str, list[str]] = field(default_factory=dict)
-    token: str = ""
-    spool: dict[str, tuple[str, int, int]] | None = None
-    """Where the answers of web servers lie (`pipeline.root.spool`), by address; None where the source is no crawl."""
-
-    @property
-    def name(self) -> str:
-        chunk = "all" if self.chunk == WHOLE else f"{self.chunk:05d}"
-        return f"{self.chain[0]}-{self.bucket:05d}-{chunk}-{self.number:05d}"
-
-    @property
-    def member_column(self) -> str:
-        return "image_id" if self.kind == "slice" else "identity_id"
-
-    def encode(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def decode(text: str) -> "Task":
-        data = json.loads(text)
-        members = data["members"]
-        return Task(**{**data, "members": None if members is None else tuple(members), "chain": tuple(data["chain"])})
-
-
-@dataclass
-class Part:
-    """A part that a task wrote or found, and what is in it. `outcomes` counts rows by `status` or `status:reason`."""
-
-    stage: str
-    table: str
-    path: str
-    rows: int
-    units: int
-    seconds: float
-    adopted: bool
-    outcomes: dict[str, int]
-
-
-@dataclass
-class Receipt:
-    """What came of a task.
-
-    `seconds` by activity: each stage, setup, read, decode and write; these four `for` the first of its stages where the
-    worker has only some of the chain.
-    """
-
-    task: str
-    bucket: int
-    chunk: int
-    number: int
-    members: int
-    parts: list[Part]
-    seconds: dict[str, float]
-    began: float
-    """Seconds since 1970, by the worker's clock."""
-    skipped: bool = False
-    deaths: int = 0
-
-    def encode(self) -> str:
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def decode(text: str) -> "Receipt":
-        data = json.loads(text)
-        return Receipt(**{**data, "parts": [Part(**part) for part in data["parts"]]})
-
-
-def share(person: str, stretch: int) -> int:
-    """Which of `stretch` batches a person falls into."""
-    return int(person, 16) % stretch
 
 
 class Worker:
@@ -230,7 +135,7 @@ class _Job:
         self.chain = [worker.stages[name] for name in task.chain]
         self.tables: dict[str, pa.Table] = {}
         self.pools: dict[str, list[pa.Table]] = {}
-        self.originals = _Originals(worker.store, task)
+        self.originals = Originals(worker.store, task.shown.get("images", []))
         self.services: Services = worker.services if task.spool is None else SpoolServices(worker.store, task.spool, worker.services)
         with clock.time("read"):
             self.members = self._members()
@@ -495,53 +400,3 @@ def _with_inputs(stage: Stage, missing: Wanted, rows: pa.Table) -> pa.Table:
     inputs = missing.inputs_of()
     column = pa.array([inputs[unit] for unit in rows[unit_column(stage)].to_pylist()], pa.binary(8))
     return rows.append_column("inputs", column).select(stage.writes.names).cast(stage.writes.arrow)
-
-
-class _Originals:
-    """The bytes and the decoded pictures of a task's images."""
-
-    def __init__(self, store: Store, task: Task) -> None:
-        self.store, self.paths = store, task.shown.get("images", [])
-        self.data: dict[str, bytes] = {}
-        self.decoded: dict[str, Picture | PictureError] = {}
-
-    def add(self, rows: pa.Table) -> None:
-        """Take the bytes of rows that were just fetched, instead of reading them back."""
-        for image, data in zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True):
-            if data is not None:
-                self.data[image] = data
-
-    def load(self, images: Sequence[str], hashes: Mapping[str, str]) -> None:
-        """Read the bytes of `images`. Raises DamagedFile when bytes are not there or not what their hash says."""
-        absent = {image for image in images if image not in self.data}
-        for path in reversed(self.paths):
-            if not absent:
-                break
-            rows = read(self.store, TABLES["images"], path, ("image_id", "sha256", "bytes"), ("image_id", absent))
-            for image, sha256, data in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
-                if sha256 != hashes[image] or data is None:
-                    continue  # an earlier state of a picture that was replaced
-                if hashlib.sha256(data).hexdigest() != sha256:
-                    raise DamagedFile(f"{self.store.uri(path)}: the bytes of image {image} are not those that were stored")
-                self.data[image] = data
-                absent.discard(image)
-        if absent:
-            raise DamagedFile(f"{self.store.root}: the bytes of image {min(absent)} are in none of {self.paths}")
-
-    def picture(self, image: str) -> Picture | PictureError:
-        if image not in self.decoded:
-            try:
-                self.decoded[image] = Picture(image, _read_only(decode(self.data.pop(image))))
-            except PictureError as error:
-                self.decoded[image] = error
-            except MemoryError as error:
-                self.decoded[image] = PictureError("error", f"MemoryError while it was decoded: {error}"[:_DETAIL])
-        return self.decoded[image]
-
-    def forget(self) -> None:
-        self.decoded.clear()
-
-
-def _read_only(rgb: np.ndarray) -> np.ndarray:
-    rgb.flags.writeable = False
-    return rgb

@@ -182,7 +182,7 @@ def _face_bars(found: Found) -> list[dict[str, Any]]:
 
 def _up_to_date(newest: Snapshot, profile: str) -> bool:
     """Whether the shards of a profile show exactly what the tables do, by this program: then only touched ones are to be written."""
-    from pipeline.run import shard_basis
+    from pipeline.shards.writing import shard_basis
 
     params = _params(newest, profile)
     if params is None or shard_version(params)[0] != newest.notes[f"index/{profile}"]["version"]:

@@ -84,6 +84,12 @@ def shard_version(params: ShardParams) -> tuple[str, dict[str, Any]]:
     return describe("shard", "webdataset", CODE_VERSION, SAMPLES.version, params, {})
 
 
+def shard_basis(snapshot: Snapshot, params: Any) -> str:
+    """What the shards of a profile follow from: every live file of every table, and the parameters."""
+    digests = sorted(f"{e.table}/{e.digest}" for e in snapshot.entries if e.current and e.live and e.table in TABLES)
+    return hashlib.blake2b("\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8).hexdigest()
+
+
 def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bool = True) -> ShardPlan:
     """The shards that show `snapshot`, and jobs for those that are not in it.
 

@@ -18,8 +18,9 @@ from rich.table import Table
 
 from pipeline.dag import load_dag
 from pipeline.execution.engine import THREAD_VARIABLES, RayEngine, available_cores
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from stages.backends import backend
 from stages.pictures import PictureError, decode
 from stages.stage import Picture, Stage

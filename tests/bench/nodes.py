@@ -26,9 +26,10 @@ from rich.table import Table
 
 from pipeline.dag import load_dag
 from pipeline.execution.engine import THREAD_VARIABLES, Operator, RayEngine, available_cores
-from pipeline.execution.worker import Receipt, Task
+from pipeline.execution.tasks import Receipt, Task
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from tests.bench.executor import CHOSEN, plain
 from tests.bench.material import REPOSITORY, dag_file, photographs
 

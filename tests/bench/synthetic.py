@@ -20,11 +20,11 @@ from pipeline.execution import intake
 from pipeline.execution.compact import GROUP
 from pipeline.execution.ground import Ground, is_chunked
 from pipeline.execution.whole import basis_of
+from pipeline.preparing import Prepared, prepare
 from pipeline.root.files import CHUNK_ROWS, seal_stream, seal_table
 from pipeline.root.opening import open_root
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
 from pipeline.root.storage import Store
-from pipeline.run import Prepared, prepare
 from schemas import TABLES, identity_id, image_id
 from stages.crawl.listing import Listed, Offer
 

@@ -14,9 +14,10 @@ from rich.console import Console
 from pipeline.execution.cluster import EngineError
 from pipeline.execution.engine import RayEngine
 from pipeline.execution.worker import Worker
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
 from pipeline.root.storage import Store
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from stages.backends import BACKENDS
 from stages.stage import WeightFiles
 from stages.weights import WEIGHTS, Weights

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from pipeline.catalogue.connection import connect
 from pipeline.execution.engine import Inline
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
 from pipeline.root.storage import Store
-from pipeline.run import Record, Run, Selection, prepare
+from pipeline.run import Record, Run
 from schemas import TABLES
 from tests.pipeline.toy import toy_dag
 

@@ -18,8 +18,9 @@ from rich.console import Console
 from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from stages.pictures import decode
 
 DAG = """

@@ -22,12 +22,13 @@ from pipeline.execution import rounds
 from pipeline.execution.engine import Inline
 from pipeline.execution.ground import Ground
 from pipeline.gc import collect
+from pipeline.preparing import Selection, prepare
 from pipeline.root import files
 from pipeline.root.opening import RunError, open_root
 from pipeline.root.snapshot import load
 from pipeline.root.spool import look, put, spool_path
 from pipeline.root.storage import Store
-from pipeline.run import Record, Run, Selection, prepare
+from pipeline.run import Record, Run
 from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving

@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.execution.ground import is_chunked
+from pipeline.preparing import Selection, prepare
 from pipeline.root.files import seal_table
 from pipeline.root.lease import PATH as LEASE
 from pipeline.root.opening import open_root
 from pipeline.root.snapshot import WHOLE, Entry, load, publish
 from pipeline.root.storage import Store
-from pipeline.run import Record, Selection, prepare
+from pipeline.run import Record
 from schemas import TABLES, identity_id
 from schemas.schema import Column, TableSchema
 from stages.backends import BACKENDS

@@ -11,8 +11,9 @@ from rich.console import Console
 from pipeline.catalogue.connection import connect
 from pipeline.dag import load_dag
 from pipeline.execution.engine import RayEngine
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Record, Run, Selection, prepare
+from pipeline.run import Record, Run
 from tests.pipeline.rooms import shown
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.execution.worker import Part, Receipt
+from pipeline.execution.tasks import Part, Receipt
 from pipeline.progress import Progress, StageProgress, summarise
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.preparing import Selection
 from pipeline.root.storage import Store
-from pipeline.run import Selection
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import RAISES, people, picture
 

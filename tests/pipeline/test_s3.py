@@ -17,12 +17,12 @@ pytest.importorskip("moto", reason="the S3 server of the tests comes with the gr
 from pipeline.catalogue.connection import connect
 from pipeline.execution.ground import is_chunked
 from pipeline.gc import collect
+from pipeline.preparing import Selection
 from pipeline.root import storage
 from pipeline.root.lease import PATH as LEASE
 from pipeline.root.snapshot import load
 from pipeline.root.spool import SpoolServices, look, put, spool_path
 from pipeline.root.storage import StorageError, Store
-from pipeline.run import Selection
 from schemas import TABLES
 from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.listing import SourceError

@@ -19,8 +19,9 @@ from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
 from pipeline.execution.spec import check_sources
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result
 

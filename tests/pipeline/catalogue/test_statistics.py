@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from pipeline.catalogue.connection import connect
 from pipeline.catalogue.statistics import STATISTICS, compute, funnel, people, people_lost, reasons
 from pipeline.cli import app
+from pipeline.preparing import Selection
 from pipeline.root.opening import open_root
 from pipeline.root.storage import Store
-from pipeline.run import Selection
 from tests.pipeline.rooms import run_toy, small_buckets
 from tests.pipeline.small_root import SmallPerson, small_root
 from tests.pipeline.toy import RAISES, picture

@@ -22,8 +22,9 @@ from rich.console import Console
 from pipeline.dag import DagError, Resources, WorkerRange
 from pipeline.execution.cluster import EngineError, Node, check_address, fits, runtime_env, share, worker_environment
 from pipeline.execution.engine import Inline, operators
+from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
-from pipeline.run import Run, Selection, prepare
+from pipeline.run import Run
 from pipeline.weights.stored import StoredWeights, cache_folder
 from schemas import identity_id, image_id
 from stages.weights import MissingWeights

@@ -7,7 +7,7 @@ import pytest
 from ray.util import metrics
 
 from pipeline.execution.engine import _Meters
-from pipeline.execution.worker import Part, Receipt
+from pipeline.execution.tasks import Part, Receipt
 
 
 class Recorded(metrics.Counter):

@@ -12,11 +12,12 @@ import pytest
 from pipeline.dag import load_dag
 from pipeline.execution.ground import Ground
 from pipeline.execution.survey import Survey, phases, survey, tasks
-from pipeline.execution.worker import Task, Worker
+from pipeline.execution.tasks import Task
+from pipeline.execution.worker import Worker
+from pipeline.preparing import Prepared, Selection, allowed_images, forced_units, prepare
 from pipeline.root.files import SLICE_ROWS, read
 from pipeline.root.snapshot import WHOLE, load
 from pipeline.root.storage import Store
-from pipeline.run import Prepared, Selection, allowed_images, forced_units, prepare
 from schemas import TABLES
 from stages.stage import Stage
 from tests.pipeline.rooms import run_toy

@@ -420,7 +420,7 @@ def test_nobody_else_writes_meanwhile(source: Path, root: Path) -> None:
 
 def test_shards_behind_the_tables_lose_the_person_and_the_next_run_completes_them(source: Path, root: Path, tmp_path: Path) -> None:
     """A run that broke off before its shards: all of them would be written anew, or the person stay in the old ones."""
-    from pipeline.run import Selection
+    from pipeline.preparing import Selection
 
     run_toy(tmp_path, source, root, ("stages.caption.params.prompt=new",), Selection(only=("caption",)))
     store = Store(root)

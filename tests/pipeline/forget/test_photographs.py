@@ -15,10 +15,11 @@ from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.like import likeness, write_sheet
 from pipeline.forget.verify import verify
+from pipeline.preparing import Selection
+from pipeline.preparing import prepare as ready
 from pipeline.root.opening import open_root
 from pipeline.root.storage import Store
-from pipeline.run import Run, Selection
-from pipeline.run import prepare as ready
+from pipeline.run import Run
 from schemas import identity_id
 from tests.pipeline.forgotten import holding
 from tests.pipeline.rooms import shown

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.dag import DagError, load_dag
 from pipeline.execution.spec import WorkerSpec
-from pipeline.run import prepare
+from pipeline.preparing import prepare
 from pipeline.weights.licences import accepted
 from pipeline.weights.stored import cache_folder, weight_files
 from stages.embed.calibration import CALIBRATION
