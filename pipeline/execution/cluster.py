@@ -26,7 +26,8 @@ SHIPPED = ("schemas", "stages", "pipeline")
 """The packages that workers import."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PASSED = (*_CREDENTIALS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+_PASSED = (*_CREDENTIALS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
+           "IDCLUSTER_PROXY_USER", "IDCLUSTER_PROXY_PASSWORD")  # fmt: skip
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _MOST_LATER = 1000  # nodes of a group without a limit that are counted with
 
@@ -230,7 +231,7 @@ def later_nodes(alive: Sequence[Node]) -> list[Node]:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of this process that workers need to reach the stores: keys, region and address of S3.
+    """Variables of this process that workers need to reach the stores, keys, region and address of S3, and a proxy of the crawl.
 
     They travel with the actors, not in Ray's runtime environment, which its dashboard shows to everybody. Names of files
     and of roles are left out: they mean this machine.

@@ -169,7 +169,7 @@ class ApiClient:
             return Answer(body, headers)
 
 
-_LASTING = ("host_down", "private_address", "dns", "tls", "connect")
+_LASTING = ("host_down", "private_address", "dns", "tls", "connect", "proxy")
 
 
 def _parsed(data: bytes) -> Any:

@@ -1,5 +1,6 @@
 """One exchange with a web server: the client's session, and what its refusals and failures mean."""
 
+import os
 import ssl
 import time
 import zlib
@@ -11,8 +12,11 @@ import aiohttp
 from stages.crawl.web.gate import Outcome
 from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
 from stages.crawl.web.params import WebParams
+from stages.crawl.web.proxy import Proxy, ProxyConnector, ProxyDenied, ProxyError
 
 _LINE = 2**16
+_KEPT_SECONDS = 30.0
+"""How long a connection that nobody uses is kept."""
 
 
 @dataclass
@@ -31,9 +35,13 @@ class Told(Exception):
 
 def open_session(params: WebParams, guard: Guard, accept: str, encodings: str) -> aiohttp.ClientSession:
     """A session that connects to what `guard` allows, and says who asks. Made inside of the event loop that it is used in."""
-    connector = aiohttp.TCPConnector(
-        limit=0, ttl_dns_cache=300, resolver=GuardedResolver(guard), socket_factory=guard.socket, keepalive_timeout=30.0
-    )
+    connector: aiohttp.BaseConnector
+    if params.proxy is not None:
+        connector = ProxyConnector(Proxy.of(params.proxy, os.environ), guard, _KEPT_SECONDS)
+    else:
+        connector = aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=300, resolver=GuardedResolver(guard), socket_factory=guard.socket, keepalive_timeout=_KEPT_SECONDS
+        )
     return aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds),
@@ -73,6 +81,12 @@ def explain(error: Exception) -> Told:
     said = f"{type(error).__name__}: {error}"[:300]
     if isinstance(error, ForbiddenAddress):
         return Told("failed", "private_address", str(error))
+    if isinstance(error, ProxyDenied):
+        return Told("failed", "proxy", str(error))
+    if isinstance(error, ProxyError):
+        # A proxy that is away is nothing that a host would have to be left alone for.
+        outcome = Outcome() if error.reason == "proxy" else broken
+        return Told("failed", error.reason, str(error)[:300], passing=error.passing, outcome=outcome)
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Told("failed", "dns", said, passing=True, outcome=broken)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):

@@ -20,14 +20,18 @@ from stages.crawl.web.gate import Gate, Outcome
 from stages.crawl.web.guard import ForbiddenAddress, Guard
 from stages.crawl.web.params import WebParams
 from stages.crawl.web.policy import ROBOTS_BYTES, SitePolicy, crawl_delay, header_verdict, robots_verdict, tdm_verdict
+from stages.crawl.web.proxy import ProxyDenied
 from stages.picture_headers import PictureError, format_of
 from stages.stage import Fetched
 
 _PIECE = 2**16
 _SNIFFED = 64
 """Bytes that tell a picture from anything else."""
-_POLICY_SECONDS, _UNKNOWN_SECONDS = 24 * 3600.0, 600.0
-"""How long a site's rules are believed (RFC 9309, section 2.4), and that they could not be had."""
+_POLICY_SECONDS, _UNKNOWN_SECONDS, _PROXY_SECONDS = 24 * 3600.0, 600.0, 0.5
+"""How long a site's rules are believed (RFC 9309, section 2.4), that they could not be had, and that a proxy was in the way:
+
+no longer than the pauses between attempts, so that the last of them finds out anew.
+"""
 
 
 class Deferred(Exception):
@@ -208,6 +212,8 @@ class WebFetcher:
         except Told as told:
             outcome = told.outcome
             raise
+        except ProxyDenied:
+            raise  # no address is at fault: for whoever ordered it
         except Exception as error:
             ended = explain(error)
             outcome = ended.outcome
@@ -268,7 +274,7 @@ class WebFetcher:
             return
         policy = await self._policy(origin_of(address), host_of(address), patience)
         if policy.robots is None and policy.reason != "robots":
-            raise Told("failed", policy.reason, policy.why)
+            raise Told("failed", policy.reason, policy.why, passing=policy.reason == "proxy")
         if self.params.respect_robots:
             why = robots_verdict(policy, self.params.product, address)
             if why:
@@ -314,7 +320,8 @@ class WebFetcher:
         if self.params.respect_opt_out and robots is not None:
             # A tdmrep.json that cannot be had reserves nothing: it is no part of a site that has none.
             tdmrep, _, _ = await self._rules(f"{origin}/.well-known/tdmrep.json", patience)
-        return SitePolicy(robots, tdmrep or "", _UNKNOWN_SECONDS if robots is None else _POLICY_SECONDS, reason, why)
+        lasts = _POLICY_SECONDS if robots is not None else _PROXY_SECONDS if reason == "proxy" else _UNKNOWN_SECONDS
+        return SitePolicy(robots, tdmrep or "", lasts, reason, why)
 
     async def _rules(self, address: str, patience: float) -> tuple[str | None, str, str]:
         """A small text file of a site: its text, "" where the site has none; None, a reason and words where it cannot be had."""
@@ -344,8 +351,11 @@ class WebFetcher:
                 return None, "robots", told.detail or told.reason
             except BadAddress:
                 return "", "", ""
+            except ProxyDenied:
+                raise
             except Exception as error:  # noqa: BLE001  whatever it was, the rules could not be had
                 ended = explain(error)
+                outcome = ended.outcome
                 return None, ended.reason, ended.detail or ended.reason
             finally:
                 await self.gate.leave(asked, outcome)

@@ -2,7 +2,8 @@
 
 Checked three times, each on its own enough for most attacks: the host as it is written, every address that a name
 resolves to, and the address of the socket at the moment of connecting. The connection goes to the address that was
-checked, so a name that resolves to something else a moment later (DNS rebinding) changes nothing.
+checked, so a name that resolves to something else a moment later (DNS rebinding) changes nothing. A proxy is told the
+checked address (`proxy`).
 """
 
 import asyncio
@@ -79,12 +80,16 @@ class Guard:
             if forbidden(address):
                 self._opened.add(address)
 
+    def check_address(self, text: str) -> None:
+        """Raise ForbiddenAddress for an address that is about to be connected to and was not found allowed before."""
+        address = ipaddress.ip_address(text.split("%")[0])
+        if forbidden(address) and address not in self._opened and not self._allows(str(address), address):
+            raise ForbiddenAddress(f"{address} is {forbidden(address)}")
+
     def socket(self, info: Any) -> socket.socket:
         """The socket for an address that is about to be connected to. Raises ForbiddenAddress."""
         family, kind, protocol, _, where = info
-        address = ipaddress.ip_address(str(where[0]).split("%")[0])
-        if forbidden(address) and address not in self._opened and not self._allows(str(address), address):
-            raise ForbiddenAddress(f"{address} is {forbidden(address)}")
+        self.check_address(str(where[0]))
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)
         return made

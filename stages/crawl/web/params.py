@@ -1,6 +1,8 @@
 """How pictures are fetched from the web. None of it is a part of any version: it says how, not what."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stages.stage import Params
 
@@ -22,6 +24,8 @@ class Politeness(BaseModel):
 class WebParams(Params):
     """How pictures are fetched from the web."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)  # somebody may have written a password into `proxy`
+
     contact: str = Field("", description="address or page of whoever is responsible; goes into the User-Agent of every request")
     agent: str = Field("", pattern=r"^[A-Za-z_-]*$", description="product token that robots.txt knows the crawler by (default: idcluster)")
     max_bytes: int = Field(25_000_000, ge=1, description="bytes after which a body is not read on")
@@ -38,6 +42,33 @@ class WebParams(Params):
     politeness: Politeness = Field(default_factory=Politeness, description="limits by host, of all workers together")
     allow_hosts: tuple[str, ...] = Field((), description="hosts, addresses or networks that may be private: tests, mirrors of one's own")
     resolve: dict[str, str] = Field({}, description="addresses of hosts, instead of DNS; names may hold *")
+    proxy: str | None = Field(
+        None, description="http://host:port or socks5://host:port: a proxy that everything is asked through; it is told addresses"
+        " that were checked, never names. Its user and password are in IDCLUSTER_PROXY_USER and IDCLUSTER_PROXY_PASSWORD"
+    )  # fmt: skip
+
+    @field_validator("proxy")
+    @classmethod
+    def _check_proxy(cls, value: str | None) -> str | None:
+        # The messages leave the value out: it may hold a password.
+        if value is None:
+            return None
+        if "@" in value:
+            raise ValueError(
+                "holds a user or a password, which records of runs would show: put them into the variables"
+                " IDCLUSTER_PROXY_USER and IDCLUSTER_PROXY_PASSWORD"
+            )
+        wrong = ValueError("is no address of a proxy: http://host:port or socks5://host:port (not socks5h: names are resolved here)")
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise wrong from None
+        if parts.scheme not in ("http", "socks5") or not parts.hostname or not port:
+            raise wrong
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise wrong
+        return value
 
     @property
     def product(self) -> str:
