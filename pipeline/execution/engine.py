@@ -286,6 +286,8 @@ class RayEngine:
             num_cpus=1,
         )
         for row in self._iterate(data):
+            if row["denied"] is not None:
+                raise EngineError(row["denied"])
             yield Haul.decode(row["haul"])
 
     def _iterate(self, data: Any) -> Iterator[dict[str, Any]]:
@@ -381,6 +383,10 @@ def _add(counter: Any, value: float, tags: dict[str, str] | None = None) -> None
         counter.inc(value, tags)
 
 
+_HAULS = pa.schema([("haul", pa.string()), ("denied", pa.string())])
+"""What a fetching worker tells of a block: one of the two."""
+
+
 class _FetchActor:
     """One fetching worker: several blocks at a time over one client."""
 
@@ -390,7 +396,15 @@ class _FetchActor:
         self.worker = spec.fetch_worker(gate_of)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([{"haul": self.worker.fetch(Block.decode(row["block"])).encode()} for row in batch.to_pylist()])
+        return pa.Table.from_pylist([self._fetch(Block.decode(row["block"])) for row in batch.to_pylist()], _HAULS)
+
+    def _fetch(self, block: Block) -> dict[str, str]:
+        from stages.crawl.web.proxy import ProxyDenied
+
+        try:
+            return {"haul": self.worker.fetch(block).encode()}
+        except ProxyDenied as error:
+            return {"denied": str(error)}  # of an exception Ray shows everything but what it says
 
 
 def resident() -> int:

@@ -3,11 +3,16 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipeline.execution.cluster import worker_environment
-from stages.crawl.web.proxy import CREDENTIALS
+from pipeline.execution.engine import _FetchActor
+from pipeline.execution.fetching import Block, Haul
+from stages.crawl.web.proxy import CREDENTIALS, ProxyDenied
 from tests.pipeline.test_crawl import crawl, listing
 from tests.stages.crawl.web.proxies import Proxy, proxying
 from tests.stages.crawl.web.servers import Site, serving
@@ -44,3 +49,16 @@ def test_a_run_through_a_proxy_leaves_no_trace_of_the_password_and_the_same_vers
 def test_workers_on_a_cluster_get_the_user_and_the_password() -> None:
     given = {CREDENTIALS[0]: USER, CREDENTIALS[1]: WORD, "HTTPS_PROXY": "http://elsewhere"}
     assert worker_environment(given) == {CREDENTIALS[0]: USER, CREDENTIALS[1]: WORD}
+
+
+def test_what_a_proxy_wants_reaches_the_driver_in_its_own_words() -> None:
+    def fetch(block: Block) -> Haul:
+        if block.name == "b":
+            raise ProxyDenied("proxy http://10.0.0.1:3128 wants a user and a password")
+        return Haul(block.name)
+
+    actor: Any = object.__new__(_FetchActor)
+    actor.worker = SimpleNamespace(fetch=fetch)
+    rows = actor(pa.table({"block": [Block(name, (), 1.0, False).encode() for name in "ab"]})).to_pylist()
+    assert (Haul.decode(rows[0]["haul"]).block, rows[0]["denied"]) == ("a", None)
+    assert rows[1] == {"haul": None, "denied": "proxy http://10.0.0.1:3128 wants a user and a password"}
