@@ -49,7 +49,7 @@ _EXPECTED = {
     "pipeline.root.opening": "RunError",
     "pipeline.samples": "MissingSample",
     "pipeline.shards.check": "CheckError",
-    "pipeline.shards.writing": "ShardError",
+    "pipeline.shards.scratch": "ShardError",
     "pipeline.root.snapshot": "SnapshotError",
     "pipeline.shards.split_lists": "BadList",
     "pipeline.root.storage": "StorageError",

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -17,6 +17,8 @@ import pyarrow as pa
 from pipeline.catalogue.connection import connect
 from pipeline.root.snapshot import Snapshot
 from pipeline.root.storage import Store
+from pipeline.shards.scratch import ShardError, scratch
+from pipeline.shards.spill import Spill, in_order
 from pipeline.shards.split_lists import STATED, BadList, meant_split
 from stages.shard.cut import cut, parts
 from stages.shard.params import SOURCES, TABLES_OF, ShardParams
@@ -24,8 +26,9 @@ from stages.shard.splits import NOWHERE, SPLITS, SURPLUS, Assigned, Person, assi
 from stages.shard.webdataset import WITHHELD, sample_key
 
 OVERHEAD = 4096  # bytes a sample, about: tar headers, padding and the .json member
-_RANGE_SAMPLES = 300_000  # samples whose metadata DuckDB sorts at a time: each stretch reads all tables once more
-_RANGE_VECTORS = 50_000  # the same where identity vectors are among it
+_SAMPLES_AT_ONCE = 100_000  # whose metadata is in memory: a quarter of a gigabyte, as much again with vectors
+_ORDER = ("canonical_id", "image_id")
+_Key = TypeVar("_Key", str, int)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Selection:
 
     def __init__(self, store: Store, snapshot: Snapshot, params: ShardParams, lists: Mapping[str, str]) -> None:
         """`lists`: identity_id to split, as `stages.shard.splits.assign` takes it."""
-        self._params, self._snapshot = params, snapshot
+        self._params, self._snapshot, self._store = params, snapshot, store
         self._connection = connect(store, snapshot)
         self._connection.execute(_judged(params), list(_patterns(params)))
         self.assigned = self._assign(lists)
@@ -106,17 +109,15 @@ class Selection:
             within = [(person, size) for person, _, size in people if self.assigned.split[person] == split]
             for number, shard in enumerate(cut(within, self._params.target)):
                 shard_of.update((within[index][0], (split, number)) for index in shard)
-        self._create_places()
         open_rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         open_number: dict[str, int] = {}
-        for first, last in _ranges(people, _RANGE_VECTORS if "arcface" in self._params.include else _RANGE_SAMPLES):
-            for person, rows in groupby(self._rows(first, last), key=lambda row: str(row["canonical_id"])):
-                split, number = shard_of[person]
-                if open_number.get(split, number) != number:
-                    yield from self._numbered(split, open_rows[split])
-                    open_rows[split] = []
-                open_number[split] = number
-                open_rows[split] += rows
+        for person, rows in groupby(self._rows(people), key=lambda row: str(row["canonical_id"])):
+            split, number = shard_of[person]
+            if open_number.get(split, number) != number:
+                yield from self._numbered(split, open_rows[split])
+                open_rows[split] = []
+            open_number[split] = number
+            open_rows[split] += rows
         for split in SPLITS:
             yield from self._numbered(split, open_rows[split])
 
@@ -130,26 +131,67 @@ class Selection:
         elif rows:
             yield Rows(split, 0, rows)
 
-    def _create_places(self) -> None:
-        """Views that say in which file a row lies: the tables' own views do not."""
-        tables = {table for table, _ in (SOURCES[name] for name in self._params.include)} - {"embeddings"}
-        self._versions = {table: {e.file: e.version for e in self._snapshot.shown(table)} for table in tables}
-        for table in ("masks", "renders"):
-            _create_with_names(self._connection, f"{table}_places", table, self._versions.get(table, ()))
-        _create_with_names(self._connection, "images_places", "images", [e.file for e in self._snapshot.shown("images")])
+    def _rows(self, people: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
+        """The samples of all people, by canonical_id and image_id."""
+        included = {table for table, _ in (SOURCES[name] for name in self._params.include)} - {"embeddings"}
+        self._versions = {table: {e.file: e.version for e in self._snapshot.shown(table)} for table in included}
+        for table in self._tables(people):
+            for batch in table.to_batches(max_chunksize=10_000):
+                yield from map(self._finished, batch.to_pylist())
 
-    def _rows(self, first: str, last: str) -> Iterator[dict[str, Any]]:
+    def _tables(self, people: Sequence[tuple[str, int, int]]) -> Iterator[pa.Table]:
+        """The same as tables that fit into memory.
+
+        The order is that of people, whose rows are in whatever bucket. So buckets are read one group after the other,
+        each file once, and what there is of each stretch of people is put aside until all are read.
+        """
+        counts: list[tuple[int, int]] = self._connection.execute(_BUCKETS).fetchall()
+        buckets = _stretches(counts)
+        if len(buckets) < 2:
+            yield in_order(self._joined(self._connection, self._snapshot), _ORDER)
+            return
+        wanted = sum(count for _, count, _ in people)
+        with scratch("what samples consist of") as folder:
+            spill = Spill(folder, _ORDER, [last for _, last in _stretches([(person, count) for person, count, _ in people])])
+            try:
+                for first, last in buckets:
+                    rows = self._joined_alone(first, last)
+                    wanted -= rows.num_rows
+                    spill.add(rows)
+                if wanted:
+                    raise ShardError(f"{wanted} samples are not in the bucket that identities has for their person; `idcluster status`")
+                yield from spill.tables()
+            finally:
+                spill.close()
+
+    def _joined_alone(self, first: int, last: int) -> pa.Table:
+        """`_joined` for some buckets: a catalogue of their files alone builds no tables of everybody's rows."""
+        some = Snapshot(self._snapshot.number, tuple(e for e in self._snapshot.entries if first <= e.bucket <= last))
+        chosen = self._connection.sql("FROM chosen WHERE bucket BETWEEN ? AND ?", params=[first, last]).to_arrow_table()
+        connection = connect(self._store, some)
+        try:
+            connection.register("chosen", chosen)
+            return self._joined(connection, some)
+        finally:
+            connection.close()
+
+    def _joined(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> pa.Table:
+        """`chosen` with all that samples carry, in any order."""
+        for table in ("masks", "renders"):
+            _create_with_names(connection, f"{table}_places", table, [e.file for e in snapshot.shown(table) if table in self._versions])
+        _create_with_names(connection, "images_places", "images", [e.file for e in snapshot.shown("images")])
         vector = "e.vector" if "arcface" in self._params.include else "NULL"
-        reader: Any = self._connection.sql(_ROWS.format(vector=vector), params=[first, last]).to_arrow_reader(10_000)
-        for batch in reader:
-            for row in batch.to_pylist():
-                row["key"] = sample_key(row["identity_id"], row["image_id"])
-                for name in ("image_file", "masks_file", "renders_file"):
-                    row[name] = row[name] and row[name].removeprefix("dataset:///")
-                row["basis"] = self._basis(row)
-                if row["vector"] is None:
-                    row["recogniser"] = None
-                yield row
+        found: pa.Table = connection.sql(_ROWS.format(vector=vector)).to_arrow_table()
+        return found
+
+    def _finished(self, row: dict[str, Any]) -> dict[str, Any]:
+        row["key"] = sample_key(row["identity_id"], row["image_id"])
+        for name in ("image_file", "masks_file", "renders_file"):
+            row[name] = row[name] and row[name].removeprefix("dataset:///")
+        row["basis"] = self._basis(row)
+        if row["vector"] is None:
+            row["recogniser"] = None
+        return row
 
     def _basis(self, row: Mapping[str, Any]) -> str:
         """What the conditions of a sample follow from."""
@@ -198,12 +240,13 @@ _JUDGED = """
 CREATE TEMP TABLE judged AS
 WITH kept AS (
     SELECT coalesce(m.same_as, c.identity_id) AS canonical_id, coalesce(m.kin, m.same_as, c.identity_id) AS kin,
-        c.identity_id, c.image_id, c.face_id, c.similarity, i.sha256, i.size, d.licence,
+        c.identity_id, c.image_id, c.face_id, c.similarity, i.sha256, i.size, d.licence, n.bucket,
         CASE {cases} END AS reason
     FROM clusters c
     JOIN faces f ON f.face_id = c.face_id AND f.status = 'ok'
     JOIN images i ON i.image_id = c.image_id AND i.status = 'ok'
     LEFT JOIN candidates d ON d.image_id = c.image_id
+    LEFT JOIN identities n ON n.identity_id = c.identity_id
     LEFT JOIN matches m ON m.identity_id = c.identity_id
     {joins}
     WHERE c.keep AND c.status = 'ok'
@@ -222,6 +265,7 @@ SELECT * REPLACE (CASE WHEN reason IS NULL AND count(*) FILTER (reason IS NULL) 
     THEN 'few_pictures' ELSE reason END AS reason)
 FROM unique_pictures
 """
+_BUCKETS = "SELECT bucket, count(*) FROM chosen GROUP BY bucket ORDER BY bucket"
 _STATED = "SELECT DISTINCT identity_id, split FROM candidates WHERE status = 'ok' AND split IS NOT NULL ORDER BY ALL"
 _PEOPLE = """
 SELECT canonical_id, min(kin), count(*), list(DISTINCT identity_id) FROM judged WHERE reason IS NULL
@@ -270,8 +314,6 @@ LEFT JOIN affect a ON a.face_id = s.face_id AND a.status = 'ok'
 LEFT JOIN embeddings e ON e.face_id = s.face_id AND e.status = 'ok'
 LEFT JOIN masks_places m ON m.face_id = s.face_id AND m.status = 'ok'
 LEFT JOIN renders_places r ON r.face_id = s.face_id AND r.status = 'ok'
-WHERE s.canonical_id BETWEEN ? AND ?
-ORDER BY s.canonical_id, s.image_id
 """
 
 
@@ -284,14 +326,17 @@ def _create_with_names(connection: duckdb.DuckDBPyConnection, view: str, table: 
     connection.execute(f"CREATE TEMP VIEW {view} AS {source}")
 
 
-def _ranges(people: Sequence[tuple[str, int, int]], most: int) -> Iterator[tuple[str, str]]:
-    """First and last person of stretches whose metadata fits into memory."""
-    first, samples = None, 0
-    for person, count, _ in people:
-        first = person if first is None else first
+def _stretches(counts: Sequence[tuple[_Key, int]]) -> list[tuple[_Key, _Key]]:
+    """First and last of neighbours that have about `_SAMPLES_AT_ONCE` samples together; the last ones may have fewer."""
+    found: list[tuple[_Key, _Key]] = []
+    mine: list[_Key] = []
+    samples = 0
+    for key, count in counts:
+        mine.append(key)
         samples += count
-        if samples >= most:
-            yield first, person
-            first, samples = None, 0
-    if first is not None:
-        yield first, people[-1][0]
+        if samples >= _SAMPLES_AT_ONCE:
+            found.append((mine[0], key))
+            mine, samples = [], 0
+    if mine:
+        found.append((mine[0], mine[-1]))
+    return found

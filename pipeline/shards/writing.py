@@ -5,15 +5,12 @@ shards end depends only on the people around (`stages.shard.cut`), so a changed 
 neighbour, and a set that did not change costs nothing.
 """
 
-import errno
 import hashlib
 import io
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +23,7 @@ from pipeline.root.snapshot import WHOLE, Entry, Snapshot
 from pipeline.root.storage import Store
 from pipeline.shards.index import put_indexes
 from pipeline.shards.rows import OVERHEAD, Selection
+from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.split_lists import resolve
 from schemas import TABLES
 from stages.shard.card import Contents, withheld_counts
@@ -38,10 +36,6 @@ SHARD_TABLES = ("shards", "samples", "withheld")
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the conditions follow from.
 _WORK = ("size", "image_file", "masks_file", "renders_file", "basis", "vector")
-
-
-class ShardError(RuntimeError):
-    """A shard cannot be written as planned; the message names the picture or file."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
 
     A sample is a kept face whose picture is there: at most one a picture, and one where merged people list the same
     picture twice (the face most similar to its person). What has no caption, mask, points or head has nulls there.
-    With `write=False` (for a plan that is only shown) the files that jobs read are not put. Raises BadList.
+    With `write=False` (for a plan that is only shown) the files that jobs read are not put. Raises BadList and ShardError.
     """
     params, lists = resolve(store, params, write)
     version, description = shard_version(params)
@@ -141,19 +135,12 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     if found is not None:
         return found
     work = pq.read_table(io.BytesIO(store.read(job["work"]))).to_pylist()
-    with tempfile.TemporaryDirectory(prefix="idcluster-") as folder:
-        local = Path(folder) / "shard.tar"
-        try:
-            with local.open("w+b") as file:
-                rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
-                file.seek(0)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            megabytes = math.ceil(job["bytes"] / 1e6)
-            said = f"cannot write a shard of about {megabytes} MB in {tempfile.gettempdir()}: {error.strerror}"
-            raise ShardError(f"{said}; make room there or let TMPDIR name a larger disk, and run again") from error
+    with scratch(f"a shard of about {math.ceil(job['bytes'] / 1e6)} MB") as folder:
+        local = folder / "shard.tar"
+        with local.open("w+b") as file:
+            rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
         size = local.stat().st_size
         # The sidecar comes last: where it is, the tar is whole.
         sidecar = files.encode(SAMPLES, rows)

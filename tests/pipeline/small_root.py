@@ -57,22 +57,24 @@ def small_root(
     people: Sequence[SmallPerson],
     snapshot: Snapshot | None = None,
     people_per_chunk: int = 3,
+    chunks_per_bucket: int = 1000,
     versions: Mapping[str, str] = VERSIONS,
 ) -> Snapshot:
     """Write `people` into `store` and publish; with `snapshot`, as its successor that shows them and keeps its shards."""
     entries: list[Entry] = []
     for chunk, start in enumerate(range(0, len(people), people_per_chunk)):
-        rows = _rows(people[start : start + people_per_chunk])
+        bucket, number = divmod(chunk, chunks_per_bucket)
+        rows = _rows(people[start : start + people_per_chunk], bucket)
         for table, found in rows.items():
             schema, version = TABLES[table], versions[table]
-            sealed = seal_table(store, schema, version, 0, chunk, schema.build(found))
-            entries.append(sealed.entry(schema, version, 0, chunk, "basis"))
+            sealed = seal_table(store, schema, version, bucket, number, schema.build(found))
+            entries.append(sealed.entry(schema, version, bucket, number, "basis"))
     before = snapshot or Snapshot()
     shards = [e for e in before.entries if e.table in ("shards", "samples")]
     return publish(store, Snapshot(before.number, tuple(sorted((*shards, *entries))), before.notes))
 
 
-def _rows(people: Sequence[SmallPerson]) -> dict[str, list[dict[str, Any]]]:
+def _rows(people: Sequence[SmallPerson], bucket: int) -> dict[str, list[dict[str, Any]]]:
     tables = ("identities", "candidates", "images", "faces", "embeddings", "clusters", "people", "matches", "captions", "heads", "masks")
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
 
@@ -81,7 +83,7 @@ def _rows(people: Sequence[SmallPerson]) -> dict[str, list[dict[str, Any]]]:
 
     for person in people:
         who = identity_id(person.name)
-        add("identities", identity_id=who, name=person.name, bucket=0, external_ids={"test": person.name})
+        add("identities", identity_id=who, name=person.name, bucket=bucket, external_ids={"test": person.name})
         add(
             "people", identity_id=who, images=person.pictures, faces=person.pictures, kept=person.pictures, flags=[],
             indicator=[1.0, 0.0],

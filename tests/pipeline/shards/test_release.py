@@ -22,8 +22,9 @@ from pipeline.root.files import seal_table
 from pipeline.root.opening import open_root
 from pipeline.root.snapshot import Snapshot, load, publish
 from pipeline.root.storage import Store
+from pipeline.shards.scratch import ShardError
 from pipeline.shards.split_lists import BadList, read
-from pipeline.shards.writing import ShardError, finish, plan_shards, write_shard
+from pipeline.shards.writing import finish, plan_shards, write_shard
 from schemas import TABLES, identity_id
 from stages.shard.params import ShardParams
 from stages.shard.webdataset import METADATA

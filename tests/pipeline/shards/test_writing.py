@@ -1,5 +1,6 @@
 """Shards of a root: what a training job reads, and what a change of the dataset costs."""
 
+import errno
 import hashlib
 import io
 import json
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import webdataset
@@ -22,7 +25,9 @@ from hypothesis import strategies as st
 from pipeline.catalogue.connection import query
 from pipeline.root.snapshot import Snapshot, publish
 from pipeline.root.storage import Store
-from pipeline.shards.writing import ShardError, ShardPlan, finish, plan_shards, shard_version, write_shard
+from pipeline.shards.rows import Selection
+from pipeline.shards.scratch import ShardError
+from pipeline.shards.writing import ShardPlan, finish, plan_shards, shard_version, write_shard
 from schemas import identity_id
 from stages.shard.params import ShardParams
 from stages.shard.splits import SPLITS
@@ -280,7 +285,8 @@ def test_half_a_shard_is_written_again(tmp_path: Path, lost: str) -> None:
 
 _FULL = """
 import json, sys
-from pipeline.shards.writing import ShardError, write_shard
+from pipeline.shards.scratch import ShardError
+from pipeline.shards.writing import write_shard
 from pipeline.root.storage import Store, StorageError
 try:
     write_shard(Store(sys.argv[1]), json.loads(sys.argv[2]))
@@ -320,13 +326,52 @@ def test_a_set_is_not_made_known_while_a_shard_is_missing(tmp_path: Path) -> Non
     assert not store.exists("shards/faces/index.json")
 
 
-def test_memory_is_bounded_by_ranges_and_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
-    run(one, small_root(one, PEOPLE), ShardParams(target_mb=0.02, validation=0.5))
-    monkeypatch.setattr("pipeline.shards.rows._RANGE_SAMPLES", 1)
+def test_memory_is_bounded_by_stretches_and_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of millions of samples would be sorted in memory, or every table read again for each part of them."""
+    people = [*PEOPLE, SmallPerson("Ada King", 3, same_as="Ada Lovelace"), SmallPerson("Last", 2)]
+    params = ShardParams(target_mb=0.02, validation=0.5, include=("mask", "arcface"))
+    joined: list[int] = []
+    join = Selection._joined
+
+    def counted(*arguments: Any) -> pa.Table:
+        rows = join(*arguments)
+        joined.append(rows.num_rows)
+        return rows
+
+    monkeypatch.setattr(Selection, "_joined", counted)
+    one, other, third = (Store(tmp_path / name) for name in ("one", "other", "third"))
+    run(one, small_root(one, people, people_per_chunk=1, chunks_per_bucket=2), params)
+    assert joined == [23]
+    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
     monkeypatch.setattr("pipeline.shards.writing._WINDOW_BYTES", 1)
-    run(other, small_root(other, PEOPLE), ShardParams(target_mb=0.02, validation=0.5))
+    run(other, small_root(other, people, people_per_chunk=1, chunks_per_bucket=2), params)
+    assert joined[1:] == [9, 4, 8, 2], "bucket by bucket"
     assert shard_files(one) == shard_files(other)
+    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 10)
+    run(third, small_root(third, people, people_per_chunk=1, chunks_per_bucket=2), params)
+    assert shard_files(one) == shard_files(third)
+
+
+def test_samples_whose_rows_lie_elsewhere_than_their_person_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    snapshot = small_root(store, PEOPLE, people_per_chunk=2, chunks_per_bucket=1)
+    moved = [replace(e, bucket=7) if (e.table, e.bucket) == ("faces", 1) else e for e in snapshot.entries]
+    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
+    with pytest.raises(ShardError, match="4 samples are not in the bucket"):
+        plan_shards(store, Snapshot(snapshot.number, tuple(moved)), PARAMS)
+
+
+def test_a_disk_without_room_for_the_plan_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+    snapshot = small_root(store, PEOPLE, people_per_chunk=2, chunks_per_bucket=1)
+    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pipeline.shards.spill.Spill.add", full)
+    with pytest.raises(ShardError, match=r"cannot write what samples consist of in .*: No space .*; make room there or let TMPDIR"):
+        plan_shards(store, snapshot, PARAMS)
 
 
 def test_the_version_follows_the_parameters() -> None:
