@@ -19,12 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.catalogue.connection import connect
+from pipeline.dag import SHARD, shard_params
 from pipeline.execution.ground import Ground
 from pipeline.execution.intake import take_in
 from pipeline.execution.survey import phases, survey, tasks
 from pipeline.gc import collect
 from pipeline.root.snapshot import Snapshot, load, path_of, publish
 from pipeline.root.storage import Store
+from pipeline.shards.writing import plan_shards
 from stages.stage import Fetched
 from tests.bench import synthetic
 from tests.bench.synthetic import SIZES, SOURCE, Size, build, dag
@@ -161,6 +163,11 @@ def _take_in(store: Store, ready: tuple[Snapshot, Listing]) -> None:
     take_in(store, *ready, write=False)
 
 
+def _plan_shards(store: Store, ready: Snapshot) -> dict[str, float]:
+    plan = plan_shards(store, ready, shard_params(dag(Path(store.root)).dag.stages[SHARD]), write=False)
+    return {"samples": sum(shard.samples for shard in plan.shards)}
+
+
 def _collect(store: Store, ready: None) -> dict[str, float]:
     return {"deleted": len(collect(store, 1, "bench").files)}
 
@@ -187,6 +194,7 @@ MEASURES: dict[str, tuple[Callable[[Store, Size], Any], Callable[[Store, Any], A
     "plan: nothing to do": (_newest, _plan()),
     "plan: detect everything": (_crawled, _plan()),
     "plan: another threshold": (_newest, _plan("stages.clean.params.similarity_threshold=0.77")),
+    "plan the shards": (_newest, _plan_shards),
     "intake: nothing new": (_listing, _take_in),
     "gc": (_nothing, _collect),
     "open the catalogue": (_newest, _connect),
@@ -245,8 +253,9 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         _row("---", *("---:" for _ in sizes)),
         *(_row(what, *(_cell(found[what]) for found in measured.values())) for what in MEASURES if what != "count objects"),
         "",
-        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: survey and tasks, the snapshot loaded before. Intake: the source",
-        "lists everything again; the listing itself is in memory before. Queries: without opening the catalogue.",
+        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: survey and tasks, the snapshot loaded before. Plan the shards:",
+        "what is in which, and a hash of each; nothing is put. Intake: the source lists everything again; the listing itself is in",
+        "memory before. Queries: without opening the catalogue.",
         "",
         _row("", *(f"{s.candidates:,} pictures" for s in sizes)),
         _row("---", *("---:" for _ in sizes)),
