@@ -1,6 +1,7 @@
 """Rows put aside and given in order: the same rows, whatever the order in which they came."""
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,4 +29,4 @@ def test_stretches_one_after_the_other_are_all_rows_in_order(parts: list[list[tu
         assert list(Path(folder).iterdir()) == []
     assert pa.concat_tables([types.empty_table(), *found]).to_pylist() == in_order(everything, KEYS).to_pylist()
     bounds = [(table["person"][0].as_py(), table["person"][-1].as_py()) for table in found]
-    assert all(end < start for (_, end), (start, _) in zip(bounds, bounds[1:], strict=False)), "each is a stretch of its own"
+    assert all(end < start for (_, end), (start, _) in pairwise(bounds)), "each is a stretch of its own"
