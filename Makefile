@@ -2,7 +2,8 @@
 
 PYTHON  ?= python3
 VENV    ?= .venv
-WORKERS ?= 2
+# For two cores: one of the three waits for clusters most of the time.
+WORKERS ?= 3
 MARKS   ?=
 
 BIN   := $(VENV)/bin

@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from stages.backends import BACKENDS
 from stages.weights import WEIGHTS
 
 _ROOT = Path(__file__).resolve().parent.parent
+
+# The same examples in every run, so that a failure is the change's and not the day's; `--hypothesis-profile=default` tries others.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 
 @pytest.hookimpl(optionalhook=True)

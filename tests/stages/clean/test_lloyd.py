@@ -18,10 +18,16 @@ def some_faces(rng: np.random.Generator, count: int, size: int, people: int) -> 
 
 
 def lloyd(unit: np.ndarray, centres: np.ndarray, spherical: bool) -> np.ndarray | None:
-    """Lloyd's algorithm as a textbook has it, in double precision; None where a cluster becomes empty."""
+    """Lloyd's algorithm as a textbook has it, in double precision; None where a cluster becomes empty.
+
+    None also where two centres are as near to a face as makes no difference in single precision, in which the stage works.
+    """
     unit, labels = unit.astype(np.float64), np.full(len(unit), -1)
     for _ in range(200):
-        fresh = (unit @ centres.T - (0 if spherical else (centres**2).sum(axis=1) / 2)).argmax(axis=1)
+        scores = unit @ centres.T - (0 if spherical else (centres**2).sum(axis=1) / 2)
+        fresh = scores.argmax(axis=1)
+        if np.ptp(np.sort(scores, axis=1)[:, -2:], axis=1).min() < 1e-6:
+            return None
         if (fresh == labels).all():
             break
         labels = fresh
