@@ -39,8 +39,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return OneProcessForRay(config, log)
 
 
-_BESIDE = {"test_cli.py", "test_demo.py", "test_photographs.py"}
-"""Files that start Ray and leave it alone: they run beside another."""
+_BESIDE = {"test_cli.py", "test_crawl.py", "test_demo.py", "test_photographs.py"}
+"""Files that start Ray and leave all but their own processes alone: they run beside another."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -44,13 +44,6 @@ def parts(root: Path) -> int:
     return len(list((root / "parts").rglob("*.parquet")))
 
 
-def test_same_as_in_one_process(undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start) -> None:
-    root = tmp_path / "root"
-    start(source, root).succeed()
-    assert shown(root) == undisturbed
-    assert list((root / "parts").rglob("*.*")) == []
-
-
 def test_the_same_bytes_from_three_workers(source: Path, tmp_path: Path, start: Start) -> None:
     """Whoever runs a DAG on a larger cluster would get another dataset."""
     root, log, sets = tmp_path / "root", tmp_path / "log", ("stages.shard.params.target_mb=0.02", "stages.shard.params.validation=0")
@@ -59,6 +52,7 @@ def test_the_same_bytes_from_three_workers(source: Path, tmp_path: Path, start: 
     assert len({line.split()[0] for line in log.read_text().splitlines()}) == 3, "each of the three had work"
     view = shown(root)
     assert view == shown(tmp_path / "one") and sum(path.endswith(".tar") for path in view["shards"]) >= 3
+    assert list((root / "parts").rglob("*.*")) == []
 
 
 def test_stages_with_other_resources_run_in_actors_of_their_own(
