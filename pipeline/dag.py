@@ -154,7 +154,7 @@ def describe(
         "backend": backend_name,
         "code_version": code,
         "schema_version": schema,
-        "params": params.model_dump(mode="json"),
+        "params": params.hashed(),
         "weights": dict(weights),
     }
     canonical = json.dumps(description, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -253,13 +253,17 @@ def _shard_parameters(name: str) -> type[Params]:
     return found
 
 
+_CALIBRATED = ("join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine")
+"""What may stay open where it was not measured."""
+
+
 def _calibrate(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
     """Fill in the thresholds that belong to the recogniser's space, where the file leaves them open."""
     if "clean" not in built or "embed" not in built:
         return
     params = built["clean"].params
     needed = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
-    open_names = needed + [name for name in ("join_cosine", "duplicate_cosine") if getattr(params, name, 0) is None]
+    open_names = needed + [name for name in _CALIBRATED if getattr(params, name, 0) is None]
     if not open_names:
         return
     # What a team measured on photographs like its own goes before what came with the code.
@@ -274,7 +278,7 @@ def _calibrate(document: Document, configs: dict[str, StageConfig], built: dict[
                 f" or measure it: `idcluster models benchmark --write-calibration` (calibrated: {', '.join(sorted(calibration))})",
             )
         return
-    filled = {name: getattr(calibration[recogniser], name) for name in open_names}
+    filled = {name: getattr(calibration[recogniser], name, None) for name in open_names}
     for name in (name for name in open_names if filled[name] is None and recogniser in shipped):
         filled[name] = getattr(shipped[recogniser], name)  # what they did not measure
     resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params"))
@@ -290,7 +294,8 @@ def _calibrate_match(document: Document, configs: dict[str, StageConfig], built:
     shipped, own = importlib.import_module("stages.embed.calibration").CALIBRATION, active().calibrations
     known = {**shipped, **own}.get(getattr(built["embed"], "recogniser", None))
     params = built["match"].params
-    filled = {name: getattr(known, name, None) for name in ("same_cosine", "near_cosine") if getattr(params, name, 0) is None}
+    limits = ("same_cosine", "propose_cosine", "near_cosine")
+    filled = {name: getattr(known, name, None) for name in limits if getattr(params, name, 0) is None}
     resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "match", "params"))
     if resolved is not None:
         built["match"] = type(built["match"])(resolved)

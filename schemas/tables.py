@@ -53,6 +53,8 @@ _ALL = (
         Column("split", _TEXT, "as the source states it: train, valid, test, ...; null where it states none", late=True),
         Column("attributes", _TEXT, "what else the source states, as a JSON object; null where it states nothing",
                late=True),
+        Column("reference", _TEXT, "yes: the source says that this image shows the person; no: it says so of another one of the person; "
+               "null: it says nothing", late=True),
         version=2,
     ),
     _table(
@@ -110,10 +112,13 @@ _ALL = (
     ),
     _faces(
         "clusters", "clean", "Which faces are the person.",
-        Column("cluster", _I32, "0 is the person's main one; null for faces that were rejected by hand or have no usable vector"),
+        Column("cluster", _I32, "0 is the person's main one, 1 the second; null for faces that were rejected by hand or have no usable "
+               "vector"),
         Column("similarity", _F32, "cosine to the person's indicator; for faces of cluster 0 the face itself is left out of it"),
         Column("keep", pa.bool_(), "the face is the person and stays", nullable=False),
         Column("duplicate_of", _TEXT, "face_id of the better copy; null for what is nobody's copy"),
+        Column("margin", _F32, "of the person: the votes of the second group over those of the first; null where nothing was counted",
+               late=True),
     ),
     _table(
         "people", "people", "What cleaning found, by person.", "identity_id", "identities", "identity_id",
@@ -126,7 +131,9 @@ _ALL = (
         Column("largest", _I32, "pictures that show the largest cluster, copies left out"),
         Column("second", _I32, "the most pictures that show one other cluster and not the largest, copies left out"),
         Column("silhouette", _F32, "how well the clusters are apart, by cosine, -1 to 1; null with fewer than two"),
-        Column("flags", pa.list_(_TEXT), "weak_majority, second_cluster, few_images"),
+        Column("flags", pa.list_(_TEXT), "weak_majority, second_cluster, near_tie, few_images, reference_missing, reference_alone"),
+        Column("margin", _F32, "the votes of the second group over those of the first; null where nothing was counted", late=True),
+        Column("second_indicator", _FLOATS, "unit vector of the second group where the flag near_tie is raised; else null", late=True),
         version=2,
     ),
     _table(
@@ -135,9 +142,9 @@ _ALL = (
         Column("kin", _TEXT, "first identity_id of those who stay on one side of a split with this person: itself if none", nullable=False),
         Column("nearest", _TEXT, "identity_id of the nearest person above near_cosine"),
         Column("nearest_cosine", _F32, "cosine between the indicators"),
-        Column("shared", _I32, "kept pictures that are kept under another person's name as well"),
+        Column("shared", _I32, "kept faces that are kept under another person's name as well"),
         Column("dropped_faces", pa.list_(_TEXT), "face_ids of kept pictures that are not used: nobody's, or a copy of a merged person's"),
-        Column("flags", pa.list_(_TEXT), "merged, same_person, dropped, near_person, shared_pictures"),
+        Column("flags", pa.list_(_TEXT), "merged, same_person, maybe_same, dropped, near_person, shared_pictures"),
     ),
     TableSchema(
         "overrides", 2, "correct", "Decisions by hand; they outlive re-runs and win over every rule.", "face_id", None, None,

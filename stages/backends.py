@@ -21,7 +21,7 @@ BACKENDS: dict[str, dict[str, str]] = {
         "facenet": "stages.embed.facenet:FacenetEmbed",
     },
     "screen": {"limits": "stages.screen.limits:LimitsScreen"},
-    "clean": {"kmeans": "stages.clean.kmeans:KMeansClean", "kmeans_paper": "stages.clean.kmeans:KMeansPaperClean"},
+    "clean": {"linkage": "stages.clean.linkage:LinkageClean", "kmeans_paper": "stages.clean.kmeans_paper:KMeansPaperClean"},
     "people": {"summary": "stages.people.summary:SummaryPeople"},
     "match": {"indicators": "stages.match.indicators:IndicatorMatch"},
     "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},

@@ -40,10 +40,22 @@ class NoDevice(RuntimeError):
     """A stage was given a GPU that this machine, or this build of a library, cannot use; the message says which."""
 
 
+LATE: dict[str, Any] = {"late": True}
+"""The `json_schema_extra` of a parameter that came later: at its default it changes no version, so that nothing is computed anew."""
+
+
 class Params(BaseModel):
     """Parameters of a stage: typed, closed to unknown names, and a part of the stage's version."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def hashed(self) -> dict[str, Any]:
+        """What the version is a hash of, as JSON: a parameter that is `LATE` is left out at its default."""
+        said = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            if field.json_schema_extra == LATE and getattr(self, name) == field.get_default(call_default_factory=True):
+                del said[name]
+        return said
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ is already there is never moved. A picture that the source no longer has stays a
 import hashlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipeline.root.removals import NO_BARS, Bars, load_bars
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id, image_id
-from stages.crawl.listing import Listed, Offer, Source
+from stages.crawl.listing import Listed, Offer, Source, is_reference
 
 BUCKET_ROWS = 50_000
 """Candidates after which a bucket takes no new people."""
@@ -27,7 +27,7 @@ BUCKET_ROWS = 50_000
 VERSION = hashlib.sha256(f"intake 1 {TABLES['identities'].version} {TABLES['candidates'].version}".encode()).hexdigest()[:8]
 
 _NO_INPUTS = bytes(8)
-_FACTS = ("page", "licence", "author", "fingerprint", "split", "attributes")
+_FACTS = ("page", "licence", "author", "fingerprint", "split", "attributes", "reference")
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,24 @@ class _Person:
     parts: list[tuple[str, Listed]]
 
     def offers(self) -> Iterable[tuple[Offer, str]]:
-        """Without what is listed a second time, and the name of the source that lists it."""
+        """Without what is listed a second time, and the name of the source that lists it.
+
+        Where one is a reference, every other one says that it is not: so each of them knows that there is one.
+        """
         found: dict[str, tuple[Offer, str]] = {}
+        references: set[str] = set()
+        said = False
         for name, part in self.parts:
             for offer in part.offers:
                 found.setdefault(offer.address, (offer, name))
-        return found.values()
+                if offer.reference is not None:
+                    said = True
+                    if is_reference(offer.reference):
+                        references.add(offer.address)
+        if not said:
+            return found.values()
+        words = {True: "yes", False: "no" if references else None}
+        return [(replace(offer, reference=words[address in references]), name) for address, (offer, name) in found.items()]
 
 
 def _by_identity(listed: Iterable[tuple[str, Listed]]) -> dict[str, _Person]:

@@ -366,7 +366,8 @@ def _near_limit(snapshot: Snapshot) -> float | None:
 
 _INDICATORS = """
 SELECT p.identity_id, coalesce(m.same_as, p.identity_id) AS canonical_id, p.indicator
-FROM people p LEFT JOIN matches m USING (identity_id) WHERE p.indicator IS NOT NULL AND coalesce(m.status, 'ok') = 'ok' ORDER BY 1
+FROM people p LEFT JOIN matches m USING (identity_id)
+WHERE p.status = 'ok' AND p.indicator IS NOT NULL AND coalesce(m.status, 'ok') = 'ok' ORDER BY 1
 """
 _APART = "SELECT identity_id, target FROM overrides WHERE action = 'apart'"
 _PHASHES = """

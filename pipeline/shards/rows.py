@@ -212,6 +212,9 @@ def _judged(params: ShardParams) -> str:
         ("same_person", "coalesce(m.status, 'ok') <> 'ok'"),
         ("shared_picture", "coalesce(list_contains(m.dropped_faces, c.face_id), false)"),
     ]
+    if params.withhold_flags:
+        flags = "[" + ", ".join(f"'{flag}'" for flag in params.withhold_flags) + "]"
+        rules.append(("flagged", f"list_has_any(list_concat(coalesce(w.flags, []), coalesce(m.flags, [])), {flags})"))
     if params.licences is not None:
         allowed = " OR ".join(["lower(d.licence) GLOB ?"] * len(params.licences)) or "false"
         rules.append(("licence", f"NOT coalesce({allowed}, false)"))
@@ -225,6 +228,8 @@ def _judged(params: ShardParams) -> str:
         rules.append(("minor", f"coalesce(s.age, -1) < {params.min_age!r}"))
     joins = [f"LEFT JOIN {table} ON {table}.face_id = c.face_id" for table in sorted({TABLES_OF[need] for need in params.need})]
     rules += [(f"no_{need}", f"coalesce({TABLES_OF[need]}.status, 'none') <> 'ok'") for need in params.need]
+    if params.withhold_flags:
+        joins.append("LEFT JOIN people w ON w.identity_id = c.identity_id")
     if params.max_nsfw is not None or params.min_age is not None:
         joins.append("LEFT JOIN screenings s ON s.face_id = c.face_id")
     cases = " ".join(f"WHEN {rule} THEN '{reason}'" for reason, rule in rules)

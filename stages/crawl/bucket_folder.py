@@ -6,7 +6,7 @@ from typing import Any
 
 import fsspec
 
-from stages.crawl.folder import address_of, relative_of
+from stages.crawl.folder import address_of, is_of_a_person, relative_of
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.stage import Fetched
 
@@ -52,10 +52,12 @@ class BucketFolderSource:
             if any(part.startswith(".") or not part for part in parts):
                 continue
             loose += len(parts) == 1
-            nested += len(parts) > 2
-            if len(parts) == 2:
-                relative = "/".join(parts)
-                offers.setdefault(parts[0], []).append(Offer(address_of(self.name, relative), _fingerprint(found[key])))
+            relative = "/".join(parts)
+            if is_of_a_person(relative):
+                said = "yes" if len(parts) == 3 else None
+                offers.setdefault(parts[0], []).append(Offer(address_of(self.name, relative), _fingerprint(found[key]), reference=said))
+            else:
+                nested += len(parts) > 1
         remarks = [f"{loose} files beside the folders of people in {self.path} are not used"] if loose else []
         remarks += [f"{nested} files in folders inside those of people in {self.path} are not used"] if nested else []
         return [Listed(person, offers[person]) for person in sorted(offers)], remarks
@@ -66,7 +68,7 @@ class BucketFolderSource:
 
     def _fetch(self, address: str) -> Fetched:
         relative = relative_of(self.name, address)
-        if relative is None or relative.count("/") != 1:
+        if relative is None or not is_of_a_person(relative):
             return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
         fs, top = self._open()
         try:

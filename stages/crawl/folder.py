@@ -1,4 +1,4 @@
-"""Pictures from a folder: `people/<name>/*`, one folder a person."""
+"""Pictures from a folder: `people/<name>/*`, one folder a person; `people/<name>/_reference/*` surely shows the person."""
 
 import os
 import stat
@@ -8,6 +8,9 @@ from urllib.parse import unquote_to_bytes
 
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.stage import Fetched
+
+REFERENCES = "_reference"
+"""The folder inside a person's whose images say who the person is."""
 
 
 class FolderSource:
@@ -63,19 +66,36 @@ class FolderSource:
             if entry.name.startswith("."):
                 continue
             if is_folder(entry):
-                nested += 1
+                known = entry.name == REFERENCES
+                offers += self._references(person) if known else []
+                nested += not known
                 continue
             offers.append(Offer(address_of(self.name, f"{person}/{entry.name}"), fingerprint_of(entry.path)))
         return offers, nested
+
+    def _references(self, person: str) -> list[Offer]:
+        inside = f"{person}/{REFERENCES}"
+        try:
+            entries = sorted(os.scandir(self.path / inside), key=lambda entry: entry.name)
+        except OSError as error:
+            raise SourceError(f"source {self.name!r}: {self.path / inside} cannot be listed: {error.strerror}") from error
+        there = [entry for entry in entries if not entry.name.startswith(".") and not is_folder(entry)]
+        return [Offer(address_of(self.name, f"{inside}/{entry.name}"), fingerprint_of(entry.path), reference="yes") for entry in there]
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         return [self._fetch(address) for address in addresses]
 
     def _fetch(self, address: str) -> Fetched:
         relative = relative_of(self.name, address)
-        if relative is None or relative.count("/") != 1:
+        if relative is None or not is_of_a_person(relative):
             return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
         return read_file(self.path / relative, self.max_bytes)
+
+
+def is_of_a_person(relative: str) -> bool:
+    """Whether a path leads into a person's folder, or into the one with references inside it."""
+    parts = relative.split("/")
+    return len(parts) == 2 or (len(parts) == 3 and parts[1] == REFERENCES)
 
 
 def read_file(path: Path, max_bytes: int) -> Fetched:

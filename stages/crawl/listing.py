@@ -19,6 +19,8 @@ class Offer:
     split: str | None = None
     attributes: str | None = None
     """What else the source states, as a JSON object."""
+    reference: str | None = None
+    """What the source says of whether this image surely shows the person; see `is_reference`."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Listed:
     aliases: tuple[str, ...] = ()
     complete: bool = True
     """False: the source could not be asked about all of the person now, so what is not offered need not be gone."""
+
+
+def is_reference(said: str | None) -> bool:
+    """Whether a source's word for it means that the image is a reference: it surely shows the person."""
+    return said is not None and said.strip().casefold() in ("1", "true", "t", "yes", "y", "x", "1.0")
 
 
 class SourceError(ValueError):

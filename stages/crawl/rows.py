@@ -21,7 +21,7 @@ from stages.crawl.listing import Listed, Offer, SourceError
 TEXT = pa.large_string()
 """Of every column: a string column of the plain kind ends at 2 GB."""
 
-FACTS = ("address", "fingerprint", "page", "licence", "author", "split", "attributes")
+FACTS = ("address", "fingerprint", "page", "licence", "author", "split", "attributes", "reference")
 
 _AT_ONCE = 2**16
 

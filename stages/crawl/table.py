@@ -22,6 +22,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "page": ("page", "page_url", "source_page", "photo_url"),
     "author": ("author", "creator", "artist"),
     "external_id": ("external_id", "wikidata", "qid"),
+    "reference": ("reference", "is_reference"),
 }
 """What a column may be called, whatever its case; the first that is there counts."""
 
@@ -91,7 +92,8 @@ class TableSource:
             return
         try:
             for rows in LAYOUTS[self.layout](self.path, self._pictures):
-                yield rows.append_column("external_id", pa.nulls(rows.num_rows, TEXT))
+                nothing = pa.nulls(rows.num_rows, TEXT)
+                yield rows.append_column("external_id", nothing).append_column("reference", nothing)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"source {self.name!r} with layout {self.layout}: {error}") from error
 

@@ -22,6 +22,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "page": ("page", "page_url", "source_page", "foreign_landing_url"),
     "author": ("author", "creator", "artist"),
     "external_id": ("external_id", "wikidata", "qid"),
+    "reference": ("reference", "is_reference"),
 }
 """What a column may be called, whatever its case; the first that is there counts."""
 

@@ -5,7 +5,7 @@ near one another without being the same (relatives, lookalikes) come into one gr
 of a split.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,35 +17,47 @@ from stages.columns import vectors
 from stages.people.matches import near, pairs
 from stages.stage import Grain, Params, Stage
 
+SAME_FACE = 0.3
+"""Overlap (intersection over union) of two boxes in one picture from which they are of one face."""
+
 
 class IndicatorMatchParams(Params):
     """Parameters of `IndicatorMatch`; cosines are in the scale of the recogniser. The pipeline fills in calibrated ones."""
 
     same_cosine: float | None = Field(None, ge=-1, le=1)
     """Least cosine between the indicators of two names that are one person. None: no two are."""
+    propose_cosine: float | None = Field(None, ge=-1, le=1)
+    """Least cosine between the indicators of two names that may be one person and are flagged for somebody to look. None: as
+    same_cosine."""
     near_cosine: float | None = Field(None, ge=-1, le=1)
     """Least cosine between the indicators of people who stay on one side of a split. None: as same_cosine."""
     same: Literal["merge", "drop", "report"] = "merge"
     """What becomes of two names that are one person: one person, only the one with more pictures, or two with a flag."""
     shared: Literal["drop", "report"] = "drop"
-    """What becomes of a kept picture that is kept under another person's name as well: it is nobody's, or stays with a flag.
-    Of people who were merged, one copy stays."""
+    """What becomes of a kept face that is kept under another person's name as well: it is nobody's, or stays with a flag. A
+    picture of two people stays with both, each with a face of their own. Of people who were merged, one copy stays."""
     phash_bits: int = Field(3, ge=0, le=8)
     """Bits in which the perceptual hashes of one picture may differ."""
 
 
 class IndicatorMatch(Stage):
-    """One row of `matches` a person who has an indicator. Decisions by hand (`overrides`: merge, apart) win over cosines."""
+    """One row of `matches` a person who has an indicator. Decisions by hand (`overrides`: merge, apart) win over cosines.
+
+    Flags: `merged`; `same_person`, would have been with `same: merge`; `maybe_same`, somebody should look whether `nearest` is
+    this person; `dropped`; `near_person`; `shared_pictures`, a face is kept under another name as well.
+    """
 
     name: ClassVar[str] = "match"
     backend: ClassVar[str] = "indicators"
     grain: ClassVar[Grain] = "root"
     parent: ClassVar[str] = "people"
+    code_version: ClassVar[int] = 2
     Parameters: ClassVar[type[Params]] = IndicatorMatchParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "people": ("indicator", "kept"),
         "clusters": ("keep",),
-        "images": ("sha256", "phash"),
+        "faces": ("box",),
+        "images": ("sha256", "phash", "width", "height"),
         "overrides": ("action", "target"),
     }
     optional: ClassVar[frozenset[str]] = frozenset({"overrides"})
@@ -61,7 +73,7 @@ class IndicatorMatch(Stage):
         index = {name: place for place, name in enumerate(names)}
         kept = pc.fill_null(people["kept"], 0).to_numpy()
         merged, apart = _by_hand(tables.get("overrides"), index)
-        together, close, nearest = self._compare(vectors(people["indicator"]) if names else np.zeros((0, 1), np.float32), apart)
+        together, close, proposed, nearest = self._compare(vectors(people["indicator"]) if names else np.zeros((0, 1), np.float32), apart)
 
         same = _Union(len(names))
         for left, right in [*merged, *(together if params.same == "merge" else ())]:
@@ -75,6 +87,7 @@ class IndicatorMatch(Stage):
         group = groups.best(np.zeros(len(names)))
 
         shared, dropped = self._shared(tables, index, canonical, lost)
+        doubtful = {place for pair in proposed if canonical[pair[0]] != canonical[pair[1]] for place in pair} - lost
         reported = {place for pair in together for place in pair} if params.same == "report" else set()
         rows = []
         for place, name in enumerate(names):
@@ -82,6 +95,7 @@ class IndicatorMatch(Stage):
             marks = {
                 "merged": canonical[place] != place or any(canonical[other] == place for other in same.members(place) if other != place),
                 "same_person": place in reported,
+                "maybe_same": place in doubtful and place not in reported,
                 "dropped": place in lost,
                 "near_person": other is not None and canonical[other] != canonical[place] and place not in lost,
                 "shared_pictures": bool(shared.get(place)),
@@ -105,27 +119,32 @@ class IndicatorMatch(Stage):
 
     def _compare(
         self, indicators: np.ndarray, apart: set[tuple[int, int]]
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], dict[int, tuple[int, float]]]:
-        """Pairs that are one person, further pairs that are near, and of each person in a pair the nearest one with the cosine."""
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], set[tuple[int, int]], dict[int, tuple[int, float]]]:
+        """Pairs that are one person, further pairs that are near, those of both that somebody should look at, and of each person
+        in a pair the nearest one with the cosine."""
         same, close = self.params.same_cosine, self.params.near_cosine
-        limits = [limit for limit in (same, close) if limit is not None]
+        propose = same if self.params.propose_cosine is None else self.params.propose_cosine
+        limits = [limit for limit in (same, propose, close) if limit is not None]
         if not limits:
-            return [], [], {}
+            return [], [], set(), {}
         left, right, cosines = pairs(indicators, min(limits))
         together: list[tuple[int, int]] = []
         others: list[tuple[int, int]] = []
+        proposed: set[tuple[int, int]] = set()
         nearest: dict[int, tuple[int, float]] = {}
         for i, j, cosine in zip(left.tolist(), right.tolist(), cosines.tolist(), strict=True):  # by falling cosine
             nearest.setdefault(i, (j, cosine))
             nearest.setdefault(j, (i, cosine))
             one = same is not None and cosine >= same and (i, j) not in apart
             (together if one else others).append((i, j))
-        return together, others, nearest
+            if propose is not None and cosine >= propose and (i, j) not in apart:
+                proposed.add((i, j))
+        return together, others, proposed, nearest
 
     def _shared(
         self, tables: Mapping[str, pa.Table], index: Mapping[str, int], canonical: np.ndarray, lost: set[int]
     ) -> tuple[dict[int, int], dict[int, set[str]]]:
-        """Of each person, how many kept pictures somebody else has too, and the faces that are dropped for it."""
+        """Of each person, how many kept faces somebody else has too, and the faces that are dropped for it."""
         clusters = tables["clusters"]
         clusters = clusters.filter(pc.and_(pc.equal(clusters["status"], "ok"), pc.fill_null(clusters["keep"], False)))
         images = tables["images"]
@@ -145,24 +164,53 @@ class IndicatorMatch(Stage):
         for i, j in zip(left.tolist(), right.tolist(), strict=True):
             if telling[i] or digests[order[i]] == digests[order[j]] != "":
                 pictures.join(i, j)
+        groups = pictures.groups()
+        boxes = _Boxes(tables, {faces[order[i]] for members in groups for i in members})
         shared: dict[int, int] = {}
         dropped: dict[int, set[str]] = {}
-        for members in pictures.groups():
-            owners = [int(person[order[i]]) for i in members]
-            counted = [owner for owner in owners if owner not in lost]
-            if len({int(canonical[owner]) for owner in counted}) > 1:
-                for i, owner in zip(members, owners, strict=True):
-                    if owner not in lost:
-                        shared[owner] = shared.get(owner, 0) + 1
-                        if self.params.shared == "drop":
-                            dropped.setdefault(owner, set()).add(faces[order[i]])
-            elif len(set(counted)) > 1:
-                # One person under two names: the copy of the canonical name stays, else the first.
-                stays = min(range(len(members)), key=lambda n: (owners[n] in lost, owners[n] != canonical[owners[n]], n))
-                for n, (i, owner) in enumerate(zip(members, owners, strict=True)):
-                    if n != stays and owner != owners[stays]:
+        for members in groups:
+            owners = {i: int(person[order[i]]) for i in members if int(person[order[i]]) not in lost}
+            for i, owner in owners.items():
+                others = [n for n in owners if canonical[owners[n]] != canonical[owner]]
+                if any(boxes.same(faces[order[i]], faces[order[n]]) for n in others):
+                    shared[owner] = shared.get(owner, 0) + 1
+                    if self.params.shared == "drop":
                         dropped.setdefault(owner, set()).add(faces[order[i]])
+            for one in {int(canonical[owner]) for owner in owners.values()}:
+                mine = [i for i, owner in owners.items() if canonical[owner] == one]
+                # One person under two names: the copy of the canonical name stays, else the first.
+                stays = min(mine, key=lambda i: (owners[i] != one, i))
+                for i in mine:
+                    if owners[i] != owners[stays]:
+                        dropped.setdefault(owners[i], set()).add(faces[order[i]])
         return shared, dropped
+
+
+class _Boxes:
+    """Where faces are in their pictures, in shares of width and height, so that it holds in every size of a picture."""
+
+    def __init__(self, tables: Mapping[str, pa.Table], wanted: set[str]) -> None:
+        faces, images = tables["faces"], tables["images"]
+        faces = faces.filter(pc.is_in(faces["face_id"], value_set=pa.array(sorted(wanted), pa.string())))
+        where = pc.index_in(faces["image_id"], value_set=images["image_id"].combine_chunks())
+        sizes = zip(images["width"].take(where).to_pylist(), images["height"].take(where).to_pylist(), strict=True)
+        self._boxes: dict[str, tuple[float, ...]] = {}
+        for face, box, (width, height) in zip(faces["face_id"].to_pylist(), faces["box"].to_pylist(), sizes, strict=True):
+            if box is not None and width and height:
+                self._boxes[face] = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two faces in copies of one picture are one face, as far as anybody knows."""
+        first, second = self._boxes.get(one), self._boxes.get(other)
+        return first is None or second is None or _overlap(first, second) >= SAME_FACE
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2."""
+    across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    inside = across * max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    both = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - inside
+    return inside / both if both > 0 else 1.0
 
 
 def _by_hand(overrides: pa.Table | None, index: Mapping[str, int]) -> tuple[list[tuple[int, int]], set[tuple[int, int]]]:

@@ -30,20 +30,23 @@ class SummaryPeople(Stage):
 
     Flags: `weak_majority`, the largest cluster is in under half of the person's pictures. `second_cluster`, another one is
     in nearly as many pictures that do not show the largest: perhaps a namesake (a spouse stands beside the person and does
-    not count). `few_images`, few faces were kept. A picture and its copies are one picture there.
+    not count). `near_tie`, cleaning refused to choose between two people, whose indicators are both here. `few_images`, few
+    faces were kept. `reference_missing`, the source has a reference image, and no usable face was found in it.
+    `reference_alone`, nothing else agrees with the reference image. A picture and its copies are one picture there.
 
     A person without any face has no row: nothing was cleaned (`identities` without a row here are those).
     """
 
     name: ClassVar[str] = "people"
     backend: ClassVar[str] = "summary"
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     grain: ClassVar[Grain] = "bucket"
     parent: ClassVar[str] = "clusters"
     Parameters: ClassVar[type[Params]] = SummaryParams
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "clusters": ("cluster", "keep", "duplicate_of"),
+        "clusters": ("cluster", "keep", "duplicate_of", "reason", "margin"),
         "embeddings": ("vector",),
+        "candidates": ("reference",),
     }
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
@@ -52,7 +55,10 @@ class SummaryPeople(Stage):
         return pc.and_(judged, pc.fill_null(pc.equal(rows["embeddings.status"], "ok"), False))
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        """Rows of `people` in the order of identity_id; people of whom nobody was kept are filtered as nobody_kept."""
+        """Rows of `people` in the order of identity_id.
+
+        People of whom nobody was kept are filtered: as near_tie where cleaning could not choose, else as nobody_kept.
+        """
         params: SummaryParams = self.params
         codes = pc.dictionary_encode(rows["identity_id"])
         codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
@@ -69,19 +75,30 @@ class SummaryPeople(Stage):
         counted = (cluster >= 0) & ~copy
         kept = np.bincount(person[keep], minlength=count)
         shown, largest, second = _pictures(person[counted], rows["image_id"].filter(pa.array(counted)), cluster[counted], count)
+        tied = _says(rows["clusters.reason"], "near_tie")
+        tie = np.bincount(person[tied], minlength=count) > 0
+        reference, other = (_says(rows["candidates.reference"], said) for said in ("yes", "no"))
+        referred = np.bincount(person[reference], minlength=count) > 0
+        agreeing = np.bincount(person[keep & ~reference], minlength=count) > 0
         flags = {
             "weak_majority": largest * 2 < shown,
             "second_cluster": (second > 0) & (second >= params.namesake_share * largest),
+            "near_tie": tie,
             "few_images": kept < params.min_kept,
+            "reference_missing": (np.bincount(person[other], minlength=count) > 0) & ~referred,
+            "reference_alone": referred & ~agreeing,
         }
         by_face = _by_face(rows, person)
-        indicator = _indicators(rows, person, by_face[keep[by_face]], count)
+        # Where nobody was chosen both are told.
+        indicator, second_indicator = (
+            _indicators(rows, person, by_face[chosen[by_face]], count) for chosen in (keep | (tied & (cluster == 0)), tied & (cluster == 1))
+        )
         silhouette = _silhouettes(rows, person, cluster, by_face[counted[by_face]], count)
         identity = pa.array(names[by_name], pa.string())
         somebody = pa.array(kept > 0)
         columns = {
             "identity_id": identity,
-            "indicator": _lists(indicator, pa.float32(), kept == 0),
+            "indicator": _lists(indicator, pa.float32(), (kept == 0) & ~tie),
             "images": pa.array(_distinct(person, rows["image_id"], count), pa.int32()),
             "faces": pa.array(np.bincount(person, minlength=count), pa.int32()),
             "kept": pa.array(kept, pa.int32()),
@@ -91,13 +108,30 @@ class SummaryPeople(Stage):
             "second": pa.array(second, pa.int32()),
             "silhouette": pa.array(silhouette.astype(np.float32), mask=np.isnan(silhouette)),
             "flags": _flag_lists(flags, count),
+            "margin": _margins(rows["clusters.margin"], person, count),
+            "second_indicator": _lists(second_indicator, pa.float32(), ~tie),
             "status": pc.if_else(somebody, "ok", "filtered"),
-            "reason": pc.if_else(somebody, pa.scalar(None, pa.string()), "nobody_kept"),
+            "reason": pc.if_else(somebody, pa.scalar(None, pa.string()), pc.if_else(pa.array(tie), "near_tie", "nobody_kept")),
             "detail": pa.nulls(count, pa.string()),
         }
         schema = self.writes.arrow
         schema = schema.remove(schema.get_field_index("inputs"))
         return pa.table([columns[name] for name in schema.names], schema=schema)
+
+
+def _says(column: pa.ChunkedArray, text: str) -> np.ndarray:
+    """(n,) bool: where a column of texts says just that."""
+    found: np.ndarray = pc.fill_null(pc.equal(column, text), False).to_numpy().astype(bool)
+    return found
+
+
+def _margins(column: pa.ChunkedArray, person: np.ndarray, count: int) -> pa.Array:
+    """By person what all its rows say, float32; null where they say nothing."""
+    said = np.full(count, np.nan, dtype=np.float32)
+    values = column.cast(pa.float32()).to_numpy()
+    told = ~np.isnan(values)
+    said[person[told]] = values[told]
+    return pa.array(said, mask=np.isnan(said))
 
 
 def _distinct(person: np.ndarray, images: pa.ChunkedArray, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ FORMAT = 1
 _WHY = {
     "same_person": "is another name's person, with fewer pictures",
     "shared_picture": "the picture is kept under several people's names",
+    "flagged": "the person has a flag with which people are withheld until somebody looked",
     "second_face": "another face of the same person in the same picture",
     "same_picture": "the same file is there under another address",
     "licence": "the licence is not on the list of those that may leave",

@@ -5,9 +5,11 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from stages.stage import Params
+from stages.stage import LATE, Params
 
 Condition = Literal["mask", "normal", "albedo", "lambertian", "landmarks", "arcface"]
+Flag = Literal["weak_majority", "second_cluster", "near_tie", "few_images", "reference_missing", "reference_alone", "merged", "same_person",
+               "maybe_same", "near_person", "shared_pictures"]
 Needed = Literal["caption", "points", "head", "affect", "mask", "normal", "albedo", "lambertian", "landmarks", "arcface"]
 
 MEMBERS: Mapping[Condition, str] = {
@@ -70,6 +72,8 @@ class ShardParams(Params):
     """Largest probability by the screening's model. A face that was not measured is withheld."""
     min_age: float | None = Field(default=None, ge=0)
     """Least apparent age by the screening's model, years. A face that was not measured is withheld."""
+    withhold_flags: tuple[Flag, ...] = Field(default=(), json_schema_extra=LATE)
+    """People with one of these flags (of `people` or `matches`) are withheld until somebody looked: [second_cluster, maybe_same]."""
     min_pictures: int = Field(default=1, ge=1)
     """Of a person, after all other rules; who has fewer is withheld."""
 
@@ -103,6 +107,11 @@ class ShardParams(Params):
             return given
         return {**PROFILES.get(str(given.get("profile")), {}), **given}
 
+    @field_validator("withhold_flags")
+    @classmethod
+    def _each_once(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(sorted(set(given), key=get_args(Flag).index))
+
     @field_validator("include", "need")
     @classmethod
     def _in_order(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,3 +135,5 @@ class ShardParams(Params):
         yield from sorted(wanted)
         if (self.max_nsfw is not None or self.min_age is not None) and "screenings" not in wanted:
             yield "screenings"
+        if self.withhold_flags:
+            yield "people"

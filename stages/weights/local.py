@@ -84,6 +84,7 @@ class Thresholds(_Closed):
     merge_cosine: float = Field(ge=-1, le=1)
     join_cosine: float | None = Field(default=None, ge=-1, le=1)
     duplicate_cosine: float | None = Field(default=None, ge=-1, le=1)
+    vote_cosine: float | None = Field(default=None, ge=-1, le=1)
     source: str = ""
     date: _Date = ""
 

@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from stages.clean.kmeans import KMeansClean, seed_of
+from stages.clean.kmeans_paper import seed_of
+from stages.clean.linkage import LinkageClean
 from stages.clean.lloyd import kmeans
 from stages.columns import vectors
 from stages.people.matches import near, pairs
@@ -153,7 +154,7 @@ def _share(job: tuple[str, int, int]) -> Measured:
         path.unlink()
     with threadpool_limits(1):
         _cluster(found, rows, first)
-        stage = KMeansClean(LIMITS)
+        stage = LinkageClean(LIMITS)
         for task in _tasks(rows):
             found.time("stage run, default rule", partial(stage.run, task, {}, NO_SERVICES))
     found.memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -26,10 +26,10 @@ import pyarrow.compute as pc
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from stages.clean.kmeans import KMeansClean, KMeansPaperClean
 
 from eval.cleaning import Judged, Label, Report, judge, read_labels
 from stages.backends import backend
-from stages.clean.kmeans import KMeansClean, KMeansPaperClean
 from stages.embed.calibration import CALIBRATION
 from stages.pictures import PictureError, decode, perceptual_hash
 from stages.stage import Picture, Stage

@@ -32,7 +32,7 @@ stages:
   detect: {backend: BACKEND}
   embed: {backend: BACKEND}
   screen: {}
-  clean: {params: {k: 1}}
+  clean: {}
   shard: {params: {profile: faces, target_mb: 1, validation: 0}}
 """
 

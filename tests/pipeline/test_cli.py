@@ -469,13 +469,13 @@ both = pytest.mark.parametrize("command", ["run", "plan"])
 
 @both
 def test_typos_in_a_dag_are_told_with_their_lines(command: str, made: Home, tmp_path: Path) -> None:
-    text = made.dag.read_text().replace("  detect:", "  detct:").replace("k: 3", "kk: 3").replace("target_mb: 1", "target_mb: many")
+    text = made.dag.read_text().replace("  detect:", "  detct:").replace("min_faces: 1", "mn_faces: 1").replace("target_mb: 1", "target_mb: many")
     file = tmp_path / "typo.yaml"
     file.write_text(text)
     said = refused(command, file, code=2).splitlines()
-    at = {name: next(n for n, line in enumerate(text.splitlines(), 1) if name in line) for name in ("detct:", "kk:", "target_mb:")}
+    at = {name: next(n for n, line in enumerate(text.splitlines(), 1) if name in line) for name in ("detct:", "mn_faces:", "target_mb:")}
     assert f"{file}:{at['detct:']}: stages.detct: unknown stage; did you mean 'detect'?" in said
-    assert f"{file}:{at['kk:']}: stages.clean.params.kk: unknown name; did you mean 'k'?" in said
+    assert f"{file}:{at['mn_faces:']}: stages.clean.params.mn_faces: unknown name; did you mean 'min_faces'?" in said
     assert any(line.startswith(f"{file}:{at['target_mb:']}: stages.shard.params.target_mb: ") and '"many"' in line for line in said)
 
 
@@ -589,7 +589,7 @@ def test_a_damaged_snapshot_is_named_and_an_older_one_readable(mine: Home, inlin
 def test_a_file_that_the_snapshot_names_and_that_is_gone(mine: Home) -> None:
     [file] = (mine.root / "tables" / "embeddings").rglob("*.parquet")
     file.unlink()
-    said = refused("plan", mine.dag, "--where", "true", "--set", "stages.clean.params.k=2")
+    said = refused("plan", mine.dag, "--where", "true", "--set", "stages.clean.params.near_tie=0.8")
     assert said.startswith(f"{file} is named by the snapshot but not there")
 
 

@@ -124,7 +124,7 @@ def test_a_file_that_is_gone_is_named(source: Path, tmp_path: Path) -> None:
     [path] = (root / "tables" / "embeddings").rglob("*.parquet")
     path.unlink()
     with pytest.raises(DamagedFile, match=rf"{path.name} is named by the snapshot but not there"):
-        run_toy(tmp_path, source, root, ("stages.clean.params.k=2",))
+        run_toy(tmp_path, source, root, ("stages.clean.params.near_tie=0.8",))
 
 
 def test_whoever_publishes_in_between_is_not_overwritten(source: Path, tmp_path: Path) -> None:

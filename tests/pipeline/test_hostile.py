@@ -30,7 +30,7 @@ stages:
   crawl: {}
   detect: {backend: dlib}
   embed: {backend: dlib}
-  clean: {params: {k: 1, duplicates: false}}          # everybody here has the same few photographs
+  clean: {params: {duplicates: false}}          # everybody here has the same few photographs
   match: {params: {same: report, shared: report}}
   shard: {params: {profile: faces, target_mb: 1, validation: 0}}
 """

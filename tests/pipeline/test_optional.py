@@ -310,7 +310,7 @@ def test_decisions_outlive_whatever_is_computed_again(judged: Home) -> None:
     decide(judged[2], dict.fromkeys(faces_of(judged[2], 0), "reject"))
     run_toy(*judged, sets=JUDGED)
     (judged[1] / "person 02" / "03.png").unlink()
-    run_toy(*judged, sets=(*JUDGED, "stages.detect.params.margin=0", "stages.clean.params.k=2"))
+    run_toy(*judged, sets=(*JUDGED, "stages.detect.params.margin=0", "stages.clean.params.near_tie=0.8"))
     assert left(judged[2]) == [0, 9, 8, 9]
 
 

@@ -37,7 +37,7 @@ stages:
   crawl: {{}}
   detect: {{backend: toy}}
   embed: {{backend: toy}}
-  clean: {{params: {{k: 3, similarity_threshold: 0.8, merge_cosine: 0.7}}}}
+  clean: {{params: {{min_faces: 1, similarity_threshold: 0.8, merge_cosine: 0.7}}}}
   caption: {{backend: toy}}
   shard: {{params: {{profile: faces, target_mb: 1, validation: 0.3, include: []}}}}
 """

@@ -24,17 +24,20 @@ def unit(*values: float) -> list[float]:
 
 def match(
     indicators: Mapping[str, tuple[list[float], int]], pictures: Sequence[tuple[str, int, int | None]] = (),
-    overrides: Sequence[tuple[str, str, str]] = (), **params: Any,
+    overrides: Sequence[tuple[str, str, str]] = (), boxes: Mapping[str, tuple[float, float, float, float]] | None = None, **params: Any,
 ) -> dict[str, Row]:  # fmt: skip
-    """Rows of `matches` by letter. `indicators`: vector and kept faces; `pictures`: person, number, perceptual hash."""
+    """Rows of `matches` by letter. `indicators`: vector and kept faces; `pictures`: person, number, perceptual hash; `boxes`: of
+    the faces in somebody's pictures, of 100 x 100 pixels."""
     people = [
         {"identity_id": person(name), "indicator": vector, "kept": kept, "status": "ok" if kept else "filtered"}
         for name, (vector, kept) in indicators.items()
     ]
-    images, clusters = [], []
+    images, clusters, faces = [], [], []
     for name, number, phash in pictures:
         ids = {"identity_id": person(name), "image_id": f"{name}{number:023d}"}
-        images.append({**ids, "sha256": f"{phash}", "phash": phash, "status": "ok"})
+        images.append({**ids, "sha256": f"{phash}", "phash": phash, "width": 100, "height": 100, "status": "ok"})
+        box = list((boxes or {}).get(name, (10.0, 10.0, 40.0, 40.0)))
+        faces.append({**ids, "face_id": f"{name}{number:022d}f", "box": box, "status": "ok"})
         clusters.append({**ids, "face_id": f"{name}{number:022d}f", "keep": True, "status": "ok"})
 
     def table(name: str, rows: list[Row], columns: list[str]) -> pa.Table:
@@ -43,7 +46,8 @@ def match(
 
     tables = {
         "people": table("people", people, ["identity_id", "indicator", "kept", "status"]),
-        "images": table("images", images, ["identity_id", "image_id", "sha256", "phash", "status"]),
+        "images": table("images", images, ["identity_id", "image_id", "sha256", "phash", "width", "height", "status"]),
+        "faces": table("faces", faces, ["identity_id", "image_id", "face_id", "box", "status"]),
         "clusters": table("clusters", clusters, ["identity_id", "image_id", "face_id", "keep", "status"]),
     }
     if overrides:
@@ -117,6 +121,27 @@ def test_a_picture_under_two_names_is_nobodys() -> None:
     kept = match(SISTERS, [("a", 1, PHASH), ("c", 1, PHASH)], shared="report")
     assert kept["a"]["dropped_faces"] == []
     assert kept["a"]["shared"] == 1
+
+
+def test_a_picture_of_two_people_stays_with_both() -> None:
+    """A wedding photograph under both names: each has a face of their own in it."""
+    pictures = [("a", 1, PHASH), ("c", 1, PHASH)]
+    both = match(SISTERS, pictures, boxes={"a": (10, 10, 40, 40), "c": (50, 10, 80, 40)})
+    assert both["a"]["dropped_faces"] == both["c"]["dropped_faces"] == [] and both["a"]["shared"] == 0
+    assert "shared_pictures" not in both["a"]["flags"]
+    one = match(SISTERS, pictures, boxes={"a": (10, 10, 40, 40), "c": (12, 11, 41, 42)})
+    assert one["a"]["dropped_faces"] and one["c"]["dropped_faces"], "the same face under two names is nobody's"
+    three = match(SISTERS, [*pictures, ("b", 1, PHASH)], boxes={"a": (10, 10, 40, 40), "b": (11, 10, 41, 40), "c": (50, 10, 80, 40)})
+    assert three["a"]["dropped_faces"] and three["b"]["dropped_faces"] and not three["c"]["dropped_faces"]
+
+
+def test_who_may_be_one_person_is_proposed() -> None:
+    found = match(SISTERS, propose_cosine=0.7)
+    assert "maybe_same" in found["a"]["flags"] and "maybe_same" in found["b"]["flags"] and "maybe_same" not in found["c"]["flags"]
+    assert found["a"]["nearest"] == person("b") and found["a"]["same_as"] == person("a"), "proposed, not done"
+    assert "maybe_same" not in match(SISTERS)["a"]["flags"]
+    assert "maybe_same" not in match(SISTERS, overrides=[("a", "apart", "b")], propose_cosine=0.7)["a"]["flags"], "somebody looked"
+    assert "maybe_same" not in match(TWO, propose_cosine=0.7)["a"]["flags"], "who was merged is not proposed"
 
 
 def test_of_a_merged_persons_picture_one_copy_stays() -> None:

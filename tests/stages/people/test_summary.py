@@ -22,6 +22,9 @@ def face(identity: str, image: str, cluster: int, keep: bool, vector: list[float
         "clusters.keep": keep,
         "clusters.cluster": cluster,
         "clusters.duplicate_of": None,
+        "clusters.reason": None,
+        "clusters.margin": None,
+        "candidates.reference": None,
         "embeddings.vector": vector,
         "embeddings.status": "ok",
         **more,
@@ -29,7 +32,7 @@ def face(identity: str, image: str, cluster: int, keep: bool, vector: list[float
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
-    kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32()}
+    kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32(), "clusters.margin": pa.float32()}
     return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
 
 
@@ -129,3 +132,26 @@ def test_faces_that_were_rejected_or_broken_are_counted_and_nothing_else() -> No
 
 def test_no_rows() -> None:
     assert run(table([face("a", "i1", 0, True, [1.0])]).slice(0, 0)).num_rows == 0
+
+
+def test_a_near_tie_shows_both() -> None:
+    """Whoever reviews it has to see between whom."""
+    tied = {"clusters.reason": "near_tie", "clusters.margin": 0.9}
+    rows = [face("a", f"i{at}", 0, False, [1.0, 0.0], **tied) for at in range(10)]
+    rows += [face("a", f"i{at}", 1, False, [0.0, 1.0], **tied) for at in range(10, 19)]
+    rows += [face("a", "i19", 2, False, [-1.0, 0.0], **{"clusters.reason": "other_cluster", "clusters.margin": 0.9})]
+    [found] = run(table(rows)).to_pylist()
+    assert (found["status"], found["reason"], found["kept"]) == ("filtered", "near_tie", 0)
+    assert (found["indicator"], found["second_indicator"]) == ([1.0, 0.0], [0.0, 1.0])
+    assert "near_tie" in found["flags"] and found["margin"] == np.float32(0.9)
+    [plain] = run(table(shots(5, 0))).to_pylist()
+    assert plain["margin"] is None and plain["second_indicator"] is None and "near_tie" not in plain["flags"]
+
+
+def test_what_became_of_a_reference_is_told() -> None:
+    other, mine = {"candidates.reference": "no"}, {"candidates.reference": "yes"}
+    rest = [face("a", f"i{at}", 0, True, [1.0, 0.0], **other) for at in range(4)]
+    assert flags(rest) == ["reference_missing"]
+    assert flags([*rest, face("a", "r", 0, True, [1.0, 0.0], **mine)]) == []
+    lost = [face("a", f"i{at}", 1, False, [0.0, 1.0], **other) for at in range(4)]
+    assert "reference_alone" in flags([*lost, face("a", "r", 0, True, [1.0, 0.0], **mine)])

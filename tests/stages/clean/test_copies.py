@@ -7,33 +7,35 @@ from typing import Any
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
-from stages.clean import duplicates
-from stages.clean.duplicates import better, find
+from stages.clean import copies as module
+from stages.clean.copies import HASH_DISTANCE, MIRROR, alike, best_copies, better, votes
 from stages.clean.indicator import normalised
 from stages.pictures import perceptual_hash
 
 SAME_PERSON, SAME_PHOTOGRAPH = 0.5, 0.95
 
 
-def alike(rng: np.random.Generator, count: int, noise: float, size: int = 32) -> np.ndarray:
+def near_ones(rng: np.random.Generator, count: int, noise: float, size: int = 32) -> np.ndarray:
     return normalised(normalised(rng.standard_normal(size)) + noise * normalised(rng.standard_normal((count, size)))).astype(np.float32)
 
 
-def copies(unit: np.ndarray, hashes: Any, rank: Any = None, images: Any = None, starts: Any = None, **more: Any) -> list[int]:
+def copies(
+    unit: np.ndarray, hashes: Any, rank: Any = None, images: Any = None, starts: Any = None, same_photograph: float | None = SAME_PHOTOGRAPH
+) -> list[int]:
     count = len(unit)
-    found = find(
+    rank = np.arange(count) if rank is None else np.array(rank)
+    pairs = alike(
         unit, np.array([0, count] if starts is None else starts), np.arange(count) if images is None else np.array(images),
-        np.array(hashes, np.uint64), np.arange(count) if rank is None else np.array(rank),
-        **{"same_person": SAME_PERSON, "same_photograph": SAME_PHOTOGRAPH, **more},
+        np.array(hashes, np.uint64), rank, SAME_PERSON, same_photograph,
     )  # fmt: skip
-    return found.tolist()
+    return best_copies(pairs.copies(same_photograph), rank).tolist()
 
 
 def test_the_same_picture_of_the_same_person_is_a_copy() -> None:
     rng = np.random.default_rng(0)
-    unit = np.concatenate([alike(rng, 2, 0.5), alike(rng, 1, 0.5)])
+    unit = np.concatenate([near_ones(rng, 2, 0.5), near_ones(rng, 1, 0.5)])
     assert SAME_PERSON < unit[0] @ unit[1] < SAME_PHOTOGRAPH
     assert copies(unit, [0b1111, 0b11111111, 0b1111]) == [-1, 0, -1], "four bits apart; somebody else in the same picture"
     assert copies(unit, [0b1111, 0b111111111, 1 << 40]) == [-1, -1, -1], "five bits apart"
@@ -44,7 +46,7 @@ def test_the_same_picture_of_the_same_person_is_a_copy() -> None:
 
 
 def test_a_cut_of_the_same_photograph_is_a_copy_whatever_the_picture_looks_like() -> None:
-    unit = alike(np.random.default_rng(1), 3, 0.1)
+    unit = near_ones(np.random.default_rng(1), 3, 0.1)
     assert copies(unit, [1 << 8, 0xFFFF, 0xFF0000]) == [-1, 0, 0]
     assert copies(unit, [1 << 8, 0xFFFF, 0xFF0000], same_photograph=None) == [-1, -1, -1]
 
@@ -75,7 +77,8 @@ def slowly(unit: np.ndarray, hashes: np.ndarray, rank: np.ndarray, images: np.nd
     for row in np.argsort(rank):
         for one in stays:
             cosine = float(unit[row] @ unit[one])
-            near = int(hashes[row] ^ hashes[one]).bit_count() <= duplicates.HASH_DISTANCE and hashes[row] and hashes[one]
+            turned = int(hashes[row] ^ MIRROR ^ hashes[one]).bit_count() <= module.MIRROR_DISTANCE
+            near = (int(hashes[row] ^ hashes[one]).bit_count() <= HASH_DISTANCE or turned) and hashes[row] and hashes[one]
             if images[row] != images[one] and (cosine >= SAME_PHOTOGRAPH or (near and cosine >= SAME_PERSON)):
                 found[row] = one
                 break
@@ -91,24 +94,54 @@ def test_it_is_what_looking_at_one_face_after_the_other_gives(seed: int) -> None
     people = []
     for _ in range(int(rng.integers(1, 5))):
         count = int(rng.integers(1, 30))
-        unit = alike(rng, count, float(rng.uniform(0.05, 1.5)), 6)
-        hashes = rng.choice(np.array([0, 1, 3, 0xFF, 0xFFF, 1 << 40], np.uint64), count)
+        unit = near_ones(rng, count, float(rng.uniform(0.05, 1.5)), 6)
+        hashes = rng.choice(np.array([0, 1, 3, 0xFF, 0xFFF, 1 << 40, int(MIRROR) ^ 3], np.uint64), count)
         people.append((unit, hashes, rng.permutation(count), rng.integers(0, count, count)))
     starts = np.cumsum([0, *(len(unit) for unit, *_ in people)])
     expected = [at + start if at >= 0 else -1 for one, start in zip(people, starts, strict=False) for at in slowly(*one)]
     unit, hashes, rank, images = (np.concatenate(parts) for parts in zip(*people, strict=True))
     assert copies(unit, hashes, rank, images, starts) == expected
-    small = duplicates._TILE
+    small = module._TILE
     try:
-        duplicates._TILE = 4  # as for one person of thousands of faces
+        module._TILE = 4  # as for one person of thousands of faces
         assert copies(unit, hashes, rank, images, starts) == expected
     finally:
-        duplicates._TILE = small
+        module._TILE = small
 
 
 def test_ten_thousand_copies_of_one_picture() -> None:
-    unit = np.repeat(alike(np.random.default_rng(2), 1, 0.1, 64), 10_000, axis=0)
+    unit = np.repeat(near_ones(np.random.default_rng(2), 1, 0.1, 64), 10_000, axis=0)
     assert copies(unit, [9] * 10_000) == [-1] + [0] * 9_999
+    assert set(copies(unit, [9] * 10_000, rank=np.arange(10_000)[::-1])) == {9_999, -1}
+
+
+def test_a_photograph_has_one_vote_in_however_many_versions_it_came() -> None:
+    """One picture of a stranger that the web likes would outvote the person."""
+    rng = np.random.default_rng(3)
+    unit = np.concatenate([near_ones(rng, 3, 0.1), near_ones(rng, 2, 0.5)])
+    images = np.arange(5)
+    pairs = alike(unit, np.array([0, 5]), images, np.zeros(5, np.uint64), images, SAME_PERSON, SAME_PHOTOGRAPH)
+    found = votes(images, pairs)
+    assert len(set(found[:3].tolist())) == 1 and len(set(found.tolist())) == 3
+    chain = module.Alike(np.array([0, 1]), np.array([1, 2]), np.ones(2, np.float32), np.zeros(2, bool))
+    assert len(set(votes(images, chain)[:3].tolist())) == 1, "a version of a version, too"
+    assert votes(images, chain.copies(2.0)).tolist() == images.tolist()
+
+
+def test_a_mirrored_photograph_is_a_copy(photos: Path) -> None:
+    files = sorted(photos.glob("*/001.jpg"))[:40]
+    found, hashes = 0, []
+    for file in files:
+        out = io.BytesIO()
+        ImageOps.mirror(Image.open(file).convert("RGB")).save(out, "JPEG", quality=90)
+        hashes.append((perceptual_hash(file.read_bytes()) or 0, perceptual_hash(out.getvalue()) or 0))
+    unit = np.ones((2, 1), np.float32)
+    for at, (before, _) in enumerate(hashes):
+        for other, (_, after) in enumerate(hashes):
+            said = copies(unit, [before, after], same_photograph=None) == [-1, 0]
+            found += said
+            assert not said or at == other
+    assert found >= len(files) - 2
 
 
 def test_real_photographs_that_were_compressed_and_shrunk_again(photos: Path) -> None:
@@ -122,6 +155,6 @@ def test_real_photographs_that_were_compressed_and_shrunk_again(photos: Path) ->
         hashes.append((perceptual_hash(data) or 0, perceptual_hash(out.getvalue()) or 0))
     for at, (before, _) in enumerate(hashes):
         for other, (_, after) in enumerate(hashes):
-            if (before ^ after).bit_count() <= duplicates.HASH_DISTANCE:
+            if (before ^ after).bit_count() <= HASH_DISTANCE:
                 near, far = near + (at == other), far + (at != other)
     assert near >= len(files) - 1 and far == 0

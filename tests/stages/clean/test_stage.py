@@ -14,7 +14,8 @@ from pipeline.execution.reconcile import Wanted, wanted
 from schemas import TABLES
 from stages.backends import backend
 from stages.clean.indicator import normalised
-from stages.clean.kmeans import KMeansClean, seed_of
+from stages.clean.kmeans_paper import seed_of
+from stages.clean.linkage import LinkageClean
 from stages.detect.dlib import DlibDetect
 from stages.embed.calibration import CALIBRATION
 from stages.embed.dlib import DlibEmbed
@@ -50,6 +51,7 @@ def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Tabl
                     "screenings.status": None,
                     "overrides.action": None,
                     "overrides.status": None,
+                    "candidates.reference": None,
                 }
             )
     kinds = {"screenings.compared": pa.bool_(), "embeddings.vector": pa.list_(pa.float32()), "images.phash": pa.uint64()}
@@ -70,7 +72,7 @@ def people(count: int, faces: int = 12, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def clean(rows: pa.Table, **params: Any) -> pa.Table:
-    return KMeansClean({"similarity_threshold": 0.3, **params}).run(rows, {}, NO_SERVICES)
+    return LinkageClean({"similarity_threshold": 0.3, **params}).run(rows, {}, NO_SERVICES)
 
 
 def test_one_row_a_face_in_order_and_in_schema() -> None:
@@ -96,7 +98,7 @@ def test_a_person_is_judged_alike_alone_and_among_others() -> None:
 
 def test_the_seed_is_the_same_in_every_process() -> None:
     """Python's own hash of a text is not, and would give another clustering after every restart."""
-    code = "from stages.clean.kmeans import seed_of; print(seed_of('person'))"
+    code = "from stages.clean.kmeans_paper import seed_of; print(seed_of('person'))"
     root = Path(__file__).parents[3]
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert int(other.stdout) == seed_of("person")
@@ -104,7 +106,7 @@ def test_the_seed_is_the_same_in_every_process() -> None:
 
 def test_the_threshold_must_be_there_when_it_runs() -> None:
     with pytest.raises(ValueError, match="similarity_threshold"):
-        KMeansClean().run(table(people(1)), {}, NO_SERVICES)
+        LinkageClean().run(table(people(1)), {}, NO_SERVICES)
 
 
 def test_two_recognisers_are_not_compared() -> None:
@@ -132,11 +134,11 @@ def test_what_screening_filtered_is_left_out_or_only_compared() -> None:
     rows, who = table(people(1)), f"{0:016x}"
     verdicts = {f"{who}-003": ("filtered", False), f"{who}-004": ("filtered", True), f"{who}-005": ("failed", None)}
     marked = screened(rows, verdicts)
-    wanted = KMeansClean().wants(marked)
+    wanted = LinkageClean().wants(marked)
     assert [face for face, is_wanted in zip(rows["face_id"].to_pylist(), wanted.to_pylist(), strict=True) if not is_wanted] == [
         f"{who}-003", f"{who}-005",
     ]  # fmt: skip
-    assert KMeansClean().wants(rows).to_pylist() == [True] * rows.num_rows, "without screening everything is looked at"
+    assert LinkageClean().wants(rows).to_pylist() == [True] * rows.num_rows, "without screening everything is looked at"
     found = {row["face_id"]: row for row in clean(marked.filter(wanted)).to_pylist()}
     assert (found[f"{who}-004"]["keep"], found[f"{who}-004"]["status"], found[f"{who}-004"]["reason"]) == (False, "filtered", "screened")
     assert found[f"{who}-004"]["cluster"] == 0 and sum(row["keep"] for row in found.values()) == 9
@@ -209,7 +211,7 @@ def test_of_copies_the_one_that_was_kept_by_hand_stays() -> None:
 def test_a_face_that_was_screened_out_is_kept_if_somebody_says_so() -> None:
     rows = screened(table(people(1)), {f"{0:016x}-003": ("filtered", False), f"{0:016x}-004": ("filtered", True)})
     marked = decided(rows, {"003": "keep", "004": "keep"})
-    stage = KMeansClean()
+    stage = LinkageClean()
     assert stage.wants(rows).to_pylist()[3] is False and all(stage.wants(marked).to_pylist())
     assert sum(row["keep"] for row in clean(marked).to_pylist()) == 12
 
@@ -227,6 +229,9 @@ def test_decisions_reach_the_faces_that_they_are_about() -> None:
             {name: rows[name] for name in ("identity_id", "image_id")}
             | {name: rows[f"images.{name}"] for name in ("phash", "width", "height")} | {"status": ok}
         ),
+        "candidates": pa.table(
+            {name: rows[name] for name in ("identity_id", "image_id")} | {"reference": rows["candidates.reference"], "status": ok}
+        ),
     }  # fmt: skip
 
     def given(*decisions: tuple[str, str, str | None]) -> Wanted:
@@ -235,9 +240,9 @@ def test_decisions_reach_the_faces_that_they_are_about() -> None:
             {"identity_id": who, "face_id": face, "action": action, "target": target, "decided_at": now, "status": "ok", "inputs": bytes(8)}
             for face, action, target in decisions
         ]
-        return wanted(KMeansClean(), {**tables, "overrides": TABLES["overrides"].build(made)})
+        return wanted(LinkageClean(), {**tables, "overrides": TABLES["overrides"].build(made)})
 
-    plain = wanted(KMeansClean(), tables)
+    plain = wanted(LinkageClean(), tables)
     merged = given((who, "merge", "f" * 16))
     assert merged.inputs == plain.inputs and merged.rows["overrides.action"].null_count == count
     rejected = given((who, "merge", "f" * 16), (f"{who}-002", "reject", None))
@@ -265,8 +270,8 @@ def test_the_paper_s_rule_is_a_backend() -> None:
 
 
 def test_names_and_columns_are_those_of_the_contract() -> None:
-    assert backend("clean") is KMeansClean
-    for of_table, columns in KMeansClean.reads.items():
+    assert backend("clean") is LinkageClean
+    for of_table, columns in LinkageClean.reads.items():
         assert set(columns) <= set(TABLES[of_table].names)
 
 
@@ -286,9 +291,10 @@ def test_real_faces(photos: Path) -> None:
         rows = rows.append_column(f"embeddings.{name}", vectors[name])
     rows = rows.append_column("screenings.compared", pa.nulls(rows.num_rows, pa.bool_()))
     rows = rows.append_column("overrides.action", pa.nulls(rows.num_rows, pa.string()))
+    rows = rows.append_column("candidates.reference", pa.nulls(rows.num_rows, pa.string()))
     for column, kind in (("phash", pa.uint64()), ("width", pa.int32()), ("height", pa.int32())):
         rows = rows.append_column(f"images.{column}", pa.nulls(rows.num_rows, kind))
     limits = CALIBRATION["dlib_resnet_v1"]
     params = {"similarity_threshold": limits.similarity_threshold, "merge_cosine": limits.merge_cosine}
-    found = KMeansClean(params).run(rows, {}, NO_SERVICES).to_pylist()
+    found = LinkageClean(params).run(rows, {}, NO_SERVICES).to_pylist()
     assert {row["image_id"] for row in found if row["keep"]} == set(names)
