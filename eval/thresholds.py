@@ -8,11 +8,11 @@ from eval.metrics.verification import Scores, best_threshold, indicator_scores, 
 from stages.clean.lloyd import kmeans
 
 CLUSTERS = 4
-"""As `clean` does by default."""
+"""So that the faces of a person fall into parts that can be compared as groups are."""
 LEAST_FACES = 6
 """Of a person whose clusters are looked at."""
 LEAST_JOINED = 5
-"""Of a person whose indicator is sharp enough to judge faces that k-means put elsewhere."""
+"""Of a person whose indicator is sharp enough to judge faces of other groups."""
 
 
 class TooFew(ValueError):
@@ -86,7 +86,7 @@ def _errors(scores: Scores, threshold: float) -> tuple[tuple[int, int], tuple[in
 
 
 def cluster_links(vectors: np.ndarray, person: np.ndarray) -> Scores:
-    """What `merge_cosine` is held against: mean cosines between the faces of clusters, k-means with k = 4 as in `clean`.
+    """What `merge_cosine` is held against: mean cosines between the faces of clusters, by k-means with k = 4.
 
     Genuine: for every face of a person with six or more the lowest link on the best way from its cluster to the person's
     largest (1 for faces of that cluster). Impostor: for every pair of these people their most alike clusters.

@@ -295,8 +295,10 @@ def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, Non
 def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[str, list[str]], token: str) -> Task:
     """What all tasks of a scope share."""
     written = {stage.writes.name for stage in phase}
-    read_only = dict.fromkeys(("candidates", *(table for stage in phase for table in ground.tables_of(stage) if table not in written)))
     bucket, chunk = scope
+    # A slice says by ranks of candidates which pictures it has.
+    first = ("candidates",) if chunk != WHOLE else ()
+    read_only = dict.fromkeys((*first, *(table for stage in phase for table in ground.tables_of(stage) if table not in written)))
     return Task(
         kind="people" if phase[0].grain == "bucket" else "slice",
         bucket=bucket,
@@ -304,7 +306,7 @@ def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[s
         number=0,
         members=None,
         chain=tuple(stage.name for stage in phase),
-        shown={table: ground.files(table, scope) for table in read_only if table != "candidates" or chunk != WHOLE},
+        shown={table: ground.files(table, scope) for table in read_only},
         pool={stage.writes.name: ground.pool(stage, scope) for stage in phase},
         forced=forced,
         token=token if forced else "",

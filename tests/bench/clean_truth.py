@@ -8,6 +8,9 @@ default rule and by FlashFace's. What is mixed in is drawn with a fixed seed: 10
 - `groups`: pictures of several people without the person; `copies`: smaller, compressed and cut copies of a third of the
   person's own photographs, which count as kept if they are found to be copies; `no faces`: pictures of things.
 
+Then folders as a web search fills them (tests/bench/crowded.py), up to 86 % of which are other people, beside four peers on the
+same vectors: precision, recall, folders in which somebody else was kept, folders that were refused. `--seeds 3` composes more.
+
 Needs the photographs and weights that may not be redistributed, beside the checkout.
 """
 
@@ -15,9 +18,11 @@ import csv
 import io
 import multiprocessing
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,14 +31,17 @@ import pyarrow.compute as pc
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from stages.clean.kmeans import KMeansClean, KMeansPaperClean
 
 from eval.cleaning import Judged, Label, Report, judge, read_labels
 from stages.backends import backend
+from stages.clean.kmeans_paper import KMeansPaperClean
+from stages.clean.linkage import LinkageClean
 from stages.embed.calibration import CALIBRATION
 from stages.pictures import PictureError, decode, perceptual_hash
 from stages.stage import Picture, Stage
 from stages.weights import WeightFiles
+from tests.bench import crowded
+from tests.bench.clean_peers import PEERS
 from tests.bench.material import SHARED
 
 PIPELINES: dict[str, tuple[tuple[str, dict[str, Any]], tuple[str, dict[str, Any]]]] = {
@@ -66,25 +74,30 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(len(PIPELINES)) as pool:
         for name, found in zip(PIPELINES, pool.map(_measure, PIPELINES), strict=True):
-            table, remarks = found
-            table.title = name
-            console.print(table)
+            tables, remarks = found
+            for table in tables:
+                table.title = name
+                console.print(table)
             for remark in remarks:
                 console.print(remark, highlight=False, markup=False)
             console.print()
 
 
-def _measure(pipeline: str) -> tuple[Table, list[str]]:
+def _measure(pipeline: str) -> tuple[list[Table], list[str]]:
     (detect, detect_params), (embed, embed_params) = PIPELINES[pipeline]
     detector, embedder = backend("detect", detect)(detect_params), backend("embed", embed)(embed_params)
     for loaded in (detector, embedder):
         loaded.setup(WeightFiles(str(SHARED / "models")))
     labels = read_labels(SHARED / "data" / "photos" / "LABELS.csv")
-    rows = faces(detector, embedder, labels)
+    seeds = int(sys.argv[sys.argv.index("--seeds") + 1]) if "--seeds" in sys.argv else 1
+    composed = crowded.folders(seeds) if crowded.MAKER.is_file() else []
+    made = crowded.versions(dict.fromkeys(file for one in composed for file in one.files))
+    rows = faces(detector, embedder, chain(_pictures(labels), made))
     limits = CALIBRATION[str(getattr(embedder, "recogniser", ""))]
-    names = ("similarity_threshold", "merge_cosine", "join_cosine", "duplicate_cosine")
+    names = ("similarity_threshold", "merge_cosine", "join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine")
+    ours = LinkageClean({name: getattr(limits, name) for name in names})
     rules = {
-        "default": KMeansClean({name: getattr(limits, name) for name in names}),
+        "default": ours,
         "paper, k = 2": KMeansPaperClean({"similarity_threshold": limits.similarity_threshold}),
         "paper, k = 3": KMeansPaperClean({"similarity_threshold": limits.similarity_threshold, "k": 3}),
     }
@@ -98,7 +111,33 @@ def _measure(pipeline: str) -> tuple[Table, list[str]]:
             table.add_row(rule, mixed, *_cells(report))
             if rule == "default":
                 remarks += _remarks(mixed, report, verdicts, cases)
-    return table, remarks
+    if not composed:
+        return [table], [*remarks, "the composer of crowded folders is not beside this checkout: they were not measured"]
+    cleaned = crowded.Cleaned(rows, ours, limits)
+    found = cleaned.measure(composed)
+    seconds = ", ".join(f"{rule} {spent:.1f} s" for rule, spent in cleaned.seconds.items())
+    return [table, _crowded(found)], [*remarks, f"processor time on {len(composed)} crowded folders: {seconds}"]
+
+
+def _crowded(found: dict[str, dict[tuple[str, bool], crowded.Score]]) -> Table:
+    """A row a set: precision, recall, folders with somebody else, folders refused; near ties are taken out of their sets."""
+    table = Table(box=None, pad_edge=False, title_justify="left", caption="precision, recall, folders with somebody else, refused")
+    for column in ("folders", "of", "ours: people looked at", "never looked at", *PEERS):
+        table.add_column(column, justify="left" if column == "folders" else "right")
+    total: dict[tuple[str, bool], crowded.Score] = {}
+    for name in dict.fromkeys(name for name, _ in found[crowded.OURS]):
+        mine = [found[crowded.OURS].get((name, unseen), crowded.Score()) for unseen in (False, True)]
+        peers = [crowded.total(found[peer].get((name, unseen), crowded.Score()) for unseen in (False, True)) for peer in PEERS]
+        table.add_row(name, str(sum(one.folders for one in mine)), *map(str, mine), *map(str, peers))
+        if not name.startswith(crowded.APART):
+            for rule in found:
+                for unseen in (False, True):
+                    before = total.get((rule, unseen), crowded.Score())
+                    total[rule, unseen] = crowded.total([before, found[rule].get((name, unseen), crowded.Score())])
+    ours = [total[crowded.OURS, unseen] for unseen in (False, True)]
+    peers = [crowded.total(total[peer, unseen] for unseen in (False, True)) for peer in PEERS]
+    table.add_row("all but the above and ties", str(sum(one.folders for one in ours)), *map(str, ours), *map(str, peers))
+    return table
 
 
 def _cells(report: Report) -> tuple[str, ...]:
@@ -112,10 +151,10 @@ def _cells(report: Report) -> tuple[str, ...]:
 # What there is
 
 
-def faces(detect: Stage, embed: Stage, labels: dict[str, Label]) -> pa.Table:
+def faces(detect: Stage, embed: Stage, pictures: Iterable[tuple[str, bytes]]) -> pa.Table:
     """All faces of all pictures, as the clean stage reads them; identity_id is empty, image_id the name of the file."""
     found = []
-    for file, data in _pictures(labels):
+    for file, data in pictures:
         try:
             rgb = decode(data)
         except PictureError:
@@ -137,6 +176,7 @@ def faces(detect: Stage, embed: Stage, labels: dict[str, Label]) -> pa.Table:
             "images.height": pa.array([rgb.shape[0]] * count, pa.int32()),
             **{f"screenings.{name}": pa.nulls(count, kind) for name, kind in (("status", pa.string()), ("compared", pa.bool_()))},
             "overrides.action": pa.nulls(count, pa.string()),
+            "candidates.reference": pa.nulls(count, pa.string()),
         }
         found.append(pa.table(columns))
     rows = pa.concat_tables(found).combine_chunks()

@@ -469,7 +469,8 @@ both = pytest.mark.parametrize("command", ["run", "plan"])
 
 @both
 def test_typos_in_a_dag_are_told_with_their_lines(command: str, made: Home, tmp_path: Path) -> None:
-    text = made.dag.read_text().replace("  detect:", "  detct:").replace("min_faces: 1", "mn_faces: 1").replace("target_mb: 1", "target_mb: many")
+    text = made.dag.read_text().replace("  detect:", "  detct:").replace("min_faces: 1", "mn_faces: 1")
+    text = text.replace("target_mb: 1", "target_mb: many")
     file = tmp_path / "typo.yaml"
     file.write_text(text)
     said = refused(command, file, code=2).splitlines()

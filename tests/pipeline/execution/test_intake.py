@@ -128,6 +128,20 @@ def test_what_a_source_says_of_a_picture_is_kept(root: Root) -> None:
     assert root.take(Listing([Listed("Ada", [offer], "Q7259", {"wikidata": "Q7259"})])).entries == []
 
 
+def test_every_image_of_a_person_knows_whether_there_is_a_reference(root: Root) -> None:
+    """Cleaning sees the images with a face: one that has none must not make it forget that the person has a reference."""
+
+    def said(**references: str | None) -> dict[str, str | None]:
+        offers = [Offer(f"local:Ada/{name}", "1", reference=word) for name, word in references.items()]
+        root.take(Listing([Listed("Ada", offers), Listed("Grace", [Offer("local:Grace/1", "1")])]))
+        return {row["address"].partition(":")[2]: row["reference"] for row in root.candidates()}
+
+    assert said(a=None, b=None) == {"Ada/a": None, "Ada/b": None, "Grace/1": None}
+    assert said(a="TRUE", b=None) == {"Ada/a": "yes", "Ada/b": "no", "Grace/1": None}
+    assert said(a="false", b="0") == {"Ada/a": None, "Ada/b": None, "Grace/1": None}
+    assert said(a="no", b="1") == {"Ada/a": "no", "Ada/b": "yes", "Grace/1": None}
+
+
 @pytest.mark.usefixtures("small")
 def test_nothing_new_changes_nothing(root: Root) -> None:
     """Every run would rewrite the lists, and with them everything behind."""

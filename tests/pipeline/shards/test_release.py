@@ -106,6 +106,18 @@ def test_small_pictures_small_faces_and_screened_ones_stay(tmp_path: Path) -> No
     assert len(stream(store)) == 6
 
 
+def test_people_with_a_flag_stay_until_somebody_looked(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    small_root(store, PEOPLE)
+    ada, zoe = identity_id("Ada Lovelace"), identity_id("Zoë Łuczak")
+    changed(store, "people", {"flags": lambda row: {ada: ["second_cluster"], zoe: ["few_images"]}.get(row["identity_id"], [])})
+    show(store, load(store), ShardParams(target_mb=0.02, withhold_flags=("second_cluster", "maybe_same")))
+    assert withheld(store) == {"flagged": len([row for row in kept(store) if row["identity_id"] == ada])}
+    assert json.loads(store.read("shards/faces/dataset.json"))["withheld"] == withheld(store)
+    show(store, load(store), ShardParams(target_mb=0.02))
+    assert withheld(store) == {}
+
+
 def test_what_a_profile_needs_is_there_or_the_face_is_withheld(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)

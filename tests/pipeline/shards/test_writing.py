@@ -378,6 +378,8 @@ def test_the_version_follows_the_parameters() -> None:
     version, description = shard_version(PARAMS)
     assert len(version) == 8 and description["params"]["include"] == ["mask"]
     assert shard_version(ShardParams())[0] != version
+    late = shard_version(PARAMS.model_copy(update={"withhold_flags": ("second_cluster",)}))
+    assert "withhold_flags" not in description["params"] and late[0] != version, "a new rule that is not used makes no new version"
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -262,3 +262,17 @@ def test_check_tells_a_bad_source_without_listing_it(tmp_path: Path) -> None:
         FolderSource(tmp_path / "nowhere").check()
     with pytest.raises(SourceError, match="holds no folders"):
         FolderSource(tmp_path).check()
+
+
+def test_images_in_the_folder_of_references_say_who_the_person_is(people: Path) -> None:
+    (people / "Ada" / "1.jpg").write_bytes(b"x")
+    (people / "Ada" / "_reference").mkdir()
+    (people / "Ada" / "_reference" / "passport.jpg").write_bytes(b"p")
+    (people / "Ada" / "_reference" / ".hidden").write_bytes(b"h")
+    (people / "Ada" / "other").mkdir()
+    source = FolderSource(people)
+    [person], remarks = source.people()
+    assert {offer.address: offer.reference for offer in person.offers} == {"local:Ada/1.jpg": None, "local:Ada/_reference/passport.jpg": "yes"}
+    assert len(remarks) == 1 and "1 folder" in remarks[0]
+    assert fetch(source, "local:Ada/_reference/passport.jpg").data == b"p"
+    assert fetch(source, "local:Ada/other/passport.jpg").reason == "bad_address"

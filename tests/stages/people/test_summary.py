@@ -32,7 +32,8 @@ def face(identity: str, image: str, cluster: int, keep: bool, vector: list[float
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
-    kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32(), "clusters.margin": pa.float32()}
+    kinds = {"embeddings.vector": pa.list_(pa.float32()), "clusters.keep": pa.bool_(), "clusters.cluster": pa.int32()}
+    kinds["clusters.margin"] = pa.float32()
     return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
 
 
