@@ -10,8 +10,8 @@ A web search for a name brings the person, other people with one image each, and
 4. keeps nothing where another group has nearly as many votes or images and would have been taken as well (`near_tie`);
 5. takes in what is so near the person as no stranger is, and puts out a part that does not agree with the rest.
 
-Of the person's group a face is kept that is near the sum of the others, or whose mean cosine with them is what makes a group.
-The face itself is left out: a stranger would pass by likeness to itself among five. Nothing depends on names, on the order of
+Of the person's group a face is kept that is near the sum of the others; of up to four, one whose mean cosine with them is what
+makes a group. The face itself is left out: a stranger would pass by likeness to itself among five. Nothing depends on names, on the order of
 the faces or on chance, and a person's results depend on that person alone, to the last bit.
 """
 
@@ -25,6 +25,8 @@ from stages.clean.indicator import normalised, similarities, sums
 
 AGREEMENT = 2
 """Photographs in which somebody has to be to be taken for the person where there are others."""
+_FEW = 4
+"""Up to so many faces a group has no indicator that a threshold for indicators could be held against."""
 _HASHED = 32
 """Values of a vector that its place in the order is taken from; two different faces never have so many in common."""
 
@@ -36,7 +38,7 @@ class Rule:
     similarity_threshold: float
     """A face is near a group from this cosine to the sum of its other faces on."""
     merge_cosine: float
-    """Groups are one, and a face is near the others, from this mean cosine between faces on."""
+    """Groups are one from this mean cosine between their faces on."""
     join_cosine: float | None = None
     """A face is the person from this cosine to the person's sum on, whatever group it is in; None: no face is."""
     same_cosine: float | None = None
@@ -165,8 +167,10 @@ def _look(mine: _Counted, labels: np.ndarray, rule: Rule) -> _Groups:
     unit, count = mine.unit, int(labels.max()) + 1
     size, total = np.bincount(labels, minlength=count), sums(unit, labels, count)
     near = similarities(unit, total, labels, size[labels] > 1) >= rule.similarity_threshold
+    # The sum of one to three others is no indicator yet: there counts what made them a group.
     product = np.einsum("nd,nd->n", unit, total[labels]) - np.einsum("nd,nd->n", unit, unit)
-    near |= (product >= rule.merge_cosine * (size[labels] - 1)) | (size[labels] == 1)
+    near |= (size[labels] <= _FEW) & (product >= rule.merge_cosine * (size[labels] - 1))
+    near |= size[labels] == 1
     votes = distinct(labels[near], mine.votes[near], count)
     of = np.concatenate([np.flatnonzero(near), mine.copied[near[mine.copied]]])
     images = np.concatenate([mine.images[near], mine.copied_images[near[mine.copied]]])

@@ -85,7 +85,7 @@ def test_parts_cut_short_by_a_power_cut_are_computed_again(source: Path, undistu
     assert shown(root) == undisturbed
 
 
-CHANGES = {"faces": "clean.params.k=2", "images": "detect.params.margin=3", "clusters": "caption.params.prompt=other"}
+CHANGES = {"faces": "clean.params.near_tie=0.8", "images": "detect.params.margin=3", "clusters": "caption.params.prompt=other"}
 """A table, and what to change so that it is read again."""
 
 
