@@ -11,8 +11,8 @@ A web search for a name brings the person, other people with one image each, and
 5. takes in what is so near the person as no stranger is, and puts out a part that does not agree with the rest.
 
 Of the person's group a face is kept that is near the sum of the others; of up to four, one whose mean cosine with them is what
-makes a group. The face itself is left out: a stranger would pass by likeness to itself among five. Nothing depends on names, on the order of
-the faces or on chance, and a person's results depend on that person alone, to the last bit.
+makes a group. The face itself is left out: a stranger would pass by likeness to itself among five. Nothing depends on names, on
+the order of the faces or on chance, and a person's results depend on that person alone, to the last bit.
 """
 
 from dataclasses import dataclass, fields

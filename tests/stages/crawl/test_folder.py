@@ -272,7 +272,8 @@ def test_images_in_the_folder_of_references_say_who_the_person_is(people: Path) 
     (people / "Ada" / "other").mkdir()
     source = FolderSource(people)
     [person], remarks = source.people()
-    assert {offer.address: offer.reference for offer in person.offers} == {"local:Ada/1.jpg": None, "local:Ada/_reference/passport.jpg": "yes"}
+    said = {offer.address: offer.reference for offer in person.offers}
+    assert said == {"local:Ada/1.jpg": None, "local:Ada/_reference/passport.jpg": "yes"}
     assert len(remarks) == 1 and "1 folder" in remarks[0]
     assert fetch(source, "local:Ada/_reference/passport.jpg").data == b"p"
     assert fetch(source, "local:Ada/other/passport.jpg").reason == "bad_address"
