@@ -10,7 +10,9 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -28,7 +30,7 @@ _FORBIDDEN_4 = {
                  "240.0.0.0/4"),
 }  # fmt: skip
 _GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
-"""All that has been given out for hosts that anybody may reach (RFC 4291, section 2.4). What is not in here is inside, whatever it is for."""
+"""All that is given out for hosts that anybody may reach (RFC 4291, section 2.4). What is not in here is inside, whatever it is."""
 _FORBIDDEN_6 = {
     # Names of what lies outside of _GLOBAL_6 are only for the message.
     "private": ("fc00::/7", "fec0::/10"),
@@ -53,6 +55,10 @@ def _networks(named: Mapping[str, Sequence[str]]) -> list[tuple[ipaddress.IPv4Ne
 
 _NETWORKS = {4: _networks(_FORBIDDEN_4), 6: _networks(_FORBIDDEN_6)}
 _WRAPPING = [(ipaddress.IPv6Network(network), shift) for network, shift in _WRAPPED.items()]
+
+
+_LOOKUPS = 32
+"""Names that are looked up at a time."""
 
 
 class ForbiddenAddress(Exception):
@@ -156,6 +162,9 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
+        # Threads of its own: a name server that does not answer holds up neither what else the process does beside its
+        # event loop, nor soon all other names.
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "dns")
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         known = self.guard.known(host)
@@ -164,7 +173,8 @@ class GuardedResolver(AbstractResolver):
             found = [(kind, known)]
         else:
             loop = asyncio.get_running_loop()
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+            ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            answers = await loop.run_in_executor(self._threads, ask)
             found = list(dict.fromkeys((answer[0], str(answer[4][0])) for answer in answers))
         if not found:
             raise OSError(f"{host} has no address")
@@ -173,7 +183,7 @@ class GuardedResolver(AbstractResolver):
         return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=flags) for kind, address in found]
 
     async def close(self) -> None:
-        return None
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _literal(host: str) -> Address | None:
