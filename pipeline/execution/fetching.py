@@ -20,10 +20,13 @@ from pipeline.root.storage import Store
 from stages.crawl.web.address import BadAddress, canonical, host_of
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import Gate
+from stages.crawl.web.open_files import raise_limit
 from stages.crawl.web.params import WebParams
 from stages.stage import Fetched
 
 BLOCK = 256
+UNEXPECTED = 20
+"""Hosts that are named with what went wrong there, where nobody had thought of it."""
 _FLUSH_BYTES, _FLUSH_ROWS, _FLUSH_SECONDS = 16 * 2**20, 128, 2.0
 
 
@@ -47,7 +50,10 @@ class Block:
 
 @dataclass
 class Haul:
-    """What came of a block. `outcomes` counts answers by reason, `hosts` failures by host; `bytes` of pictures."""
+    """What came of a block. `outcomes` counts answers by reason, `hosts` failures by host; `bytes` of pictures.
+
+    `unexpected`: by host, in words, what nobody had thought of.
+    """
 
     block: str
     answers: int = 0
@@ -56,6 +62,7 @@ class Haul:
     deferred: list[str] = field(default_factory=list)
     outcomes: dict[str, int] = field(default_factory=dict)
     hosts: dict[str, int] = field(default_factory=dict)
+    unexpected: dict[str, str] = field(default_factory=dict)
 
     def encode(self) -> str:
         return json.dumps(asdict(self))
@@ -92,6 +99,7 @@ class FetchWorker:
     def __init__(self, store: Store, run: str, params: WebParams, gate: Gate, draining: Callable[[], bool]) -> None:
         self.store, self.run, self.params, self.gate, self.draining = store, run, params, gate, draining
         self._stopped = False
+        raise_limit()  # the process is a worker's
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch", daemon=True)
         self._thread.start()
@@ -117,7 +125,7 @@ class FetchWorker:
         left = [address for address in block.addresses if address not in there.places]
         watching = asyncio.create_task(self._watch())
         try:
-            deferred = await self._fetcher.fetch_all(left, sink.take, block.patience, lambda: self._stopped)
+            deferred = await self._fetcher.fetch_all(left, sink.take, block.patience, lambda: self._stopped, block.final)
             if block.final and not self._stopped:
                 detail = f"its host had no room within {block.patience:g} s"
                 for address in deferred:
@@ -170,8 +178,11 @@ class _Sink:
                 self.haul.answers += 1
                 self.haul.bytes += len(answer.data or b"")
                 self._outcomes[answer.reason or answer.status] += 1
-                if answer.status == "failed" and "//" in address:
-                    self._hosts[host_of(address)] += 1
+                if answer.status == "failed" and answer.reason != "bad_address":
+                    host = host_of(canonical(address))
+                    self._hosts[host] += 1
+                    if answer.reason == "error" and len(self.haul.unexpected) < UNEXPECTED:
+                        self.haul.unexpected.setdefault(host, answer.detail or "")
             self.haul.outcomes, self.haul.hosts = dict(self._outcomes), dict(self._hosts.most_common(20))
 
     def stop(self) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.execution.fetching import Block, Haul, blocks
+from pipeline.execution.fetching import UNEXPECTED, Block, Haul, blocks
 from pipeline.execution.ground import Ground, Scope
 from pipeline.execution.reconcile import reconcile
 from pipeline.root.files import read, read_entries
@@ -25,6 +25,7 @@ from pipeline.root.snapshot import WHOLE
 from pipeline.root.spool import Place, is_web, look
 from pipeline.root.storage import Store
 from schemas import TABLES
+from stages.crawl.web.address import BadAddress, canonical
 from stages.crawl.web.guard import Guard
 from stages.crawl.web.params import WebParams
 from stages.stage import Stage
@@ -145,6 +146,7 @@ class Fetching:
     """Answers that an earlier run had left in the spool."""
     outcomes: Counter[str] = field(default_factory=Counter)
     hosts: Counter[str] = field(default_factory=Counter)
+    unexpected: dict[str, str] = field(default_factory=dict)
 
     def as_record(self) -> dict[str, Any]:
         return {
@@ -152,6 +154,7 @@ class Fetching:
             "seconds": round(self.seconds, 3),
             "outcomes": dict(self.outcomes.most_common()),
             "failures_by_host": dict(self.hosts.most_common(20)),
+            "unexpected": self.unexpected,
         }
 
     def add(self, haul: Haul) -> None:
@@ -159,17 +162,26 @@ class Fetching:
         self.bytes += haul.bytes
         self.outcomes.update(haul.outcomes)
         self.hosts.update(haul.hosts)
+        self.unexpected = dict(list({**self.unexpected, **haul.unexpected}.items())[:UNEXPECTED])
 
 
 def check_contact(fetch: WebParams, addresses: Sequence[str]) -> None:
     """Raise RunError where the public web would be crawled without saying who does it."""
     guard = Guard(fetch.allow_hosts, fetch.resolve)
-    foreign = next((address for address in addresses if not guard.is_own(urlsplit(address).hostname or "")), None)
+    foreign = next((host for host in map(_host, addresses) if host is not None and not guard.is_own(host)), None)
     if foreign is not None and not fetch.contact:
         raise RunError(
-            f"the crawl would ask {urlsplit(foreign).hostname} without saying for whom: set fetch.contact in the DAG to an address or a"
+            f"the crawl would ask {foreign} without saying for whom: set fetch.contact in the DAG to an address or a"
             " page where its owner can complain (--set fetch.contact=mailto:you@example.org); it goes into the User-Agent of all requests"
         )
+
+
+def _host(address: str) -> str | None:
+    """The host of an address; None for one that will not be asked."""
+    try:
+        return urlsplit(canonical(address)).hostname
+    except BadAddress:
+        return None
 
 
 class Rounds:

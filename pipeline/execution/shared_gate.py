@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from stages.crawl.web.gate import NO_ROOM, LocalGate, Outcome, Permit
+from stages.crawl.web.gate import NO_ROOM, LocalGate, Outcome, Permit, Policies
 from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
@@ -76,7 +76,7 @@ class SharedGate:
         self._held = 0
         self._news = asyncio.Event()
         self._talking: asyncio.Task[None] | None = None
-        self._policies: dict[str, tuple[SitePolicy, float]] = {}
+        self._policies = Policies()
 
     async def enter(self, host: str, patience: float) -> Permit:
         ticket, answer = next(self._tickets), asyncio.get_running_loop().create_future()
@@ -97,16 +97,16 @@ class SharedGate:
         self._talk()
 
     async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
-        policy, end = self._policies.get(origin, (None, 0.0))
-        if policy is not None and time.monotonic() < end:
+        policy = self._policies.get(origin, time.monotonic())
+        if policy is not None:
             return policy, False
         policy, mine = await self._known(origin)
         if policy is not None:
-            self._policies[origin] = policy, time.monotonic() + min(600.0, policy.lasts)
+            self._policies.put(origin, policy, time.monotonic() + min(600.0, policy.lasts))
         return policy, mine
 
     async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
-        self._policies[origin] = policy, time.monotonic() + min(600.0, policy.lasts)
+        self._policies.put(origin, policy, time.monotonic() + min(600.0, policy.lasts))
         await self._learn(origin, host, policy, delay)
 
     def _talk(self) -> None:

@@ -14,7 +14,10 @@ _PORTS = {"http": 80, "https": 443}
 _SAFE = "!#$%&'()*+,/:;=?@[]~-._"  # reserved and unreserved characters, and the per cent sign of what is escaped already
 _BLANKS = re.compile(r"[\t\r\n]")
 _CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no bytes stand for
+_BYTES = re.compile("[\udc80-\udcff]")
 _MOST = 8192
+_MOST_HOST = 1024
+"""Characters of a host's name; encoded it has 253 at most."""
 
 
 class BadAddress(ValueError):
@@ -59,13 +62,23 @@ def origin_of(address: str) -> str:
 
 
 def redirected(address: str, location: str) -> str:
-    """Where a redirect from `address` leads. Raises BadAddress."""
-    return canonical(urljoin(address, location))
+    """Where a redirect from `address` leads. Raises BadAddress.
+
+    Bytes that are no UTF-8 come as halves of characters (PEP 383) and are escaped, as browsers do.
+    """
+    try:
+        return canonical(urljoin(address, _BYTES.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", location.strip())))
+    except BadAddress:
+        raise
+    except ValueError as error:  # urljoin takes more for addresses than it can take apart
+        raise BadAddress(str(error)) from error
 
 
 def _host(name: str) -> str:
     if not name:
         raise BadAddress("no host")
+    if len(name) > _MOST_HOST:
+        raise BadAddress("a host name that is too long")
     try:
         literal = ipaddress.ip_address(name)
     except ValueError:
@@ -74,7 +87,7 @@ def _host(name: str) -> str:
         return f"[{literal.compressed}]" if literal.version == 6 else str(literal)
     try:
         ascii_name = idna.encode(name.rstrip("."), uts46=True).decode() if not name.isascii() else name.rstrip(".").lower()
-    except idna.IDNAError as error:
+    except (idna.IDNAError, UnicodeError) as error:
         raise BadAddress(f"host {name!r}: {error}") from error
     if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", ascii_name) or ".." in ascii_name or len(ascii_name) > 253:
         raise BadAddress(f"host {name!r} is no host name")

@@ -16,7 +16,8 @@ from urllib.parse import urlencode, urlsplit
 from yarl import URL
 
 from stages.crawl.web.address import host_of
-from stages.crawl.web.exchange import Told, explain, open_session, refusal, seconds_of, unpacker
+from stages.crawl.web.asking import FINE
+from stages.crawl.web.exchange import Told, explain, incomplete, open_session, refusal, seconds_of, unpacker
 from stages.crawl.web.gate import Gate, Outcome
 from stages.crawl.web.guard import ForbiddenAddress, Guard
 from stages.crawl.web.params import WebParams
@@ -145,16 +146,16 @@ class ApiClient:
             headers = {name.lower(): value for name, value in response.headers.items()}
             if response.status in (429, 503):
                 raise refusal(response.status, headers.get("retry-after"))
-            unpack = unpacker(headers.get("content-encoding", ""), response.status)
-            pieces, size = [], 0
+            unpack = unpacker(response, MAX_BYTES)
+            pieces = []
             async for raw in response.content.iter_chunked(_PIECE):
-                piece = raw if unpack is None else unpack.decompress(raw, MAX_BYTES + 1 - size)
-                pieces.append(piece)
-                size += len(piece)
-                if size > MAX_BYTES:
+                pieces.append(unpack(raw))
+                if unpack.size > MAX_BYTES:
                     raise Told("failed", "too_large", f"an answer of more than {MAX_BYTES} bytes", response.status)
+            if pieces and not unpack.whole:
+                raise incomplete(response.status)
             body = _parsed(b"".join(pieces))
-            if response.status != 200:
+            if response.status not in FINE:
                 if response.status >= 500:
                     raise refusal(response.status, None)
                 said = f"{urlsplit(url).hostname}: HTTP {response.status}{_words(body)}"
@@ -174,8 +175,8 @@ _LASTING = ("host_down", "private_address", "dns", "tls", "connect", "proxy")
 
 def _parsed(data: bytes) -> Any:
     try:
-        return json.loads(data)
-    except ValueError:
+        return json.loads(data.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
         return None
 
 

@@ -1,22 +1,30 @@
-"""One exchange with a web server: the client's session, and what its refusals and failures mean."""
+"""One exchange with a web server: the client's session, its time, and what refusals and failures mean."""
 
+import asyncio
 import os
 import ssl
 import time
 import zlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from stages.crawl.web.bodies import BadEncoding, Unpacker
+from stages.crawl.web.connections import DirectConnector, Frugal
 from stages.crawl.web.gate import Outcome
-from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
+from stages.crawl.web.guard import ForbiddenAddress, Guard
+from stages.crawl.web.open_files import OpenFiles, free
 from stages.crawl.web.params import WebParams
 from stages.crawl.web.proxy import Proxy, ProxyConnector, ProxyDenied, ProxyError
 
 _LINE = 2**16
 _KEPT_SECONDS = 30.0
 """How long a connection that nobody uses is kept."""
+_IDLE = (4, 256)
+"""How many of them, at least and at most: a third of what the process may open."""
 
 
 @dataclass
@@ -33,15 +41,32 @@ class Told(Exception):
     pause: float | None = None
 
 
+class Budget:
+    """Seconds for several requests together; time between them does not count."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = self.left = seconds
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Raises TimeoutError when what is left runs out."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self.left):
+                yield
+        finally:
+            self.left = max(0.0, self.left - (time.monotonic() - began))
+
+
 def open_session(params: WebParams, guard: Guard, accept: str, encodings: str) -> aiohttp.ClientSession:
     """A session that connects to what `guard` allows, and says who asks. Made inside of the event loop that it is used in."""
-    connector: aiohttp.BaseConnector
+    idle = max(_IDLE[0], min(_IDLE[1], free() // 3))
+    connector: Frugal
     if params.proxy is not None:
-        connector = ProxyConnector(Proxy.of(params.proxy, os.environ), guard, _KEPT_SECONDS)
+        proxy = Proxy.of(params.proxy, os.environ)
+        connector = ProxyConnector(proxy, guard, keepalive_timeout=_KEPT_SECONDS, idle=idle, patience=params.total_seconds / 2)
     else:
-        connector = aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=300, resolver=GuardedResolver(guard), socket_factory=guard.socket, keepalive_timeout=_KEPT_SECONDS
-        )
+        connector = DirectConnector(guard, keepalive_timeout=_KEPT_SECONDS, idle=idle, patience=params.total_seconds / 2)
     return aiohttp.ClientSession(
         connector=connector,
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds),
@@ -54,14 +79,16 @@ def open_session(params: WebParams, guard: Guard, accept: str, encodings: str) -
     )
 
 
-def unpacker(encoding: str, status: int) -> "zlib._Decompress | None":
-    """What undoes a Content-Encoding, piece by piece with a limit: a small body may unpack to a large one."""
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return None
-    if name in ("gzip", "x-gzip", "deflate"):
-        return zlib.decompressobj(zlib.MAX_WBITS | 32 if name != "deflate" else zlib.MAX_WBITS)
-    raise Told("failed", "unsupported_encoding", f"Content-Encoding {encoding[:40]!r}", status)
+def unpacker(response: aiohttp.ClientResponse, most: int) -> Unpacker:
+    """What undoes the Content-Encoding of an answer. Raises Told."""
+    try:
+        return Unpacker(", ".join(response.headers.getall("Content-Encoding", [])), most)
+    except BadEncoding as error:
+        raise Told("failed", "unsupported_encoding", str(error), response.status) from error
+
+
+def incomplete(status: int) -> Told:
+    return Told("failed", "truncated", "the packed body ends too early", status, passing=True, outcome=Outcome(broken=True))
 
 
 def refusal(status: int, retry_after: str | None) -> Told:
@@ -79,6 +106,8 @@ def explain(error: Exception) -> Told:
     """What went wrong on the way, as a reason."""
     broken = Outcome(broken=True)
     said = f"{type(error).__name__}: {error}"[:300]
+    if isinstance(error, OpenFiles):
+        return Told("failed", "open_files", str(error), passing=True)  # no host is at fault
     if isinstance(error, ForbiddenAddress):
         return Told("failed", "private_address", str(error))
     if isinstance(error, ProxyDenied):
@@ -106,6 +135,11 @@ def explain(error: Exception) -> Told:
     return Told("failed", "error", said, outcome=broken)
 
 
+def printable(text: str) -> str:
+    """Text that a row can hold and a terminal can show, whatever a server put into it."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+
+
 def seconds_of(retry_after: str | None) -> float | None:
     """Retry-After as seconds from now, whichever form it has (RFC 9110, section 10.2.3)."""
     if retry_after is None:
@@ -115,5 +149,5 @@ def seconds_of(retry_after: str | None) -> float | None:
         return float(min(int(text[:9]), 86_400))
     try:
         return min(86_400.0, max(0.0, parsedate_to_datetime(text).timestamp() - time.time()))
-    except (ValueError, TypeError, OverflowError):
+    except Exception:  # noqa: BLE001  the parser of the standard library raises what it likes for what it cannot read
         return None

@@ -14,6 +14,8 @@ from typing import Protocol
 from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
+POLICY_BYTES = 128 * 2**20
+"""About what the rules of all sites may take; the site that was asked longest ago is asked again when it is needed."""
 LEASE_SECONDS = 900.0
 """After this long a slot counts as left, whoever holds it: longer than any fetch may take."""
 SILENT_SECONDS = 60.0
@@ -89,10 +91,35 @@ class _Host:
     """When each slot that is taken counts as abandoned, and who has it."""
     waiting: deque[Ticket] = field(default_factory=deque)
     refusals: int = 0
+    refused_since: float = 0.0
+    """When the first of these refusals came."""
     fine: int = 0
     failures: int = 0
     closed: int = 0
     ceiling: float | None = None
+
+
+class Policies:
+    """Rules of sites, each for as long as it holds, and no more than `most` bytes of them."""
+
+    def __init__(self, most: int = POLICY_BYTES) -> None:
+        self._most, self._bytes = most, 0
+        self._kept: dict[str, tuple[SitePolicy, float]] = {}
+
+    def get(self, origin: str, now: float) -> SitePolicy | None:
+        policy, end = self._kept.get(origin, (None, 0.0))
+        return policy if end > now else None
+
+    def put(self, origin: str, policy: SitePolicy, end: float) -> None:
+        self._drop(origin)
+        self._kept[origin] = policy, end
+        self._bytes += policy.weight
+        while self._bytes > self._most and len(self._kept) > 1:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, origin: str) -> None:
+        policy, _ = self._kept.pop(origin, (None, 0.0))
+        self._bytes -= policy.weight if policy is not None else 0
 
 
 class LocalGate:
@@ -104,7 +131,7 @@ class LocalGate:
     def __init__(self, politeness: Politeness, clock: Callable[[], float]) -> None:
         self.politeness, self.clock = politeness, clock
         self._hosts: dict[str, _Host] = {}
-        self._policies: dict[str, tuple[SitePolicy, float]] = {}
+        self._policies = Policies()
         self._asking: dict[str, float] = {}
         self._heard: dict[str, float] = {}
 
@@ -205,11 +232,14 @@ class LocalGate:
 
     def _slow_down(self, state: _Host, now: float, retry_after: float | None) -> None:
         state.refusals, state.fine, state.failures = state.refusals + 1, 0, 0
-        pause = min(600.0, 2.0**state.refusals) if retry_after is None else retry_after
+        if state.refusals == 1:
+            state.refused_since = now
+        pause = min(600.0, 2.0 ** min(state.refusals, 20)) if retry_after is None else retry_after
         state.quiet_until = max(state.quiet_until, now + pause)
         state.rate = max(_SLOWEST, (state.rate or 10.0) / 2)
         state.concurrency = max(1, state.concurrency // 2)
-        if state.refusals >= self.politeness.failures:
+        too_late = max(state.quiet_until, state.free_at) - state.refused_since > self.politeness.refusal_seconds
+        if state.refusals >= self.politeness.failures or too_late:
             state.closed = _CLOSED_TIMES
 
     def _speed_up(self, state: _Host) -> None:
@@ -223,8 +253,8 @@ class LocalGate:
     def known(self, origin: str) -> tuple[SitePolicy | None, bool]:
         """`policy`, at once."""
         now = self.clock()
-        policy, end = self._policies.get(origin, (None, 0.0))
-        if policy is not None and end > now:
+        policy = self._policies.get(origin, now)
+        if policy is not None:
             return policy, False
         mine = self._asking.get(origin, 0.0) <= now
         if mine:
@@ -233,11 +263,11 @@ class LocalGate:
 
     def learn(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
         """`tell`, at once."""
-        self._policies[origin] = policy, self.clock() + policy.lasts
+        self._policies.put(origin, policy, self.clock() + policy.lasts)
         self._asking.pop(origin, None)
         if delay:
             state = self._host(host)
-            slow = 1 / delay
+            slow = max(_SLOWEST / 1000, 1 / delay)
             state.ceiling = slow if state.ceiling is None else min(state.ceiling, slow)
             state.rate = slow if state.rate is None else min(state.rate, slow)
             state.concurrency = 1

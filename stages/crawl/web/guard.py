@@ -10,25 +10,55 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_FORBIDDEN = {
-    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"),
-    "loopback": ("127.0.0.0/8", "::1/128"),
-    "link-local": ("169.254.0.0/16", "fe80::/10"),
+_FORBIDDEN_4 = {
+    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+    "loopback": ("127.0.0.0/8",),
+    "link-local": ("169.254.0.0/16",),
     "carrier-grade NAT": ("100.64.0.0/10",),
-    "multicast": ("224.0.0.0/4", "ff00::/8"),
-    "unspecified": ("0.0.0.0/8", "::/128"),
+    "multicast": ("224.0.0.0/4",),
+    "unspecified": ("0.0.0.0/8",),
     "reserved": ("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-                 "240.0.0.0/4", "2001:db8::/32", "2001:2::/48", "100::/64", "3fff::/20", "5f00::/16"),
-    "IPv4 inside IPv6": ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"),
+                 "240.0.0.0/4"),
 }  # fmt: skip
-_NETWORKS = [(ipaddress.ip_network(network), name) for name, networks in _FORBIDDEN.items() for network in networks]
+_GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
+"""All that is given out for hosts that anybody may reach (RFC 4291, section 2.4). What is not in here is inside, whatever it is."""
+_FORBIDDEN_6 = {
+    # Names of what lies outside of _GLOBAL_6 are only for the message.
+    "private": ("fc00::/7", "fec0::/10"),
+    "loopback": ("::1/128",),
+    "link-local": ("fe80::/10",),
+    "multicast": ("ff00::/8",),
+    "unspecified": ("::/128",),
+    "reserved": ("2001::/23", "2001:db8::/32", "3ffe::/16", "3fff::/20", "100::/64", "5f00::/16"),
+}
+_WRAPPED = {
+    # Where an IPv4 address lies in an IPv6 one, in bits from the right (RFC 4291, 2765, 6052, 8215, 3056, 4380).
+    "::ffff:0:0/96": 0, "::ffff:0:0:0/96": 0, "::/96": 0, "64:ff9b::/96": 0, "64:ff9b:1::/48": 0, "2002::/16": 80, "2001::/32": 0,
+}  # fmt: skip
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""What stands before an IPv4 address in the lower half of an address (RFC 5214, section 6.1)."""
+
+
+def _networks(named: Mapping[str, Sequence[str]]) -> list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]]:
+    return [(ipaddress.ip_network(network), name) for name, networks in named.items() for network in networks]
+
+
+_NETWORKS = {4: _networks(_FORBIDDEN_4), 6: _networks(_FORBIDDEN_6)}
+_WRAPPING = [(ipaddress.IPv6Network(network), shift) for network, shift in _WRAPPED.items()]
+
+
+_LOOKUPS = 32
+"""Names that are looked up at a time."""
 
 
 class ForbiddenAddress(Exception):
@@ -36,11 +66,29 @@ class ForbiddenAddress(Exception):
 
 
 def forbidden(address: Address) -> str | None:
-    """Why an address is not of the public internet, in a word; None if it is (IANA special-purpose registries, 2024)."""
-    for network, name in _NETWORKS:
-        if address.version == network.version and address in network:
-            return name
-    return None if address.is_global else "not global"
+    """Why an address is not of the public internet, in a word; None if it is (IANA special-purpose registries, 2024).
+
+    An IPv6 address that wraps an IPv4 one is refused whatever it wraps: somebody on the way would unwrap it.
+    """
+    name = next((name for network, name in _NETWORKS[address.version] if address in network), None)
+    if isinstance(address, ipaddress.IPv4Address):
+        return name or (None if address.is_global else "not global")
+    inner = _wrapped(address)
+    if inner is not None and name not in ("loopback", "unspecified"):
+        return f"IPv4 inside IPv6 ({inner}{f', {forbidden(inner)}' if forbidden(inner) else ''})"
+    return name or (None if address in _GLOBAL_6 else "not global")
+
+
+def _wrapped(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 one stands for: mapped, translated, or to be tunnelled to; None for a plain one."""
+    number = int(address)
+    for network, shift in _WRAPPING:
+        if address in network:
+            inner = (number >> shift) & 0xFFFFFFFF
+            return ipaddress.IPv4Address(inner ^ 0xFFFFFFFF if network == _TEREDO else inner)
+    if (number >> 32) & 0xFFFFFFFF in _ISATAP:
+        return ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    return None
 
 
 class Guard:
@@ -114,6 +162,9 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
+        # Threads of its own: a name server that does not answer holds up neither what else the process does beside its
+        # event loop, nor soon all other names.
+        self._threads = ThreadPoolExecutor(_LOOKUPS, "dns")
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         known = self.guard.known(host)
@@ -122,7 +173,8 @@ class GuardedResolver(AbstractResolver):
             found = [(kind, known)]
         else:
             loop = asyncio.get_running_loop()
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, family=family, flags=socket.AI_ADDRCONFIG)
+            ask = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+            answers = await loop.run_in_executor(self._threads, ask)
             found = list(dict.fromkeys((answer[0], str(answer[4][0])) for answer in answers))
         if not found:
             raise OSError(f"{host} has no address")
@@ -131,7 +183,7 @@ class GuardedResolver(AbstractResolver):
         return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=flags) for kind, address in found]
 
     async def close(self) -> None:
-        return None
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _literal(host: str) -> Address | None:

@@ -19,6 +19,8 @@ class Politeness(BaseModel):
     crawl_delay_limit: float = Field(default=60.0, gt=0, description="longest crawl-delay that is kept; who asks for more is left out")
     failures: int = Field(default=10, ge=1, description="failures in a row after which a host is left alone for a minute; the third time, "
                           "or after as many refusals (429, 503) in a row, for the rest of the run")
+    refusal_seconds: float = Field(default=1800.0, gt=0, description="seconds after which a host that answers nothing but 429 and "
+                                   "503, or asks to be left alone for longer, is given up for the rest of the run")
 
 
 class WebParams(Params):
@@ -29,10 +31,10 @@ class WebParams(Params):
     contact: str = Field("", description="address or page of whoever is responsible; goes into the User-Agent of every request")
     agent: str = Field("", pattern=r"^[A-Za-z_-]*$", description="product token that robots.txt knows the crawler by (default: idcluster)")
     max_bytes: int = Field(25_000_000, ge=1, description="bytes after which a body is not read on")
-    connections: int = Field(64, ge=1, description="requests at a time, of one worker")
+    connections: int = Field(64, ge=1, description="pictures that are fetched at a time, of one worker; fewer where it may open few files")
     connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")
     idle_seconds: float = Field(20.0, gt=0, description="longest silence of a server")
-    total_seconds: float = Field(120.0, gt=0, le=600, description="longest time for one request, redirects not counted")
+    total_seconds: float = Field(120.0, gt=0, le=600, description="longest time for one attempt at an address, its redirects included")
     longest_pause: float = Field(300.0, ge=0, description="seconds of a Retry-After that are waited for; a longer one ends the attempts")
     attempts: int = Field(3, ge=1, description="requests after which a failure that may pass is taken as final")
     redirects: int = Field(5, ge=0, description="redirects that are followed")

@@ -3,49 +3,61 @@
 Pure functions of what a server sent. A refusal comes with its evidence in words, which is kept in the picture's row.
 """
 
-import json
-import re
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 from urllib.parse import urlsplit
 
 from protego import Protego
 
-ROBOTS_BYTES = 512 * 1024
-"""What of a robots.txt is read; RFC 9309, section 2.5 asks for 500 KiB at least."""
+from stages.crawl.web.site_files import Reservation, is_reserved, spelled, ways_to
 
 _REFUSING = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 """Rules of X-Robots-Tag that have a colon of their own; any other word before a colon names a crawler."""
+_PARSED_CHARACTERS = 4 * 2**20
+"""Of all robots.txt that are kept ready to be asked."""
 
 
 @dataclass(frozen=True)
 class SitePolicy:
-    """What a site said. `robots`: text of its robots.txt, "" where it has none, None where it could not be asked.
+    """What a site said. `robots`: what its robots.txt says to us (`read_robots`), "" for nothing, None where it could not be had.
 
-    `tdmrep`: text of its /.well-known/tdmrep.json, "" where it has none. `lasts`: seconds for which this holds. Where
-    robots is None, `reason` is the code of a row (dns, connect, ..., or robots for a fault of the server) and `why` says it in words.
+    `tdmrep`: the entries of its /.well-known/tdmrep.json. `unclear`: why one of the two cannot be understood, in words, which
+    forbids everything. `lasts`: seconds for which this holds. Where robots is None, `reason` is the code of a row (dns, connect,
+    ..., or robots for a fault of the server), `why` says it in words, and `passing` is true where asking again later may help.
     """
 
     robots: str | None
-    tdmrep: str
+    tdmrep: tuple[Reservation, ...]
     lasts: float
     reason: str = "robots"
     why: str = ""
+    unclear_robots: str = ""
+    unclear_tdmrep: str = ""
+    passing: bool = False
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes."""
+        return 500 + len(self.robots or "") + sum(300 + 2 * len(entry.location) for entry in self.tdmrep)
 
 
 def robots_verdict(policy: SitePolicy, agent: str, address: str) -> str | None:
     """Why robots.txt forbids an address to the crawler `agent` (its product token); None if it does not.
 
-    A site whose robots.txt cannot be had for a fault of its own is taken to forbid everything (RFC 9309, section 2.3.1.4).
+    A site whose robots.txt cannot be had for a fault of its own is taken to forbid everything (RFC 9309, section 2.3.1.4),
+    and so is one whose robots.txt makes no sense.
     """
     if policy.robots is None:
         return f"robots.txt cannot be had: {policy.why}"
+    if policy.unclear_robots:
+        return f"robots.txt cannot be understood: {policy.unclear_robots}"
     if not policy.robots:
         return None
-    return None if _parsed(policy.robots).can_fetch(address, agent) else f"robots.txt disallows {urlsplit(address).path or '/'}"
+    rules = _parsed(policy.robots)
+    allowed = all(rules.can_fetch(way, agent) for way in ways_to(address))
+    return None if allowed else f"robots.txt disallows {urlsplit(address).path or '/'}"
 
 
 def crawl_delay(policy: SitePolicy, agent: str) -> float | None:
@@ -57,23 +69,23 @@ def crawl_delay(policy: SitePolicy, agent: str) -> float | None:
     rate = rules.request_rate(agent)
     delays = [float(delay)] if delay is not None else []
     if rate is not None and rate.requests:
-        delays.append(rate.seconds / rate.requests)
+        try:
+            delays.append(rate.seconds / rate.requests)
+        except OverflowError:  # numbers of any length may stand there
+            delays.append(float("inf"))
     return max(delays, default=None)
 
 
 def tdm_verdict(policy: SitePolicy, address: str) -> str | None:
     """Why /.well-known/tdmrep.json reserves an address; the first entry whose location matches decides (TDMRep, section 6)."""
-    if not policy.tdmrep:
-        return None
-    try:
-        entries = json.loads(policy.tdmrep)
-    except ValueError:
-        return None  # no valid statement is no statement
-    parts = urlsplit(address)
-    where = parts.path + (f"?{parts.query}" if parts.query else "")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and isinstance(entry.get("location"), str) and _matches(entry["location"], where):
-            return f"tdmrep.json reserves {entry['location']}" if _reserved(entry.get("tdm-reservation")) else None
+    if policy.unclear_tdmrep:
+        return f"tdmrep.json cannot be understood: {policy.unclear_tdmrep}"
+    for way in ways_to(address) if policy.tdmrep else ():
+        parts = urlsplit(way)
+        where = spelled(parts.path + (f"?{parts.query}" if parts.query else ""))
+        entry = next((entry for entry in policy.tdmrep if entry.holds_for(where)), None)
+        if entry is not None and entry.reserved:
+            return f"tdmrep.json reserves {entry.location}"
     return None
 
 
@@ -81,7 +93,7 @@ def header_verdict(headers: Iterable[tuple[str, str]], agent: str) -> str | None
     """Why the headers of an answer opt the picture out; None if they do not. Rules for other crawlers do not count."""
     for name, value in headers:
         low = name.lower()
-        if low == "tdm-reservation" and _reserved(value.strip()):
+        if low == "tdm-reservation" and is_reserved(value):
             return "header tdm-reservation: 1"
         if low == "x-robots-tag":
             refused = _robots_tag(value, agent)
@@ -92,27 +104,36 @@ def header_verdict(headers: Iterable[tuple[str, str]], agent: str) -> str | None
 
 def _robots_tag(value: str, agent: str) -> str | None:
     mine = True
-    for rule in value.lower().split(","):
+    for rule in value.lower().replace(";", ",").split(","):
         name, colon, rest = (part.strip() for part in rule.partition(":"))
         if colon and name not in _WITH_VALUES:
             # A crawler's name holds for all rules up to the next name.
-            mine, name = name in (agent.lower(), "*"), rest
+            mine, name = name.partition("/")[0].strip() in (agent.lower(), "*"), rest
         if mine and name in _REFUSING:
             return name
     return None
 
 
-def _reserved(value: Any) -> bool:
-    return value in (1, "1", True)
+class _Ready:
+    """Parsers of the rules that were asked for last."""
+
+    def __init__(self) -> None:
+        self._parsers: dict[str, Protego] = {}
+        self._characters = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, robots: str) -> Protego:
+        with self._lock:
+            found = self._parsers.pop(robots, None)
+            if found is None:
+                found = Protego.parse(robots)
+                self._characters += len(robots)
+            self._parsers[robots] = found
+            while self._characters > _PARSED_CHARACTERS and len(self._parsers) > 1:
+                oldest = next(iter(self._parsers))
+                del self._parsers[oldest]
+                self._characters -= len(oldest)
+            return found
 
 
-def _matches(pattern: str, where: str) -> bool:
-    """Patterns as in robots.txt: a prefix, `*` for anything, `$` for the end."""
-    end = pattern.endswith("$")
-    body = ".*".join(re.escape(piece) for piece in pattern.removesuffix("$").split("*"))
-    return re.match(body + ("$" if end else ""), where, re.DOTALL) is not None
-
-
-@lru_cache(maxsize=1024)
-def _parsed(robots: str) -> Protego:
-    return Protego.parse(robots)
+_parsed = _Ready()

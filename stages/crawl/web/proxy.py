@@ -9,7 +9,6 @@ what it was told; aiohttp-socks compares a host's certificate with what the prox
 
 import asyncio
 import base64
-import functools
 import ipaddress
 import re
 import socket
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from stages.crawl.web.connections import Frugal
 from stages.crawl.web.guard import ForbiddenAddress, Guard, GuardedResolver
 
 CREDENTIALS = ("IDCLUSTER_PROXY_USER", "IDCLUSTER_PROXY_PASSWORD")
@@ -187,22 +187,19 @@ class Proxy:
         return ProxyDenied(f"{self} wants a user and a password: set {names}")
 
 
-class ProxyConnector(aiohttp.BaseConnector):
+class ProxyConnector(Frugal):
     """Connects to what `guard` allows, through a proxy. No connection goes past the proxy, to hosts of one's own neither.
 
     The address of the proxy itself is not checked: it is the user's. It becomes allowed for nothing else by that.
     """
 
-    def __init__(self, proxy: Proxy, guard: Guard, keepalive_timeout: float) -> None:
-        super().__init__(limit=0, keepalive_timeout=keepalive_timeout)
-        self._proxy, self._guard, self._guarded = proxy, guard, GuardedResolver(guard)
+    def __init__(self, proxy: Proxy, guard: Guard, *, keepalive_timeout: float, idle: int, patience: float) -> None:
+        super().__init__(GuardedResolver(guard), idle=idle, patience=patience, keepalive_timeout=keepalive_timeout)
+        self._proxy, self._guard = proxy, guard
         self._tls = ssl.create_default_context()
         self._tls.set_alpn_protocols(["http/1.1"])
 
-    async def _create_connection(
-        self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:  # fmt: skip
-        # The method that aiohttp's documentation leaves to subclasses of BaseConnector.
+    async def _open(self, req: aiohttp.ClientRequest, traces: Any, timeout: aiohttp.ClientTimeout) -> ResponseHandler:
         host, port = req.url.raw_host or "", req.url.port or 0
         try:
             found = await self._guarded.resolve(host, port)
@@ -217,7 +214,7 @@ class ProxyConnector(aiohttp.BaseConnector):
         secret: dict[str, Any] = {"ssl": self._tls, "server_hostname": host.rstrip(".")} if req.url.scheme == "https" else {}
         async with asyncio.timeout(timeout.sock_connect):
             try:
-                _, protocol = await loop.create_connection(functools.partial(ResponseHandler, loop=loop), sock=sock, **secret)
+                _, protocol = await loop.create_connection(self._factory, sock=sock, **secret)
             except ssl.SSLCertVerificationError as error:
                 raise aiohttp.ClientConnectorCertificateError(req.connection_key, error) from error
             except ssl.SSLError as error:

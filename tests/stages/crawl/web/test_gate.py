@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.crawl.web.gate import LEASE_SECONDS, NO_ROOM, SILENT_SECONDS, LocalGate, Outcome, Permit
+from stages.crawl.web.gate import LEASE_SECONDS, NO_ROOM, SILENT_SECONDS, LocalGate, Outcome, Permit, Policies
 from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
@@ -20,9 +20,9 @@ class Clock:
         return self.now
 
 
-def gate(rate: float | None = 2.0, concurrency: int = 2, failures: int = 10) -> tuple[LocalGate, Clock]:
+def gate(rate: float | None = 2.0, concurrency: int = 2, failures: int = 10, **other: float) -> tuple[LocalGate, Clock]:
     clock = Clock()
-    limits = Politeness.model_validate({"rate": rate, "concurrency": concurrency, "failures": failures})
+    limits = Politeness.model_validate({"rate": rate, "concurrency": concurrency, "failures": failures, **other})
     return LocalGate(limits, clock), clock
 
 
@@ -165,6 +165,42 @@ def test_a_host_that_keeps_failing_is_left_alone_then_probed_then_given_up() -> 
     assert take(one, "a", 1e9).wait == math.inf
 
 
+@pytest.mark.parametrize("pause", [None, 0.0, 40.0])
+def test_a_host_that_only_refuses_is_given_up_after_a_time_that_the_user_sets(pause: float | None) -> None:
+    one, clock = gate(rate=None, concurrency=1, failures=1_000_000, refusal_seconds=100)
+    began, asked = clock.now, 0
+    while (permit := take(one, "a", 1e9)).go:
+        clock.now += permit.wait + 1
+        asked += 1
+        one.free("a", Outcome(refused=True, retry_after=pause))
+    assert permit.wait == math.inf
+    assert asked > 1
+    assert clock.now - began <= 100 + 1
+
+
+def test_a_host_that_wants_a_longer_pause_than_that_is_given_up_at_once_and_one_good_answer_begins_anew() -> None:
+    one, clock = gate(rate=None, concurrency=1, refusal_seconds=100)
+    for _ in range(5):
+        for outcome in (Outcome(refused=True, retry_after=60), Outcome()):
+            clock.now += take(one, "a", 1e9).wait
+            one.free("a", outcome)
+    assert take(one, "a", 1e9).go
+    one.free("a", Outcome(refused=True, retry_after=101))
+    assert take(one, "a", 1e9).wait == math.inf
+
+
+def test_rules_of_many_sites_do_not_fill_the_memory() -> None:
+    kept = Policies(most=10_000)
+    large = SitePolicy("x" * 3000, (), 100.0)
+    for n in range(100):
+        kept.put(f"https://{n}", large, 200.0)
+    assert sum(kept.get(f"https://{n}", 100.0) is not None for n in range(100)) == 2
+    assert kept.get("https://99", 100.0) is large
+    assert kept.get("https://99", 200.0) is None
+    kept.put("https://99", SitePolicy("y" * 20_000, (), 100.0), 200.0)  # larger than all: kept alone
+    assert [n for n in range(100) if kept.get(f"https://{n}", 100.0)] == [99]
+
+
 def test_a_host_that_is_back_is_asked_as_before() -> None:
     one, clock = gate(rate=None, concurrency=4, failures=2)
     for _ in range(2):
@@ -178,7 +214,7 @@ def test_a_host_that_is_back_is_asked_as_before() -> None:
 
 def test_a_crawl_delay_slows_down_for_good() -> None:
     one, _ = gate(rate=10.0, concurrency=4)
-    policy = SitePolicy("Crawl-delay: 5", "", 3600.0)
+    policy = SitePolicy("Crawl-delay: 5", (), 3600.0)
     assert one.known("https://a") == (None, True)
     assert one.known("https://a") == (None, False)  # one asks for all
     one.learn("https://a", "a", policy, 5.0)
@@ -194,7 +230,7 @@ def test_rules_are_asked_again_when_they_are_old_or_whoever_asked_died() -> None
     assert one.known("https://a") == (None, True)
     clock.now += 61
     assert one.known("https://a") == (None, True)
-    one.learn("https://a", "a", SitePolicy("", "", 100.0), None)
+    one.learn("https://a", "a", SitePolicy("", (), 100.0), None)
     clock.now += 101
     assert one.known("https://a") == (None, True)
 
