@@ -19,7 +19,6 @@ from pipeline.execution.ground import is_chunked
 from pipeline.gc import collect
 from pipeline.preparing import Selection
 from pipeline.root import storage
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.snapshot import load
 from pipeline.root.spool import SpoolServices, look, put, spool_path
 from pipeline.root.storage import StorageError, Store
@@ -27,7 +26,7 @@ from schemas import TABLES
 from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.listing import SourceError
 from stages.stage import Fetched
-from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
+from tests.pipeline.rooms import bury, computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
@@ -242,7 +241,7 @@ def test_death_at_some_calls_and_resume(bucket: str, source: Path, tmp_path: Pat
         Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
         with contextlib.suppress(Killed):
             run_toy(tmp_path, source, root, store=DyingStore(root, at))
-        Store(root).delete([LEASE])
+        bury(root)
         run_toy(tmp_path, source, root)
         assert shown(root) == on_disk, at
 
