@@ -49,9 +49,13 @@ def listing(store: Store) -> list[Listed]:
     """All snapshots that are there, rising. A damaged one is listed as such."""
     listed = []
     before = Snapshot()
+    try:
+        newest = load(store)
+    except SnapshotError:
+        newest = None
     for number in numbers(store):
         try:
-            one = load(store, number)
+            one = load(store, number, newest)
         except SnapshotError as error:
             said = "void: put by a writer that had lost the lease" if isinstance(error, VoidSnapshot) else "damaged"
             listed.append(Listed(number, "", "", said, 0, 0))

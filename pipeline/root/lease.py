@@ -212,9 +212,9 @@ class Lease:
         self._end_renewing()
         try:
             if self.held():
-                _keep_back(self.store)
-                self.store.delete([path_of(number) for number in _numbers(self.store) if number < self.epoch] or [_BEFORE])
                 self.store.put(path_of(self.epoch), b"", durable=False)
+                self.store.delete([path_of(number) for number in _numbers(self.store) if number < self.epoch] or [_BEFORE])
+                _keep_back(self.store)
         except Exception as failed:  # noqa: BLE001 - what was done is done; a dead holder's lease is taken over
             self.notice(f"the lease on {self.store.root} could not be given back ({failed}); it counts until this process ends")
 

@@ -215,7 +215,7 @@ def test_a_collection_that_broke_off_counts_no_state_twice(tmp_path: Path) -> No
     with pytest.raises(Killed):
         collect(DyingStore(store.root, _call_of_publishing(tmp_path, store) + 1), 2, "gc", current_only=True)
     bury(store.root)
-    assert numbers(store) == [1, 2, 3, 4, 5, 6, 7]
+    assert numbers(store) == [3, 6, 7]
     collect(store, 2, "gc", current_only=True)
     assert numbers(store) == [3, 7]
 
@@ -244,7 +244,7 @@ class _Stopped(Store):
 
     def delete(self, paths: Iterable[str], before: Callable[[], None] = lambda: None) -> None:
         for path in paths:
-            if not path.startswith(f"{lease.FOLDER}/"):
+            if not path.startswith("lease"):
                 if not self.left:
                     raise KeyboardInterrupt
                 self.left -= 1
@@ -446,7 +446,7 @@ def test_a_lost_lease_ends_the_deleting(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Lease, "held", lambda self: next(answers))
     with pytest.raises(RunError, match=r"the lease on .* was lost; nothing more was deleted"):
         collect(store, 1, "gc", current_only=True)
-    assert there(store) >= before
+    assert len(before - there(store)) == good
 
 
 def test_an_index_that_lists_other_shards_is_put_right(root: Path) -> None:
