@@ -80,7 +80,7 @@ class Lease:
         if not self.store.local:
             check_puts(self.store)
         while not self._take():
-            pass
+            time.sleep(0.01)
         self._thread.start()
         try:
             if self.frees:
@@ -231,7 +231,7 @@ def path_of(number: int) -> str:
 
 
 def _numbers(store: Store) -> list[int]:
-    names = (path.rsplit("/", 1)[-1] for path in store.list(FOLDER))
+    names = (path.rsplit("/", 1)[-1] for path in store.list(FOLDER, few=True))
     return [int(name) for name in names if name.isascii() and name.isdigit()]
 
 

@@ -27,8 +27,9 @@ class StorageError(OSError):
 
 PATIENCE = 120.0
 """Seconds for which a store that is overloaded or away is asked again."""
-ANSWER_SECONDS = 60.0
-"""For so long one answer of a store is waited for, whole, and longer by what `SLOWEST` needs for its bytes."""
+ANSWER_SECONDS = 20.0
+"""For so long one answer of a store is waited for, whole, and longer by what `SLOWEST` needs for its bytes. A lease is renewed
+in time though one answer never comes."""
 SLOWEST = 30_000
 """Bytes a second below which an answer counts as stalled: one that trickles would never meet a limit of silence alone."""
 _LISTING_SECONDS = 3600.0
@@ -311,11 +312,14 @@ class Store:
             full = self._full(path)
             self.patiently(lambda full=full: attempt(full))  # type: ignore[misc]
 
-    def list(self, prefix: str) -> list[str]:
-        """All files below a directory, sorted; temporary ones too. For `gc` and for finding the newest snapshot only."""
+    def list(self, prefix: str, few: bool = False) -> list[str]:
+        """All files below a directory, sorted; temporary ones too. For `gc` and for finding the newest snapshot and lease only.
+
+        `few` of them are to come as quickly as any other answer.
+        """
         full = self._full(prefix)
         try:
-            found = self.patiently(lambda: self._ask("find", full, seconds=_LISTING_SECONDS))
+            found = self.patiently(lambda: self._ask("find", full, seconds=0.0 if few else _LISTING_SECONDS))
         except FileNotFoundError:
             return []
         start = len(self._prefix.rstrip("/")) + 1

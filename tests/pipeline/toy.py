@@ -299,5 +299,5 @@ class DyingStore(Store):
         for path in paths:
             self._call("delete", [path], before)
 
-    def list(self, prefix: str) -> list[str]:
-        return self._call("list", prefix)
+    def list(self, prefix: str, few: bool = False) -> list[str]:
+        return self._call("list", prefix, few)

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.root import lease
+from pipeline.root import lease, storage
 from pipeline.root.lease import RESERVE, STALE_SECONDS, Lease, LeaseHeld, dead, is_alive, is_writable, path_of, read, standing
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import Snapshot, load, numbers, publish
@@ -384,6 +384,11 @@ def test_a_check_is_remembered_for_as_long_as_one_says(store: Store, monkeypatch
         with pytest.raises(RunError):
             [held.check("", within=3.0) for _ in range(5)]
         monkeypatch.undo()
+
+
+def test_a_sign_comes_in_time_though_one_answer_of_the_store_never_does() -> None:
+    """A connection that hangs once would be enough for the root to be taken from a live run."""
+    assert lease.RENEW_SECONDS + 2 * storage.ANSWER_SECONDS < lease.STALE_SECONDS
 
 
 def test_seeming_dead_is_told_by_the_process_or_by_the_last_sign() -> None:
