@@ -166,6 +166,16 @@ def test_what_was_put_in_time_stays(store: Store) -> None:
     assert load(store, 3).notes["result_of"] == "cut off"
 
 
+def test_going_back_to_before_a_fence_keeps_it(store: Store) -> None:
+    """What was void would be a state to go back to again, without its files."""
+    fence(store, 5, "next")
+    store.put(file_of("b"), b"b")
+    publish(store, naming(load(store), "b"), 5)
+    back = rollback(store, 1, "back")
+    assert [*back.files()] == [file_of("a")] and [5, 2] in back.notes["fences"]
+    assert load(store).notes["epoch"] == 6
+
+
 _STOPPED = """
 import os, signal, sys
 import pipeline.root.lease as lease
