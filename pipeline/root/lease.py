@@ -22,10 +22,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipeline.root import process
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import Snapshot, fence, notes_of, publish
 from pipeline.root.snapshot import numbers as snapshot_numbers
@@ -142,9 +142,9 @@ class Lease:
         return self.store.put_new(path_of(self.epoch), self._content())
 
     def _content(self) -> bytes:
-        pid = os.getpid()
-        place = _place()
-        me = {"run": self.run, "host": socket.gethostname(), "pid": pid, "place": place, "started": _started(pid) if place else None}
+        pid, place = os.getpid(), process.place()
+        started = process.started(pid) if place else None
+        me = {"run": self.run, "host": socket.gethostname(), "pid": pid, "place": place, "started": started}
         return json.dumps({**me, "secret": self._secret, "settled": self._settled, "at": time.time()}).encode()
 
     def _gives_sign(self, number: int, data: bytes, holder: dict[str, Any]) -> bool | None:
@@ -288,49 +288,15 @@ def _keep_back(store: Store) -> None:
 
 def is_alive(holder: dict[str, Any]) -> bool | None:
     """Whether the holder of a lease lives; None where that cannot be told from here, as of another machine or container."""
-    if not holder.get("place") or holder["place"] != _place():
+    if not holder.get("place") or holder["place"] != process.place():
         return None
-    with contextlib.suppress(OSError):
-        return _started(holder["pid"]) == holder["started"]
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return None  # somebody else's, and /proc hides it from us
+    return process.runs(holder["pid"], holder["started"])
 
 
 def dead(holder: dict[str, Any]) -> bool:
     """Whether the holder of a lease seems gone: by its process, or by its last sign and our clock where that cannot be told."""
     alive = is_alive(holder)
     return time.time() - float(holder["at"]) > STALE_SECONDS if alive is None else not alive
-
-
-def _place() -> str:
-    """What tells this machine, since it was started, and this namespace of processes from all others; empty if nothing does.
-
-    Containers may share the name of their host, and numbers of processes mean something in their namespace alone.
-    """
-    try:
-        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        _started(os.getpid())
-        return f"{socket.gethostname()} {started} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _started(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine was; None for one that was killed. Raises OSError where it is gone.
-
-    From /proc itself: a root is also looked at and collected where the packages of a run are not installed. Not as a time of
-    day: that changes when the clock is set.
-    """
-    about = Path(f"/proc/{pid}/stat").read_text()
-    # The second field is a name in brackets, in which anything may stand.
-    state, *rest = about.rpartition(")")[2].split()
-    # Killed, and nobody has asked for its exit code yet (Z): in containers often nobody ever does.
-    return None if state in "ZX" else int(rest[18])
 
 
 # Whether the store will do

@@ -23,6 +23,7 @@ from pipeline.cli import app
 from pipeline.execution.engine import Inline
 from pipeline.root import lease as leases
 from pipeline.root.lease import Lease
+from pipeline.root.process import started
 from pipeline.root.snapshot import numbers, path_of
 from pipeline.root.storage import Store
 from schemas import TABLES
@@ -600,7 +601,7 @@ def test_a_root_that_somebody_writes_to(mine: Home, inline: None, by: str) -> No
     with lease:
         if by == "another":  # a living process of this machine that is not ours
             file = mine.root / leases.path_of(lease.epoch)
-            other = {**json.loads(file.read_bytes()), "pid": os.getppid(), "started": leases._started(os.getppid())}
+            other = {**json.loads(file.read_bytes()), "pid": os.getppid(), "started": started(os.getppid())}
             file.write_text(json.dumps(other))
         said = refused("run", mine.dag)
         assert said.startswith(f"{mine.root} is being written by run run-of-somebody (host ")

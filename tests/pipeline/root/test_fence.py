@@ -178,7 +178,7 @@ def test_going_back_to_before_a_fence_keeps_it(store: Store) -> None:
 
 _STOPPED = """
 import os, signal, sys
-import pipeline.root.lease as lease
+from pipeline.root import lease, process
 from pipeline.root.snapshot import SnapshotError, load
 from pipeline.root.storage import Store
 
@@ -188,7 +188,7 @@ class Stopped(Store):
             os.kill(os.getpid(), signal.SIGSTOP)
         return super().put_new(path, data)
 
-lease._place = lambda: "another container"
+process.place = lambda: "another container"
 with lease.Lease(Stopped(sys.argv[1]), "late") as held:
     held.store.put("tables/faces/late.parquet", b"late")
     try:

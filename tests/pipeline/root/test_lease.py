@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.root import lease, storage
+from pipeline.root import lease, process, storage
 from pipeline.root.lease import RESERVE, STALE_SECONDS, Lease, LeaseHeld, dead, is_alive, is_writable, path_of, read, standing
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import Snapshot, load, numbers, publish
@@ -239,8 +239,8 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(monkeypatch: pyt
     def hidden(pid: int) -> int | None:
         raise FileNotFoundError(f"/proc/{pid}/stat")
 
-    monkeypatch.setattr(lease, "_place", lambda: holder["place"])
-    monkeypatch.setattr(lease, "_started", hidden)
+    monkeypatch.setattr(process, "place", lambda: holder["place"])
+    monkeypatch.setattr(process, "started", hidden)
     assert is_alive(holder) is None
     assert is_alive({**holder, "pid": 2**22 - 1}) is False
 

@@ -41,10 +41,11 @@ def check(root: str, found: Mapping[str, int], wanted: int) -> None:
     assert epochs == sorted(epochs) and len(epochs) >= found["published"]
 
 
-def test_on_a_disk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 20), pytest.param(8, 60, marks=pytest.mark.slow)])
+def test_on_a_disk(tmp_path: Path, processes: int, rounds: int) -> None:
     """Two runs would write to one root whenever the lease changes hands."""
-    found = contend(str(tmp_path / "root"), tmp_path, processes=5, rounds=30, environment={})
-    check(str(tmp_path / "root"), found, 150)
+    found = contend(str(tmp_path / "root"), tmp_path, processes, rounds, {})
+    check(str(tmp_path / "root"), found, processes * rounds)
 
 
 @pytest.fixture
@@ -57,8 +58,9 @@ def bucket() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield "s3://contended/root", server.environment
 
 
-def test_in_a_store(bucket: tuple[str, Mapping[str, str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "rounds"), [(3, 8), pytest.param(6, 25, marks=pytest.mark.slow)])
+def test_in_a_store(bucket: tuple[str, Mapping[str, str]], tmp_path: Path, processes: int, rounds: int) -> None:
     """As on a disk; and a file that somebody else has deleted would end a run with an error of the store's client."""
     root, environment = bucket
-    found = contend(root, tmp_path, processes=4, rounds=8, environment=environment)
-    check(root, found, 32)
+    found = contend(root, tmp_path, processes, rounds, environment)
+    check(root, found, processes * rounds)
