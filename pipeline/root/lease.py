@@ -278,7 +278,7 @@ def _keep_back(store: Store) -> None:
     try:
         with open(place, "xb") as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
-    except OSError:
+    except (OSError, AttributeError):  # no room, or a system without the call
         with contextlib.suppress(OSError):
             os.unlink(place)
 
