@@ -19,9 +19,8 @@ import pyarrow.compute as pc
 from pipeline.execution.reconcile import row_digests
 from pipeline.root.files import read_entries, seal_table
 from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, publish
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load
 from pipeline.root.storage import Store
 from schemas import TABLES
 
@@ -87,11 +86,9 @@ def correct(
         }  # fmt: skip
         if not changed:
             return snapshot, 0
-        if not lease.held():
-            raise RunError(f"the lease on {store.root} was lost; nothing was published. Try again")
         notes = {"run": run, "published": when.isoformat(timespec="seconds")}
         entries = _write(store, there.values(), known, {entry.bucket for entry in snapshot.shown("overrides")})
-        return publish(store, snapshot.with_entries(entries).with_notes(**notes)), len(changed)
+        return lease.publish(snapshot.with_entries(entries).with_notes(**notes)), len(changed)
 
 
 class _Known:

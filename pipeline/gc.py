@@ -1,8 +1,9 @@
 """Garbage collection: delete what no kept snapshot needs.
 
-The newest snapshot is first published anew without what is to go, in place of the old one; then older snapshots are
-deleted, then files. So whatever interrupts it leaves files without a snapshot and never a snapshot that shows files
-which are gone; collecting again goes on.
+Older snapshots are deleted first, and the files of tables that neither the newest nor a kept one names: that takes no room,
+and makes some on a full disk. Then the newest snapshot is published anew without what else is to go, in place of the old one,
+and what that alone named is deleted, snapshot before files. So whatever interrupts it leaves files without a snapshot and
+never a snapshot that shows files which are gone; collecting again goes on.
 
 What is kept is counted in runs: a run publishes about five times, and nobody wants to go back to its middle. Of each
 run the last snapshot stays.
@@ -11,27 +12,37 @@ A snapshot needs the files that it names, with one exception: of shards only tho
 written again from the tables. What a killed crawl has fetched and no row of the newest snapshot shows yet stays in the spool.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.root.files import read, read_entries, seal_stream
 from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, notes_of, numbers, path_of, publish, without_stale
+from pipeline.root.snapshot import (
+    WHOLE,
+    Entry,
+    Snapshot,
+    in_place,
+    is_void,
+    load,
+    notes_of,
+    numbers,
+    path_of,
+    replaced,
+    run_of,
+    without_stale,
+)
 from pipeline.root.spooled import waited_for
-from pipeline.root.storage import Store
+from pipeline.root.storage import Store, is_full
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES
 from stages.shard.webdataset import SAMPLES
 
-_AT_ONCE = 500  # deletions between two looks at the lease
+_LOOK_SECONDS = 2.0  # between two looks at the lease while files are deleted
 
 
 @dataclass(frozen=True)
@@ -62,43 +73,46 @@ def collect(
     """
     if keep < 1:
         raise ValueError("keep at least one snapshot")
-    with Lease(store, run, notice) as lease:
+    with Lease(store, run, notice, frees=True) as lease:
         check_finished(store)
         there = numbers(store)
         newest = load(store)
-        replaced = _replaced(newest.number, newest.notes)
-        before = [number for number in there if number not in (*replaced, newest.number)]
-        older = [load(store, number) for number in _last_of_runs(store, before, _run_of(newest.number, newest.notes), keep - 1)]
+        instead_of = replaced(newest.number, newest.notes)
+        before = [number for number in there if number not in (*instead_of, newest.number)]
+        older = [load(store, number, newest) for number in _last_of_runs(store, before, newest, keep - 1)]
         entries = _trimmed(newest, older, current_only)
         thinned = _with_holes(entries) if current_only else []
         changed = bool(thinned) or len(entries) < len(newest.entries)
         shown = Snapshot(newest.number, entries, newest.notes)
-        if changed and not dry:
-            whose = {"replaces": [*replaced, newest.number], "result_of": _run_of(newest.number, newest.notes)}
-            notes = {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), **whose}
-            fresh = Snapshot(newest.number, _without_holes(store, entries, thinned), newest.notes).with_notes(**notes)
-            _check(lease, store)
-            shown = publish(store, fresh)
         needed = {file for snapshot in older for file in _needed(snapshot)}
-        # Of files with holes, a dry run counts the old ones as gone.
-        mine = set(_needed(shown)) - ({entry.file for entry in thinned} if dry else set())
+        mine = {*_needed(shown)} - {entry.file for entry in thinned}
         held = len(needed - mine)
         needed |= mine | waited_for(store, shown)
         doomed = [path for top in ("tables", "parts", "shards") for path in store.list(top) if path not in needed]
         doomed = [path for path in doomed if not (path.startswith("shards/") and path.endswith((".json", "/README.md")))]
         doomed += [path for path in store.list("snapshots") if path.endswith(".tmp")]
-        size = sum(store.size(path) for path in doomed)
+        sizes = {path: store.size(path) for path in doomed}
         stays = {snapshot.number for snapshot in older} | ({newest.number} if not changed else set())
         dropped = [number for number in there if number not in stays]
         if not dry:
-            _check(lease, store)
+
+            def delete(paths: Iterable[str]) -> None:
+                store.delete(paths, before=lambda: lease.check("nothing more was deleted. Collect again to go on", _LOOK_SECONDS))
+
+            # Shards are found by their indexes, which are put right below.
+            at_once = {path for path in doomed if not path.startswith("shards/")}.difference(newest.files())
+            delete(path_of(number) for number in dropped if number != newest.number)
+            delete(sorted(at_once))
+            if changed:
+                moved, left = _thinned(store, entries, thinned, notice)
+                doomed = [path for path in doomed if path not in left]
+                fresh = in_place(Snapshot(newest.number, moved, newest.notes), run)
+                shown = lease.publish(fresh, "nothing more was deleted. Collect again to go on")
             reindex(store, shown)
-            paths = [*map(path_of, dropped), *doomed]
-            for start in range(0, len(paths), _AT_ONCE):
-                _check(lease, store)
-                store.delete(paths[start : start + _AT_ONCE])
+            delete(path_of(number) for number in dropped if number == newest.number)
+            delete(path for path in doomed if path not in at_once)
         return Collected(
-            dropped, doomed, size,
+            dropped, doomed, sum(sizes[path] for path in doomed),
             published=newest.number + 1 if changed else None,
             forgotten=len({*newest.files()} - {entry.file for entry in entries}),
             left=_left(store, shown) if current_only else (),
@@ -106,30 +120,17 @@ def collect(
         )  # fmt: skip
 
 
-def _check(lease: Lease, store: Store) -> None:
-    if not lease.held():
-        raise RunError(f"the lease on {store.root} was lost; nothing more was deleted. Collect again to go on")
-
-
-def _replaced(number: int, notes: Mapping[str, Any]) -> list[int]:
-    """The numbers of snapshots in whose place snapshot `number` was published."""
-    numbers: list[int] = notes.get("replaces", [])
-    # Notes are handed on from snapshot to snapshot: those of an earlier one say nothing of this one.
-    return numbers if numbers and numbers[-1] == number - 1 else []
-
-
-def _run_of(number: int, notes: Mapping[str, Any]) -> str | None:
-    """The run whose result snapshot `number` shows; None for one that does not say."""
-    return notes.get("result_of" if _replaced(number, notes) else "run")
-
-
-def _last_of_runs(store: Store, there: Sequence[int], run: str | None, most: int) -> list[int]:
-    """Of the snapshots `there`, those before one of `run`: the last of each run, at most so many runs, newest first."""
+def _last_of_runs(store: Store, there: Sequence[int], newest: Snapshot, most: int) -> list[int]:
+    """Of the snapshots `there`, those before one of the run of `newest`: the last of each run, at most so many runs, newest first."""
     found: list[int] = []
+    run = run_of(newest.number, newest.notes)
     for number in reversed(there):
         if len(found) == most:
             break
-        mine = _run_of(number, notes_of(store, number))
+        notes = notes_of(store, number)
+        if is_void(number, notes, newest.notes):
+            continue
+        mine = run_of(number, notes)
         if mine is None or mine != run:
             found.append(number)
         run = mine
@@ -154,6 +155,19 @@ def _with_holes(entries: Iterable[Entry]) -> list[Entry]:
         if entry.file_rows:
             inside.setdefault(entry.file, []).append(entry)
     return [entry for found in inside.values() if sum(e.rows for e in found) < found[0].file_rows for entry in found]
+
+
+def _thinned(
+    store: Store, entries: tuple[Entry, ...], thinned: Iterable[Entry], notice: Callable[[str], None]
+) -> tuple[tuple[Entry, ...], set[str]]:
+    """`entries` with those of `thinned` in new files; on a full disk as they are, and the files that stay for that."""
+    try:
+        return _without_holes(store, entries, thinned), set()
+    except OSError as error:
+        if not is_full(error):
+            raise
+    notice(f"{store.root}: no room to write files anew without rows that nobody shows; they stay as they are until the next gc")
+    return entries, {entry.file for entry in thinned}
 
 
 def _without_holes(store: Store, entries: Iterable[Entry], thinned: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -12,7 +12,7 @@ from pipeline.root.files import read, read_entries
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, publish
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, VoidSnapshot, load, numbers
 from pipeline.root.storage import Store
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES
@@ -49,11 +49,16 @@ def listing(store: Store) -> list[Listed]:
     """All snapshots that are there, rising. A damaged one is listed as such."""
     listed = []
     before = Snapshot()
+    try:
+        newest = load(store)
+    except SnapshotError:
+        newest = None
     for number in numbers(store):
         try:
-            one = load(store, number)
-        except SnapshotError:
-            listed.append(Listed(number, "", "", "damaged", 0, 0))
+            one = load(store, number, newest)
+        except SnapshotError as error:
+            said = "void: put by a writer that had lost the lease" if isinstance(error, VoidSnapshot) else "damaged"
+            listed.append(Listed(number, "", "", said, 0, 0))
             continue
         sizes = {entry.file: entry.file_bytes or entry.bytes for entry in one.entries if entry.file}
         said = ", ".join(_remarks(one) + _moves(before, one)) or "shows the same"
@@ -68,7 +73,9 @@ def _remarks(one: Snapshot) -> list[str]:
     back = [f"back to {back_to[1]}"] if back_to[0] == one.number else []
     forgot = one.notes.get("forgot", [0, ""])
     back += [f"without what was removed ({forgot[1]})"] if forgot[0] == one.number else []
-    return back + ([f"in place of {replaces[-1]} (gc)"] if replaces[-1] == one.number - 1 else [])
+    fenced = any(first == one.number for _, first in one.notes.get("fences", ()))
+    why = "a writer that seemed dead" if fenced else "gc"
+    return back + ([f"in place of {replaces[-1]} ({why})"] if replaces[-1] == one.number - 1 else [])
 
 
 def _moves(before: Snapshot, after: Snapshot) -> list[str]:
@@ -214,9 +221,10 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
     History is kept: the snapshots since stay. Takes the lease (`notice` is told what it waits for). Raises LeaseHeld,
     SnapshotError, and RunError where files of that snapshot are gone.
     """
-    with Lease(store, run, notice) as lease:
+    with Lease(store, run, notice, frees=True) as lease:
         check_finished(store)
-        newest, target = load(store), load(store, number)
+        newest = load(store)
+        target = load(store, number, newest)
         there = {*store.list("tables"), *store.list("shards")}
         # Garbage collection leaves out shards that were not shown even then; they can be written again.
         spare = {entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current}
@@ -230,16 +238,15 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
                 f"snapshot {number} of {store.root} cannot be shown again: {len(missing)} of its files are gone ({named}). "
                 "`idcluster snapshots` lists the others; a run with the DAG of then computes it anew"
             )
-        if not lease.held():
-            raise RunError(f"the lease on {store.root} was lost; nothing was published. Try again")
         # Sets of the same shards may have been made by other rules: their cards differ.
         if {*known} != {*newest.entries} or _sets(target) != _sets(newest):
             # Without what says that shards are up to date: should this end before the indexes are put, a run puts them.
             notes = {name: value for name, value in target.notes.items() if not name.startswith("shards/")}
             for name in ("versions", "rates"):
                 notes[name] = {**target.notes.get(name, {}), **newest.notes.get(name, {})}
+            notes["fences"] = newest.notes.get("fences", [])
             notes |= {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "back_to": [newest.number + 1, number]}
-            newest = publish(store, Snapshot(newest.number, tuple(known), notes))
+            newest = lease.publish(Snapshot(newest.number, tuple(known), notes))
         reindex(store, newest)
         return newest
 

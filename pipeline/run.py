@@ -35,10 +35,10 @@ from pipeline.execution.whole import complete, run_whole, starved
 from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
 from pipeline.progress import FetchProgress, Progress
 from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError, new_run_id
+from pipeline.root.opening import new_run_id
 from pipeline.root.removals import check_finished
 from pipeline.root.shelf import StoreShelf
-from pipeline.root.snapshot import Entry, Snapshot, load, publish
+from pipeline.root.snapshot import Entry, Snapshot, load
 from pipeline.root.spool import Place, is_web
 from pipeline.root.storage import Store
 from pipeline.shards.split_lists import resolve
@@ -310,7 +310,8 @@ class Run:
             self.console.print(f"shard: {len(plan.jobs)} shards to write, {len(plan.shards) - len(plan.jobs)} as they are", highlight=False)
             job = ShardJob(self.store.root)
             results = [json.loads(text) for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers)]
-        # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing.
+        # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing. Indexes are put over others.
+        self.lease.check("nothing was published. Run again to go on")
         entries = finish(self.store, self.snapshot, results, plan)
         self.snapshot = self.snapshot.with_notes(**{note: basis, f"index/{params.profile}": plan.note()})
         self._publish(entries)
@@ -325,12 +326,10 @@ class Run:
     def _publish(self, entries: Sequence[Entry]) -> None:
         following = self.snapshot.with_entries(entries)
         following = following.with_entries(compact(self.store, following, {entry.bucket for entry in entries}))
-        if not self.lease.held():
-            raise RunError(f"the lease on {self.store.root} was lost; nothing was published. Run again to go on")
         self.work_done = True
         notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
         known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
-        self.snapshot = publish(self.store, following.with_notes(**notes, versions=known))
+        self.snapshot = self.lease.publish(following.with_notes(**notes, versions=known))
 
     def drain(self) -> None:
         """Let the workers finish what they have begun and take no more."""

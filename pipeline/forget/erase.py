@@ -30,8 +30,8 @@ from pipeline.root.files import seal_table
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
 from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, numbers, path_of, publish
-from pipeline.root.storage import Store
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, genuine, load, numbers, path_of
+from pipeline.root.storage import StorageError, Store, is_full
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES, finish, plan_shards, shard_version, write_shard
 from schemas import TABLES
@@ -88,8 +88,8 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
     shown = sorted({_profile(entry.file) for entry in touched if entry.current})
     shards = Counter(_profile(entry.file) for entry in touched if entry.current and entry.table == "shards")
     snapshots, named = [], set()
-    for number in numbers(store):
-        snapshot = newest if number == newest.number else load(store, number)
+    for number in genuine(store, newest):
+        snapshot = newest if number == newest.number else load(store, number, newest)
         named |= set(snapshot.files())
         if rewriter.shows(snapshot):
             snapshots.append(number)
@@ -255,10 +255,10 @@ def kept_versions(store: Store) -> str | None:
 
 def forget(store: Store, prepared: Prepared, run: str, notice: Say = silent, say: Say = silent) -> Done:
     """Do what was prepared. Takes the lease. Raises LeaseHeld, and RunError where the dataset is another one by now."""
-    with Lease(store, run, notice) as lease:
+    with Lease(store, run, notice, frees=True) as lease:
         removals.check_finished(store)
         newest = max(numbers(store), default=0)
-        if newest != prepared.number:
+        if newest != prepared.number + (lease.fenced is not None):  # a fence shows the same
             raise RunError(f"{store.root} was written meanwhile (snapshot {newest}, looked at {prepared.number}); look again")
         if not store.put_new(UNFINISHED, json.dumps(prepared.journal, indent=1).encode()):
             raise RunError(f"another removal is under way in {store.root}; `idcluster forget {store.root} --resume` finishes it")
@@ -267,7 +267,7 @@ def forget(store: Store, prepared: Prepared, run: str, notice: Say = silent, say
 
 def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> Done | None:
     """Finish a removal that was broken off; None where there is none. Takes the lease."""
-    with Lease(store, run, notice) as lease:
+    with Lease(store, run, notice, frees=True) as lease:
         try:
             journal = json.loads(store.read(UNFINISHED))
         except FileNotFoundError:
@@ -282,8 +282,7 @@ def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> D
 
 def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say: Say) -> Done:
     def check() -> None:
-        if not lease.held():
-            raise RunError(f"the lease on {store.root} was lost; `idcluster forget {store.root} --resume` goes on")
+        lease.check(f"`idcluster forget {store.root} --resume` goes on", within=2.0)
 
     key = key_of(store, make=True)
     assert key is not None  # noqa: S101 - made if it was not there
@@ -295,11 +294,51 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
     doomed = Doomed(*(frozenset(journal[name]) for name in ("people", "images", "faces")))
     needles = Needles.from_json(journal["needles"])
     rewriter = Rewriter(store, doomed, needles, frozenset(journal["buckets"]))
-    there = numbers(store)
+    while True:
+        try:
+            newest = _erase(store, lease, run, journal, receipt, rewriter, check, say)
+            break
+        except OSError as error:
+            if not is_full(error):
+                raise
+            freed = _make_room(store, rewriter, check)
+            if not freed:
+                said = f"{error.strerror}; there is nothing more here to delete before: make room and go on with --resume"
+                raise StorageError(error.errno, said) from error
+            say(f"the disk is full: deleted {freed} files that are not needed, and beginning anew")
+            rewriter = Rewriter(store, doomed, needles, frozenset(journal["buckets"]))
+    check()
+    receipt.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+    store.put(receipt.path, receipt.encode())
+    store.delete([UNFINISHED])
+    unshown = [profile for profile in sorted(journal["samples"]) if profile not in journal["replan"]]
+    return Done(receipt, newest.number, unshown)
+
+
+def _make_room(store: Store, rewriter: Rewriter, check: Callable[[], None]) -> int:
+    """Delete what can go before anything is written: files that no snapshot names, and tars that hold the doomed (what lies
+    beside them still says that they do); how many."""
+    newest = load(store)
+    named = {file for number in genuine(store, newest) for file in load(store, number, newest).files()}
+    there = [path for top in ("tables", "shards") for path in store.list(top)]
+    spare = [path for path in there if path not in named and path.endswith((".parquet", ".tar", ".tmp"))]
+    spare += [path for path in there if path in named and path.endswith(".tar") and rewriter.derived(path)]
+    store.delete(spare, before=check)
+    return len(spare)
+
+
+def _erase(
+    store: Store, lease: Lease, run: str, journal: Mapping[str, Any], receipt: Receipt, rewriter: Rewriter, check: Callable[[], None],
+    say: Say,
+) -> Snapshot:  # fmt: skip
+    """All files and snapshots without the doomed; the snapshot that shows the rest."""
+    newest = load(store)
+    there = genuine(store, newest)
+    store.delete((path_of(number) for number in set(numbers(store)).difference(there)), before=check)
     named: set[str] = set()
     for number in there:
         check()
-        snapshot = load(store, number)
+        snapshot = load(store, number, newest)
         made = rewriter.snapshot(snapshot)
         if made is not None:
             store.put(path_of(number), made.encode())
@@ -308,23 +347,18 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
     check()
     newest = load(store)
     if newest.notes.get("forgot") != [newest.number, receipt.receipt]:
-        newest = publish(store, _following(store, newest, journal["replan"], run, receipt.receipt))
+        following = _following(store, newest, journal["replan"], run, receipt.receipt)
+        newest = lease.publish(following, f"`idcluster forget {store.root} --resume` goes on")
     named |= set(newest.files())
     _feed(store, journal["samples"], receipt)
     reindex(store, newest)
-    for count, change in enumerate(Sweep(store, rewriter, frozenset(journal["sha256s"]), named).changes()):
-        if count % 100 == 0:
-            check()
+    for change in Sweep(store, rewriter, frozenset(journal["sha256s"]), named).changes():
+        check()
         if change.data is None:
-            store.delete([change.path])
+            store.delete([change.path], before=check)
         else:
             store.put(change.path, change.data)
-    check()
-    receipt.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
-    store.put(receipt.path, receipt.encode())
-    store.delete([UNFINISHED])
-    unshown = [profile for profile in sorted(journal["samples"]) if profile not in journal["replan"]]
-    return Done(receipt, newest.number, unshown)
+    return newest
 
 
 def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from pipeline.shards.split_lists import without
 TEXTS = (".json", ".jsonl", ".md", ".txt", ".csv", ".tsv", ".html", ".htm", ".yaml", ".yml", ".log", ".svg", ".xml")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf")
 FEED = "removals.json"
-_OWN = ("dataset.json", lease.PATH)
+_OWN = "dataset.json"
 _BUCKET = re.compile(r"/bucket=(\d+)/")
 
 
@@ -60,7 +60,7 @@ class Sweep:
 
     def _look(self, path: str) -> Change | None:
         top = path.split("/")[0]
-        if path in self.named or path in _OWN or top in ("snapshots", removals.FOLDER, "lists"):
+        if path in self.named or path == _OWN or top in ("snapshots", removals.FOLDER, lease.FOLDER, "lists"):
             return Change(path, None) if path.endswith(".tmp") else None
         if path.endswith(".tmp"):
             return Change(path, None)  # nobody writes now: what was begun is never finished

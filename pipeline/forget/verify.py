@@ -80,7 +80,7 @@ class _Verifier:
     def all(self) -> Checked:
         for path in self.store.list(""):
             receipt = path.startswith(f"{removals.FOLDER}/") and path != removals.UNFINISHED
-            if receipt or path in (lease.PATH, "dataset.json"):
+            if receipt or path.startswith(f"{lease.FOLDER}/") or path == "dataset.json":
                 continue
             self.checked.files += 1
             self._said(path, "name of the file", self._phrases(path))

@@ -7,7 +7,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from pipeline.root.files import DamagedFile, open_parquet
-from pipeline.root.snapshot import Entry, load, numbers
+from pipeline.root.snapshot import Entry, genuine, load
 from pipeline.root.storage import Store
 from schemas import TABLES
 from schemas.schema import LIGHT
@@ -22,8 +22,8 @@ class Files:
         self.store = store
         self.newest = load(store)
         self.tables: dict[str, dict[str, Entry]] = {}
-        for number in numbers(store):
-            snapshot = self.newest if number == self.newest.number else load(store, number)
+        for number in genuine(store, self.newest):
+            snapshot = self.newest if number == self.newest.number else load(store, number, self.newest)
             for entry in snapshot.entries:
                 if entry.file and entry.table in TABLES:
                     self.tables.setdefault(entry.table, {}).setdefault(entry.file, entry)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.root.snapshot import WHOLE, Entry
-from pipeline.root.storage import Store
+from pipeline.root.storage import StorageError, Store
 from schemas import TABLES, TableSchema
 
 SLICE_ROWS = 32
@@ -177,6 +177,8 @@ def read(
     except FileNotFoundError as error:
         lost = f"{store.uri(path)} is named by the snapshot but not there"
         raise DamagedFile(f"{lost}; `idcluster snapshots` lists older ones to go back to") from error
+    except StorageError:
+        raise  # the store is away, and the file may be whole
     except (pa.ArrowException, OSError) as error:
         broken = f"{store.uri(path)} cannot be read ({error})"
         raise DamagedFile(f"{broken}; delete it and run again, or `idcluster rollback` to an older snapshot") from error

@@ -14,14 +14,20 @@ it is the same, the chunk is complete and needs no look. It is empty while rows 
 Of tables with pictures, a finished bucket has a **companion** (`images_light`, an entry for the whole bucket): the same
 rows without the pictures, for whoever asks about all of them. It holds while its basis is that of the chunks; a snapshot
 that is put never names one that does not.
+
+The note `epoch` says which writer put a snapshot: the number of its lease. Whoever takes the dataset over from a writer that
+may still be at work puts a **fence** first, the newest snapshot once more (`fence`): the put of the other then finds its number
+taken. Should garbage collection have deleted that number by then, the put succeeds and is void: its epoch is behind the fence.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -39,7 +45,11 @@ WHOLE = -1
 
 
 class SnapshotError(RuntimeError):
-    """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
+    """A snapshot is missing, damaged, void, of another format, or was published by somebody else meanwhile."""
+
+
+class VoidSnapshot(SnapshotError):
+    """A snapshot was put by a writer from which the dataset had been taken over: its files may be gone."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -226,16 +236,25 @@ def numbers(store: Store) -> list[int]:
     return sorted(int(name[:-8]) for name in names if name.endswith(".parquet") and name[:-8].isascii() and name[:-8].isdigit())
 
 
-def load(store: Store, number: int | None = None) -> Snapshot:
-    """Snapshot `number`, or the newest one; the empty snapshot 0 where there is none yet. Raises SnapshotError."""
+def load(store: Store, number: int | None = None, newest: "Snapshot | None" = None) -> Snapshot:
+    """Snapshot `number`, or the newest one; the empty snapshot 0 where there is none yet. Raises SnapshotError.
+
+    `newest` is the newest one, for whoever has it and loads many.
+    """
     data, source = _read(store, number)
-    return Snapshot() if data is None else Snapshot.decode(data, source)
+    found = Snapshot() if data is None else Snapshot.decode(data, source)
+    if number:
+        _refuse_void(store, found, newest)
+    return found
 
 
 def load_listing(store: Store, number: int | None = None) -> Listing:
     """As `load`."""
     data, source = _read(store, number)
-    return Snapshot().listing() if data is None else Listing.decode(data, source)
+    found = Snapshot().listing() if data is None else Listing.decode(data, source)
+    if number:
+        _refuse_void(store, found, None)
+    return found
 
 
 def _read(store: Store, number: int | None) -> tuple[bytes | None, str]:
@@ -259,15 +278,84 @@ def notes_of(store: Store, number: int) -> Mapping[str, Any]:
     return notes
 
 
-def publish(store: Store, snapshot: Snapshot) -> Snapshot:
-    """Put `snapshot` as the successor of the one that it came from.
+# Who put it
+
+
+def is_void(number: int, notes: Mapping[str, Any], newest: Mapping[str, Any]) -> bool:
+    """Whether a snapshot with these notes was put behind a fence that the notes of the newest one know of."""
+    return any(number >= first and notes.get("epoch", 0) < epoch for epoch, first in newest.get("fences", ()))
+
+
+def genuine(store: Store, newest: Snapshot) -> list[int]:
+    """The numbers of all snapshots there are but void ones, rising. Raises SnapshotError."""
+    there = numbers(store)
+    if not newest.notes.get("fences"):
+        return there
+    return [number for number in there if not is_void(number, notes_of(store, number), newest.notes)]
+
+
+def _refuse_void(store: Store, found: Snapshot | Listing, newest: Snapshot | None) -> None:
+    if is_void(found.number, found.notes, _newest_notes(store, found.number) if newest is None else newest.notes):
+        said = "was put by a writer from which the dataset had been taken over: its files may be gone"
+        raise VoidSnapshot(f"{store.uri(path_of(found.number))} is void: it {said}. `idcluster gc` deletes it")
+
+
+def _newest_notes(store: Store, after: int) -> Mapping[str, Any]:
+    """The notes of the newest snapshot that can be read, if it comes after `after`."""
+    for number in reversed(numbers(store)):
+        if number <= after:
+            break
+        with contextlib.suppress(SnapshotError):
+            return notes_of(store, number)
+    return {}
+
+
+def publish(store: Store, snapshot: Snapshot, epoch: int | None = None) -> Snapshot:
+    """Put `snapshot` as the successor of the one that it came from; `epoch` is that of the lease (`Lease.publish` gives it).
 
     Raises SnapshotError when somebody else has published that number: the caller's view of the dataset is old then, and
     nothing of it is shown.
     """
-    following = Snapshot(snapshot.number + 1, without_stale(snapshot.entries), snapshot.notes)
+    notes = snapshot.notes if epoch is None else {**snapshot.notes, "epoch": epoch}
+    following = Snapshot(snapshot.number + 1, without_stale(snapshot.entries), notes)
     if not store.put_new(path_of(following.number), following.encode()):
         raise SnapshotError(
             f"snapshot {following.number} of {store.root} was published by another writer meanwhile; run again to go on from it"
         )
     return following
+
+
+def fence(store: Store, epoch: int, run: str) -> Snapshot:
+    """Put the newest snapshot once more, so that no writer of an earlier epoch can publish any more. Raises SnapshotError."""
+    while True:
+        newest = load(store)
+        fences = [*newest.notes.get("fences", ()), [epoch, newest.number + 1]]
+        try:
+            return publish(store, in_place(newest, run).with_notes(fences=fences), epoch)
+        except SnapshotError:
+            if max(numbers(store), default=0) == newest.number:
+                raise
+            # The other writer was quicker, once: what it published is what we begin with.
+
+
+# In whose place it stands
+
+
+def in_place(snapshot: Snapshot, run: str) -> Snapshot:
+    """`snapshot` with the notes of one that stands in its place and shows the same."""
+    number, notes = snapshot.number, snapshot.notes
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    whose = {"replaces": [*replaced(number, notes), number], "result_of": run_of(number, notes)}
+    return snapshot.with_notes(run=run, published=when, **whose)
+
+
+def replaced(number: int, notes: Mapping[str, Any]) -> list[int]:
+    """The numbers of snapshots in whose place snapshot `number` was published."""
+    found: list[int] = notes.get("replaces", [])
+    # Notes are handed on from snapshot to snapshot: those of an earlier one say nothing of this one.
+    return found if found and found[-1] == number - 1 else []
+
+
+def run_of(number: int, notes: Mapping[str, Any]) -> str | None:
+    """The run whose result snapshot `number` shows; None for one that does not say."""
+    return notes.get("result_of" if replaced(number, notes) else "run")

@@ -52,8 +52,8 @@ class CountingStore(Store):
 
     listings = names = 0
 
-    def list(self, prefix: str) -> list[str]:
-        found = super().list(prefix)
+    def list(self, prefix: str, few: bool = False) -> list[str]:
+        found = super().list(prefix, few)
         self.listings += 1
         self.names += len(found)
         return found

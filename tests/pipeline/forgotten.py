@@ -36,11 +36,12 @@ def remove(store: Store, *names: str, **wish: Any) -> Done:
 
 
 def contents(store: Store) -> dict[str, Any]:
-    """What is in a root, file by file; of snapshots and receipts what does not hang on the clock."""
-    found: dict[str, Any] = {path: store.read(path) for path in store.list("") if not path.startswith(("snapshots/", "receipts/2"))}
+    """What is in a root, file by file, but for leases; of snapshots and receipts what does not hang on the clock or on who wrote."""
+    other = ("snapshots/", "receipts/2", "leases/")
+    found: dict[str, Any] = {path: store.read(path) for path in store.list("") if not path.startswith(other)}
     for number in numbers(store):
         snapshot = load(store, number)
-        notes: Mapping[str, Any] = {name: value for name, value in snapshot.notes.items() if name not in ("published", "run")}
+        notes: Mapping[str, Any] = {name: value for name, value in snapshot.notes.items() if name not in ("published", "run", "epoch")}
         found[f"snapshots/{number}"] = (snapshot.entries, notes)
     return found
 

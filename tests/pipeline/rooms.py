@@ -14,6 +14,7 @@ from rich.console import Console
 from pipeline.catalogue.connection import connect
 from pipeline.execution.engine import Inline
 from pipeline.preparing import Selection, prepare
+from pipeline.root.lease import path_of, standing
 from pipeline.root.opening import open_root
 from pipeline.root.storage import Store
 from pipeline.run import Record, Run
@@ -39,6 +40,14 @@ def run_toy(
     place.exists("dataset.json")
     run = Run(prepared, selection or Selection(), place, Console(file=io.StringIO()), lambda spec: Inline(lambda: spec.build(place)))
     return run.execute()
+
+
+def bury(root: Path | str) -> None:
+    """Let the process that holds the lease of a root be dead: it is this one, and alive."""
+    store = Store(root)
+    number, data = standing(store)
+    if data:
+        store.put(path_of(number), json.dumps({**json.loads(data), "started": -1}).encode())
 
 
 def shown(root: Path | str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -17,7 +17,9 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 class S3Server:
     """`refuse` answers the next so many requests with 503, `away` says of each whether it is; `requests` are those answered.
 
-    `delay` says for how many seconds a request of some method waits for its answer.
+    `delay` says for how many seconds a request of some method waits for its answer, and `hold` is called with method and path of
+    each before it has an effect. `trickles` says of a path whether it is given byte by byte, for ever slowly. `conditional` is
+    whether `If-None-Match` is kept, and `names_condition` whether the refusal says which condition it was, as S3's own does.
     """
 
     def __init__(self) -> None:
@@ -27,6 +29,11 @@ class S3Server:
         self.refuse = 0
         self.delay: Callable[[str], float] = lambda method: 0.0
         self.away: Callable[[], bool] = lambda: False
+        self.hold: Callable[[str, str], None] = lambda method, path: None
+        self.trickles: Callable[[str], bool] = lambda path: False
+        self.conditional = self.names_condition = True
+        self.stopped = threading.Event()
+        self._puts = threading.Lock()
         self.refused = 0
         self.requests: list[str] = []
         self._lock = threading.Lock()
@@ -46,6 +53,7 @@ class S3Server:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
+        self.stopped.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -65,8 +73,24 @@ class S3Server:
                 start_response(f"503 {said[0]}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
                 return [body]
             self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
-        time.sleep(self.delay(environ["REQUEST_METHOD"]))
-        return self._app(environ, start_response)
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        time.sleep(self.delay(method))
+        self.hold(method, path)
+        if method == "GET" and self.trickles(path):
+            return self._bytes(self._app(environ, start_response))
+        if method != "PUT":
+            return self._app(environ, start_response)
+        if not self.conditional:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
+        with self._puts:  # moto looks whether there is an object, and then puts one: two could at once
+            answer = b"".join(self._app(environ, start_response))
+        condition = b"<Condition>If-None-Match</Condition>"
+        return [answer if self.names_condition else answer.replace(condition, b" " * len(condition))]
+
+    def _bytes(self, answer: Iterable[bytes]) -> Iterator[bytes]:
+        for byte in b"".join(answer):
+            yield bytes([byte])
+            self.stopped.wait(0.1)
 
     def make_bucket(self, name: str) -> None:
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}

@@ -21,7 +21,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.execution.engine import Inline
-from pipeline.root.lease import Lease, _born
+from pipeline.root import lease as leases
+from pipeline.root.lease import Lease
+from pipeline.root.process import started
 from pipeline.root.snapshot import numbers, path_of
 from pipeline.root.storage import Store
 from schemas import TABLES
@@ -301,8 +303,8 @@ def test_status_says_who_writes(mine: Home) -> None:
 
 def test_status_tells_a_lease_that_a_dead_run_left(mine: Home) -> None:
     """A user would wait for a run that is gone."""
-    dead = {"run": "run-that-died", "host": "elsewhere", "pid": 7, "born": 0.0, "secret": "s", "at": time.time() - 100}
-    (mine.root / "lease").write_text(json.dumps(dead))
+    dead = {"run": "run-that-died", "host": "elsewhere", "pid": 7, "started": 0, "secret": "s", "at": time.time() - 100}
+    (mine.root / leases.path_of(999)).write_text(json.dumps(dead))
     said = call("status", mine.root)
     assert "lease left by dead run run-that-died (host elsewhere, process 7); the next run takes it over" in said
     assert "being written" not in said
@@ -599,8 +601,9 @@ def test_a_root_that_somebody_writes_to(mine: Home, inline: None, by: str) -> No
     lease = Lease(Store(mine.root), "run-of-somebody")
     with lease:
         if by == "another":  # a living process of this machine that is not ours
-            holder = json.loads((mine.root / "lease").read_bytes())
-            (mine.root / "lease").write_text(json.dumps({**holder, "pid": os.getppid(), "born": _born(os.getppid())}))
+            file = mine.root / leases.path_of(lease.epoch)
+            other = {**json.loads(file.read_bytes()), "pid": os.getppid(), "started": started(os.getppid())}
+            file.write_text(json.dumps(other))
         said = refused("run", mine.dag)
         assert said.startswith(f"{mine.root} is being written by run run-of-somebody (host ")
         assert said.endswith("; wait for it, or stop it and run again")
@@ -674,7 +677,7 @@ def test_a_failed_run_says_why_and_is_recorded(mine: Home, monkeypatch: pytest.M
     said = call(*words, code=1)
     assert said.splitlines()[-1] == "idcluster: StorageError: cannot write part: the disk is full"
     assert "failed in " in call("status", mine.root) and "the disk is full" in call("status", mine.root)
-    assert not (mine.root / "lease").exists()
+    assert leases.read(Store(mine.root)) is None
 
 
 def test_ctrl_c_breaks_off_with_a_line(mine: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.opening import open_root
-from tests.pipeline.rooms import run_toy, shown, small_buckets
+from tests.pipeline.rooms import bury, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 STEP, SWEEP = 11, 20
@@ -46,7 +45,7 @@ def die_and_resume(folder: Path, source: Path, at: int, after: bool) -> dict[str
     with contextlib.suppress(Killed):
         run_toy(folder, source, root, store=DyingStore(root, at, after))
     # The process that held the lease is this one and alive; a dead one's lease is taken over (tested with the lease).
-    store.delete([LEASE])
+    bury(store.root)
     record = run_toy(folder, source, root)
     assert record.status == "done"
     return shown(root)
@@ -91,11 +90,11 @@ def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -
         store = open_root(str(root), "toy", create=True)
         with contextlib.suppress(Killed):
             run_toy(tmp_path, mine, root, store=DyingStore(root, at))
-        store.delete([LEASE])
+        bury(store.root)
         (mine / "person 01" / f"new-{at}.png").write_bytes(picture(11, noise=at))
         with contextlib.suppress(Killed):
             run_toy(tmp_path, mine, root, sets, store=DyingStore(root, at // 2))
-        store.delete([LEASE])
+        bury(store.root)
         run_toy(tmp_path, mine, root, sets)
         kept = shown(root)
         again = tmp_path / f"again-{at}"

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from pipeline.root.files import DamagedFile
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.snapshot import SnapshotError, load, publish
 from pipeline.root.storage import Store
-from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people
 
 REPOSITORY = Path(__file__).parents[2]
@@ -22,7 +21,7 @@ FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
 from pipeline.root.storage import StorageError
-from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.rooms import bury, computed, run_toy, shown
 
 folder, source, disk = map(Path, sys.argv[1:])
 run_toy(folder, source, folder / "root")
@@ -79,7 +78,7 @@ def test_parts_cut_short_by_a_power_cut_are_computed_again(source: Path, undistu
     assert parts
     for path in parts:
         path.write_bytes(path.read_bytes()[:left])
-    Store(root).delete([LEASE])
+    bury(root)
     record = run_toy(tmp_path, source, root)
     assert all(stage["adopted"] == 0 for stage in record.stages.values())
     assert shown(root) == undisturbed

@@ -13,13 +13,13 @@ import pytest
 from pipeline.catalogue.connection import connect
 from pipeline.gc import collect
 from pipeline.history import diff, listing, rollback
-from pipeline.root import lease
 from pipeline.root.lease import Lease, LeaseHeld
+from pipeline.root.lease import read as read_lease
 from pipeline.root.opening import RunError, counts
 from pipeline.root.snapshot import SnapshotError, load, numbers, path_of
 from pipeline.root.storage import Store
 from schemas import TABLES
-from tests.pipeline.rooms import computed, run_toy, shown
+from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 STRICT = ("stages.clean.params.similarity_threshold=0.996",)
@@ -213,7 +213,7 @@ def test_rollback_shows_what_was_shown_then(home: tuple[Path, Path, Path]) -> No
     assert listing(Store(home[2]))[-1].changes.startswith(f"back to {number}, clusters changed")
     assert computed(run_toy(*home)) == {}
     assert shown(home[2]) == before
-    assert not (home[2] / lease.PATH).exists()
+    assert read_lease(Store(home[2])) is None
 
 
 def test_rollback_and_forth(home: tuple[Path, Path, Path]) -> None:
@@ -267,8 +267,7 @@ def test_rollback_waits_for_whoever_writes_and_notices_a_lost_lease(home: tuple[
     with Lease(store, "r9"), pytest.raises(LeaseHeld, match="run r9"):
         rollback(store, 2, "back")
     before = newest(home[2])
-    answers = iter([True, False, False])
-    monkeypatch.setattr(Lease, "held", lambda self: next(answers))
+    monkeypatch.setattr(Lease, "held", lambda self: False)
     with pytest.raises(RunError, match=r"the lease on .* was lost; nothing was published"):
         rollback(store, 2, "back")
     assert newest(home[2]) == before
@@ -287,7 +286,7 @@ def test_rollback_that_dies_is_mended_by_another_or_by_a_run(home: tuple[Path, P
             store = DyingStore(root, at, after=True)
             with contextlib.suppress(Killed):
                 rollback(store, number, "back")
-            Store(root).delete([lease.PATH])
+            bury(root)
             published = newest(root) > newest(home[2])
             if mend == "rollback":
                 rollback(Store(root), number, "back")

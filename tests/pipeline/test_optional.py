@@ -15,17 +15,15 @@ from hypothesis import strategies as st
 from pipeline.execution.ground import is_chunked
 from pipeline.preparing import Selection, prepare
 from pipeline.root.files import seal_table
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.opening import open_root
 from pipeline.root.snapshot import WHOLE, Entry, load, publish
-from pipeline.root.storage import Store
 from pipeline.run import Record
 from schemas import TABLES, identity_id
 from schemas.schema import Column, TableSchema
 from stages.backends import BACKENDS
 from stages.stage import Picture, Services, Stage
 from tests.pipeline import rooms
-from tests.pipeline.rooms import run_toy, shown, small_buckets
+from tests.pipeline.rooms import bury, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, toy_dag
 
 Home = tuple[Path, Path, Path]
@@ -199,7 +197,7 @@ def test_a_run_that_dies_while_screening_is_added_and_is_resumed(home: Home, aft
         shutil.copytree(kept, root)
         with contextlib.suppress(Killed):
             run_toy(home[0], home[1], root, sets=screened(3), store=DyingStore(root, at, after))
-        Store(root).delete([LEASE])
+        bury(root)
         run_toy(home[0], home[1], root, sets=screened(3))
         assert shown(root) == view, f"died at call {at} of {counting.calls}"
         shutil.rmtree(root)
@@ -328,6 +326,6 @@ def test_a_run_that_dies_after_a_decision_is_resumed(judged: Home) -> None:
         shutil.copytree(kept, root)
         with contextlib.suppress(Killed):
             run_toy(judged[0], judged[1], root, sets=JUDGED, store=DyingStore(root, at))
-        Store(root).delete([LEASE])
+        bury(root)
         run_toy(judged[0], judged[1], root, sets=JUDGED)
         assert shown(root) == view, f"died at call {at} of {counting.calls}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("s3fs", reason="object stores need the group s3")
@@ -19,15 +20,17 @@ from pipeline.execution.ground import is_chunked
 from pipeline.gc import collect
 from pipeline.preparing import Selection
 from pipeline.root import storage
-from pipeline.root.lease import PATH as LEASE
+from pipeline.root.files import read, seal_table
+from pipeline.root.lease import Lease
+from pipeline.root.lease import read as read_lease
 from pipeline.root.snapshot import load
 from pipeline.root.spool import SpoolServices, look, put, spool_path
 from pipeline.root.storage import StorageError, Store
-from schemas import TABLES
+from schemas import TABLES, TableSchema
 from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.listing import SourceError
 from stages.stage import Fetched
-from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
+from tests.pipeline.rooms import bury, computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
@@ -93,6 +96,87 @@ def test_a_file_is_created_once(bucket: str) -> None:
     assert store.put_new("lease", b"mine")
     assert not store.put_new("lease", b"yours")
     assert store.read("lease") == b"mine"
+
+
+def test_a_file_is_created_once_where_the_store_does_not_say_why_it_refuses(server: S3Server, bucket: str, monkeypatch: Any) -> None:
+    """Other stores than S3 leave out which condition failed: a second writer would end with an error of the store's client."""
+    monkeypatch.setattr(server, "names_condition", False)
+    store = Store(f"s3://{bucket}/root")
+    assert store.put_new("a", b"mine") and not store.put_new("a", b"yours")
+    assert store.read("a") == b"mine"
+
+
+def test_a_file_that_was_there_and_is_gone_was_somebody_elses(bucket: str) -> None:
+    """Who comes second, while the first gives back what it had, would end with an error about a missing file."""
+
+    class Gone(Store):
+        def read(self, path: str) -> bytes:
+            self.delete([path])
+            return super().read(path)
+
+    store = Gone(f"s3://{bucket}/root")
+    assert store.put_new("a", b"mine") and not store.put_new("a", b"yours")
+
+
+def test_an_empty_file_is_there(bucket: str) -> None:
+    """S3 has no first byte of it to give, and says that the question is invalid."""
+    store = Store(f"s3://{bucket}/root")
+    store.put("empty", b"")
+    assert store.exists("empty") and store.read("empty") == b"" == store.read_end("empty", 8)
+    with store.open("empty") as file:
+        assert file.read() == b""
+
+
+def test_a_store_that_ignores_conditions_is_found_out(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two writers the second would put its snapshot over that of the first, in silence."""
+    store = Store(f"s3://{bucket}/root")
+    with Lease(store, "while it is good"):
+        pass
+    monkeypatch.setattr(server, "conditional", False)
+    for root in (store, Store(f"s3://{bucket}/fresh")):
+        with pytest.raises(StorageError, match=r"without conditional writes: .*If-None-Match"), Lease(root, "mine"):
+            pytest.fail("without a lease that can be trusted")
+        assert read_lease(root) is None
+
+
+@pytest.fixture
+def trickling(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever is read comes at ten bytes a second, and is not waited for as long as usual."""
+    monkeypatch.setattr(storage, "ANSWER_SECONDS", 1.0)
+    yield
+    server.trickles = lambda path: False
+
+
+def test_a_read_that_trickles_ends(server: S3Server, bucket: str, trickling: None) -> None:
+    """A run would hang for ever on a line that is neither dead nor alive."""
+    store = Store(f"s3://{bucket}/root", patience=0.0)
+    data = bytes(range(256)) * 40
+    store.put("a", data)
+    server.trickles = lambda path: path.endswith("/a")
+    with store.open("a") as file:
+        for look in (lambda: store.read("a"), lambda: store.read_part("a", 7, 5000), lambda: file.read(100)):
+            with pytest.raises(StorageError, match=rf"s3://{bucket}/root is overloaded or away \(FSTimeoutError\)"):
+                look()
+        server.trickles = lambda path: False
+        assert file.read() == data == store.read("a"), "later it comes"
+
+
+def test_a_file_that_does_not_come_is_not_called_damaged(server: S3Server, bucket: str, trickling: None) -> None:
+    """A user would be told to delete a good file."""
+    store = Store(f"s3://{bucket}/root", patience=0.0)
+    for schema in (TABLES["identities"], TABLES["images"]):
+        made = seal_table(store, schema, "v", 0, 0, pa.Table.from_pylist([blank(schema)], schema=schema.arrow))
+        server.trickles = lambda path, file=made.path: path.endswith(file)  # type: ignore[misc]
+        with pytest.raises(StorageError, match="is overloaded or away"):
+            read(store, schema, made.path)
+        server.trickles = lambda path: False
+        assert read(store, schema, made.path).num_rows == 1
+
+
+def blank(schema: TableSchema) -> dict[str, Any]:
+    """A row with nothing in it but what may not be null."""
+    zero = {"string": "x", "binary": b"", "fixed_size_binary[8]": bytes(8), "bool": False}
+    return {c.name: None if c.nullable else "ok" if c.name == "status" else zero.get(str(c.type), 0) for c in schema.columns}
 
 
 def test_a_large_file_is_put_in_parts_or_not_at_all(server: S3Server, bucket: str, tmp_path: Path) -> None:
@@ -242,7 +326,7 @@ def test_death_at_some_calls_and_resume(bucket: str, source: Path, tmp_path: Pat
         Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
         with contextlib.suppress(Killed):
             run_toy(tmp_path, source, root, store=DyingStore(root, at))
-        Store(root).delete([LEASE])
+        bury(root)
         run_toy(tmp_path, source, root)
         assert shown(root) == on_disk, at
 

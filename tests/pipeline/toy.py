@@ -295,9 +295,9 @@ class DyingStore(Store):
     def put_file(self, path: str, local: str | os.PathLike[str]) -> None:
         self._call("put_file", path, local)
 
-    def delete(self, paths: Any) -> None:
+    def delete(self, paths: Any, before: Any = lambda: None) -> None:
         for path in paths:
-            self._call("delete", [path])
+            self._call("delete", [path], before)
 
-    def list(self, prefix: str) -> list[str]:
-        return self._call("list", prefix)
+    def list(self, prefix: str, few: bool = False) -> list[str]:
+        return self._call("list", prefix, few)

@@ -13,12 +13,11 @@ from pipeline.catalogue.connection import connect
 from pipeline.cli import app
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.storage import Store
 from schemas import identity_id
 from tests.pipeline.forget.test_crash import Failing
 from tests.pipeline.forgotten import WHO, gallery, holding
-from tests.pipeline.rooms import run_toy
+from tests.pipeline.rooms import bury, run_toy
 from tests.pipeline.toy import Killed, picture, toy_dag
 
 
@@ -112,7 +111,7 @@ def test_one_that_was_broken_off_is_finished(root: Path) -> None:
     store = Store(root)
     with pytest.raises(Killed):
         forget(Failing(root, at=14), prepare(store, Wish(identities=(WHO,))), "forget-test")
-    store.delete([LEASE])
+    bury(store.root)
     assert "finish it first: idcluster forget" in call(root, "--identity", "person 02", "--dry-run", code=1)
     said = call(root, "--identity", "person 02", "--yes")
     assert said.index("finishing a removal that was broken off") < said.index("person 02 (")

@@ -12,13 +12,12 @@ from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.opening import RunError
 from pipeline.root.removals import UNFINISHED, key_of
 from pipeline.root.snapshot import numbers
 from pipeline.root.storage import Store
 from tests.pipeline.forgotten import WHO, contents, gallery
-from tests.pipeline.rooms import run_toy
+from tests.pipeline.rooms import bury, run_toy
 from tests.pipeline.toy import DyingStore, Killed
 
 
@@ -71,7 +70,7 @@ def test_killed_at_any_step_it_comes_to_the_same_end(base: Path, prepared: Prepa
         with pytest.raises(Killed):
             forget(Failing(root, at=at, after=at == counting.calls), prepared, "forget-test")
         store = Store(root)
-        store.delete([LEASE])
+        bury(store.root)
         if store.exists(UNFINISHED):
             assert resume(store, "forget-again") is not None
         elif at < counting.calls - 2:  # it had not begun
@@ -88,10 +87,10 @@ def test_killed_while_it_goes_on_it_goes_on_once_more(base: Path, prepared: Prep
     with pytest.raises(Killed):
         forget(Failing(root, at=25), prepared, "forget-test")
     for at in (5, 12, 19):
-        Store(root).delete([LEASE])
+        bury(root)
         with pytest.raises(Killed):
             resume(Failing(root, at=at), "forget-again")
-    Store(root).delete([LEASE])
+    bury(root)
     assert resume(Store(root), "forget-again") is not None
     undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
     forget(Store(undisturbed), prepared, "forget-test")
@@ -105,7 +104,7 @@ def test_until_it_is_finished_nothing_else_writes(base: Path, prepared: Prepared
     with pytest.raises(Killed):
         forget(Failing(root, at=12), prepared, "forget-test")
     store = Store(root)
-    store.delete([LEASE])
+    bury(store.root)
     said = r"was broken off; `idcluster forget .* --resume` finishes it"
     with pytest.raises(RunError, match=said):
         run_toy(tmp_path, source, root)

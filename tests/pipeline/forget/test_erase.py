@@ -20,7 +20,6 @@ from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.root import spool
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.lease import Lease, LeaseHeld
 from pipeline.root.opening import RunError, open_root
 from pipeline.root.shelf import StoreShelf
@@ -31,7 +30,7 @@ from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Listed, Offer
 from stages.stage import Fetched
 from tests.pipeline.forgotten import WHO, gallery, holding, remove, without
-from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
+from tests.pipeline.rooms import bury, computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 
@@ -297,7 +296,7 @@ def test_a_run_that_was_killed_leaves_nothing_of_them(source: Path, tmp_path: Pa
     with pytest.raises(Killed):
         run_toy(tmp_path, source, root, store=DyingStore(root, at=60))
     store = Store(root)
-    store.delete([LEASE])
+    bury(store.root)
     assert any(identity_id(WHO).encode() in store.read(path) for path in store.list("parts"))
     remove(store, WHO)
     assert holding(store, ids(source)) == [] and verify(store, [WHO]).leftovers == []
