@@ -208,8 +208,7 @@ def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
     # One for each profile: a scope of its own, so that it replaces the one before and no other.
     chunk = _chunk(hashlib.sha256(f"withheld {plan.params.profile} {digest}".encode()).hexdigest())
     path = f"shards/{plan.params.profile}/withheld-{digest[:8]}.parquet"
-    if not store.exists(path):
-        store.put(path, data)
+    files.put_missing(store, path, data, digest)
     return Entry(
         table="withheld", version=plan.version, bucket=WHOLE, chunk=chunk, file=path, rows=plan.withheld.num_rows, bytes=len(data),
         digest=digest, basis=digest, live=True, current=True,
