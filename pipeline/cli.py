@@ -12,7 +12,7 @@ from rich.text import Text
 from pipeline.commands.eval import eval_app
 from pipeline.commands.forget import forget_app
 from pipeline.commands.models import models_app
-from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
+from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Verified, Where, verifying
 from pipeline.commands.parts import console as _console
 from pipeline.commands.parts import explained as _explained
 from pipeline.commands.people import people_app
@@ -200,6 +200,7 @@ def query(
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="write the answer to a file")] = None,
     snapshot: SnapshotNumber = None,
+    verify: Verified = "crc",
 ) -> None:
     """Ask a dataset in SQL (DuckDB): idcluster query out/ "select status, count(*) from faces group by all"."""
     with _explained():
@@ -211,7 +212,7 @@ def query(
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
-        answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot)
+        answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot, verifying(verify))
         if answer is not None:
             sys.stdout.write(answer)
 

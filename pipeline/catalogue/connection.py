@@ -72,8 +72,9 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None, verify: V
     shown = Shown(listing.entries)
     # Without a spill directory: DuckDB would let COPY write there.
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
-    connection.register_filesystem(Dataset(store, shown, verify))
-    blobs = Blobs(store)
+    dataset = Dataset(store, shown, verify)
+    connection.register_filesystem(dataset)
+    blobs = Blobs(dataset)
     if shown.has_companions:
         arrow: Any = "arrow"  # the module that has these as enumerations has moved between versions of DuckDB
         nulls: Any = "special"  # a picture that failed is a null that the function gives

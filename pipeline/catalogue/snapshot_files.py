@@ -3,7 +3,8 @@
 import io
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -12,14 +13,15 @@ from typing import IO, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from pipeline.root.checksums import Sums, WrongBytes
-from pipeline.root.files import damaged, lost, open_parquet
+from pipeline.root.files import damaged, lost
 from pipeline.root.intact import check_digest, check_size, known_sums, named_digest
 from pipeline.root.snapshot import companion_basis
 from pipeline.root.storage import Store
-from schemas import TABLES, TableSchema
+from schemas import TableSchema
 from schemas.schema import LIGHT
 
 SCHEME = "dataset"
@@ -146,13 +148,19 @@ class Dataset(AbstractFileSystem):
         """Raises DamagedFile, as reading does."""
         if mode != "rb":
             raise PermissionError(f"{path}: a query cannot write files")
-        relative, size = self._relative(path), self._size(path)
+        size = self._size(path)
+        with self.telling(self._relative(path)):
+            return self._open(self._relative(path), size)
+
+    @contextmanager
+    def telling(self, path: str) -> Iterator[None]:
+        """What goes wrong with a file becomes DamagedFile."""
         try:
-            return self._open(relative, size)
+            yield
         except FileNotFoundError as error:
-            raise lost(self._store, relative) from error
-        except WrongBytes as error:
-            raise damaged(self._store, relative, error) from error
+            raise lost(self._store, path) from error
+        except pa.ArrowException as error:
+            raise damaged(self._store, path, error) from error
 
     def _open(self, path: str, size: int) -> "SharedFile":
         if size <= _SMALL_FILE:
@@ -245,6 +253,10 @@ class SharedFile:
     def close(self) -> None:
         self._file.close()
 
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
 
 class Blobs:
     """A function of DuckDB: the picture of a row of a companion.
@@ -253,8 +265,8 @@ class Blobs:
     only where a query wants them, and only for the rows that it wants.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
         self._places: dict[str, tuple[TableSchema, list[int], list[str]]] = {}
         self._lock = threading.Lock()
         self._group = lru_cache(maxsize=_GROUPS_KEPT)(self._read)
@@ -276,30 +288,21 @@ class Blobs:
         if column not in schema.blobs or not 0 <= row < starts[-1]:
             raise ValueError(f"{companion} has no {column} of row {row}")
         with self._lock:  # DuckDB calls from several threads; what is in memory is shared
-            ends = self._ends(schema.name, files[number])
+            ends = self._ends(files[number])
             inside = row - starts[number]
             group = bisect_right(ends, inside)
-            found: bytes | None = self._group(schema.name, files[number], group, column)[inside - (ends[group - 1] if group else 0)].as_py()
+            found: bytes | None = self._group(files[number], group, column)[inside - (ends[group - 1] if group else 0)].as_py()
         return found
 
-    def _count(self, table: str, path: str) -> list[int]:
-        def attempt() -> list[int]:
-            with open_parquet(self._store, TABLES[table], path) as file:
-                return list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
+    def _count(self, path: str) -> list[int]:
+        with self._opened(path) as file:
+            return list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
 
-        return self._told(path, attempt)
+    def _read(self, path: str, group: int, column: str) -> pa.ChunkedArray:
+        with self._opened(path) as file:
+            return file.read_row_group(group, [column])[column]
 
-    def _read(self, table: str, path: str, group: int, column: str) -> pa.ChunkedArray:
-        def attempt() -> pa.ChunkedArray:
-            with open_parquet(self._store, TABLES[table], path) as file:
-                return file.read_row_group(group, [column])[column]
-
-        return self._told(path, attempt)
-
-    def _told(self, path: str, action: Any) -> Any:
-        try:
-            return self._store.patiently(action)
-        except FileNotFoundError as error:
-            raise lost(self._store, path) from error
-        except (pa.ArrowException, OSError) as error:
-            raise damaged(self._store, path, error) from error
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self._dataset.telling(path), closing(self._dataset.open(path)) as file:
+            yield pq.ParquetFile(pa.PythonFile(file, "r"), page_checksum_verification=True)

@@ -43,7 +43,7 @@ def lost(store: Store, path: str) -> DamagedFile:
 
 def damaged(store: Store, path: str, why: object) -> DamagedFile:
     """What to say of a file that is not what was written."""
-    return DamagedFile(f"{store.uri(path)} cannot be read ({why}); {_remedy(store)}")
+    return DamagedFile(f"{store.uri(path)} cannot be read ({' '.join(str(why).split())}); {_remedy(store)}")
 
 
 def _remedy(store: Store) -> str:
