@@ -115,6 +115,8 @@ def plan(
         if asked:
             names = ", ".join(f"{term.weights} ({term.use})" for term in asked)
             console.print(f"note: a run will ask for --accept-licence: {names}", style="yellow")
+        for remark in made.remarks:
+            console.print(f"note: {remark}", style="yellow")
         if made.intake is not None:
             listed = made.intake
             for remark in listed.remarks:

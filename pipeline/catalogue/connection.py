@@ -135,6 +135,8 @@ def query(
 
 def damage(error: Exception) -> DamagedFile | None:
     """What a query met if that was a damaged file: DuckDB passes errors of what it reads from on as text."""
+    if isinstance(error, DamagedFile):
+        return error
     said = re.search(r"^(?:.*\b)?DamagedFile: (.+)$", str(error), re.MULTILINE)
     return DamagedFile(said[1]) if said else None
 
