@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.commands.check import check_app
 from pipeline.commands.eval import eval_app
 from pipeline.commands.forget import forget_app
 from pipeline.commands.models import models_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(shards_app, name="shards")
+app.add_typer(check_app)
 app.add_typer(people_app)
 app.add_typer(report_app)
 app.add_typer(forget_app)

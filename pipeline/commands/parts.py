@@ -121,9 +121,9 @@ def _told(error: Exception) -> str | None:
     return None
 
 
-def console() -> Console:
+def console(stderr: bool = False) -> Console:
     # Names of people and paths are shown as they are, brackets and all.
-    made = Console(highlight=False, soft_wrap=True, markup=False)
+    made = Console(highlight=False, soft_wrap=True, markup=False, stderr=stderr)
     if not made.is_terminal:
         made.width = 200  # one line a row in files and pipes
     return made

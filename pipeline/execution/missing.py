@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 from pipeline.root.files import DamagedFile
 from pipeline.root.present import GONE, lacking, told
-from pipeline.root.snapshot import Entry, Snapshot
+from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot
 from pipeline.root.storage import Store
-from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES
 from schemas.schema import LIGHT
 from stages.stage import Stage
@@ -38,7 +37,8 @@ def without_missing(
     a file, where the run would build on what it cannot bring back, and for files of tables that have another size: somebody
     may have a use for what is left of them.
     """
-    found = lacking(store, snapshot.entries)
+    # Shards that are not shown may have been tidied away; they can be written again.
+    found = lacking(store, (entry for entry in snapshot.entries if entry.current or entry.table not in SHARD_TABLES))
     if not found:
         return Rest(snapshot)
     by_table = {stage.writes.name: stage for stage in stages}
@@ -53,7 +53,7 @@ def without_missing(
         if entry.table in SHARD_TABLES:
             if entry.file.rpartition(".")[0] in stems:
                 drop.add(entry)
-            elif entry.file in found and entry.current:
+            elif entry.file in found:
                 others[entry.file] = found[entry.file]
             continue
         if entry.file not in found:
@@ -73,7 +73,12 @@ def without_missing(
         )
     # A stage that looks at everything at once writes all of its rows or none.
     whole = {entry.table for entry in drop if entry.table in by_table and by_table[entry.table].grain == "root"}
-    drop |= {entry for entry in snapshot.entries if entry.table in whole and entry.current}
+    # Of a person whose rows lie in several chunks all are computed, or none.
+    of_people = {(e.table, e.version, e.bucket) for e in drop if e.table in by_table and by_table[e.table].grain == "bucket"}
+    drop |= {
+        entry for entry in snapshot.entries
+        if (entry.table in whole and entry.current) or (entry.table, entry.version, entry.bucket) in of_people
+    }  # fmt: skip
     notes = {name: value for name, value in snapshot.notes.items() if not (stems and name == f"shards/{profile}")}
     rest = Snapshot(snapshot.number, tuple(entry for entry in snapshot.entries if entry not in drop), notes)
     return Rest(
