@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.commands.check import check_app
 from pipeline.commands.eval import eval_app
 from pipeline.commands.forget import forget_app
 from pipeline.commands.models import models_app
-from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Where
+from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Verified, Where, verifying
 from pipeline.commands.parts import console as _console
 from pipeline.commands.parts import explained as _explained
 from pipeline.commands.people import people_app
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(shards_app, name="shards")
+app.add_typer(check_app)
 app.add_typer(people_app)
 app.add_typer(report_app)
 app.add_typer(forget_app)
@@ -115,6 +117,8 @@ def plan(
         if asked:
             names = ", ".join(f"{term.weights} ({term.use})" for term in asked)
             console.print(f"note: a run will ask for --accept-licence: {names}", style="yellow")
+        for remark in made.remarks:
+            console.print(f"note: {remark}", style="yellow")
         if made.intake is not None:
             listed = made.intake
             for remark in listed.remarks:
@@ -200,6 +204,7 @@ def query(
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
     output: Annotated[str | None, typer.Option("--output", "-o", metavar="FILE", help="write the answer to a file")] = None,
     snapshot: SnapshotNumber = None,
+    verify: Verified = "crc",
 ) -> None:
     """Ask a dataset in SQL (DuckDB): idcluster query out/ "select status, count(*) from faces group by all"."""
     with _explained():
@@ -211,7 +216,7 @@ def query(
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
             raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
-        answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot)
+        answer = ask(open_root(root, "", create=False), sql, chosen, output, snapshot, verifying(verify))
         if answer is not None:
             sys.stdout.write(answer)
 

@@ -9,6 +9,7 @@ from pipeline.dag import SHARD, shard_params
 from pipeline.execution.engine import available_cores, operators
 from pipeline.execution.ground import Ground
 from pipeline.execution.intake import Intake, take_in
+from pipeline.execution.missing import without_missing
 from pipeline.execution.spec import sources_of
 from pipeline.execution.survey import phases, survey, tasks
 from pipeline.execution.whole import complete, starved
@@ -46,9 +47,13 @@ class Plan:
     shards: str
     again: bool = False
     """Rows that are there come to be shown again, without computing anything."""
+    remarks: tuple[str, ...] = ()
+    """What to tell about files that are not there."""
 
     @property
     def nothing(self) -> bool:
+        if self.remarks:
+            return False
         fresh = self.intake is not None and (self.intake.new or self.intake.changed or self.intake.gone)
         work = any(line.units or line.more for line in self.lines)
         return not fresh and not work and not self.again and self.shards in ("as they are", "not in this run")
@@ -59,8 +64,10 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     with suppress(FileNotFoundError):
         store.read("dataset.json")
         open_root(store.root, prepared.dag.name, create=False)
-    snapshot = load(store)
     chosen = prepared.chosen(selection)
+    profile = shard_params(prepared.dag.stages[SHARD]).profile if SHARD in chosen else None
+    rest = without_missing(store, load(store), prepared.stages, chosen, profile)
+    snapshot = rest.snapshot
     # Nobody is asked over the network for a plan: what runs have learnt has to do.
     sources = sources_of(prepared.dag, Asking(ask=False), lambda name: StoreShelf(store, name, write=False))
     intake = take_in(store, snapshot, *sources, write=False) if "crawl" in chosen else None
@@ -91,7 +98,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
     again = any(finding.reseal for finding in found.findings)
-    return Plan(intake, lines, _shards(prepared, chosen, store, snapshot, following), again)
+    return Plan(intake, lines, _shards(prepared, chosen, store, snapshot, following), again, rest.remarks)
 
 
 def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> Line:

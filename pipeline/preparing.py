@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from pipeline.catalogue.connection import connect, explain
+from pipeline.catalogue.connection import connect, damage, explain
 from pipeline.dag import Dag, DagError
 from pipeline.execution.reconcile import unit_column
 from pipeline.execution.spec import versions_of
@@ -79,6 +79,9 @@ def forced_units(store: Store, snapshot: Snapshot, stages: Sequence[Stage], pred
                 sql = f"SELECT DISTINCT {column} FROM {table} WHERE status <> 'ok' AND ({predicate})"  # noqa: S608
                 found = connection.execute(sql).fetchall()
             except duckdb.Error as error:
+                met = damage(error)
+                if met is not None:
+                    raise met from error
                 said = f"{explain(connection, error)} (columns that every table has: status, reason, detail)"
                 raise DagError([f"--retry {predicate!r}: {said}"]) from error
             if found:
@@ -96,6 +99,6 @@ def allowed_images(store: Store, snapshot: Snapshot, predicate: str) -> frozense
     try:
         return frozenset(row[0] for row in connection.execute(sql).fetchall())
     except duckdb.Error as error:
-        raise DagError([f"--where {predicate!r}: {explain(connection, error)}"]) from error
+        raise damage(error) or DagError([f"--where {predicate!r}: {explain(connection, error)}"]) from error
     finally:
         connection.close()

@@ -19,12 +19,14 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from pipeline.catalogue.connection import damage
 from pipeline.dag import SHARD, Resources, shard_params
 from pipeline.execution.compact import compact
 from pipeline.execution.engine import Operator, available_cores
 from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.ground import Ground, Scope
 from pipeline.execution.intake import take_in
+from pipeline.execution.missing import without_missing
 from pipeline.execution.reconcile import by_hand
 from pipeline.execution.rounds import Rounds, check_contact, missing
 from pipeline.execution.seal import seal
@@ -105,6 +107,8 @@ class Run:
         self.drained = False
         self.work_done = False
         self.others = False
+        self.owed = False
+        """Whether the snapshot that is published names files that this run knows to be gone."""
         self.snapshot = Snapshot()
         self._candidates_of: tuple[tuple[Scope, int] | None, list[tuple[str, str]]] = (None, [])
         self.record = Record(
@@ -127,8 +131,12 @@ class Run:
                     self._execute()
                 self.record.status = "drained" if self.drained else "done"
             except BaseException as error:
+                # What planning shards asks of DuckDB may lie in a damaged file.
+                met = damage(error) if isinstance(error, Exception) else None
                 self.record.status = "failed"
-                self.record.error = f"{type(error).__name__}: {error}"
+                self.record.error = f"{type(met or error).__name__}: {met or error}"
+                if met is not None and met is not error:
+                    raise met from error
                 raise
             finally:
                 self.record.seconds = round(time.monotonic() - start, 3)
@@ -144,6 +152,7 @@ class Run:
         check_finished(self.store)
         self.snapshot = load(self.store)
         self.record.snapshot_before = self.snapshot.number
+        self._leave_out_missing()
         if "crawl" in self.chosen:
             self._take_in()
         stages = self.prepared.stages
@@ -163,6 +172,21 @@ class Run:
         self._refresh([stage for stage in stages if stage.name not in self.chosen])
         if SHARD in self.chosen and not self.drained:
             self._shards()
+        if self.owed:
+            self._publish([])
+
+    def _leave_out_missing(self) -> None:
+        """Go on from what is there: what a snapshot names and is gone is computed again, or the run ends here."""
+        profile = shard_params(self.prepared.dag.stages[SHARD]).profile if SHARD in self.chosen else None
+        rest = without_missing(self.store, self.snapshot, self.prepared.stages, self.chosen, profile)
+        for remark in rest.remarks:
+            self.console.print(f"note: {remark}", style="yellow", highlight=False)
+        self.snapshot, self.owed = rest.snapshot, bool(rest.dropped)
+        # Half a shard must not be taken for one that an earlier run has finished.
+        self.store.delete(rest.files)
+        fresh = compact(self.store, self.snapshot, rest.companions)
+        if fresh:
+            self._publish(fresh)
 
     def _take_in(self) -> None:
         asking = Asking(stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False))
@@ -326,7 +350,7 @@ class Run:
     def _publish(self, entries: Sequence[Entry]) -> None:
         following = self.snapshot.with_entries(entries)
         following = following.with_entries(compact(self.store, following, {entry.bucket for entry in entries}))
-        self.work_done = True
+        self.work_done, self.owed = True, False
         notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
         known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
         self.snapshot = self.lease.publish(following.with_notes(**notes, versions=known))

@@ -22,7 +22,7 @@ FLOORS = (
     ("document", "sources"),
     ("dag",),
     ("execution", "shards", "report"),
-    ("correct", "gc", "history", "preparing", "progress", "samples"),
+    ("check", "correct", "gc", "history", "preparing", "progress", "samples"),
     ("run",),
     ("plan", "demo", "forget"),
     ("commands",),

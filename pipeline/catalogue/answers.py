@@ -9,6 +9,8 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.root.aside import aside
+
 TextFormat = Literal["table", "csv", "json"]
 Format = Literal[TextFormat, "parquet"]
 FORMATS: tuple[Format, ...] = ("table", "csv", "json", "parquet")
@@ -23,15 +25,16 @@ def as_text(rows: pa.Table | pa.RecordBatchReader, format: TextFormat) -> str:
 
 
 def write(rows: pa.Table | pa.RecordBatchReader, format: Format, path: str) -> None:
-    """Rows as a file. Raises OSError."""
+    """Rows as a file, which is there once it is whole. Raises OSError."""
     reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
-    if format == "parquet":
-        with pq.ParquetWriter(path, reader.schema, compression="zstd") as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-        return
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        _WRITERS[format](reader, file)
+    with aside(path) as place:
+        if format == "parquet":
+            with pq.ParquetWriter(place, reader.schema, compression="zstd", write_page_checksum=True) as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+            return
+        with place.open("w", encoding="utf-8", newline="") as file:
+            _WRITERS[format](reader, file)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.catalogue.answers import Format, TextFormat, as_text, write
-from pipeline.catalogue.snapshot_files import SCHEME, Blobs, Dataset, Shown
+from pipeline.catalogue.snapshot_files import SCHEME, VERIFY, Blobs, Dataset, Shown, Verify
 from pipeline.root.files import DamagedFile
 from pipeline.root.records import RUNS, runs_table
 from pipeline.root.snapshot import Snapshot, load_listing
@@ -54,20 +54,27 @@ class QueryError(ValueError):
     """A query failed; the message is one line and names what is near where a name does not exist."""
 
 
-def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb.DuckDBPyConnection:
+def connect(root: str | Store, snapshot: int | Snapshot | None = None, verify: Verify = "crc") -> duckdb.DuckDBPyConnection:
     """A connection with a view for every table of `schemas.TABLES`, and `samples`, `withheld`, `snapshot_files` and `runs`.
 
     Views show the newest snapshot, or the one named; tables without rows are there and empty. Views and their columns
     carry the comments of the schema. The connection can be kept: it goes on showing the same snapshot. It works in
-    memory, reads the snapshot's files alone, writes nothing and loads no extension. Raises SnapshotError.
+    memory, reads the snapshot's files alone, writes nothing and loads no extension.
+
+    `verify` says how what a query reads is compared with what was written, once a process (`snapshot_files.Verify`). A
+    query that meets a file which is not is a `duckdb.Error` whose text ends with what is wrong; see `damage`. Raises
+    SnapshotError, DamagedFile and QueryError.
     """
+    if verify not in VERIFY:
+        raise QueryError(f"no way to verify {verify!r}; there are {', '.join(VERIFY)}")
     store = root if isinstance(root, Store) else Store(root)
     listing = snapshot.listing() if isinstance(snapshot, Snapshot) else load_listing(store, snapshot)
     shown = Shown(listing.entries)
     # Without a spill directory: DuckDB would let COPY write there.
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
-    connection.register_filesystem(Dataset(store, shown.sizes))
-    blobs = Blobs(store)
+    dataset = Dataset(store, shown, verify)
+    connection.register_filesystem(dataset)
+    blobs = Blobs(dataset)
     if shown.has_companions:
         arrow: Any = "arrow"  # the module that has these as enumerations has moved between versions of DuckDB
         nulls: Any = "special"  # a picture that failed is a null that the function gives
@@ -75,12 +82,11 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
     try:
         for schema in (*TABLES.values(), SAMPLES, WITHHELD):
             _create_view(connection, schema, shown, blobs)
-    except duckdb.Error:
-        lost = next((file for file in shown.files if not store.exists(file)), None)
-        if lost is None:
+    except duckdb.Error as error:
+        found = damage(error)
+        if found is None:
             raise
-        said = f"{store.uri(lost)} is named by the snapshot but not there"
-        raise DamagedFile(f"{said}; `idcluster status` lists older snapshots") from None
+        raise found from None
     _create_table(connection, SNAPSHOT_FILES, listing.entries)
     _create_table(connection, RUNS, runs_table(store))
     for setting in (
@@ -97,16 +103,17 @@ def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb
 
 
 def query(
-    root: str | Store, sql: str, format: Format = "table", output: str | None = None, snapshot: int | None = None
-) -> str | None:
+    root: str | Store, sql: str, format: Format = "table", output: str | None = None, snapshot: int | None = None,
+    verify: Verify = "crc",
+) -> str | None:  # fmt: skip
     """The answer to a query: as text, or None when it was written to the local file `output`.
 
     `table` is for reading: at most 1,000 rows, long lists and texts cut. The other formats are complete; `json` is one
-    array with one object a line. Raises QueryError and SnapshotError.
+    array with one object a line. Raises QueryError, SnapshotError and DamagedFile.
     """
     if format == "parquet" and output is None:
         raise QueryError("Parquet is not text: name a file for it (--output answer.parquet)")
-    connection = connect(root, snapshot)
+    connection = connect(root, snapshot, verify)
     try:
         relation = connection.sql(sql)
         if relation is None:
@@ -117,13 +124,21 @@ def query(
         write(reader, format, output)
         return None
     except duckdb.Error as error:
-        raise QueryError(explain(connection, error)) from error
+        raise damage(error) or QueryError(explain(connection, error)) from error
     except pa.ArrowException as error:  # what goes wrong while batches are drawn
-        raise QueryError(" ".join(str(error).split())) from error
+        raise damage(error) or QueryError(" ".join(str(error).split())) from error
     except OSError as error:
         raise QueryError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
         connection.close()
+
+
+def damage(error: Exception) -> DamagedFile | None:
+    """What a query met if that was a damaged file: DuckDB passes errors of what it reads from on as text."""
+    if isinstance(error, DamagedFile):
+        return error
+    said = re.search(r"^(?:.*\b)?DamagedFile: (.+)$", str(error), re.MULTILINE)
+    return DamagedFile(said[1]) if said else None
 
 
 def explain(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:

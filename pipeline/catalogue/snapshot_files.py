@@ -3,25 +3,35 @@
 import io
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from itertools import accumulate
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
-from pipeline.root.files import DamagedFile, open_parquet
+from pipeline.root.checksums import Sums, WrongBytes
+from pipeline.root.files import damaged, lost
+from pipeline.root.intact import check_digest, check_size, known_sums, named_digest
 from pipeline.root.snapshot import companion_basis
 from pipeline.root.storage import Store
-from schemas import TABLES, TableSchema
+from schemas import TableSchema
 from schemas.schema import LIGHT
 
 SCHEME = "dataset"
+Verify = Literal["crc", "digest", "none"]
+"""How a query makes sure that what it reads is what was written, file by file, once a process: by the check sums in the
+file of what it reads, by the SHA-256 of whole files, or not at all. Files without check sums (small ones, which are read
+whole anyway, and those of an earlier version of the program) are compared by their SHA-256 in the first case too."""
+VERIFY: tuple[Verify, ...] = ("crc", "digest", "none")
 _SMALL_FILE = 1_000_000  # bytes that are read at once: in an object store, one request instead of three
+_KEPT_BYTES = 32_000_000  # of a stretch that was read in order to compare it, so that it is not read twice
 _GROUPS_KEPT = 8  # row groups of pictures, of at most 32 rows each
 
 
@@ -41,13 +51,26 @@ class Shown:
         self._rows = {name: order[ends[number] : ends[number + 1]] for name, number in self._number.items()}
 
     @cached_property
-    def sizes(self) -> Mapping[str, int]:
-        """Bytes of every file that the snapshot knows."""
+    def _sizes(self) -> Mapping[str, tuple[int, int]]:
+        """Of every file that the snapshot knows, its bytes and the number of an entry that lies in it."""
         entries = self._entries
         whole, own = entries["file_bytes"].to_numpy(), entries["bytes"].to_numpy()
-        sizes = dict(zip(entries["file"].to_pylist(), np.where(whole > 0, whole, own).tolist(), strict=True))
-        sizes.pop("", None)
-        return sizes
+        sizes = zip(np.where(whole > 0, whole, own).tolist(), range(len(whole)), strict=True)
+        found = dict(zip(entries["file"].to_pylist(), sizes, strict=True))
+        found.pop("", None)
+        return found
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file; None for one that the snapshot does not know."""
+        found = self._sizes.get(path)
+        return None if found is None else found[0]
+
+    def digest(self, path: str) -> str:
+        """The first digits of the SHA-256 of a file that the snapshot knows; empty where nothing says them."""
+        number = self._sizes[path][1]
+        # The digest of an entry that shares its file is of its rows alone.
+        shared = self._entries["file_rows"][number].as_py() > 0
+        return named_digest(path) if shared else str(self._entries["digest"][number].as_py())
 
     @cached_property
     def files(self) -> list[str]:
@@ -103,42 +126,69 @@ class Shown:
 
 
 class Dataset(AbstractFileSystem):
-    """The files of one snapshot under `dataset:///`, for reading. `sizes`: bytes by path."""
+    """The files that a snapshot knows under `dataset:///`, for reading. What is not what was written is not given out."""
 
     protocol = SCHEME
     cachable = False
 
-    def __init__(self, store: Store, sizes: Mapping[str, int]) -> None:
+    def __init__(self, store: Store, files: Shown, verify: Verify = "crc") -> None:
         super().__init__()
-        self._store, self._sizes = store, sizes
+        self._store, self._files, self._verify = store, files, verify
 
     def _relative(self, path: str) -> str:
         return path.removeprefix(f"{SCHEME}://").lstrip("/")
 
+    def _size(self, path: str) -> int:
+        size = self._files.size(self._relative(path))
+        if size is None:
+            raise FileNotFoundError(f"{path}: not a file of this snapshot")
+        return size
+
     def open(self, path: str, mode: str = "rb", **_: Any) -> "SharedFile":
+        """Raises DamagedFile, as reading does."""
         if mode != "rb":
             raise PermissionError(f"{path}: a query cannot write files")
-        relative = self._relative(path)
-        if relative not in self._sizes:
-            raise FileNotFoundError(f"{path}: not a file of this snapshot")
-        if self._sizes[relative] <= _SMALL_FILE:
-            return SharedFile(self._store, io.BytesIO(self._store.read(relative)))
-        return SharedFile(self._store, self._store.open(relative))
+        size = self._size(path)
+        with self.telling(self._relative(path)):
+            return self._open(self._relative(path), size)
+
+    @contextmanager
+    def telling(self, path: str) -> Iterator[None]:
+        """What goes wrong with a file becomes DamagedFile."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise lost(self._store, path) from error
+        except pa.ArrowException as error:
+            raise damaged(self._store, path, error) from error
+
+    def _open(self, path: str, size: int) -> "SharedFile":
+        if size <= _SMALL_FILE:
+            data = self._store.read(path)
+            if self._verify != "none":
+                check_size(len(data), size)
+                check_digest(self._store, path, self._files.digest(path), data)
+            return SharedFile(self._store, io.BytesIO(data))
+        file = self._store.open(path)
+        sums = None
+        if self._verify != "none":
+            check_size(file.seek(0, io.SEEK_END), size)
+            sums = known_sums(self._store, path, file) if self._verify == "crc" else None
+            if sums is None:
+                check_digest(self._store, path, self._files.digest(path))
+        return SharedFile(self._store, file, path, sums)
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file itself: a name is only a name here."""
-        return [path] if self._relative(path) in self._sizes else []
+        return [path] if self.exists(path) else []
 
     def exists(self, path: str, **_: Any) -> bool:
-        return self._relative(path) in self._sizes
+        return self._files.size(self._relative(path)) is not None
 
     isfile = exists
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
-        relative = self._relative(path)
-        if relative not in self._sizes:
-            raise FileNotFoundError(f"{path}: not a file of this snapshot")
-        return {"name": path, "size": self._sizes[relative], "type": "file"}
+        return {"name": path, "size": self._size(path), "type": "file"}
 
     def modified(self, path: str) -> datetime:
         """Never: files of a dataset are not rewritten."""
@@ -152,8 +202,11 @@ class SharedFile:
     position between the two calls of another, which then gets bytes from elsewhere.
     """
 
-    def __init__(self, store: Store, file: IO[bytes]) -> None:
+    def __init__(self, store: Store, file: IO[bytes], path: str = "", sums: Sums | None = None) -> None:
         self._store, self._file, self._lock, self._own = store, file, threading.Lock(), threading.local()
+        self._path, self._sums = path, sums
+        self._last: tuple[int, bytes] = 0, b""
+        """The stretch that was compared last, and where it begins: readers mostly go on in it."""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         if whence == io.SEEK_CUR:
@@ -174,11 +227,35 @@ class SharedFile:
         return data
 
     def _read_at(self, offset: int, size: int) -> bytes:
+        sums = self._sums
+        if sums is None or size < 0:
+            return self._plain(offset, size)
+        if offset >= sums.stop:
+            return sums.tail[offset - sums.stop : offset - sums.stop + size]
+        start, stop = sums.unseen(offset, offset + size)
+        if start < stop:
+            data = self._plain(start, stop - start)
+            try:
+                check_size(len(data), stop - start)
+                sums.compare(start, data)
+            except WrongBytes as error:
+                raise damaged(self._store, self._path, error) from error
+            self._last = (start, data) if len(data) <= _KEPT_BYTES else (0, b"")
+        start, data = self._last
+        if start <= offset and offset + size <= start + len(data):
+            return data[offset - start : offset - start + size]
+        return self._plain(offset, size)
+
+    def _plain(self, offset: int, size: int) -> bytes:
         self._file.seek(offset)
         return self._file.read(size)
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
 
 
 class Blobs:
@@ -188,8 +265,8 @@ class Blobs:
     only where a query wants them, and only for the rows that it wants.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
         self._places: dict[str, tuple[TableSchema, list[int], list[str]]] = {}
         self._lock = threading.Lock()
         self._group = lru_cache(maxsize=_GROUPS_KEPT)(self._read)
@@ -211,28 +288,21 @@ class Blobs:
         if column not in schema.blobs or not 0 <= row < starts[-1]:
             raise ValueError(f"{companion} has no {column} of row {row}")
         with self._lock:  # DuckDB calls from several threads; what is in memory is shared
-            ends = self._ends(schema.name, files[number])
+            ends = self._ends(files[number])
             inside = row - starts[number]
             group = bisect_right(ends, inside)
-            found: bytes | None = self._group(schema.name, files[number], group, column)[inside - (ends[group - 1] if group else 0)].as_py()
+            found: bytes | None = self._group(files[number], group, column)[inside - (ends[group - 1] if group else 0)].as_py()
         return found
 
-    def _count(self, table: str, path: str) -> list[int]:
-        def attempt() -> list[int]:
-            with open_parquet(self._store, TABLES[table], path) as file:
-                return list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
+    def _count(self, path: str) -> list[int]:
+        with self._opened(path) as file:
+            return list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
 
-        return self._told(path, attempt)
+    def _read(self, path: str, group: int, column: str) -> pa.ChunkedArray:
+        with self._opened(path) as file:
+            return file.read_row_group(group, [column])[column]
 
-    def _read(self, table: str, path: str, group: int, column: str) -> pa.ChunkedArray:
-        def attempt() -> pa.ChunkedArray:
-            with open_parquet(self._store, TABLES[table], path) as file:
-                return file.read_row_group(group, [column])[column]
-
-        return self._told(path, attempt)
-
-    def _told(self, path: str, action: Any) -> Any:
-        try:
-            return self._store.patiently(action)
-        except (pa.ArrowException, OSError) as error:
-            raise DamagedFile(f"{self._store.uri(path)} cannot be read ({error}); `idcluster snapshots` lists older ones") from error
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[pq.ParquetFile]:
+        with self._dataset.telling(path), closing(self._dataset.open(path)) as file:
+            yield pq.ParquetFile(pa.PythonFile(file, "r"), page_checksum_verification=True)

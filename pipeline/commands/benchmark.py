@@ -14,6 +14,7 @@ from rich.table import Table
 from eval.recognition import Measured, curves, labelled, measure, report
 from eval.thresholds import TooFew
 from pipeline.dag import DagError
+from pipeline.root.aside import write_text
 from pipeline.weights.stored import weight_files
 from stages.backends import UnknownBackend, backend
 from stages.stage import Stage, WeightFiles
@@ -149,7 +150,7 @@ def _write(console: Console, output: Path, numbers: dict[str, Any], measured: Me
     from eval.roc_plot import write
 
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.json").write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(output / "report.json", json.dumps(numbers, indent=1, sort_keys=True) + "\n")
     written = [output / "report.json", *(write(output, curves(measured)) if measured.vectors else [])]
     console.print(f"written: {', '.join(str(path) for path in written)}")
 

@@ -4,10 +4,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from pipeline.catalogue.snapshot_files import Verify
 
 DagPath = Annotated[Path, typer.Argument(help="DAG file (YAML); dags/quickstart.yaml shows what can stand in it", metavar="DAG")]
 Root = Annotated[str, typer.Argument(help="dataset root: a folder", metavar="ROOT")]
@@ -32,6 +35,21 @@ Models = Annotated[
     typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
 ]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
+
+Verified = Annotated[
+    str, typer.Option("--verify", help="how what is read is compared with what was written: crc, digest (whole files) or none")
+]
+
+
+def verifying(said: str) -> "Verify":
+    """What `--verify` says, checked. Raises QueryError."""
+    from pipeline.catalogue.connection import QueryError
+    from pipeline.catalogue.snapshot_files import VERIFY
+
+    found = next((one for one in VERIFY if one == said), None)
+    if found is None:
+        raise QueryError(f"no way to verify {said!r}; there are {', '.join(VERIFY)}")
+    return found
 
 
 _EXPECTED = {
@@ -88,6 +106,10 @@ def _told(error: Exception) -> str | None:
     expected = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
     if isinstance(error, expected):
         return str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    if "pipeline.catalogue.connection" in sys.modules and type(error).__module__.lstrip("_").split(".")[0] in ("duckdb", "pyarrow"):
+        met = sys.modules["pipeline.catalogue.connection"].damage(error)
+        if met is not None:
+            return str(met)
     if isinstance(error, NotADirectoryError) and error.filename:
         return f"{error.filename}: a folder on the way there is a file; name another place"
     if isinstance(error, FileNotFoundError):
@@ -99,9 +121,9 @@ def _told(error: Exception) -> str | None:
     return None
 
 
-def console() -> Console:
+def console(stderr: bool = False) -> Console:
     # Names of people and paths are shown as they are, brackets and all.
-    made = Console(highlight=False, soft_wrap=True, markup=False)
+    made = Console(highlight=False, soft_wrap=True, markup=False, stderr=stderr)
     if not made.is_terminal:
         made.width = 200  # one line a row in files and pipes
     return made

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import Root, SnapshotNumber, console, explained
+from pipeline.commands.parts import Root, SnapshotNumber, Verified, console, explained, verifying
 
 report_app = typer.Typer()
 
@@ -21,6 +21,7 @@ def stats(
         Path | None, typer.Option("--output", "-o", metavar="PATH", help="a file; for csv and parquet of several, a folder")
     ] = None,
     snapshot: SnapshotNumber = None,
+    verify: Verified = "crc",
     names: Annotated[bool, typer.Option("--list", help="say which statistics there are")] = False,
 ) -> None:
     """Count what a dataset holds: what was lost where and why, pictures per person, sizes, licences, hosts, similarity, speed."""
@@ -28,6 +29,7 @@ def stats(
         from pipeline.catalogue.answers import FORMATS, as_json, as_text, write
         from pipeline.catalogue.connection import QueryError, connect
         from pipeline.catalogue.statistics import STATISTICS, chosen, compute, title
+        from pipeline.root.aside import write_text
         from pipeline.root.opening import open_root
 
         if names:
@@ -42,7 +44,7 @@ def stats(
             raise QueryError(f"{len(asked)} statistics do not fit one {kind}: name one (--only funnel) or a folder (--output numbers/)")
         if kind == "parquet" and output is None:
             raise QueryError("Parquet is not text: name a file for it (--output funnel.parquet)")
-        connection = connect(open_root(root, "", create=False), snapshot)
+        connection = connect(open_root(root, "", create=False), snapshot, verifying(verify))
         try:
             found = compute(connection, asked)
         finally:
@@ -66,7 +68,7 @@ def stats(
         if output is None:
             sys.stdout.write(text)
         else:
-            output.write_text(text, encoding="utf-8")
+            write_text(output, text)
 
 
 @report_app.command()

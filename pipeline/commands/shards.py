@@ -89,6 +89,7 @@ def splits(
 ) -> None:
     """Write down who is in which split, as the CSV that `split_list` of a DAG takes: so that a draw stays for good."""
     with explained():
+        from pipeline.root.aside import write_text
         from pipeline.root.opening import open_root
         from pipeline.root.snapshot import load
         from pipeline.shards.check import CheckError, profiles
@@ -104,5 +105,5 @@ def splits(
         if output is None:
             sys.stdout.write(text)
         else:
-            output.write_text(text, encoding="utf-8")
+            write_text(output, text)
             console().print(f"{output}: {text.count(chr(10)) - 1} people", highlight=False)

@@ -16,6 +16,7 @@ from pipeline.catalogue.statistics import AFFECT_STEP, POSE_STEP, compute
 from pipeline.report import plots as plots
 from pipeline.report.html import Run, figure, nothing, page, people_section, runs_table, table, tiles
 from pipeline.report.people import sample_people
+from pipeline.root.aside import write_text
 from pipeline.root.snapshot import load_listing
 from pipeline.root.storage import Store
 
@@ -73,7 +74,7 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
     published = notes.notes.get("published")
     about = f"Snapshot {notes.number}" + (f", published {published}" if published else "") + f", of {store.root}"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(page(name, about, head, sections), encoding="utf-8")
+    write_text(output, page(name, about, head, sections))
     return Made(output, notes.number, persons["offered"]["came"], kept, len(samples))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.catalogue.connection import connect
 from pipeline.report.crops import crop, thumbnail
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
+from pipeline.root.aside import write_text
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import Snapshot
 from pipeline.root.storage import Store
@@ -70,7 +71,7 @@ def write_page(store: Store, snapshot: Snapshot, person: str, folder: Path) -> P
     contact_sheet(sheet, [SheetPerson(who["name"], [SheetFace(rgb, face["keep"], face["reason"], face["similarity"])
                                                     for face, rgb in zip(faces, crops, strict=True)])])  # fmt: skip
     page = folder / f"{who['identity_id']}.html"
-    page.write_text(_html(who, about, match, faces, crops, without, total), encoding="utf-8")
+    write_text(page, _html(who, about, match, faces, crops, without, total))
     kept = sum(face["keep"] for face in faces)
     return Page(page, sheet, who["name"], kept, len(faces) - kept)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.root.aside import aside
+
 _SIDE, _FRAME, _GAP, _CAPTION, _MARGIN = 96, 4, 8, 32, 24
 _HEADING, _TITLE, _BETWEEN = 30, 52, 10
 _PAPER, _INK, _FAINT = (255, 255, 255), (25, 25, 25), (120, 120, 120)
@@ -51,7 +53,8 @@ def contact_sheet(path: Path, people: Sequence[SheetPerson], columns: int = 19) 
         _draw_person(sheet, draw, top, person, columns)
         top += height
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, "PNG")
+    with aside(path) as place:
+        sheet.save(place, "PNG")
 
 
 def _draw_person(sheet: Image.Image, draw: ImageDraw.ImageDraw, top: int, person: SheetPerson, columns: int) -> None:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.root.checksums import add_sums, sums_of_file, with_sums
+from pipeline.root.intact import check_digest, is_whole, named_digest
 from pipeline.root.snapshot import WHOLE, Entry
 from pipeline.root.storage import StorageError, Store
 from schemas import TABLES, TableSchema
@@ -32,6 +34,23 @@ Where = tuple[str, Collection[str]]
 
 class DamagedFile(RuntimeError):
     """A file of the dataset cannot be read; the message names it and what to do."""
+
+
+def lost(store: Store, path: str) -> DamagedFile:
+    """What to say of a file that a snapshot names and that is not there."""
+    return DamagedFile(f"{store.uri(path)} is named by the snapshot but not there; {_remedy(store)}")
+
+
+def damaged(store: Store, path: str, why: object) -> DamagedFile:
+    """What to say of a file that is not what was written."""
+    return DamagedFile(f"{store.uri(path)} cannot be read ({' '.join(str(why).split())}); {_remedy(store)}")
+
+
+def _remedy(store: Store) -> str:
+    return (
+        f"bring it back from a copy, or `idcluster check {store.root} --repair` and run again, "
+        "or go back to an older snapshot (`idcluster snapshots` lists them)"
+    )
 
 
 def bucket_name(bucket: int) -> str:
@@ -85,13 +104,14 @@ def _settings(schema: TableSchema) -> dict[str, Any]:
 
 
 def encode(schema: TableSchema, table: pa.Table) -> bytes:
-    """The Parquet file of a checked table."""
+    """The Parquet file of a checked table; of tables of the dataset with its check sums."""
     checked = schema.check(table, f"rows for {schema.name}")
     sink = io.BytesIO()
     # A table that is read back row by row or appended from slices has its chunks in memory laid out differently;
     # combining them first makes the bytes a function of the values alone.
     pq.write_table(checked.combine_chunks(), sink, row_group_size=SLICE_ROWS if schema.blobs else 65536, **_settings(schema))
-    return sink.getvalue()
+    # What lies beside shards goes to people who have copies of it: its bytes stay what they always were.
+    return with_sums(sink.getvalue()) if schema.name in TABLES else sink.getvalue()
 
 
 @dataclass(frozen=True)
@@ -122,9 +142,14 @@ def seal_table(store: Store, schema: TableSchema, version: str, bucket: int, chu
     data = encode(schema, table)
     digest = hashlib.sha256(data).hexdigest()[:32]
     path = sealed_path(schema.name, version, bucket, chunk, digest)
-    if not store.exists(path):
-        store.put(path, data)
+    put_missing(store, path, data, digest)
     return Sealed(path, table.num_rows, len(data), digest, _ok(table))
+
+
+def put_missing(store: Store, path: str, data: bytes, digest: str) -> None:
+    """Put a file that is named by what is in it, unless it is there already. One that was damaged since is put again."""
+    if not (store.exists(path) and is_whole(store, path, len(data), digest)):
+        store.put(path, data)
 
 
 def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, tables: Iterable[pa.Table]) -> Sealed:
@@ -142,11 +167,12 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
                 ok += _ok(table)
         if rows == 0:
             return NOTHING
+        add_sums(local)
         with local.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
         size = local.stat().st_size
         path = sealed_path(schema.name, version, bucket, chunk, digest)
-        if not store.exists(path):
+        if not (store.exists(path) and is_whole(store, path, size, digest)):
             store.put_file(path, local)
     return Sealed(path, rows, size, digest, ok)
 
@@ -158,7 +184,7 @@ def read(
     in the collection.
 
     With `where`, only the row groups that hold such rows are read. Late columns (`schemas.Column`) that a file lacks are
-    null. Raises DamagedFile.
+    null. Files without pictures are compared with the SHA-256 in their name, once a process. Raises DamagedFile.
     """
     names = list(schema.light if columns is None else columns)
     path, _, stretch = place.partition("#")
@@ -166,6 +192,8 @@ def read(
         return schema.empty().select(names)
 
     def attempt() -> pa.Table:
+        if store.local and not schema.blobs:
+            check_digest(store, path, named_digest(path))
         if stretch:
             first, count = map(int, stretch.split("+"))
             return _read_stretch(store, path, names, first, count, where)
@@ -175,13 +203,11 @@ def read(
     try:
         table = store.patiently(attempt)
     except FileNotFoundError as error:
-        lost = f"{store.uri(path)} is named by the snapshot but not there"
-        raise DamagedFile(f"{lost}; `idcluster snapshots` lists older ones to go back to") from error
+        raise lost(store, path) from error
     except StorageError:
         raise  # the store is away, and the file may be whole
     except (pa.ArrowException, OSError) as error:
-        broken = f"{store.uri(path)} cannot be read ({error})"
-        raise DamagedFile(f"{broken}; delete it and run again, or `idcluster rollback` to an older snapshot") from error
+        raise damaged(store, path, error) from error
     for column in schema.columns:
         if column.late and column.name in names and column.name not in table.column_names:
             table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
@@ -189,9 +215,26 @@ def read(
 
 
 def open_parquet(store: Store, schema: TableSchema, path: str) -> pq.ParquetFile:
-    """An open file of a table, from a store read whole where it has no pictures: one request instead of several."""
-    source = store.uri(path) if store.local else store.open(path) if schema.blobs else io.BytesIO(store.read(path))
-    return pq.ParquetFile(source, page_checksum_verification=True)
+    """An open file of a table, from a store read whole where it has no pictures: one request instead of several.
+
+    Its footer is compared with its check sum, pages are when they are read. Raises what Arrow raises.
+    """
+    if not store.local and not schema.blobs:
+        data = store.read(path)
+        check_digest(store, path, named_digest(path), data)
+        return pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+    if not store.local:
+        file = store.open(path)
+        return pq.ParquetFile(file, metadata=_checked_footer(file), page_checksum_verification=True)
+    with store.open(path) as file:
+        metadata = _checked_footer(file)
+    return pq.ParquetFile(store.uri(path), metadata=metadata, page_checksum_verification=True)
+
+
+def _checked_footer(file: IO[bytes]) -> pq.FileMetaData | None:
+    """The metadata of a file that has check sums; None for one of an earlier version of the program."""
+    sums = sums_of_file(file)
+    return None if sums is None else pq.read_metadata(io.BytesIO(sums.footer))
 
 
 def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Collection[str]) -> pa.Table:
@@ -208,8 +251,14 @@ def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Col
 @lru_cache(maxsize=64)
 def _footer(store: Store, path: str) -> pq.FileMetaData:
     # A file with many chunks in it has a long footer, and is asked for one chunk after the other.
-    with pq.ParquetFile(store.uri(path) if store.local else store.open(path)) as file:
-        return file.metadata
+    with store.open(path) as file:
+        checked = _checked_footer(file)
+        if checked is not None:
+            return checked
+        if not store.local:
+            check_digest(store, path, named_digest(path))
+        file.seek(0)
+        return pq.read_metadata(file)
 
 
 def _read_stretch(store: Store, path: str, names: list[str], first: int, count: int, where: Where | None) -> pa.Table:

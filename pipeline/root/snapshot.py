@@ -40,6 +40,8 @@ from schemas.schema import LIGHT
 
 SNAPSHOT_FORMAT = 2
 """Of a snapshot's file: the columns of its entries and its notes. Raised without the format of the root."""
+SHARD_TABLES = ("shards", "samples", "withheld")
+"""What entries of sets of shards are of; all others are of tables."""
 WHOLE = -1
 """Bucket or chunk of an entry that is not divided by it."""
 

@@ -7,12 +7,11 @@ import hashlib
 import json
 import os
 import re
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from pipeline.root import files
 from pipeline.root.files import DamagedFile
 from pipeline.root.snapshot import Snapshot
 from pipeline.root.storage import Store
+from pipeline.shards.tars import Place, read_tar, told_members
 from pipeline.shards.writing import plan_shards
 from stages.columns import vectors
 from stages.people.matches import near, pairs
@@ -30,7 +30,6 @@ from stages.shard.splits import SPLITS
 from stages.shard.webdataset import METADATA, SAMPLES, extension, metadata_json, sample_key
 
 _NAME = re.compile(r"^(?P<split>[a-z]+)-(?P<first>[0-9a-f]{16})-(?P<part>\d{3,})-[0-9a-f]{8}\.tar$")
-_BLOCK = 1 << 20
 _TOLD = 20  # faults of one kind that are told one by one
 
 
@@ -172,28 +171,6 @@ def told(faults: Sequence[tuple[str, str]]) -> list[str]:
 # One shard
 
 
-class _Hashed:
-    """A file that is read from front to back and hashed on the way."""
-
-    def __init__(self, store: Store, file: IO[bytes]) -> None:
-        self._store, self._file = store, file
-        self.hasher, self.size = hashlib.sha256(), 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._store.patiently(lambda: self._read_at(size))
-        self.hasher.update(data)
-        self.size += len(data)
-        return data
-
-    def _read_at(self, size: int) -> bytes:
-        self._file.seek(self.size)
-        return self._file.read(size)
-
-    def drain(self) -> None:
-        while self.read(_BLOCK):
-            pass
-
-
 def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: bool) -> _Shard:
     found = _Shard()
     url = str(item.get("url"))
@@ -229,48 +206,31 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
     return found
 
 
-def _check_tar(store: Store, path: str, item: Mapping[str, Any], found: _Shard) -> dict[str, tuple[int, int, str]]:
+def _check_tar(store: Store, path: str, item: Mapping[str, Any], found: _Shard) -> Mapping[str, Place]:
     """Offset, length and sha256 of every member by name."""
-    members: dict[str, tuple[int, int, str]] = {}
     try:
-        with store.open(path) as file:
-            stream = _Hashed(store, file)
-            try:
-                with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_BLOCK) as tar:
-                    for member in tar:
-                        if not member.isfile() or not re.fullmatch(r"[0-9a-f]+_[0-9a-f]+\.[a-z0-9.]+", member.name):
-                            found.faults.append(f"holds {member.name!r}, which is no member of a sample")
-                            continue
-                        if member.name in members:
-                            found.faults.append(f"member {member.name} is there twice")
-                        hasher = hashlib.sha256()
-                        inside = tar.extractfile(member)
-                        while inside is not None and (block := inside.read(_BLOCK)):
-                            hasher.update(block)
-                        members[member.name] = (member.offset_data, member.size, hasher.hexdigest())
-            except (tarfile.TarError, EOFError) as error:
-                found.faults.append(f"is no whole tar: {error}")
-            stream.drain()
+        tar = read_tar(store, path)
     except FileNotFoundError:
         found.faults.append("is not there")
-        return members
-    found.size = stream.size
-    if stream.size != item.get("filesize"):
-        found.faults.append(f"has {stream.size} bytes, the index says {item.get('filesize')}")
-    if not stream.hasher.hexdigest().startswith(str(item.get("digest"))):
+        return {}
+    found.faults += tar.faults
+    found.size = tar.size
+    if tar.size != item.get("filesize"):
+        found.faults.append(f"has {tar.size} bytes, the index says {item.get('filesize')}")
+    if not tar.sha256.startswith(str(item.get("digest"))):
         found.faults.append("its sha256 is not that of the index")
-    return members
+    return tar.members
 
 
 def _check_row(
-    row: Mapping[str, Any], url: str, split: str, members: Mapping[str, tuple[int, int, str]], stripped: bool
+    row: dict[str, Any], url: str, split: str, members: Mapping[str, Place], stripped: bool
 ) -> Iterator[str]:
     key = row["key"]
     if key != sample_key(row["identity_id"], row["image_id"]):
         yield f"sample {key} does not bear the ids of its row"
     if row["shard"] != url or row["split"] != split:
         yield f"sample {key} says that it is in {row['shard']}, split {row['split']}"
-    told = {f"{key}.{m['name']}": (m["offset"], m["length"], m["sha256"]) for m in row["members"]}
+    told = dict(told_members(row))
     for name, place in told.items():
         if name not in members:
             yield f"member {name} is not in the tar"

@@ -67,8 +67,10 @@ def _indexes(profile: str, version: str, description: Mapping[str, Any], listed:
     return made
 
 
-def reindex(store: Store, snapshot: Snapshot) -> list[str]:
+def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
     """Put the index files of every profile whose indexes do not list the shards that `snapshot` shows; their names.
+
+    Without `write` they are only named.
 
     For what publishes a snapshot without planning shards: going back, and tidying up after a run that broke off.
     """
@@ -89,12 +91,14 @@ def reindex(store: Store, snapshot: Snapshot) -> list[str]:
         same = all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items())
         if same and all(_read(store, path) == data for path, data in cards.items()):
             continue
+        renewed.append(profile)
+        if not write:
+            continue
         listed: list[tuple[Entry, int]] = []
         for entry in entries:
             people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
             listed.append((entry, len(people.unique())))
         put_indexes(store, snapshot, profile, note, listed)
-        renewed.append(profile)
     return renewed
 
 

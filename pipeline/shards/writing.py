@@ -19,20 +19,21 @@ import pyarrow.parquet as pq
 
 from pipeline.dag import describe
 from pipeline.root import files
+from pipeline.root.snapshot import SHARD_TABLES as SHARD_TABLES
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot
 from pipeline.root.storage import Store
 from pipeline.shards.index import put_indexes
 from pipeline.shards.rows import OVERHEAD, Selection
 from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.split_lists import resolve
-from schemas import TABLES
+from pipeline.shards.tars import read_tar, told_members
+from schemas import TABLES, SchemaError
 from stages.shard.card import Contents, withheld_counts
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS
 from stages.shard.webdataset import CODE_VERSION, METADATA, SAMPLES, WITHHELD, Sample, metadata_json, write_tar
 
-SHARD_TABLES = ("shards", "samples", "withheld")
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the conditions follow from.
 _WORK = ("size", "image_file", "masks_file", "renders_file", "basis", "vector")
@@ -164,21 +165,22 @@ def _written(job: Mapping[str, Any], rows: int, size: int, digest: str, sidecar:
 
 
 def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `write_shard` gives for a shard that is there; None where it is not, or is not what its sidecar says."""
+    """What `write_shard` gives for a shard that is there; None where it is not, or is not what its sidecar says in every member."""
     try:
         sidecar = store.read(f"{job['name']}.parquet")
-        rows = pq.read_table(io.BytesIO(sidecar), columns=["key", "members"])
-        size = store.size(f"{job['name']}.tar")
-        hasher = hashlib.sha256()
-        with store.open(f"{job['name']}.tar") as file:
-            while block := file.read(1 << 22):
-                hasher.update(block)
-    except (FileNotFoundError, pa.ArrowException, OSError):
+        table = pq.read_table(io.BytesIO(sidecar), page_checksum_verification=True)
+        rows = table.to_pylist()
+        tar = read_tar(store, f"{job['name']}.tar")
+        told = dict(place for row in rows for place in told_members(row))
+        # Nobody knows the check sum of the sidecar yet: written anew it is the same, and the tar says the same as it.
+        same = files.encode(SAMPLES, table) == sidecar
+        said = {f"{row['key']}.json": hashlib.sha256(metadata_json(row)).hexdigest() for row in rows}
+    except (FileNotFoundError, KeyError, TypeError, SchemaError, pa.ArrowException, OSError):
         return None
-    last = max((member["offset"] + member["length"] for row in rows["members"].to_pylist() for member in row), default=0)
-    if rows.num_rows != job["samples"] or size < last:
+    whole = same and not tar.faults and tar.is_ended and tar.members == told and len(rows) == job["samples"]
+    if not whole or any(told[name][2] != sha256 for name, sha256 in said.items() if name in told) or not said.keys() <= told.keys():
         return None
-    return _written(job, rows.num_rows, size, hasher.hexdigest()[:32], sidecar)
+    return _written(job, len(rows), tar.size, tar.sha256[:32], sidecar)
 
 
 def finish(store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]], plan: ShardPlan) -> list[Entry]:
@@ -208,8 +210,7 @@ def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
     # One for each profile: a scope of its own, so that it replaces the one before and no other.
     chunk = _chunk(hashlib.sha256(f"withheld {plan.params.profile} {digest}".encode()).hexdigest())
     path = f"shards/{plan.params.profile}/withheld-{digest[:8]}.parquet"
-    if not store.exists(path):
-        store.put(path, data)
+    files.put_missing(store, path, data, digest)
     return Entry(
         table="withheld", version=plan.version, bucket=WHOLE, chunk=chunk, file=path, rows=plan.withheld.num_rows, bytes=len(data),
         digest=digest, basis=digest, live=True, current=True,

@@ -241,7 +241,7 @@ def test_a_damaged_file_is_named_with_the_remedy(store: Store, damage: str, wher
     path = seal_table(store, FACES, "v", 0, 0, faces(500)).path
     data = store.read(path)
     store.put(path, {"empty": b"", "half": data[: len(data) // 2], "no end": data[:-8], "text": b"x" * 100}[damage])
-    with pytest.raises(DamagedFile, match=r"cannot be read \(.*\); delete it and run again") as caught:
+    with pytest.raises(DamagedFile, match=r"cannot be read \(.*\); bring it back from a copy, or `idcluster check") as caught:
         read(store, FACES, path, where=where)
     assert store.uri(path) in str(caught.value)
 
