@@ -66,14 +66,18 @@ _IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 def _jpegs(data: bytes) -> Iterator[Block]:
     """The picture, those behind it, and what else is there."""
     more: set[int] = set()
+    walked = {0}
     at = yield from _jpeg(data, 0, more)
     while at < len(data):
         if data.startswith(b"\xff\xd8\xff", at):
+            walked.add(at)
             at = yield from _jpeg(data, at, more)
         else:
             following = min((place for place in more if place > at), default=len(data))
             yield from _rest(data, at, following)
             at = following
+    for at in sorted(more - walked):  # a damaged picture hides where the next one begins
+        yield from _jpeg(data, at, set())
 
 
 def _jpeg(data: bytes, at: int, more: set[int]) -> Generator[Block, None, int]:
