@@ -67,7 +67,8 @@ class Sweep:
         if top == "tables":
             bucket = _BUCKET.search(path)
             elsewhere = bucket is not None and int(bucket[1]) not in self.rewriter.buckets
-            return Change(path, None) if not elsewhere and self.rewriter.holds(path) else None
+            gone = (not elsewhere and self.rewriter.holds(path)) or self.rewriter.says(path)
+            return Change(path, None) if gone else None
         if top == "shards":
             return self._shard(path)
         if top == "parts":

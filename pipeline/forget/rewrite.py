@@ -227,6 +227,18 @@ class Rewriter:
         except (FileNotFoundError, pa.ArrowException):
             return False
 
+    def says(self, path: str) -> bool:
+        """Whether rows of others in a file of tables say anything of the doomed; as for `holds`."""
+        schema = TABLES.get(path.split("/")[1])
+        if schema is None or schema.name not in EVERYWHERE:
+            return False
+        try:
+            with self.store.open(path) as file, pq.ParquetFile(file) as parquet:
+                rows = parquet.read()
+        except (FileNotFoundError, pa.ArrowException):
+            return False
+        return bool(struck(schema.name, rows, self.doomed, self.needles)[1].any())
+
     def tar_holds(self, path: str) -> bool:
         """Whether a tar has members of the doomed; they are named by person and picture."""
         try:

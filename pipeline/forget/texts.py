@@ -45,7 +45,7 @@ class Needles:
         )  # fmt: skip
 
     def as_json(self) -> dict[str, list[str]]:
-        return {name: sorted(getattr(self, name)) for name in ("names", "addresses", "ids", "tokens")}
+        return {name: sorted(getattr(self, name)) for name in ("names", "addresses", "ids", "tokens", "spellings")}
 
     @staticmethod
     def from_json(found: Mapping[str, Iterable[str]]) -> "Needles":
