@@ -7,7 +7,7 @@ every re-run; stages that name the table as optional go by them at the next run.
 import csv
 import getpass
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,7 +74,11 @@ def correct(
     with Lease(store, run, notice) as lease:
         check_finished(store)
         snapshot = load(store)
-        there = {row["face_id"]: row for row in read_entries(store, "overrides", snapshot.shown("overrides")).to_pylist()}
+        there: dict[str, dict[str, Any]] = {}
+        homes: dict[str, int] = {}
+        for entry in snapshot.shown("overrides"):
+            for row in read_entries(store, "overrides", [entry]).to_pylist():
+                there[row["face_id"]], homes[row["face_id"]] = row, entry.bucket
         before = {key: (row["action"], row["target"]) for key, row in there.items()}
         known = _Known(store, snapshot)
         when = datetime.now(UTC)
@@ -87,7 +91,7 @@ def correct(
         if not changed:
             return snapshot, 0
         notes = {"run": run, "published": when.isoformat(timespec="seconds")}
-        entries = _write(store, there.values(), known, {entry.bucket for entry in snapshot.shown("overrides")})
+        entries = _write(store, there.values(), known, homes)
         return lease.publish(snapshot.with_entries(entries).with_notes(**notes)), len(changed)
 
 
@@ -140,12 +144,15 @@ def _apply(rows: dict[str, dict[str, Any]], decision: Decision, known: _Known, a
         rows[person] = {**about, "identity_id": person, "face_id": person, "action": action, "target": target}
 
 
-def _write(store: Store, rows: Iterable[dict[str, Any]], known: _Known, before: set[int]) -> list[Entry]:
+def _write(store: Store, rows: Iterable[dict[str, Any]], known: _Known, homes: Mapping[str, int]) -> list[Entry]:
+    """Entries of all buckets with decisions. `homes`: the buckets that they lay in; decisions about people whom an older snapshot that
+    is shown again does not know stay there."""
     schema = TABLES["overrides"]
-    by_bucket: dict[int, list[dict[str, Any]]] = {bucket: [] for bucket in before}
+    by_bucket: dict[int, list[dict[str, Any]]] = {bucket: [] for bucket in homes.values()}
     for row in rows:
-        if row["identity_id"] in known.bucket:
-            by_bucket.setdefault(known.bucket[row["identity_id"]], []).append(row)
+        bucket = known.bucket.get(row["identity_id"], homes.get(row["face_id"]))
+        if bucket is not None:
+            by_bucket.setdefault(bucket, []).append(row)
     entries = []
     for bucket, mine in sorted(by_bucket.items()):
         table = schema.build_without("inputs", [{name: value for name, value in row.items() if name != "inputs"} for row in

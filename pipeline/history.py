@@ -218,7 +218,8 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
 def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] = lambda text: None) -> Snapshot:
     """Publish what snapshot `number` is as the newest one; shards and their indexes are again those of then.
 
-    History is kept: the snapshots since stay. Takes the lease (`notice` is told what it waits for). Raises LeaseHeld,
+    History is kept: the snapshots since stay. So are decisions by hand and removals: those of now go before those of then, and the
+    next run applies them. Takes the lease (`notice` is told what it waits for, and how many decisions stay). Raises LeaseHeld,
     SnapshotError, and RunError where files of that snapshot are gone.
     """
     with Lease(store, run, notice, frees=True) as lease:
@@ -228,9 +229,8 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
         there = {*store.list("tables"), *store.list("shards")}
         # Garbage collection leaves out shards that were not shown even then; they can be written again.
         spare = {entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current}
-        known = [entry for entry in target.entries if entry.table != "removals" and (entry.file in there or entry not in spare)]
-        # What was removed stays removed.
-        known = sorted((*known, *(entry for entry in newest.entries if entry.table == "removals")))
+        known = [entry for entry in target.entries if entry.table not in _STAY and (entry.file in there or entry not in spare)]
+        known = sorted((*known, *(entry for entry in newest.entries if entry.table in _STAY)))
         missing = sorted({entry.file for entry in known if entry.file} - there)
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -248,7 +248,19 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
             notes |= {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "back_to": [newest.number + 1, number]}
             newest = lease.publish(Snapshot(newest.number, tuple(known), notes))
         reindex(store, newest)
+        stay = _decisions(store, newest) ^ _decisions(store, target)
+        if stay:
+            notice(f"{len({face for face, _, _ in stay})} decisions by hand made since then stay as they are; the next run applies them")
         return newest
+
+
+_STAY = ("removals", "overrides")
+"""Tables that no way back leads behind: what was removed stays removed, and what somebody decided by hand stays decided."""
+
+
+def _decisions(store: Store, snapshot: Snapshot) -> set[tuple[str, str, str | None]]:
+    rows = read_entries(store, "overrides", snapshot.shown("overrides"), ["face_id", "action", "target"]).to_pylist()
+    return {(row["face_id"], row["action"], row["target"]) for row in rows}
 
 
 def _sets(snapshot: Snapshot) -> dict[str, Any]:

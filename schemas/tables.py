@@ -215,7 +215,8 @@ _ALL = (
         "removals", 2, "forget", "Hashes, under a key of the root, of what must not come back; no personal data.", "hash", None, None,
         (
             Column("hash", _TEXT, "keyed hash, hexadecimal", nullable=False),
-            Column("kind", _TEXT, "what is hashed: identity, name, external_id, address, image, sha256, phash or vector", nullable=False),
+            Column("kind", _TEXT, "what is hashed: identity, name, spelling, external_id, address, image, sha256, phash or vector",
+                   nullable=False),
             Column("removed_at", pa.timestamp("us", tz="UTC"), "when", nullable=False),
             Column("receipt", _TEXT, "the removal: receipts/<receipt>.json says how much went", nullable=False),
         ),

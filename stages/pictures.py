@@ -56,20 +56,37 @@ def perceptual_hash(data: bytes) -> int | None:
     down to an eighth of their size.
     """
     try:
-        header = read_header(data)
-        if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
-            grey = _upright(_decode_jpeg(data, "GRAY", least=2 * _HASH_SIDE), header.orientation)
-        else:
-            grey = cv2.cvtColor(decode(data), cv2.COLOR_RGB2GRAY)
+        return hash_of(low_frequencies(grey(data, 2 * _HASH_SIDE)))
     except PictureError:
         return None
-    small = cv2.resize(grey.squeeze(), (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
-    low = _DCT @ small @ _DCT.T
+
+
+def grey(data: bytes, least: int) -> np.ndarray:
+    """(height, width) uint8 of the upright picture; JPEGs scaled down while both sides stay at or above `least` pixels. Raises
+    PictureError."""
+    header = read_header(data)
+    if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
+        return _upright(_decode_jpeg(data, "GRAY", least=least), header.orientation).squeeze()
+    return np.asarray(cv2.cvtColor(decode(data), cv2.COLOR_RGB2GRAY))
+
+
+def low_frequencies(grey: np.ndarray) -> np.ndarray:
+    """(8, 8) float64: the DCT coefficients that a perceptual hash is made of. `grey`: (height, width) uint8."""
+    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
     # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding errors.
-    low = np.round(low, 3)
-    ranked = np.sort(low, axis=None)
-    bits = (low > (ranked[31] + ranked[32]) / 2).reshape(-1)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return np.round(_DCT @ small @ _DCT.T, 3)
+
+
+def above_median(low: np.ndarray) -> np.ndarray:
+    """(..., 8, 8) float64 to (..., 64) float64: how far each coefficient is above the median of all."""
+    flat = low.reshape(*low.shape[:-2], 64)
+    ranked = np.sort(flat, axis=-1)
+    return np.asarray(flat - (ranked[..., 31:32] + ranked[..., 32:33]) / 2)
+
+
+def hash_of(low: np.ndarray) -> int:
+    """The perceptual hash of coefficients."""
+    return int.from_bytes(np.packbits(above_median(low) > 0).tobytes(), "big")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -15,10 +15,9 @@ import pyarrow.parquet as pq
 
 from pipeline.check.contents import companion_fault, rows_fault
 from pipeline.check.fine import HOURS, Fine
-from pipeline.root import spool
+from pipeline.root import lease, spool
 from pipeline.root.files import open_parquet
 from pipeline.root.intact import digest_of, named_digest
-from pipeline.root.lease import PATH as LEASE
 from pipeline.root.opening import RunError
 from pipeline.root.removals import FOLDER as RECEIPTS
 from pipeline.root.removals import UNFINISHED, load_bars
@@ -269,7 +268,7 @@ def _beside(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]]) 
     except RunError as error:
         found.faults.append(Fault(RECEIPTS, _line(error), "until then a run could bring back what was removed", "receipt"))
     _orphans(found, marks)
-    if LEASE in marks:
+    if lease.read(store) is not None:
         found.notes.append("somebody writes to it, or was killed while writing: what they have not published yet counts as left over")
 
 

@@ -14,7 +14,7 @@ from pipeline.execution.compact import compact
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, load, publish
+from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, load
 from pipeline.root.storage import Store
 from pipeline.shards.index import reindex
 from schemas.schema import LIGHT
@@ -41,8 +41,12 @@ def repair(store: Store, checked: Checked, run: str, notice: Callable[[str], Non
     with Lease(store, run, notice) as lease:
         check_finished(store)
         snapshot = checked.newest
-        if snapshot is not None and load(store).number != snapshot.number:
-            raise RunError(f"{store.root} was published to while it was checked; nothing was changed. Check again")
+        if snapshot is not None:
+            newest = load(store)
+            # Whoever takes a dead writer's lease over publishes the newest snapshot once more.
+            if newest.number != snapshot.number and newest.entries != snapshot.entries:
+                raise RunError(f"{store.root} was published to while it was checked; nothing was changed. Check again")
+            snapshot = newest
         for fault in checked.faults:
             if fault.kind in ("part", "spool") or (fault.kind == "snapshot" and snapshot is not None):
                 store.delete([fault.path])
@@ -54,11 +58,9 @@ def repair(store: Store, checked: Checked, run: str, notice: Callable[[str], Non
             return found
         work = _Work(store, checked, snapshot, mine)
         following = work.following(found)
-        if not lease.held():
-            raise RunError(f"the lease on {store.root} was lost; nothing was published. Repair again")
         if following is not None:
             notes = {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds")}
-            snapshot = publish(store, following.with_notes(**notes))
+            snapshot = lease.publish(following.with_notes(**notes), "nothing was published. Repair again")
             found.published = snapshot.number
         _indexes(store, snapshot, work, found)
         # What is damaged now may be computed again under its name: a check is to read it then.

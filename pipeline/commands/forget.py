@@ -46,7 +46,8 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="finish a removal that was broken off")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="look through every file for what was removed, and for what is named here; remove nothing")
+        bool, typer.Option("--verify", help="look through every file for what was removed, and for what is named here; remove nothing;"
+                           " exit code 1 where something is left, 2 for a name that was never here")
     ] = False,
 ) -> None:  # fmt: skip
     """Remove people and pictures from every table, version, snapshot, shard and record, for good, and bar them from coming back.
@@ -214,3 +215,7 @@ def _verify(store: "Store", wish: "Wish") -> None:
         out.print(f"{said}: {len(checked.leftovers)} places hold what was removed")
         raise typer.Exit(1)
     out.print(f"{said}: nothing is left")
+    for asked in checked.strangers:
+        print(f"{asked!r} was never removed from here and is nowhere: look whether it is written as it was")
+    if checked.strangers:
+        raise typer.Exit(2)

@@ -31,6 +31,7 @@ from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
 from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot, genuine, load, numbers, path_of
+from pipeline.root.spellings import spellings
 from pipeline.root.storage import StorageError, Store, is_full
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES, finish, plan_shards, shard_version, write_shard
@@ -161,6 +162,7 @@ def _barred(found: Found) -> dict[str, list[Any]]:
     return {
         "identity": sorted(found.people),
         "name": sorted({words(name) for name in found.names - found.shared_names}),
+        "spelling": sorted({key for name in found.names - found.shared_names for key in spellings(name)} - found.shared_spellings),
         "external_id": sorted(found.external_ids),
         "address": sorted(found.addresses),
         "image": sorted(found.images),

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.forget.rewrite import Rewriter
-from pipeline.forget.texts import Needles
+from pipeline.forget.texts import STRUCK, Needles, unescaped
 from pipeline.root import lease, removals, shelf, spool
 from pipeline.root.storage import Store
 from pipeline.shards.split_lists import without
@@ -67,7 +67,8 @@ class Sweep:
         if top == "tables":
             bucket = _BUCKET.search(path)
             elsewhere = bucket is not None and int(bucket[1]) not in self.rewriter.buckets
-            return Change(path, None) if not elsewhere and self.rewriter.holds(path) else None
+            gone = (not elsewhere and self.rewriter.holds(path)) or self.rewriter.says(path)
+            return Change(path, None) if gone else None
         if top == "shards":
             return self._shard(path)
         if top == "parts":
@@ -84,7 +85,7 @@ class Sweep:
         if path.endswith(spool.ENDING):
             return Change(path, None) if self._answers(path) else None
         if not path.endswith(".parquet"):
-            text = self.store.read(path).decode(errors="replace")
+            text = unescaped(self.store.read(path).decode(errors="replace"))
             return Change(path, None) if self.needles.find(text) or self.needles.find(path) else None
         if path.startswith(f"{shelf.FOLDER}/"):
             return self._shelf(path)
@@ -97,7 +98,7 @@ class Sweep:
         except pa.ArrowException:
             return Change(path, None)  # torn: of no use to anybody
         pairs = zip(table["key"].to_pylist(), table["text"].to_pylist(), strict=True)
-        kept = [not (self.needles.find(f"{key}") or self.needles.find(text or "")) for key, text in pairs]
+        kept = [not (self.needles.find(f"{key}") or self.needles.find(unescaped(text or ""))) for key, text in pairs]
         if all(kept):
             return None
         left = table.filter(pa.array(kept, pa.bool_()))
@@ -121,12 +122,13 @@ class Sweep:
 
     def _strike(self, path: str, needles: Needles) -> Change | None:
         text = self.store.read(path).decode(errors="replace")
-        if needles.find(text) is None:
+        if needles.find(unescaped(text)) is None:
             return None
         try:
             value = json.loads(text)
         except ValueError:
-            return Change(path, needles.strike(text).encode())
+            struck = needles.strike(text)
+            return Change(path, (struck if needles.find(unescaped(struck)) is None else STRUCK).encode())
         struck = needles.strike_json(value)
         if struck == value:
             return None
@@ -138,7 +140,7 @@ class Sweep:
         if self.doomed.in_name(path) or self.needles.sure.find(path.replace("/", " ")):
             return Change(path, None)
         if lower.endswith(TEXTS):
-            found = self.needles.find(self.store.read(path).decode(errors="replace"))
+            found = self.needles.find(unescaped(self.store.read(path).decode(errors="replace")))
             return Change(path, None) if found else None
         if lower.endswith(".parquet"):
             return Change(path, None) if self.rewriter.holds(path) else None

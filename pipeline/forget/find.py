@@ -15,19 +15,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.forget.text_columns import OF_PICTURES
 from pipeline.forget.texts import Needles
 from pipeline.root.all_files import Files
 from pipeline.root.files import open_parquet
 from pipeline.root.opening import RunError
 from pipeline.root.removals import NEAR_BITS, folded, telling, words
 from pipeline.root.snapshot import Entry, Snapshot
+from pipeline.root.spellings import read_as, spellings
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id
 from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
-
-_TEXTS = {"candidates": ("address", "page", "author", "attributes"), "images": ("final_address",), "captions": ("caption",)}
-"""Columns in which a picture may say by name whom it shows."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,8 @@ class Found:
     buckets: set[int] = field(default_factory=set)
     names: set[str] = field(default_factory=set)
     shared_names: set[str] = field(default_factory=set)
+    shared_spellings: set[str] = field(default_factory=set)
+    """Spellings of the names that somebody who stays has too, in whatever order or letters."""
     external_ids: set[str] = field(default_factory=set)
     addresses: set[str] = field(default_factory=set)
     sha256s: set[str] = field(default_factory=set)
@@ -99,7 +100,7 @@ class Found:
     def needles(self) -> Needles:
         """What the texts of the dataset may not hold any more."""
         ids = {*self.people, *self.images, *self.faces, *self.sha256s}
-        return Needles.of(self.names - self.shared_names, self.addresses, ids, self.external_ids)
+        return Needles.of(self.names - self.shared_names, self.addresses, ids, self.external_ids, self.shared_spellings)
 
 
 def find(store: Store, wish: Wish, say: Callable[[str], None] = lambda text: None) -> Found:
@@ -125,12 +126,28 @@ def find(store: Store, wish: Wish, say: Callable[[str], None] = lambda text: Non
     found.shared_names = {
         name for row_id, row in known.items() if row_id not in found.people for name in row["names"] if words(name) in mine
     }
-    found.shared_names |= {name for name in found.names if words(name) in {words(other) for other in found.shared_names}}
+    shared = {words(other) for other in found.shared_names}
+    found.shared_names |= {name for name in found.names if words(name) in shared}
+    _take_spellings(found, known)
     _take_pictures(files, found, found.buckets, set(found.people), set())
     say(f"{len(found.people)} people, {len(found.images)} pictures of theirs; looking through the pictures of the others")
     _take_others(files, found, wish)
     _check_all_found(files, found, wish)
     return found
+
+
+def _take_spellings(found: Found, known: Mapping[str, Mapping[str, Any]]) -> None:
+    """Who stays and has one of the names in another order, in other letters, with other accents: it may be the same person."""
+    mine = {key for name in found.names for key in spellings(name)}
+    for person, row in known.items():
+        theirs = {} if person in found.people else {name: spellings(name) & mine for name in row["names"]}
+        found.shared_spellings |= {key for keys in theirs.values() for key in keys}
+        said = sorted(name for name, keys in theirs.items() if keys and name not in found.shared_names)
+        if said:
+            found.notes.append(
+                f"{said[0]!r} ({person}) is a name of theirs in another spelling and stays, and so it is not barred: if it is the same"
+                f" person, name both: --identity {person}"
+            )
 
 
 def _everybody(files: Files) -> dict[str, dict[str, Any]]:
@@ -152,6 +169,9 @@ def _take_person(found: Found, known: Mapping[str, Mapping[str, Any]], said: str
     wanted = folded(said)
     matches = sorted(person for person, row in known.items() if any(folded(name) == wanted for name in row["names"]))
     matches = matches or sorted(person for person, row in known.items() if said in row["ids"] or person == identity_id(said, said))
+    if not matches:
+        asked = read_as(said)
+        matches = sorted(person for person, row in known.items() if any(asked & spellings(name) for name in row["names"]))
     if len(matches) > 1:
         raise RunError(f"{said!r} are {len(matches)} people: {', '.join(matches)}; say which by identity_id, or all of them")
     if matches:
@@ -278,9 +298,10 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
                 others.setdefault(image, (why, bucket))
 
     addresses = pa.array(sorted(found.addresses), pa.string())
-    by_name = needles if wish.others else Needles()
-    for table, columns in _TEXTS.items():
-        wanted = [name for name in columns if by_name.telling or (name.endswith("address") and len(addresses))]
+    by_name = needles.sure if wish.others else Needles()
+    named = bool(by_name.telling or by_name.spellings)
+    for table, columns in OF_PICTURES.items():
+        wanted = [name for name in columns if named or (name.endswith("address") and len(addresses))]
 
         def look_text(entry: Entry, rows: pa.Table) -> tuple[list[tuple[str, str]], int]:
             return _by_text(rows, addresses, by_name), entry.bucket
@@ -337,11 +358,10 @@ def _by_text(rows: pa.Table, addresses: pa.Array, needles: Needles) -> list[tupl
         if name.endswith("address"):
             same = pc.fill_null(pc.is_in(rows[name], value_set=addresses), False)
             hits += [(image, "the same address") for image in rows["image_id"].filter(same).to_pylist()]
-        if needles.telling:
+        if needles.telling or needles.spellings:
             # Longest word first: most texts do not even have that.
-            rare = [max(one.split(), key=len) for one in needles.telling]
-            mask = pc.match_substring_regex(rows[name], "|".join(rare), ignore_case=True) if all(map(str.isalnum, rare)) else None
-            some = rows if mask is None or not all(one.isascii() for one in rare) else rows.filter(pc.fill_null(mask, False))
+            mask = pc.match_substring_regex(rows[name], needles.rough, ignore_case=True)
+            some = rows.filter(pc.fill_null(mask, False))
             pairs = zip(some["image_id"].to_pylist(), some[name].to_pylist(), strict=True)
             hits += [(image, f"named in the {name.replace('_', ' ')}") for image, text in pairs if text and needles.mentions(text)]
     return hits

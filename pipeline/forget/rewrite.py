@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.execution.reconcile import row_digests
+from pipeline.forget.text_columns import OF_PEOPLE
 from pipeline.forget.texts import Needles
 from pipeline.root.files import NOTHING, SLICE_ROWS, DamagedFile, Sealed, encode, open_parquet, seal_stream, seal_table
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot
@@ -25,8 +26,8 @@ from pipeline.root.storage import Store
 from schemas import TABLES, TableSchema
 
 _IDS = ("identity_id", "canonical_id", "image_id", "face_id")
-EVERYWHERE = ("matches", "overrides")
-"""Tables whose rows name people of other buckets."""
+EVERYWHERE = tuple(OF_PEOPLE)
+"""Tables whose rows may name people of other buckets."""
 _BY_CONTENT = ("identities", "candidates", "overrides")
 """Tables whose entries carry their digest as basis: they follow from nothing in the dataset."""
 
@@ -61,11 +62,32 @@ class Doomed:
         return any(part in self.people or part in self.images for part in name.replace("_", "-").replace(".", "-").split("-"))
 
 
-def struck(table: str, rows: pa.Table, doomed: Doomed) -> tuple[pa.Table, np.ndarray]:
+def struck(table: str, rows: pa.Table, doomed: Doomed, needles: Needles | None = None) -> tuple[pa.Table, np.ndarray]:
     """Rows of others without what they say of the doomed, and which rows are others now.
 
-    Whoever was one with somebody who goes, near or akin to them, stands alone; the next run looks at all anew.
+    Whoever was one with somebody who goes, near or akin to them, stands alone; the next run looks at all anew. Of the texts of rows
+    about people `needles` are struck; pictures whose texts name the doomed are doomed themselves.
     """
+    rows, named = _unnamed(table, rows, needles.sure) if needles else (rows, np.zeros(rows.num_rows, bool))
+    rows, hit = _apart(table, rows, doomed)
+    return rows, hit | named
+
+
+def _unnamed(table: str, rows: pa.Table, needles: Needles) -> tuple[pa.Table, np.ndarray]:
+    hit = np.zeros(rows.num_rows, bool)
+    for name in OF_PEOPLE.get(table, ()):
+        if name not in rows.column_names or rows[name].null_count == rows.num_rows:
+            continue
+        before = rows[name].to_pylist()
+        after = [text and needles.strike(text) for text in before]
+        changed = np.array([new != old for new, old in zip(after, before, strict=True)], bool)
+        if changed.any():
+            rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), pa.array(after, rows[name].type))
+            hit |= changed
+    return rows, hit
+
+
+def _apart(table: str, rows: pa.Table, doomed: Doomed) -> tuple[pa.Table, np.ndarray]:
     if table == "clusters" and "duplicate_of" in rows.column_names:
         hit = doomed.refers(rows["duplicate_of"])
         return (_blanked(rows, hit, "duplicate_of"), hit) if hit.any() else (rows, hit)
@@ -205,6 +227,18 @@ class Rewriter:
         except (FileNotFoundError, pa.ArrowException):
             return False
 
+    def says(self, path: str) -> bool:
+        """Whether rows of others in a file of tables say anything of the doomed; as for `holds`."""
+        schema = TABLES.get(path.split("/")[1])
+        if schema is None or schema.name not in EVERYWHERE:
+            return False
+        try:
+            with self.store.open(path) as file, pq.ParquetFile(file) as parquet:
+                rows = parquet.read()
+        except (FileNotFoundError, pa.ArrowException):
+            return False
+        return bool(struck(schema.name, rows, self.doomed, self.needles)[1].any())
+
     def tar_holds(self, path: str) -> bool:
         """Whether a tar has members of the doomed; they are named by person and picture."""
         try:
@@ -249,7 +283,7 @@ class Rewriter:
             made = seal_stream(self.store, schema, entry.version, entry.bucket, entry.chunk, _blocks(file, schema, ~gone))
             return _Thinned(made, _starts(~gone), _starts(gone), None)
         groups = [file.read_row_group(n, list(schema.names)) for n in range(file.num_row_groups)]
-        rows, others = struck(schema.name, pa.concat_tables([schema.empty(), *groups]), self.doomed)
+        rows, others = struck(schema.name, pa.concat_tables([schema.empty(), *groups]), self.doomed, self.needles)
         changed = gone | others
         if not changed.any():
             return None

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,10 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.forget.files import FEED, PICTURES, TEXTS
-from pipeline.forget.texts import Needles, distinct
+from pipeline.forget.text_columns import CLOSED, NAMES
+from pipeline.forget.texts import Needles, distinct, unescaped
 from pipeline.root import lease, removals, spool
 from pipeline.root.opening import RunError
 from pipeline.root.removals import load_bars, words
+from pipeline.root.spellings import as_one, boundless, in_any_order, readings
 from pipeline.root.storage import Store
 from schemas import identity_id
 
@@ -31,12 +33,15 @@ _TOKEN = re.compile(r"[0-9A-Za-z]+")
 _HEX = re.compile(r"[0-9a-f]+")
 _NAME_WORDS = 6
 """A name of more words is found only where it stands alone, or where the caller names it."""
+_NAME_LETTERS = 8
+"""As many letters has a name that is looked for inside of words, in scripts without blanks between these."""
 _OF_LENGTH = {16: "identity", 24: "image", 64: "sha256"}
 """What hexadecimal digits may be, by how many there are."""
 _LONG = 400
 """Letters after which a text is no name."""
 _AT_ONCE = 64_000_000
 """Bytes of a row group up to which all its columns are decoded together."""
+_ASKED = "what was asked for: "
 _MOST = 1000
 """Places after which no more are listed."""
 
@@ -58,9 +63,11 @@ class Checked:
     unread: list[str] = field(default_factory=list)
     files: int = 0
     values: int = 0
+    strangers: list[str] = field(default_factory=list)
+    """What was asked for and neither is anywhere nor was ever removed or barred: it may be written wrongly."""
 
 
-def verify(store: Store, identities: Iterable[str] = (), urls: Iterable[str] = (), sha256s: Iterable[str] = ()) -> Checked:
+def verify(store: Store, identities: Iterable[str] = (), urls: Sequence[str] = (), sha256s: Sequence[str] = ()) -> Checked:
     """Look through a root. Raises RunError where there is nothing to look for, and for damaged receipts."""
     bars = load_bars(store)
     given = list(identities)
@@ -68,7 +75,27 @@ def verify(store: Store, identities: Iterable[str] = (), urls: Iterable[str] = (
     needles = Needles.of((name for name in given if name not in ids), urls, {*ids, *sha256s}, ())
     if not (bars or given or needles.addresses or needles.ids):
         raise RunError(f"nothing was ever removed from {store.root}, so there is nothing to look for; name somebody by --identity")
-    return _Verifier(store, bars, needles).all()
+    checked = _Verifier(store, bars, needles).all()
+    if not any(leftover.what.startswith(_ASKED) for leftover in checked.leftovers):
+        checked.strangers = [
+            *(name for name in given if not _was_removed(bars, name)), *(url for url in urls if not _was_barred(bars, url)),
+            *(sha256 for sha256 in sha256s if not bars.text("sha256", sha256)),
+        ]  # fmt: skip
+    return checked
+
+
+def _was_removed(bars: removals.Bars, said: str) -> bool:
+    ids = (said, identity_id(said), identity_id(said, said))
+    return bars.name(said) or bars.text("external_id", said) or any(bars.text("identity", one) for one in ids)
+
+
+def _was_barred(bars: removals.Bars, url: str) -> bool:
+    from stages.crawl.web.address import BadAddress, canonical
+
+    try:
+        return bars.address(url) or bars.address(canonical(url))
+    except BadAddress:
+        return False
 
 
 class _Verifier:
@@ -76,6 +103,7 @@ class _Verifier:
         self.store, self.bars, self.needles, self.checked = store, bars, needles, Checked()
         self.known = {kind: bars.hashes.get(kind, frozenset()) for kind in removals.KINDS}
         self.vectors = bool(self.known["vector"])
+        self.named = bool(self.known["name"] or self.known["spelling"])
 
     def all(self) -> Checked:
         for path in self.store.list(""):
@@ -166,7 +194,8 @@ class _Verifier:
         elif pa.types.is_dictionary(kind):
             yield from self._column(name, column.dictionary)
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            look = self._phrases if any(word in name for word in _FREE) else self._value
+            top = name.split(".")[0]
+            look = self._value if top in CLOSED or top in NAMES else self._phrases
             yield from (what for text in pc.unique(column).drop_null().to_pylist() if (what := look(text)) is not None)
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             yield from (what for data in column.drop_null().to_pylist() if (what := self._digest(data)) is not None)
@@ -192,15 +221,15 @@ class _Verifier:
         if kind is not None and _HEX.fullmatch(text):
             if self.known[kind] and self.bars.key.text(kind, text) in self.known[kind]:
                 return f"the {kind} of somebody or something removed"
-            return "what was asked for: id or hash" if text in self.needles.ids else None
+            return f"{_ASKED}id or hash" if text in self.needles.ids else None
         if self.known["address"] and self.bars.key.text("address", text) in self.known["address"]:
             return "the address of something removed"
         if self._external(text):
             return "the external_id of somebody removed"
-        if self.known["name"] and len(text) < _LONG and self.bars.key.text("name", words(text)) in self.known["name"]:
+        if self.named and len(text) < _LONG and self.bars.name(text):
             return "the name of somebody removed"
         found = self.needles.find(text)
-        return None if found is None else f"what was asked for: {found}"
+        return None if found is None else f"{_ASKED}{found}"
 
     def _external(self, text: str) -> bool:
         known = self.known["external_id"]
@@ -212,6 +241,7 @@ class _Verifier:
 
     def _words(self, text: str, least: int = 1) -> str | None:
         """What of the removed stands somewhere in a text. `least`: words that a name has to have."""
+        text = unescaped(text)
         found = self._value(text)
         if found is not None:
             return found
@@ -226,13 +256,27 @@ class _Verifier:
             for address in _addresses(text):
                 if self.bars.key.text("address", address) in self.known["address"]:
                     return "the address of something removed"
-        if self.known["name"]:
-            said = words(text).split()
+        return "the name of somebody removed" if self.named and self._names(text, least) else None
+
+    def _names(self, text: str, least: int) -> bool:
+        """Whether a name of `least` words or more stands in a text, in any spelling."""
+        strict, known = self.known["name"], self.known["spelling"]
+        ways: list[tuple[str, frozenset[str], Callable[[list[str]], str], list[str]]] = []
+        if strict:
+            ways.append(("name", strict, " ".join, words(text).split()))
+        for said in readings(text) if known else ():
+            ways += [("spelling", known, in_any_order, said), ("spelling", known, as_one, said)]
+        for kind, hashes, key, said in ways:
+            shortest = 1 if key is as_one else least
             for start in range(len(said)):
-                for stop in range(start + least, min(start + _NAME_WORDS, len(said)) + 1):
-                    if self.bars.key.text("name", " ".join(said[start:stop])) in self.known["name"]:
-                        return "the name of somebody removed"
-        return None
+                for stop in range(start + shortest, min(start + _NAME_WORDS, len(said)) + 1):
+                    if self.bars.key.text(kind, key(said[start:stop])) in hashes:
+                        return True
+            for word in filter(boundless, said if key is not in_any_order else ()):
+                parts = (word[at : at + size] for size in range(2, _NAME_LETTERS + 1) for at in range(len(word) - size + 1))
+                if any(self.bars.key.text(kind, key([part])) in hashes for part in parts):
+                    return True
+        return False
 
     def _digest(self, data: bytes) -> str | None:
         self.checked.values += 1
@@ -282,7 +326,7 @@ class _Verifier:
             value = json.loads(text)
         except ValueError:
             for line in text.splitlines():
-                what = look(line)
+                what = look(unescaped(line))
                 if what is not None:
                     self._leave(path, where, what)
                     return
@@ -296,10 +340,6 @@ class _Verifier:
         if self.vectors and len(values) > 7 and self.bars.key.vector(np.array(values, np.float32)) in self.known["vector"]:
             return "the vector of a removed face"
         return None
-
-
-_FREE = ("caption", "page", "author", "attributes", "detail", "text", "record", "error", "key", "file", "final_address")
-"""Columns in which a name may be a part of a longer text."""
 
 
 def _addresses(text: str) -> Iterator[str]:

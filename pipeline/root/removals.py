@@ -4,7 +4,8 @@ A receipt (`receipts/<id>.json`) is written by `pipeline.forget.erase` and says 
 hashes under a key that lies beside it: whoever has the receipts or the table `removals` alone cannot try names out on them.
 Whoever has the whole root can, so the key is to be as private as the root. A root without receipts bars nothing.
 
-Names are compared by their words, without case and punctuation. Pictures are barred by their bytes, and by perceptual
+Names are compared by their words, without case and punctuation (`name`, of which older receipts have nothing else), and in every
+spelling that means the same (`spelling`, see `pipeline.root.spellings`). Pictures are barred by their bytes, and by perceptual
 hashes that differ in at most `NEAR_BITS` of 64 bits: of each new picture all hashes that near are looked up (SipHash-2-4,
 Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need not be kept.
 """
@@ -27,6 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.root.opening import RunError
+from pipeline.root.spellings import read_as
 from pipeline.root.storage import Store
 from schemas import identity_id
 from stages.columns import vectors
@@ -37,7 +39,7 @@ KEY = f"{FOLDER}/key.json"
 UNFINISHED = f"{FOLDER}/unfinished.json"
 """What a removal that is at work has to do. It names the person, and is deleted when all is done."""
 FORMAT = 1
-KINDS = ("identity", "name", "external_id", "address", "image", "sha256", "phash", "vector")
+KINDS = ("identity", "name", "spelling", "external_id", "address", "image", "sha256", "phash", "vector")
 NEAR_BITS = 3
 """Bits in which the perceptual hash of a picture may differ from a barred one, as in the stage match. (Photographs of one
 person are 8 apart and more, see stages.clean.duplicates; halved or compressed copies mostly within 2.)"""
@@ -164,13 +166,19 @@ class Bars:
         known = self.hashes.get(kind)
         return known is not None and len(known) > 0 and self.key.text(kind, value) in known
 
+    def name(self, name: str) -> bool:
+        """Whether a name is barred, in any spelling."""
+        if self.text("name", words(name)):
+            return True
+        return bool(self.hashes.get("spelling")) and any(self.text("spelling", key) for key in read_as(name))
+
     def person(self, listed: Listed) -> bool:
         """Whether somebody whom a source lists is barred: by id, by an external id or by any spelling of the name."""
         if not self:
             return False
         if self.text("identity", identity_id(listed.name, listed.given)):
             return True
-        if any(self.text("name", words(name)) for name in (listed.name, *listed.aliases)):
+        if any(self.name(name) for name in (listed.name, *listed.aliases)):
             return True
         ids = [*listed.external_ids.values(), *([] if listed.given is None else [listed.given])]
         return any(self.text("external_id", value) for value in ids)

@@ -29,6 +29,7 @@ from pipeline.shards.split_lists import resolve
 from pipeline.shards.tars import read_tar, told_members
 from schemas import TABLES, SchemaError
 from stages.shard.card import Contents, withheld_counts
+from stages.shard.gps import VERSION as GPS_VERSION
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS
@@ -76,7 +77,12 @@ class ShardPlan:
 
 def shard_version(params: ShardParams) -> tuple[str, dict[str, Any]]:
     """The version of the shard stage and its description, as `pipeline.dag.version_of` gives for the other stages."""
-    return describe("shard", "webdataset", CODE_VERSION, SAMPLES.version, params, {})
+    return describe("shard", "webdataset", _code(params), SAMPLES.version, params, {})
+
+
+def _code(params: ShardParams) -> int:
+    """The version of what writes the bytes: of profiles without places also that of what takes these out."""
+    return CODE_VERSION + (1000 * GPS_VERSION if params.strip_gps else 0)
 
 
 def shard_basis(snapshot: Snapshot, params: Any) -> str:
@@ -219,7 +225,7 @@ def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
 
 def _digest(rows: Iterable[Mapping[str, Any]], params: ShardParams) -> str:
     """32 hex digits over everything that the bytes of a shard and its sidecar follow from."""
-    head = {"code": CODE_VERSION, "schema": SAMPLES.version, "profile": params.profile, "include": list(params.include)}
+    head = {"code": _code(params), "schema": SAMPLES.version, "profile": params.profile, "include": list(params.include)}
     if params.strip_gps:
         head["strip_gps"] = True
     hasher = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.catalogue.connection import connect
+from pipeline.correct import Decision, correct, pair_of
 from pipeline.gc import collect
 from pipeline.history import diff, listing, rollback
 from pipeline.root.lease import Lease, LeaseHeld
@@ -214,6 +215,40 @@ def test_rollback_shows_what_was_shown_then(home: tuple[Path, Path, Path]) -> No
     assert computed(run_toy(*home)) == {}
     assert shown(home[2]) == before
     assert read_lease(Store(home[2])) is None
+
+
+def decisions(root: Path) -> list[tuple[str, str]]:
+    connection = connect(str(root))
+    found = connection.execute("SELECT face_id, action FROM overrides ORDER BY ALL").fetchall()
+    connection.close()
+    return found
+
+
+def test_rollback_keeps_decisions_by_hand(home: tuple[Path, Path, Path]) -> None:
+    """Somebody has looked at hundreds of faces; a way back to last week's thresholds would lose all that was decided since."""
+    store, number = Store(home[2]), newest(home[2])
+    connection = connect(str(home[2]))
+    [first, second] = [face for (face,) in connection.execute("SELECT face_id FROM clusters WHERE keep ORDER BY 1 LIMIT 2").fetchall()]
+    connection.close()
+    correct(store, [Decision("reject", first)], "by hand", "me")
+    with_one = newest(home[2])
+    change(home, "new person")
+    correct(store, [Decision("clear", first), Decision("reject", second), pair_of("apart", "person 99=person 00")], "by hand", "me")
+    run_toy(*home)
+    now = decisions(home[2])
+    for back, count in ((number, 2), (with_one, 3)):
+        said: list[str] = []
+        rollback(store, back, "back", said.append)
+        assert said == [f"{count} decisions by hand made since then stay as they are; the next run applies them"]
+        assert decisions(home[2]) == now
+    # Of somebody whom that snapshot does not know, too.
+    correct(store, [Decision("reject", first)], "by hand", "me")
+    assert decisions(home[2]) == sorted([*now, (first, "reject")])
+    run_toy(*home)
+    connection = connect(str(home[2]))
+    kept = connection.execute("SELECT face_id, keep, reason FROM clusters WHERE face_id IN (?, ?) ORDER BY 1", [first, second]).fetchall()
+    connection.close()
+    assert kept == [(first, False, "rejected"), (second, False, "rejected")] and len(decisions(home[2])) == 3
 
 
 def test_rollback_and_forth(home: tuple[Path, Path, Path]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.root.opening import RunError
 from pipeline.root.removals import KEY, NEAR_BITS, Bars, FaceBar, Key, Receipt, check_finished, key_of, load_bars, siphash, words
+from pipeline.root.spellings import read_as, spellings
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id
 from stages.crawl.listing import Listed
@@ -56,6 +57,41 @@ def test_people_are_barred_in_any_spelling_and_by_any_id(listed: Listed) -> None
 def test_others_are_not_barred(listed: Listed) -> None:
     """Somebody with a part of the name would vanish from every dataset."""
     assert not bars(name=[words("Zoë Kravitz")], external_id=["Q1"]).person(listed)
+
+
+@pytest.mark.parametrize(
+    ("barred", "listed"),
+    [
+        ("Ada Lovelace", "Lovelace, Ada"), ("Ada Lovelace", "АDА lоvеlасе"), ("Ada Lovelace", "Ａｄａ Ｌｏｖｅｌａｃｅ"),
+        ("Ada Lovelace", "A\u200bda  Love\u00adlace"),
+        ("Zoë Kravitz", "Kravitz Zoe"), ("Zoe Kravitz", "Zoë Krävitz"), ("Аda Lovelace", "Ada Lovelace"), ("Søren Łuczak", "Soren Luczak"),
+        ("Владимир Путин", "ПУТИН, ВЛАДИМИР"), ("Νίκος Παπάς", "ΠΑΠΑΣ ΝΙΚΟΣ"), ("王菲", "王 菲"), ("Conan O'Brien", "Conan OBrien"),
+        ("Ada Lovelace", "AdaLovelace"), ("Jean-Luc Picard", "Picard, Jean Luc"),
+    ],
+)  # fmt: skip
+def test_a_name_is_barred_in_every_spelling_that_means_the_same(barred: str, listed: str) -> None:
+    """Whoever lists the person by another keyboard, with a letter that looks alike or the family name first, would bring them back."""
+    found = bars(spelling=list(spellings(barred)))
+    assert found.name(listed) and found.person(Listed(listed, [])) and found.person(Listed("A. L.", [], aliases=(listed,)))
+    assert not bars(name=[words(barred)]).name("somebody else")
+
+
+@pytest.mark.parametrize("listed", ["Ada", "Adam Lovelace", "Ada King Lovelace", "Ada Lovelace Senior", "Ava Lovelace", "राम", ""])
+def test_a_spelling_of_another_name_is_not_barred(listed: str) -> None:
+    assert not bars(spelling=[key for name in ("Ada Lovelace", "रम", "?!") for key in spellings(name)]).name(listed)
+
+
+def test_bars_of_older_receipts_keep_working() -> None:
+    """They have hashes of names by their words, and of nothing else."""
+    old = Bars(KEY_OF, {"name": frozenset({KEY_OF.text("name", "zoë kravitz")})})
+    assert old.name("ZOË_Kravitz") and old.name("Zoe\u0308-kravitz") and not old.name("Kravitz, Zoë")
+    assert KEY_OF.text("name", words("Zoë Kravitz")) == "91d1ec4e35fbd9abe8eb3b8be43cda4e"
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_spellings_do_not_hang_on_order_case_or_blanks(one: str, other: str) -> None:
+    known = spellings(f"{one} {other}")
+    assert not known or known & read_as(f"  {other}\t{one} \u200b")
 
 
 @given(st.integers(0, 2**64 - 1).filter(lambda value: 12 <= value.bit_count() <= 52), st.sets(st.integers(0, 63), max_size=8))
