@@ -1,11 +1,12 @@
 """A DAG file as data that knows its lines: every problem is told with its place, its field and the nearest name that exists."""
 
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -32,6 +33,8 @@ class Document:
     places: dict[Where, tuple[int, str]] = field(default_factory=dict)
     """Path to (sort key, what to print before the problem)."""
     problems: list[tuple[int, str]] = field(default_factory=list)
+    written: dict[Where, str] = field(default_factory=dict)
+    """The values that `set` was given as they were written, which is what they mean where the field is a text."""
 
     def read(self, text: str) -> None:
         try:
@@ -59,11 +62,11 @@ class Document:
         if not equals or not all(keys):
             self.problems.append((order, f"{label}: write it as name.of.field=value"))
             return
+        written = written.strip()
         try:
             node = yaml.compose(written, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            self.problems.append((order, f"{label}: the value is not YAML: {getattr(error, 'problem', None) or error}"))
-            return
+        except yaml.YAMLError:
+            node = yaml.ScalarNode("tag:yaml.org,2002:str", written)  # *x, @x, a: b: texts, if anything
         parent = self.data
         for depth in range(1, len(keys)):
             key = keys[depth - 1]
@@ -84,8 +87,27 @@ class Document:
                 return
         self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
         self.places[keys] = (order, label)
+        self.written = {path: text for path, text in self.written.items() if path[: len(keys)] != keys}
+        self._note(node, keys)
+        if not (isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')):
+            self.written[keys] = written
+        told = len(self.problems)
         value = None if node is None else self._convert(node, keys, (order, label), ())
+        if len(self.problems) > told and isinstance(node, yaml.ScalarNode):
+            del self.problems[told:]  # 2024-13-45 is no date, but may be a folder
+            value = written
         parent[keys[-1]] = {} if value is None and _holds_fields(keys) else value
+
+    def _note(self, node: yaml.Node | None, path: Where) -> None:
+        """Put down how the values inside a value are written."""
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._note(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            for key, item in node.value:
+                self._note(item, (*path, key.value))
+        elif isinstance(node, yaml.ScalarNode):
+            self.written[path] = node.value
 
     def _convert(self, node: yaml.Node, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]) -> Any:
         """The Python value of a node; fills `places` on the way. `place` overrides the node's line."""
@@ -154,6 +176,7 @@ class Document:
         self, model: type[_Model], data: Mapping[str, Any], at: Where, own: Mapping[str, Any] | None = None
     ) -> _Model | None:
         """`data` as a `model`; None after noting every problem. With `own`, problems of other fields are left out."""
+        data = self._as_written(model, data, at)
         try:
             return model.model_validate(data)
         except ValidationError as error:
@@ -166,6 +189,29 @@ class Document:
             for path, texts in found.items():
                 self.problem(path, ", nor: ".join(dict.fromkeys(texts)))
         return None
+
+
+    def _as_written(self, annotation: Any, value: Any, at: Where) -> Any:
+        """The value of a type, with the texts in it that `set` was given as they were written: 2024, on and `people #1` are folders."""
+        if at in self.written and _takes_text(annotation, self.written[at]):
+            return self.written[at]
+        if isinstance(value, Mapping):
+            return {key: self._as_written(_type_of(annotation, key), one, (*at, key)) for key, one in value.items()}
+        if isinstance(value, list):
+            return [self._as_written(_type_of(annotation, index), one, (*at, index)) for index, one in enumerate(value)]
+        return value
+
+
+def _takes_text(annotation: Any, text: str) -> bool:
+    """Whether a field of this type holds texts, or this one of a few. Of one that may be empty, null is no text."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _takes_text(typing.get_args(annotation)[0], text)
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
+    if type(None) in kinds and text in ("", "~", "null", "Null", "NULL"):
+        return False
+    if len(kinds) > 1:
+        return all(kind is type(None) or _takes_text(kind, text) for kind in kinds)
+    return annotation is str or (typing.get_origin(annotation) is Literal and text in typing.get_args(annotation))
 
 
 def _holds_fields(path: Where) -> bool:

@@ -4,6 +4,7 @@ Own parsers, because opening a file in an imaging library already allocates for 
 every plugin it knows. They read the fields that the rest of the house needs and trust no length that they find.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,11 +93,20 @@ _KNOWN_UNSUPPORTED = (
     (b"II+\0", "BigTIFF"),
     (b"MM\0+", "BigTIFF"),
     (b"8BPS", "Photoshop"),
+    (b"FUJIFILMCCD-RAW", "a camera's raw file (Fujifilm)"),
+    (b"IIRO", "a camera's raw file (Olympus)"),
+    (b"IIRS", "a camera's raw file (Olympus)"),
+    (b"MMOR", "a camera's raw file (Olympus)"),
+    (b"IIU\0", "a camera's raw file (Panasonic)"),
+    (b"II\x1a\0\0\0HEAPCCDR", "a camera's raw file (Canon)"),
+    (b"\0MRM", "a camera's raw file (Minolta)"),
+    (b"FOVb", "a camera's raw file (Sigma)"),
     (b"\0\0\1\0", "icon"),
     (b"<svg", "SVG"),
     (b"<?xml", "XML, SVG perhaps"),
 )
 _HEIF = {"heic": "HEIC", "heix": "HEIC", "heim": "HEIC", "heis": "HEIC", "hevc": "HEIC", "hevx": "HEIC", "mif1": "HEIF", "msf1": "HEIF"}
+_OTHERS = {**_HEIF, "crx": "a camera's raw file (Canon)"}
 
 
 def _iso_format(data: bytes) -> str:
@@ -108,7 +118,7 @@ def _iso_format(data: bytes) -> str:
     brands = [box[at : at + 4].decode("latin-1").strip() for at in (0, *range(8, len(box) - 3, 4))]
     if "avif" in brands or "avis" in brands:
         return "avif"
-    raise PictureError("unsupported_format", _HEIF.get(brands[0], f"ISO media file of brand {brands[0]!r}"))
+    raise PictureError("unsupported_format", _OTHERS.get(brands[0], f"ISO media file of brand {brands[0]!r}"))
 
 
 def _jpeg(data: bytes) -> tuple[int, int, int]:
@@ -116,26 +126,46 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
     return width, height, orientation
 
 
-def _jpeg_frame(data: bytes) -> tuple[tuple[int, int, int, int], int]:
-    at, orientation = 2, 1
-    while True:
-        if data[at] != 0xFF:
-            raise PictureError("decode_error", "jpeg segments do not follow each other")
-        while data[at] == 0xFF:  # any number of fill bytes may stand before a marker
-            at += 1
-        marker = data[at]
-        at += 1
-        if marker in (0x01, *range(0xD0, 0xD8)):  # markers without a segment
-            continue
-        if marker in (0xD9, 0xDA):
-            raise PictureError("decode_error", "jpeg without a frame header")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Of a JPEG segment, as libjpeg looks for one: behind any bytes that are none, pixels, and any number of fill bytes."""
+_MOST_SEGMENTS = 10_000
+
+
+def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Marker, start (behind the length) and end of the segments of a JPEG file from a place on, up to the head of the first scan or
+    the end of the picture, which come last. What is no segment is passed over, as libjpeg does. Raises struct.error.
+    """
+    while found := _MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            yield marker, at, at
+            return
         (length,) = struct.unpack_from(">H", data, at)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width, components = struct.unpack_from(">HHB", data, at + 3)
-            return (marker, width, height, components), orientation
-        if marker == 0xE1 and data[at + 2 : at + 8] == b"Exif\0\0" and orientation == 1:
-            orientation = _exif_orientation(data[at + 8 : at + length])
+        yield marker, at + 2, at + max(length, 2)
+        if marker == 0xDA:
+            return
         at += max(length, 2)
+
+
+def _jpeg_frame(data: bytes) -> tuple[tuple[int, int, int, int], int]:
+    frame, orientation = None, 1
+    try:
+        for number, (marker, start, end) in enumerate(jpeg_segments(data)):
+            if frame is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width, components = struct.unpack_from(">HHB", data, start + 1)
+                frame = (marker, width, height, components)
+            if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0" and orientation == 1:
+                orientation = _exif_orientation(data[start + 6 : end])
+            if frame is not None and (orientation != 1 or number > _MOST_SEGMENTS):
+                break
+            if frame is None and marker in (0xD9, 0xDA):
+                raise PictureError("decode_error", "jpeg without a frame header")
+    except struct.error:
+        if frame is None:  # behind it nothing is needed of the first bytes of a file
+            raise
+    if frame is None:
+        raise IndexError
+    return frame, orientation
 
 
 def _png(data: bytes) -> tuple[int, int, int]:
@@ -154,7 +184,20 @@ def _png(data: bytes) -> tuple[int, int, int]:
 
 
 def _gif(data: bytes) -> tuple[int, int, int]:
+    """The screen, which the first frame makes larger where it reaches beyond it, as in all viewers."""
     width, height = struct.unpack_from("<HH", data, 6)
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    try:
+        while data[at] == 0x21:  # extensions stand before the frame
+            at += 2
+            while data[at]:
+                at += data[at] + 1
+            at += 1
+        if data[at] == 0x2C:
+            left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+            width, height = max(width, left + across), max(height, top + down)
+    except (IndexError, struct.error):
+        pass  # that it is damaged is found out when it is decoded
     return width, height, 1
 
 
@@ -268,35 +311,83 @@ def box_in(data: bytes, where: tuple[int, int], kind: bytes) -> tuple[int, int] 
 
 
 def _tiff(data: bytes) -> tuple[int, int, int]:
-    tags = _tiff_tags(data, (256, 257, 274))
-    return tags.get(256, 0), tags.get(257, 0), _valid(tags.get(274, 1))
+    if data[8:11] == b"CR\x02":  # Canon's, which do not say so in their directories
+        raise PictureError("unsupported_format", _RAW)
+    first = _Directory(data)
+    inside = [_read(data, at) for at in first.inside]
+    if any(one.is_raw for one in (first, *inside)):
+        raise PictureError("unsupported_format", _RAW)
+    width, height = first.number(256, 0), first.number(257, 0)
+    reduced = first.number(254, 0) & 1 or first.number(255, 0) == 2  # of the two tags one is the older
+    larger = any(one.number(256, 0) * one.number(257, 0) > width * height for one in inside)
+    if larger or (reduced and (inside or first.next)):
+        raise PictureError("unsupported_format", "TIFF whose first picture is only a thumbnail of another one in it")
+    return width, height, _valid(first.number(274, 1))
+
+
+_RAW = "a camera's raw file; develop it, or take the JPEG beside it"
+_MOST_INSIDE = 16
+_RAW_COLOURS = (32803, 34892)
+"""What a sensor measured, before and after its mosaic was filled in (DNG specification 1.7, PhotometricInterpretation)."""
+_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
+"""Types of TIFF that hold an integer, and how `struct` calls them (TIFF 6.0, section 2; 13: place of a directory)."""
+
+
+class _Directory:
+    """The integers of a directory of a TIFF file or EXIF block: of the first, or of the one at a place. Raises struct.error.
+
+    `inside`: places of the directories below it; `next`: of the one behind it, 0 for none. `is_raw`: it is, or belongs to, what
+    a camera's sensor measured.
+    """
+
+    def __init__(self, block: bytes, at: int | None = None) -> None:
+        self.inside: tuple[int, ...] = ()
+        self.next, self.is_raw = 0, False
+        self._single: dict[int, int] = {}
+        order = {b"II": "<", b"MM": ">"}.get(block[:2])
+        if order is None:
+            return
+        if at is None:
+            (at,) = struct.unpack_from(order + "I", block, 4)
+        (count,) = struct.unpack_from(order + "H", block, at)
+        end = at + 2 + 12 * count
+        for entry in range(at + 2, end, 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", block, entry)
+            code = _INTEGERS.get(kind)
+            if number == 1 and code:
+                (self._single[tag],) = struct.unpack_from(order + code, block, entry + 8)
+            if tag == 330 and code == "I":  # directories below this one
+                place = entry + 8 if number == 1 else struct.unpack_from(order + "I", block, entry + 8)[0]
+                known = range(place, min(place + 4 * min(number, _MOST_INSIDE), len(block) - 3), 4)
+                self.inside = tuple(struct.unpack_from(order + "I", block, one)[0] for one in known)
+            self.is_raw |= tag == 50706  # DNGVersion
+        self.is_raw |= self._single.get(262) in _RAW_COLOURS
+        if end + 4 <= len(block):
+            (self.next,) = struct.unpack_from(order + "I", block, end)
+
+    def number(self, tag: int, otherwise: int) -> int:
+        """The value of a tag that holds one integer."""
+        return self._single.get(tag, otherwise)
+
+
+def _read(block: bytes, at: int) -> _Directory:
+    """The directory at a place; an empty one where there is none."""
+    try:
+        return _Directory(block, at)
+    except struct.error:
+        return _Directory(b"")
 
 
 def _exif_orientation(block: bytes) -> int:
     """EXIF tag 0x0112 of a TIFF block; 1 where it is missing or nonsense, as every viewer does."""
     try:
-        return _valid(_tiff_tags(block, (274,)).get(274, 1))
+        return _valid(_Directory(block).number(274, 1))
     except struct.error:
         return 1
 
 
 def _valid(orientation: int) -> int:
     return orientation if 1 <= orientation <= 8 else 1
-
-
-def _tiff_tags(block: bytes, wanted: tuple[int, ...]) -> dict[int, int]:
-    """Values of SHORT and LONG tags with one value in the first directory (TIFF 6.0, section 2)."""
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return {}
-    (at,) = struct.unpack_from(order + "I", block, 4)
-    (count,) = struct.unpack_from(order + "H", block, at)
-    found: dict[int, int] = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(order + "HHI", block, entry)
-        if tag in wanted and number == 1 and kind in (3, 4):
-            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), block, entry + 8)
-    return found
 
 
 _PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "bmp": _bmp, "webp": _webp, "avif": _avif, "tiff": _tiff}

@@ -6,22 +6,32 @@ module. Embedded colour profiles are ignored, as all face models do.
 """
 
 import io
+import re
+import struct
 import warnings
+import zlib
+from itertools import islice
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image, features
+from PIL import Image, UnidentifiedImageError, features
 
-from stages.picture_headers import MAX_PIXELS, Header, PictureError, jpeg_frame, read_header
+from stages.picture_headers import MAX_PIXELS, Header, PictureError, jpeg_frame, jpeg_segments, read_header
 
 __all__ = ["MAX_PIXELS", "Header", "PictureError", "decode", "encode_png", "perceptual_hash", "read_header", "sharpness"]
 
 _MAX_SCANS = 100
 """Encoders write about ten scans of a progressive JPEG; a small file of thousands decodes for minutes."""
 
-_HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters for sequential JPEG")
+_HARMLESS = (
+    "extraneous bytes before marker", "Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number",
+    "Unknown Adobe color transform code", "bad ICC marker", "Inconsistent progression sequence",
+)  # fmt: skip
 """Warnings of libjpeg that cost no pixel."""
+
+_MAX_SEGMENTS = 100_000
+"""Of a JPEG that has the bytes of so many scans somewhere in it; one with more is refused."""
 
 _HASH_SIDE = 32
 
@@ -110,9 +120,20 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def _check_scans(data: bytes) -> None:
+    """Refuse a picture of too many scans. What lies within segments (a thumbnail) or behind the picture (a film) does not count."""
     values = np.frombuffer(data, np.uint8)
-    if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)) > _MAX_SCANS:
-        raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
+    if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)) <= _MAX_SCANS:
+        return
+    at, scans, segments = 2, 0, 0
+    while scans <= _MAX_SCANS and segments < _MAX_SEGMENTS:
+        try:
+            found = list(islice(jpeg_segments(data, at), _MAX_SEGMENTS))
+        except struct.error:
+            return  # it ends within a segment
+        if not found or found[-1][0] == 0xD9:
+            return
+        at, scans, segments = found[-1][2], scans + 1, segments + len(found)
+    raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
 
 
 def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
@@ -124,8 +145,15 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
         return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, **scale))
     except ValueError as error:
         warning = str(error)
-    if any(harmless in warning for harmless in _HARMLESS):
-        # Common in the wild. Pillow lets these pass but, unlike simplejpeg without strict, not a file that ends early.
+    if _is_harmless(warning):
+        # Common in the wild. It was the first warning; were it the only one that is looked at, damage behind it would not be told.
+        try:
+            data = _without_oddities(data)
+            return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, **scale))
+        except (ValueError, struct.error) as error:
+            warning = warning if isinstance(error, struct.error) else str(error)
+    if _is_harmless(warning):
+        # Pillow lets these pass but, unlike simplejpeg without strict, not a file that ends early.
         header = read_header(data, max_pixels=2**62)
         rgb = _decode_other(data, header, 2**62)
         return rgb if colours == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -139,19 +167,88 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
         raise PictureError("decode_error", f"jpeg: {warning}") from None
 
 
+def _is_harmless(warning: str) -> bool:
+    return any(harmless in warning for harmless in _HARMLESS)
+
+
+def _without_oddities(data: bytes) -> bytes:
+    """The same picture without what libjpeg warns of before the first scan: stray bytes, profiles, numbers from the future."""
+    kept = [b"\xff\xd8"]
+    rest = len(data)
+    for marker, start, end in jpeg_segments(data):
+        body = data[start:end]
+        if marker == 0xDA:
+            if _is_sequential(data):
+                body = body[:-3] + b"\x00\x3f\x00"  # what such a scan has to say, and libjpeg takes for said
+            rest = end
+        elif marker == 0xE0 and body[:5] == b"JFIF\0":
+            body = body[:5] + b"\x01\x02" + body[7:]
+        elif marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12 and body[11] > 2:
+            # Of an unknown number libjpeg makes that of the usual colours.
+            body = body[:11] + (b"\x02" if jpeg_frame(data)[3] == 4 else b"\x01") + body[12:]
+        elif (0xE1 <= marker <= 0xEF and marker != 0xEE) or marker == 0xFE:
+            continue
+        kept.append(bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body)
+    return b"".join(kept) + data[rest:]
+
+
+def _is_sequential(data: bytes) -> bool:
+    return jpeg_frame(data)[0] in (0xC0, 0xC1)
+
+
 def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
     if header.format == "avif" and not features.check("avif"):
         raise PictureError("unsupported_format", "AVIF, which this build of Pillow does not read; install Pillow 11.3 or newer")
     try:
+        return _by_pillow(data, header, max_pixels)
+    except PictureError as error:
+        bare = _bare_png(data) if header.format == "png" and error.reason == "decode_error" else None
+        if bare is None:
+            raise
+        return _by_pillow(bare, header, max_pixels)
+
+
+def _by_pillow(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
+    try:
         with Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image:
+            if header.format == "tiff":  # which Pillow turns upright while loading, also by what is no EXIF
+                image.getexif()[0x0112] = header.orientation
             image.load()
             if image.width * image.height > max_pixels:
                 raise PictureError("too_many_pixels", f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded")
             return _rgb(image)
     except (PictureError, MemoryError):
         raise
+    except UnidentifiedImageError:  # its message names an object in memory
+        raise PictureError("decode_error", f"{header.format}: the header is damaged") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers let almost any exception escape from damaged files
-        raise PictureError("decode_error", f"{header.format}: {error or type(error).__name__}") from None
+        said = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the file", str(error))
+        raise PictureError("decode_error", f"{header.format}: {said or type(error).__name__}") from None
+
+
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""Chunks of a PNG that say what its pixels are; all others stand beside them."""
+
+
+def _bare_png(data: bytes) -> bytes | None:
+    """The chunks that pixels need, without a transparency that is damaged; None where there was nothing else.
+
+    Texts and profiles that are large or damaged cost no other decoder the picture.
+    """
+    kept, at, others = [data[:8]], 8, False
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        whole = data[at : at + 12 + length]
+        damaged = kind == b"tRNS" and zlib.crc32(whole[4:-4]).to_bytes(4, "big") != whole[-4:]
+        # A chunk that pixels may need and we do not know has a capital letter first.
+        if (kind in _PIXELS or kind[:1].isupper()) and not damaged:
+            kept.append(whole)
+        else:
+            others = True
+        at += 12 + length
+        if kind == b"IEND":
+            break
+    return b"".join(kept) if others else None
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -161,6 +258,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise PictureError("unsupported_format", f"{image.format} with pixels of 32 bits")
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        image = image.convert("RGB")  # the fourth byte was never filled in
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))

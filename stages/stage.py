@@ -21,6 +21,7 @@ Nulls of an optional table do not make `Stage.wants` false and are no part of `i
 the table was there is as it would be had the stage never named it, and only units with values in it are computed again.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -175,8 +176,13 @@ class Stage:
         raise NotImplementedError
 
     def build(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-        """What `run` returns, from dictionaries."""
-        return self.writes.build_without("inputs", rows)
+        """What `run` returns, from dictionaries. Addresses in memory, which are others in every run, are taken out of `detail`."""
+        told = [{**row, "detail": _ADDRESS.sub("", row["detail"])} if " at 0x" in (row.get("detail") or "") else row for row in rows]
+        return self.writes.build_without("inputs", told)
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
+"""As Python shows an object that has nothing better to say."""
 
 
 _WRITES = {

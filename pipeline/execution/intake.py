@@ -54,8 +54,11 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     """
     bars, remarks = load_bars(store), []
     listed: list[tuple[str, Listed]] = []
+    unread: set[str] = set()
     for source in sources:
         found, said = source.people()
+        if getattr(source, "incomplete", False):
+            unread.add(source.name)
         allowed = bars.people(found)
         listed += ((source.name, person) for person in allowed)
         remarks += said
@@ -88,7 +91,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     while numbers:
         number = numbers.popleft()
         bucket = _Bucket([source.name for source in sources], read_entries(store, "candidates", shown[number]), bars)
-        bucket.compare([(person_id, *offer) for person_id in members[number] for offer in people[person_id].offers()], unsure)
+        bucket.compare([(person_id, *offer) for person_id in members[number] for offer in people[person_id].offers()], unsure, unread)
         if number == last:
             filled = bucket.there.num_rows
             grown = deque(Counter(who for who, _, _ in bucket.fresh).items())
@@ -186,11 +189,11 @@ class _Bucket:
         self.changed: dict[int, tuple[Offer, str]] = {}
         """Rows whose facts are others now."""
 
-    def compare(self, offers: Sequence[Offered], unsure: Set[str] = frozenset()) -> None:
+    def compare(self, offers: Sequence[Offered], unsure: Set[str] = frozenset(), unread: Set[str] = frozenset()) -> None:
         """Take what the sources offer of people who are in the bucket, every picture once.
 
-        Of those who are `unsure` (person and source), nothing is gone: the source does not know what it no longer has. What
-        a source says that is not asked now stays as it is.
+        Of those who are `unsure` (person and source), nothing is gone: the source does not know what it no longer has; nor of
+        anybody in sources that could not be read whole (`unread`). What a source says that is not asked now stays as it is.
         """
         there = self.there
         names = pa.array(self.sources, pa.string())
@@ -216,6 +219,8 @@ class _Bucket:
         lives_there = pc.equal(there["status"], "ok")
         mine = pc.and_(pc.is_in(there["source"], value_set=names), lives_there)
         self.others = bool(pc.any(pc.and_not(lives_there, mine)).as_py())
+        if unread:
+            mine = pc.and_not(mine, pc.is_in(there["source"], value_set=pa.array(sorted(unread), pa.string())))
         if unsure:
             mine = pc.and_not(mine, pc.is_in(_keys(there["identity_id"], there["source"]), value_set=pa.array(sorted(unsure), pa.string())))
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))

@@ -49,19 +49,28 @@ class FolderSource:
         listed, remarks = [], []
         if loose:
             remarks.append(f"{loose} files beside the folders of people in {self.path} are not used")
+        closed = 0
         for person in folders:
-            offers, nested = self._offers(person)
+            try:
+                offers, nested = self._offers(person)
+            except OSError as error:
+                # The others are there; of this one nobody knows what it still has.
+                remarks.append(f"{self.path / person} cannot be listed ({error.strerror}); its pictures stay as they were")
+                listed.append(Listed(readable(person), [], complete=False))
+                closed += 1
+                continue
             if nested:
                 remarks.append(f"{nested} folders inside {self.path / person} are not used")
             listed.append(Listed(readable(person), offers))
+        if closed == len(folders):
+            raise SourceError(f"source {self.name!r}: " + "; ".join(remarks))
         return listed, remarks
 
     def _offers(self, person: str) -> tuple[list[Offer], int]:
+        """The files of a person's folder, and how many folders are in it. Raises OSError."""
         offers, nested = [], 0
-        try:
-            entries = sorted(os.scandir(self.path / person), key=lambda entry: entry.name)
-        except OSError as error:
-            raise SourceError(f"source {self.name!r}: {self.path / person} cannot be listed: {error.strerror}") from error
+        with os.scandir(self.path / person) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -3,7 +3,6 @@
 Names of people who are only numbers in a data set begin with its name, so that they are nobody else's.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -13,14 +12,18 @@ from typing import Any
 import pyarrow as pa
 
 from stages.crawl.listing import SourceError
+from stages.crawl.reading import json_values
 from stages.crawl.rows import TEXT, as_json
 
 COLUMNS = ("path", "identity", "split", "licence", "page", "author", "attributes")
 _AT_ONCE = 2**16
 _PICTURES = (".jpg", ".jpeg", ".png")
 
+Fault = Callable[[str], None]
+"""Takes what cannot be read, in words: the rest is read nevertheless."""
 
-def celeba(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+
+def celeba(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
     """CelebA (Liu et al. 2015): 202,599 pictures of 10,177 numbered people.
 
     `identity_CelebA.txt` and, if they are there, `list_eval_partition.txt` and `list_attr_celeba.txt` (40 attributes, 1 or -1),
@@ -57,7 +60,7 @@ def _celeba_attributes(file: Path) -> dict[str, str | None]:
     return found
 
 
-def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+def ffhq(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
     """FFHQ (Karras et al. 2019): 70,000 pictures, each taken for a person of its own, as it names nobody.
 
     `ffhq-dataset-v2.json` gives licence, author and page; without it the pictures in `images1024x1024/` are taken alone.
@@ -66,7 +69,7 @@ def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
     inside = pictures or "images1024x1024"
     about = folder / "ffhq-dataset-v2.json"
     if not about.is_file():
-        found = sorted(_walk(folder / inside))
+        found = sorted(_walk(folder / inside, fault))
         yield _table(path=[f"{inside}/{path}" for path in found], identity=[f"ffhq {Path(path).stem}" for path in found])
         return
     entry = "in_the_wild" if inside == "in-the-wild-images" else "image"
@@ -88,14 +91,14 @@ def ffhq(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
         yield _table(**dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
 
-def agedb(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+def agedb(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
     """AgeDB (Moschoglou et al. 2017): files `12_ArielSharon_47_f.jpg`, that is number, name, age and gender.
 
     Names stay as they are written there, without blanks.
     """
     inside = f"{pictures}/" if pictures else ""
     paths, names, attributes = [], [], []
-    for file in sorted(_walk(folder / inside)):
+    for file in sorted(_walk(folder / inside, fault)):
         told = re.fullmatch(r"\d+_(.+)_(\d+)_([mf])\.(?:jpe?g|png)", file.rpartition("/")[2], re.IGNORECASE)
         paths.append(inside + file)
         names.append(told[1] if told else None)
@@ -103,14 +106,14 @@ def agedb(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
     yield _table(path=paths, identity=names, attributes=attributes)
 
 
-def lfw(folder: Path, pictures: str | None) -> Iterator[pa.Table]:
+def lfw(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
     """Labeled Faces in the Wild (Huang et al. 2007): `Aaron_Eckhart/Aaron_Eckhart_0001.jpg`."""
     inside = f"{pictures}/" if pictures else ""
-    found = [file for file in sorted(_walk(folder / inside)) if file.count("/") == 1]
+    found = [file for file in sorted(_walk(folder / inside, fault)) if file.count("/") == 1]
     yield _table(path=[inside + file for file in found], identity=[file.partition("/")[0].replace("_", " ") for file in found])
 
 
-LAYOUTS: dict[str, Callable[[Path, str | None], Iterator[pa.Table]]] = {"celeba": celeba, "ffhq": ffhq, "agedb": agedb, "lfw": lfw}
+LAYOUTS: dict[str, Callable[[Path, str | None, Fault], Iterator[pa.Table]]] = {"celeba": celeba, "ffhq": ffhq, "agedb": agedb, "lfw": lfw}
 
 
 def members(file: Path, at_once: int = 2**20) -> Iterator[tuple[str, Any]]:
@@ -118,36 +121,11 @@ def members(file: Path, at_once: int = 2**20) -> Iterator[tuple[str, Any]]:
 
     Raises ValueError for what is no JSON object.
     """
-    decoder = json.JSONDecoder()
-    with file.open(encoding="utf-8") as source:
-        text = source.read(at_once).lstrip()
-        if not text.startswith("{"):
-            raise ValueError(f"{file} is no JSON object")
-        at, ended = 1, False
-        while True:
-            try:
-                start = _past(text, at, ", \t\r\n")
-                if text[start] == "}":
-                    return
-                name, colon = decoder.raw_decode(text, start)
-                value, end = decoder.raw_decode(text, _past(text, colon, ": \t\r\n"))
-                # A value that ends where the text does may go on behind it.
-                if end == len(text):
-                    raise IndexError
-            except (IndexError, ValueError) as error:
-                if ended:
-                    raise ValueError(f"{file} ends or breaks off in the middle") from error
-                more = source.read(max(at_once, len(text)))
-                text, at, ended = text[at:] + more, 0, not more
-                continue
-            yield name, value
-            at = end
-
-
-def _past(text: str, at: int, skipped: str) -> int:
-    while text[at] in skipped:
-        at += 1
-    return at
+    with file.open(encoding="utf-8-sig") as source:
+        try:
+            yield from json_values(source.read, "{", at_once)
+        except ValueError as error:
+            raise ValueError(f"{file} {error}") from error
 
 
 def _table(**columns: list[str | None] | list[str]) -> pa.Table:
@@ -167,11 +145,15 @@ def _pairs(file: Path) -> Iterator[tuple[str, str]]:
                 yield words[0], words[1]
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """The pictures below a folder, relative to it."""
+def _walk(folder: Path, fault: Fault) -> Iterator[str]:
+    """The pictures below a folder, relative to it. Folders that cannot be listed go to `fault`."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
-    for where, folders, files in os.walk(folder, followlinks=True):
+
+    def unlisted(error: OSError) -> None:
+        fault(f"{error.filename} cannot be listed ({error.strerror}), and what is in it is not used")
+
+    for where, folders, files in os.walk(folder, onerror=unlisted, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         below = os.path.relpath(where, folder)
         for name in files:

@@ -63,6 +63,7 @@ class Source(Protocol):
     """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs.
 
     `web`: its addresses are canonical web addresses, which the pipeline fetches; its own `fetch` is never called then.
+    One that could not read all of its list sets `incomplete` in `people`: what it does not list need not be gone then.
     """
 
     name: str

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.crawl.listing import SourceError
-from stages.crawl.rows import check_columns, files_of, read_columns, trimmed
+from stages.crawl.reading import text_lines
+from stages.crawl.rows import Reading, check_columns, files_of, trimmed
 
 SCHEMES = ("imdb", "tmdb", "viaf", "isni", "gnd", "lccn", "freebase", "musicbrainz", "vggface2")
 """Columns of these names are kept as external ids of the person."""
@@ -44,22 +45,24 @@ def check_names(source: str, path: Path, columns: Mapping[str, str]) -> None:
 
 
 def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[list[Person], list[str]]:
-    """The people of a list, each once, in its order, and remarks on rows that are not used. Raises SourceError."""
+    """The people of a list, each once, in its order, and remarks on rows that are not used. Raises SourceError, also for nobody."""
     check_names(source, path, columns)
     people: dict[str, Person] = {}
     left_out: Counter[str] = Counter()
-    example = ""
-    for row in _rows(source, path, columns):
+    first: dict[str, str] = {}
+    faults: list[str] = []
+    for where, row in _rows(source, path, columns, faults):
         qid = row.get("wikidata")
         told = _QID.fullmatch(qid) if qid else None
         if qid and not told:
             left_out["bad"] += 1
-            example = example or repr(qid[:40])
+            first.setdefault("bad", f"{where}: {qid[:40]!r}")
             continue
         number = told[1].upper() if told else None
         name = row.get("name") or number
         if name is None:
             left_out["nobody"] += 1
+            first.setdefault("nobody", where)
             continue
         aliases = tuple(alias for text in (row.get("aliases") or "").split("|") if (alias := text.strip()))
         ids = {scheme: value for scheme in SCHEMES if (value := row.get(scheme))}
@@ -69,32 +72,41 @@ def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[lis
             people[key] = Person(name, number, aliases, ids)
         else:
             left_out["twice"] += 1
+            first.setdefault("twice", where)
             others = tuple(alias for alias in dict.fromkeys((*before.aliases, name, *aliases)) if alias not in (before.name, number))
             people[key] = Person(before.name, number, others, {**ids, **before.external_ids})
     remarks = []
     if left_out["nobody"]:
-        remarks.append(f"{left_out['nobody']} rows of {path} name nobody and are not used")
+        remarks.append(f"{left_out['nobody']} rows of {path} name nobody and are not used; the first is {first['nobody']}")
     if left_out["bad"]:
-        remarks.append(f"{left_out['bad']} rows of {path} have something else for a Wikidata Q-id and are not used; the first is {example}")
+        what = "have something else for a Wikidata Q-id and are not used"
+        remarks.append(f"{left_out['bad']} rows of {path} {what}; the first is {first['bad']}")
     if left_out["twice"]:
-        remarks.append(f"{left_out['twice']} rows of {path} name somebody for a second time")
+        remarks.append(f"{left_out['twice']} rows of {path} name somebody for a second time; the first is {first['twice']}")
+    remarks += faults
+    if not people:
+        raise SourceError(f"source {source!r}: {path} names nobody" + "".join(f"; {text}" for text in remarks))
     return list(people.values()), remarks
 
 
-def _rows(source: str, path: Path, columns: Mapping[str, str]) -> Iterator[dict[str, str | None]]:
+def _rows(source: str, path: Path, columns: Mapping[str, str], faults: list[str]) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Where a row stands, and what it says; at the end, remarks on rows that cannot be read go into `faults`."""
     if path.suffix.lower() == ".txt" and path.is_file():
         try:
-            for line in path.read_text(encoding="utf-8-sig").splitlines():
+            for number, line in text_lines(path, lambda number, why: faults.append(f"{path}: line {number} is not used: {why}")):
                 text = line.strip()
                 if text and not text.startswith("#"):
-                    yield {"wikidata" if _QID.fullmatch(text) else "name": text}
-        except (OSError, UnicodeDecodeError) as error:
-            raise SourceError(f"source {source!r}: {path} cannot be read: {error}") from error
+                    yield f"line {number}", {"wikidata" if _QID.fullmatch(text) else "name": text}
+        except (OSError, ValueError) as error:
+            raise SourceError(f"source {source!r}: {path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
         return
-    for table in read_columns(source, path, COLUMNS, columns, ()):
+    reading = Reading(source, path, COLUMNS, columns, ())
+    for table in reading:
         if all(table[name].null_count == table.num_rows for name in ("name", "wikidata")) and table.num_rows:
             raise SourceError(
                 f"source {source!r}: {path} names nobody: it needs a column name or wikidata; say which one it is by source.columns.name"
             )
-        for row in zip(*(trimmed(table[name]).to_pylist() for name in COLUMNS), strict=True):
-            yield dict(zip(COLUMNS, row, strict=True))
+        places = map(reading.where, table["place"].to_pylist())
+        for where, row in zip(places, zip(*(trimmed(table[name]).to_pylist() for name in COLUMNS), strict=True), strict=True):
+            yield where, dict(zip(COLUMNS, row, strict=True))
+    faults += reading.remarks()

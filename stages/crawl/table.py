@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
 from stages.crawl.layouts import LAYOUTS
 from stages.crawl.listing import Listed, SourceError
-from stages.crawl.rows import TEXT, check_columns, files_of, people_of, read_columns, trimmed
+from stages.crawl.rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.stage import Fetched
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -44,6 +44,7 @@ class TableSource:
         self._pictures = base if layout != "columns" else None
         folder = path if path.is_dir() else path.parent
         self.base = folder / Path(base).expanduser() if base and layout == "columns" else folder
+        self.incomplete = False
 
     def check(self) -> None:
         if not self.base.is_dir():
@@ -54,24 +55,36 @@ class TableSource:
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
-        parts = []
         left_out: Counter[str] = Counter()
-        example = ""
+        first: dict[str, tuple[int, str]] = {}
         splits: Counter[str | None] = Counter()
-        for rows in self._rows():
-            part, why = self._usable(rows, left_out, splits)
-            parts.append(part)
-            example = example or why
+        reading: Reading | None = None
+        faults: list[str] = []
+        if self.layout == "columns":
+            reading = Reading(self.name, self.path, COLUMNS, self.columns, ("path", "identity"), rest=True, each="path")
+            tables: Iterator[pa.Table] = iter(reading)
+        else:
+            tables = self._published(faults)
+        parts = [self._usable(rows, left_out, splits, first) for rows in tables]
         if self.splits and left_out["split"] == sum(splits.values()):
             there = ", ".join(sorted(str(name) for name in splits)) or "none"
             raise SourceError(f"source {self.name!r}: no row is of split {', '.join(self.splits)}; {self.path} has: {there}")
+
+        def example(kind: str) -> str:
+            place, text = first[kind]
+            said = ": ".join(part for part in ("" if reading is None else reading.where(place), text) if part)
+            return f"; the first is {said}" if said else ""
+
         remarks = []
         if left_out["nobody"]:
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or a path and are not used")
+            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or a path and are not used{example('nobody')}")
         if left_out["outside"]:
-            remarks.append(f"{left_out['outside']} paths of {self.path} lead out of {self.base} and are not used; the first is {example}")
+            remarks.append(f"{left_out['outside']} paths of {self.path} lead out of {self.base} and are not used{example('outside')}")
         if left_out["missing"]:
-            remarks.append(f"{left_out['missing']} files that {self.path} names are not there; their rows will say so")
+            remarks.append(f"{left_out['missing']} files that {self.path} names are not there; their rows will say so{example('missing')}")
+        faults += reading.remarks() if reading is not None else []
+        self.incomplete = bool(faults)
+        remarks += faults
         listed = people_of(pa.concat_tables(parts)) if parts else []
         if not listed:
             raise SourceError(f"source {self.name!r}: {self.path} names no picture of anybody" + "".join(f"; {text}" for text in remarks))
@@ -86,20 +99,21 @@ class TableSource:
             return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
         return read_file(self.base / relative, self.max_bytes)
 
-    def _rows(self) -> Iterator[pa.Table]:
-        if self.layout == "columns":
-            yield from read_columns(self.name, self.path, COLUMNS, self.columns, ("path", "identity"), rest=True)
-            return
+    def _published(self, faults: list[str]) -> Iterator[pa.Table]:
+        """The rows of a data set in its own layout; what cannot be read of it goes into `faults`, in words."""
         try:
-            for rows in LAYOUTS[self.layout](self.path, self._pictures):
-                nothing = pa.nulls(rows.num_rows, TEXT)
-                yield rows.append_column("external_id", nothing).append_column("reference", nothing)
+            for rows in LAYOUTS[self.layout](self.path, self._pictures, faults.append):
+                nothing, places = pa.nulls(rows.num_rows, TEXT), pa.array(range(rows.num_rows), pa.int64())
+                yield rows.append_column("external_id", nothing).append_column("reference", nothing).append_column("place", places)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise SourceError(f"source {self.name!r} with layout {self.layout}: {error}") from error
 
-    def _usable(self, rows: pa.Table, left_out: Counter[str], splits: Counter[str | None]) -> tuple[pa.Table, str]:
-        """The rows that say who and where, as `people_of` takes them, and an example of a path that leads elsewhere."""
-        rows = pa.table({name: trimmed(rows[name]) if name not in ("path", "attributes") else rows[name] for name in rows.column_names})
+    def _usable(
+        self, rows: pa.Table, left_out: Counter[str], splits: Counter[str | None], first: dict[str, tuple[int, str]]
+    ) -> pa.Table:
+        """The rows that say who and where, as `people_of` takes them; of the others the count, and the first of each kind."""
+        as_they_are = ("path", "attributes", "place")
+        rows = pa.table({name: rows[name] if name in as_they_are else trimmed(rows[name]) for name in rows.column_names})
         if self.splits:
             for one in pc.value_counts(rows["split"]).to_pylist():
                 splits[one["values"]] += one["counts"]
@@ -107,22 +121,24 @@ class TableSource:
             left_out["split"] += rows.num_rows - (pc.sum(chosen).as_py() or 0)
             rows = rows.filter(chosen)
         told = pc.and_(rows["identity"].is_valid(), pc.fill_null(pc.not_equal(rows["path"], ""), False))
-        left_out["nobody"] += rows.num_rows - (pc.sum(told).as_py() or 0)
+        without = rows["place"].filter(pc.invert(told))
+        if len(without):
+            left_out["nobody"] += len(without)
+            first.setdefault("nobody", (without[0].as_py(), ""))
         rows = rows.filter(told)
         addresses: list[str | None] = []
         prints: list[str | None] = []
-        example = ""
-        for path in rows["path"].to_pylist():
+        for place, path in zip(rows["place"].to_pylist(), rows["path"].to_pylist(), strict=True):
             relative = self._inside(path)
-            address = None if relative is None else address_of(self.name, relative)
-            addresses.append(address)
+            addresses.append(None if relative is None else address_of(self.name, relative))
             prints.append(None if relative is None else fingerprint_of(self.base / relative))
-            left_out["outside"] += address is None
-            left_out["missing"] += prints[-1] == "unreadable"
-            example = example or (repr(path[:100]) if address is None else "")
+            wrong = "outside" if relative is None else "missing" if prints[-1] == "unreadable" else ""
+            if wrong:
+                left_out[wrong] += 1
+                first.setdefault(wrong, (place, repr(path[:100])))
         column = pa.array(addresses, TEXT)
-        kept = rows.drop_columns(["path"]).append_column("address", column).append_column("fingerprint", pa.array(prints, TEXT))
-        return kept.filter(column.is_valid()), example
+        kept = rows.drop_columns(["path", "place"]).append_column("address", column).append_column("fingerprint", pa.array(prints, TEXT))
+        return kept.filter(column.is_valid())
 
     def _inside(self, path: str) -> str | None:
         """The path relative to `base`, in one spelling; None where it leads elsewhere."""

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.crawl.listing import Listed
-from stages.crawl.rows import TEXT, check_columns, files_of, people_of, read_columns, trimmed
+from stages.crawl.listing import Listed, SourceError
+from stages.crawl.rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.crawl.web.address import BadAddress, canonical
 from stages.stage import Fetched
 
@@ -34,6 +34,7 @@ class UrlsSource:
 
     def __init__(self, path: Path, name: str = "web", columns: Mapping[str, str] | None = None) -> None:
         self.path, self.name, self.columns = path, name, dict(columns or {})
+        self.incomplete = False
 
     def check(self) -> None:
         files_of(self.name, self.path)
@@ -41,41 +42,47 @@ class UrlsSource:
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
-        parts = []
+        reading = Reading(self.name, self.path, COLUMNS, self.columns, ("identity", "url"), each="url")
         left_out: Counter[str] = Counter()
-        example = ""
-        for rows in read_columns(self.name, self.path, COLUMNS, self.columns, ("identity", "url")):
-            part, why = _usable(rows, left_out)
-            example = example or why
-            parts.append(part)
-        everything = pa.concat_tables(parts) if parts else None
+        first: dict[str, tuple[int, str]] = {}
+        parts = [_usable(rows, left_out, first) for rows in reading]
         remarks = []
         if left_out["nobody"]:
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or an address and are not used")
+            where = reading.where(first["nobody"][0])
+            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or an address and are not used; the first is {where}")
         if left_out["bad"]:
-            remarks.append(f"{left_out['bad']} addresses of {self.path} are none of the web's and are not used; the first is {example}")
-        return ([] if everything is None else people_of(everything)), remarks
+            place, example = first["bad"]
+            told = f"the first is in {reading.where(place)}: {example}"
+            remarks.append(f"{left_out['bad']} addresses of {self.path} are none of the web's and are not used; {told}")
+        remarks += reading.remarks()
+        self.incomplete = reading.incomplete
+        listed = people_of(pa.concat_tables(parts)) if parts else []
+        if not listed:
+            raise SourceError(f"source {self.name!r}: {self.path} names no picture of anybody" + "".join(f"; {text}" for text in remarks))
+        return listed, remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         raise NotImplementedError("web addresses are fetched by the pipeline")
 
 
-def _usable(rows: pa.Table, left_out: Counter[str]) -> tuple[pa.Table, str]:
-    """The rows that say who and where, as `people_of` takes them, and an example of an address that is none."""
-    rows = pa.table({name: trimmed(rows[name]) for name in rows.column_names})
+def _usable(rows: pa.Table, left_out: Counter[str], first: dict[str, tuple[int, str]]) -> pa.Table:
+    """The rows that say who and where, as `people_of` takes them; of the others the count, and the first with what is wrong with it."""
+    rows = pa.table({name: rows[name] if name == "place" else trimmed(rows[name]) for name in rows.column_names})
     told = pc.and_(rows["identity"].is_valid(), rows["url"].is_valid())
-    left_out["nobody"] += rows.num_rows - (pc.sum(told).as_py() or 0)
+    without = rows["place"].filter(pc.invert(told))
+    if len(without):
+        left_out["nobody"] += len(without)
+        first.setdefault("nobody", (without[0].as_py(), ""))
     rows = rows.filter(told)
     addresses: list[str | None] = []
-    example = ""
-    for url in rows["url"].to_pylist():
+    for place, url in zip(rows["place"].to_pylist(), rows["url"].to_pylist(), strict=True):
         try:
             addresses.append(canonical(url))
         except BadAddress as error:
             addresses.append(None)
             left_out["bad"] += 1
-            example = example or f"{url[:100]!r}: {error}"
+            first.setdefault("bad", (place, f"{url[:100]!r}: {error}"))
     column = pa.array(addresses, TEXT)
     nothing = pa.nulls(rows.num_rows, TEXT)
-    rows = rows.drop_columns(["url"]).append_column("address", column).append_column("fingerprint", nothing)
-    return rows.filter(column.is_valid()), example
+    rows = rows.drop_columns(["url", "place"]).append_column("address", column).append_column("fingerprint", nothing)
+    return rows.filter(column.is_valid())

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stages.crawl.folder import address_of, escape, fingerprint_of, readable, relative_of
+from stages.crawl.folder import address_of, escape, fingerprint_of, is_folder, readable, relative_of
 from stages.crawl.listing import Listed, Offer, Shelf, SourceError
 from stages.pictures import MAX_PIXELS
 from stages.stage import Fetched
@@ -80,7 +80,8 @@ class VideoSource:
         clips = others = bad = 0
         for person in self._folders():
             offers: list[Offer] = []
-            for relative in self._clips(person):
+            before = len(remarks)
+            for relative in self._clips(person, remarks):
                 if relative is None:
                     others += 1
                     continue
@@ -90,13 +91,13 @@ class VideoSource:
                 mark = f"{fingerprint_of(self.path / relative)}-{self.kind}"
                 # A clip that cannot be read is offered once, so that a row says why there is nothing of it.
                 offers += [Offer(f"{address_of(self.name, relative)}#t={time:.3f}", mark) for time in times or [0.0]]
-            listed.append(Listed(self.prefix + readable(person), offers))
+            listed.append(Listed(self.prefix + readable(person), offers, complete=len(remarks) == before))
         if self.shelf is not None:
             self.shelf.flush()
         if not clips:
             raise SourceError(
                 f"source {self.name!r}: no clips below {self.path} end in {', '.join(ENDINGS)} and match source.clips:"
-                f" {', '.join(self.clips)}"
+                f" {', '.join(self.clips)}" + "".join(f"; {text}" for text in remarks)
             )
         if others:
             remarks.append(f"{others} files below {self.path} are no clips by their endings, or not in source.clips, and are not used")
@@ -124,13 +125,17 @@ class VideoSource:
 
     def _folders(self) -> Iterator[str]:
         try:
-            yield from sorted(entry.name for entry in os.scandir(self.path) if entry.is_dir() and not entry.name.startswith("."))
+            yield from sorted(entry.name for entry in os.scandir(self.path) if is_folder(entry) and not entry.name.startswith("."))
         except OSError as error:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
 
-    def _clips(self, person: str) -> Iterator[str | None]:
-        """Paths of clips below `path`, in order; None for a file that is not used."""
-        for where, folders, files in os.walk(self.path / person):
+    def _clips(self, person: str, remarks: list[str]) -> Iterator[str | None]:
+        """Paths of clips below `path`, in order; None for a file that is not used. A remark on every folder that cannot be listed."""
+
+        def unlisted(error: OSError) -> None:
+            remarks.append(f"{error.filename} cannot be listed ({error.strerror}); the clips in it stay as they were")
+
+        for where, folders, files in os.walk(self.path / person, onerror=unlisted):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = os.path.relpath(where, self.path / person)
             for name in sorted(name for name in files if not name.startswith(".")):

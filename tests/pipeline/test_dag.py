@@ -354,13 +354,40 @@ def test_an_empty_file_lacks_everything(tmp_path: Path) -> None:
          "--set stages.detect.params.upsample.x=2: stages.detect.params.upsample is 2, it has no fields"),
         ("stages.detect", "--set stages.detect: write it as name.of.field=value"),
         ("stages..detect=1", "--set stages..detect=1: write it as name.of.field=value"),
-        ("root=[", "--set root=[: the value is not YAML: "),
-        ("root=", "--set root=: root: input should be a valid string, is empty"),
+        ("root=", "--set root=: root: string should have at least 1 character"),
+        ("stages.detect.params.upsample=[", '--set stages.detect.params.upsample=[: stages.detect.params.upsample: input should be a valid'),
+        ("stages.detect.params.upsample=2024-13-45", "--set stages.detect.params.upsample=2024-13-45: stages.detect.params.upsample: "),
+        ("shared_root=people #1", "--set shared_root=people #1: shared_root: input should be a valid boolean"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_set_names_the_option(tmp_path: Path, text: str, expected: str) -> None:
     found = problems(tmp_path, GOOD, text)
     assert len(found) == 1 and found[0].startswith(expected)
+
+
+WRITTEN = [
+    "2024", "on", "no", "0x10", "12:30", "1e3", "null", "~", "people #1", "a: b", "{x}", "[x", "*x", "@x", "%x", "!x", "&x", "- x", "`x",
+    "2024-13-45", "2024-01-02", "x=y", "it's", "Zoë", "a\\b", "|", ">", "? x", "#x", "x:", "1_000", ".5", "~user",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_set_takes_texts_as_they_are_written(tmp_path: Path, text: str) -> None:
+    """`people #1` would be read as `people`, without a word, and a folder called 2024 be refused."""
+    dag = good(tmp_path, GOOD, f"source.path={text}", f"root={text}", f"name= {text} ")
+    assert (dag.sources[0].path, dag.root, dag.name) == (text, text, text)
+
+
+def test_set_takes_texts_in_lists_of_them_and_below_them(tmp_path: Path) -> None:
+    """Splits and columns that look like numbers would be refused; and what is no text would be one."""
+    sets = ["source={kind: table, path: 2024, splits: [on, 1e3, 'x']}", "source.columns.identity=on", "source.layout=celeba"]
+    dag = good(tmp_path, GOOD, *sets, "shared_root=yes", "stages.detect.params.upsample=1", "source.base=null", "models=2024")
+    (source,) = dag.sources
+    assert (source.path, source.splits, source.columns, source.layout) == ("2024", ("on", "1e3", "x"), {"identity": "on"}, "celeba")
+    assert (source.base, dag.models, dag.shared_root, dag.stages["detect"].params["upsample"]) == (None, "2024", True, 1)
+    assert good(tmp_path, GOOD, "source.path='people #1'").sources[0].path == "people #1"
+    assert good(tmp_path, GOOD, "source.path=1", 'source.path="2"').sources[0].path == "2"
+    assert good(tmp_path, GOOD, "source=[{kind: folder, path: a}]", "source.0.path=007").sources[0].path == "007"
 
 
 def test_version_follows_parameters_code_and_weights_alone(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -39,6 +40,16 @@ def test_roots_with_awkward_names(tmp_path: Path, name: str) -> None:
     connection = connect(store.root)
     assert connection.execute("SELECT count(*) FROM images").fetchall() == [(7,)]
     assert connection.execute("SELECT octet_length(bytes) = size FROM images").fetchall() == [(True,)] * 7
+
+
+def test_times_come_to_python(store: Store) -> None:
+    """In a notebook every row of `images` would be an error, as DuckDB needs another package for times with a zone."""
+    connection = connect(store)
+    sql = "SELECT coalesce(fetched_at, TIMESTAMPTZ '2026-11-29 10:00:00+01') FROM images"
+    assert {row[0] for row in connection.sql(sql).fetchall()} == {datetime(2026, 11, 29, 9, tzinfo=UTC)}
+    assert len(connection.sql("SELECT * FROM images").fetchall()) == 7
+    assert connection.sql("SELECT max(started) FROM runs").fetchall() == [(None,)]
+    assert connection.execute(sql).fetchone() == (datetime(2026, 11, 29, 9, tzinfo=UTC),)
 
 
 def test_every_table_is_there_with_its_types_and_comments(store: Store, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class Listing:
 
     def __init__(self, listed: Sequence[Listed], name: str = "local") -> None:
         self.name, self.listed = name, list(listed)
+        self.incomplete = False
 
     def check(self) -> None:
         return None
@@ -222,6 +223,18 @@ def test_nothing_is_gone_of_a_person_whom_the_source_could_not_be_asked_about(ro
     assert gone == ["local:Zoë/b"]
     found = root.take(Listing([Listed("Ada", offers), Listed("Zoë", [], complete=False)]))
     assert (found.gone, root.people()["Zoë"]["status"]) == (2, "ok")
+
+
+def test_of_a_list_that_could_not_be_read_whole_nobody_is_gone(tmp_path: Path) -> None:
+    """A line that an editor broke would take somebody's pictures out of the shards, and nobody knows whose it was."""
+    root = Root(tmp_path)
+    root.take(listing({"Ada": ["a", "b"], "Zoë": ["a"]}))
+    broken = listing({"Ada": ["b", "c"]})
+    broken.incomplete = True
+    found = root.take(broken)
+    assert (found.new, found.gone) == (1, 0)
+    assert {row["status"] for row in root.candidates()} == {"ok"}
+    assert root.take(listing({"Ada": ["b"]})).gone == 3
 
 
 def test_aliases_of_a_source_are_kept(root: Root) -> None:

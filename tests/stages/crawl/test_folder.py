@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemas import identity_id
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import SourceError
+from stages.crawl.table import TableSource
 from stages.stage import Fetched
 
 FILE_NAMES = ["1.jpg", "with blank.jpg", "100%.jpg", "%2e%2e", "%41", "Zoë-图片.png", "Zoe\u0308", "a:b", "back\\slash", "line\nbreak"]
@@ -75,6 +76,49 @@ def test_a_person_without_files_is_listed(people: Path) -> None:
     """Somebody of the list would vanish."""
     (listed,), _ = FolderSource(people).people()
     assert (listed.name, listed.offers) == ("Ada", [])
+
+
+def closed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Folders that may not be listed, also by root, who runs tests in containers."""
+    listing = os.scandir
+
+    def scandir(path: str | os.PathLike[str]) -> object:
+        if os.path.basename(path) in names:
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_listed_costs_only_itself(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lost+found` on a disk would refuse everybody, or a folder that is closed for an hour take its pictures out of the dataset."""
+    for name in ("lost+found", "Zoë"):
+        (people / name).mkdir()
+        (people / name / "1.jpg").write_bytes(b"x")
+    closed(monkeypatch, "lost+found")
+    listed, remarks = FolderSource(people).people()
+    assert [(person.name, len(person.offers), person.complete) for person in listed] == [
+        ("Ada", 0, True), ("Zoë", 1, True), ("lost+found", 0, False),
+    ]  # fmt: skip
+    assert remarks == [f"{people / 'lost+found'} cannot be listed (Permission denied); its pictures stay as they were"]
+    closed(monkeypatch, "Ada", "Zoë", "lost+found")
+    with pytest.raises(SourceError, match="Permission denied"):
+        FolderSource(people).people()
+
+
+@pytest.mark.parametrize("layout", ["lfw", "agedb", "ffhq"])
+def test_a_published_data_set_is_told_of_what_cannot_be_listed(people: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    """Half of a data set would be gone without a word."""
+    for name in ("Ada", "Zoë"):
+        (people / "images1024x1024" / name).mkdir(parents=True, exist_ok=True)
+        (people / "images1024x1024" / name / "0_Ada_3_f.png").write_bytes(b"x")
+    path = people if layout == "ffhq" else people / "images1024x1024"
+    closed(monkeypatch, "Zoë")
+    source = TableSource(path, "table", layout)
+    listed, remarks = source.people()
+    assert sum(len(person.offers) for person in listed) == 1 and source.incomplete
+    place = people / "images1024x1024" / "Zoë"
+    assert f"{place} cannot be listed (Permission denied), and what is in it is not used" in remarks
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)

@@ -45,15 +45,15 @@ def test_people_who_are_named_twice_are_one(tmp_path: Path) -> None:
     people, remarks = read_names("x", written(tmp_path, text), {})
     assert people == [Person("Ada", "Q1", ("A", "Ada Byron"), {"viaf": "1"}), Person("zoë", None, ("ZOË", "Z"))]
     assert [person.external_ids for person in people] == [{"viaf": "1"}, {}]
-    assert remarks == [f"2 rows of {tmp_path / 'names.csv'} name somebody for a second time"]
+    assert remarks == [f"2 rows of {tmp_path / 'names.csv'} name somebody for a second time; the first is line 3"]
 
 
 def test_rows_that_name_nobody_are_counted(tmp_path: Path) -> None:
     """A user would wonder why forty of fifty people are missing."""
     people, remarks = read_names("x", written(tmp_path, "name,wikidata\nAda,L123\n ,\nBob,Q12345678901234\n,Q1\n"), {})
     assert people == [Person("Q1", "Q1")]
-    assert remarks[0] == f"1 rows of {tmp_path / 'names.csv'} name nobody and are not used"
-    assert "2 rows of" in remarks[1] and "the first is 'L123'" in remarks[1]
+    assert remarks[0] == f"1 rows of {tmp_path / 'names.csv'} name nobody and are not used; the first is line 3"
+    assert "2 rows of" in remarks[1] and "the first is line 2: 'L123'" in remarks[1]
 
 
 def test_a_list_that_is_none_says_what_to_mend(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_table_says_whose_each_file_is(tmp_path: Path) -> None:
     path = table(tmp_path / "list.csv", [{"file": file, "person": who, "license": licence} for file, who, licence in rows])
     source = TableSource(path, base="faces")
     listed, remarks = source.people()
-    assert remarks == [f"1 paths of {path} lead out of {tmp_path / 'faces'} and are not used; the first is 'a//../3.jpg'"]
+    assert remarks == [f"1 paths of {path} lead out of {tmp_path / 'faces'} and are not used; the first is line 4: 'a//../3.jpg'"]
     assert shown(source) == {
         "Ada": {"table:a/1.jpg": "faces/a/1.jpg", "table:3.jpg": "faces/3.jpg"},
         "Bob": {"table:2 ü%25.jpg": "faces/2 ü%.jpg"},
@@ -114,7 +114,7 @@ def test_files_that_are_not_there_have_rows_that_say_so(tmp_path: Path) -> None:
     files(tmp_path, "1.jpg")
     path = table(tmp_path / "list.csv", [{"path": f"{i}.jpg", "name": "Ada"} for i in range(1, 4)])
     source = TableSource(path)
-    assert source.people()[1] == [f"2 files that {path} names are not there; their rows will say so"]
+    assert source.people()[1] == [f"2 files that {path} names are not there; their rows will say so; the first is line 3: '2.jpg'"]
     assert shown(source) == {"Ada": {"table:1.jpg": "1.jpg", "table:2.jpg": "not_found", "table:3.jpg": "not_found"}}
 
 

@@ -114,15 +114,16 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
     rows += [("Ada", "ftp://a.test/3.jpg"), ("Ada", "https://name:password@a.test/4.jpg")]
     listed, remarks = UrlsSource(as_parquet(tmp_path, [{"name": name, "url": url} for name, url in rows])).people()
     assert [len(person.offers) for person in listed] == [1]
-    assert remarks[0].startswith("3 rows of") and remarks[0].endswith("lack a person or an address and are not used")
-    assert remarks[1].startswith("2 addresses of") and "'ftp://a.test/3.jpg': scheme 'ftp'" in remarks[1]
+    assert remarks[0].startswith("3 rows of") and remarks[0].endswith("lack a person or an address and are not used; the first is row 2")
+    assert remarks[1].startswith("2 addresses of") and "row 5: 'ftp://a.test/3.jpg': scheme 'ftp'" in remarks[1]
 
 
-def test_a_list_without_a_usable_row_lists_nobody(tmp_path: Path) -> None:
-    """An empty list would end in a stack trace."""
+@pytest.mark.parametrize("text", ["name,url\n", "name,url\n,\nAda,\n", "name,url\nAda,ftp://a.test/1.jpg\n", "name,url\nAda\n"])
+def test_a_list_without_a_usable_row_is_refused(tmp_path: Path, text: str) -> None:
+    """An export that broke off would make everybody gone, and take their pictures out of the shards."""
     path = tmp_path / "list.csv"
-    path.write_text("name,url\n")
-    assert people(path) == {}
+    path.write_text(text)
+    assert "names no picture of anybody" in refused(path)
 
 
 def test_a_list_that_cannot_be_read_says_what_to_mend(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_list_that_cannot_be_read_says_what_to_mend(tmp_path: Path) -> None:
     path = as_csv(tmp_path, ROWS)
     assert refused(path, identity="nmae").endswith("has no column 'nmae'; it has name, url, license, page, creator")
     assert "names 'person'; the fields are identity, url" in refused(path, person="name")
-    bad = {"a.parquet": b"PAR1", "b.jsonl": b'{"name": "Ada"', "c.jsonl": b"[1]", "d.csv": b"name,url\nAda\n", "e.csv": b""}
+    bad = {"a.parquet": b"PAR1", "b.jsonl": b'{"name": "Ada"', "c.jsonl": b"[1]", "e.csv": b""}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
         assert refused(tmp_path / name).startswith(f"source 'web': {tmp_path / name} cannot be read: ")
