@@ -1,4 +1,4 @@
-"""Cleaning: k-means of many people against a scikit-learn loop, the whole stage, and what is compared over all people.
+"""Cleaning: the whole stage and its groups against scikit-learn loops, one person of many faces, and all people compared.
 
 23,042 people (as many as FlashFace's data set has) with 80 to 500 faces each and 512 numbers a face are made up, written to
 Parquet and read again, a share at a time; by default 1,000 of them, with `--full` all. People have 20 % of other faces, half
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from stages.clean.groups import hang_together
 from stages.clean.kmeans_paper import seed_of
 from stages.clean.linkage import LinkageClean
 from stages.clean.lloyd import kmeans
@@ -35,6 +36,8 @@ PEOPLE, SOME, SHARE, WORKERS = 23_042, 1_000, 250, 2
 WIDTH, LEAST, MOST = 512, 80, 500
 CODECS = ("zstd", "none")
 LIMITS = {"similarity_threshold": 0.4, "merge_cosine": 0.38, "join_cosine": 0.45, "duplicate_cosine": 0.97}
+GROUPS = "average linkage"
+ALONE = (700, 3_000, 10_000)
 COMPARED = 20
 """People of a share whom scikit-learn clusters too."""
 TASK = 4096
@@ -88,6 +91,7 @@ def main() -> None:
     took = time.perf_counter() - started
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         over_all = pool.apply(_over_all)
+        alone = pool.apply(_alone)
     console.print(_table(total))
     ours, theirs = total.inertia["ours"], total.inertia["scikit-learn"]
     console.print(
@@ -95,11 +99,12 @@ def main() -> None:
         f"at worst {total.worst:.7f}; most memory of a worker {total.memory / 2**30:.2f} GiB; in all {took:.0f} s"
     )
     console.print(over_all)
+    console.print(alone)
 
 
-def person(rng: np.random.Generator) -> np.ndarray:
-    """(n, 512) float32 unit vectors of somebody with 80 to 500 faces."""
-    count = int(rng.integers(LEAST, MOST + 1))
+def person(rng: np.random.Generator, count: int | None = None) -> np.ndarray:
+    """(n, 512) float32 unit vectors of somebody with so many faces, by default 80 to 500."""
+    count = int(rng.integers(LEAST, MOST + 1)) if count is None else count
     noise = rng.standard_normal((count, WIDTH), dtype=np.float32) / np.float32(WIDTH**0.5)
     centre, other = (_unit(rng.standard_normal((1, WIDTH), dtype=np.float32)) for _ in range(2))
     chance = rng.random((count, 1), dtype=np.float32)
@@ -114,10 +119,10 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _rows(first: int, count: int) -> pa.Table:
-    """What the stage reads of `count` people."""
+def _rows(first: int, count: int, each: int | None = None) -> pa.Table:
+    """What the stage reads of `count` people, of `each` faces or of 80 to 500."""
     rng = np.random.default_rng(first)
-    people = [person(rng) for _ in range(count)]
+    people = [person(rng, each) for _ in range(count)]
     sizes = [len(one) for one in people]
     faces = sum(sizes)
     ids = pa.array([f"{first:08x}{at:016x}" for at in range(faces)])
@@ -177,7 +182,7 @@ def _edges(rows: pa.Table) -> list[int]:
 
 
 def _cluster(found: Measured, rows: pa.Table, first: int) -> None:
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import AgglomerativeClustering, KMeans
 
     unit, edges = vectors(rows["embeddings.vector"]), np.array(_edges(rows))
     seeds = np.array([seed_of(f"{first + at:016x}") for at in range(len(edges) - 1)], dtype=np.uint64)
@@ -187,6 +192,9 @@ def _cluster(found: Measured, rows: pa.Table, first: int) -> None:
     theirs = found.time(
         "k-means, k = 2, 10 starts, scikit-learn", lambda: [KMeans(2, n_init=10, random_state=0).fit(one) for one, _ in people]
     )
+    found.time(GROUPS, lambda: [hang_together(one, LIMITS["merge_cosine"], LIMITS["similarity_threshold"]) for one, _ in people])
+    model = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=1 - LIMITS["merge_cosine"])
+    found.time(f"{GROUPS}, scikit-learn", lambda: [model.fit(one) for one, _ in people])
     ours = [_inertia(one, mine) for one, mine in people]
     reached = [float(model.inertia_) for model in theirs]
     found.compared, found.inertia = len(people), {"ours": sum(ours), "scikit-learn": sum(reached)}
@@ -196,6 +204,20 @@ def _cluster(found: Measured, rows: pa.Table, first: int) -> None:
 def _inertia(unit: np.ndarray, labels: np.ndarray) -> float:
     wide = unit.astype(np.float64)
     return float(sum(((wide[labels == at] - wide[labels == at].mean(axis=0)) ** 2).sum() for at in np.unique(labels)))
+
+
+def _alone() -> str:
+    """The stage on one person of many faces, with one thread."""
+    told = []
+    with threadpool_limits(1):
+        for count in ALONE:
+            rows, stage = _rows(0, 1, count), LinkageClean(LIMITS)
+            stage.run(rows, {}, NO_SERVICES)
+            found = Measured()
+            found.time("stage", partial(stage.run, rows, {}, NO_SERVICES))
+            told.append(f"{count} faces {1000 * found.processor['stage']:.0f} ms")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return f"one person, processor time of the stage: {', '.join(told)}; within {memory:.2f} GiB"
 
 
 def _over_all() -> str:
@@ -218,11 +240,11 @@ def _table(total: Measured) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("seconds per 1,000 people, one core", "elapsed", "processor", "against scikit-learn", "MB"):
         table.add_column(column, justify="left" if column.startswith("seconds") else "right")
-    theirs = total.processor["k-means, k = 2, 10 starts, scikit-learn"] / total.compared
     for what, seconds in total.seconds.items():
-        people = total.compared if "scikit" in what else total.people
+        people = total.compared if "scikit" in what or what == GROUPS else total.people
         processor = total.processor[what] / people
-        ratio = f"{theirs / processor:.1f} x as fast" if what == "k-means, k = 2, 10 starts" else ""
+        theirs = total.processor.get(f"{what}, scikit-learn")
+        ratio = f"{theirs / total.compared / processor:.1f} x as fast" if theirs else ""
         size = next((f"{total.bytes[codec] / total.people / 1e3:.0f}" for codec in CODECS if what == f"read, {codec}"), "")
         table.add_row(what, f"{1000 * seconds / people:.2f}", f"{1000 * processor:.2f}", ratio, size)
     return table

@@ -19,7 +19,7 @@ BENCHES = {
     "again": "a run that has nothing to do, and a plan",
     "memory": "all processes of a run over photographs of 12 megapixels",
     "clean_truth": "what cleaning keeps of real photographs, as they are and with other people mixed in",
-    "clean": "clustering many people against a scikit-learn loop, and the clean stage",
+    "clean": "cleaning many people, and one of many faces, against scikit-learn loops",
     "crawl": "fetching pictures from local servers, beside img2dataset, and how well limits are kept",
     "scale": "planning, publishing and querying as a dataset grows, without pictures",
     "stats": "opening the catalogue, every statistic and the report, without pictures",
