@@ -34,6 +34,8 @@ WINDOW = 200_000
 """Candidates of a round."""
 PATIENCE = (30.0, 120.0, 600.0)
 """Seconds that an address waits for room at its host: in the first round, in the next, in the last."""
+BREATH = 1.0
+"""Seconds before a later round: longer than workers believe that a site's rules cannot be had for now."""
 _REFUSALS = ("robots", "opt_out")
 
 
@@ -203,6 +205,7 @@ class Rounds:
                 return
         for number, patience in enumerate(PATIENCE[1:], 2):
             if late and not self.stopped():
+                time.sleep(BREATH)
                 late = self._round(late, patience, final=number == len(PATIENCE))
 
     def _round(self, window: list[Missing], patience: float, final: bool) -> list[Missing]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -29,8 +30,10 @@ from pipeline.root.snapshot import load
 from pipeline.root.spool import look, put, spool_path
 from pipeline.root.storage import Store
 from pipeline.run import Record, Run
+from stages.crawl.web.fetcher import WebFetcher
 from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
+from tests.stages.crawl.web.hostile import Answer, listening
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
 
 DAG = """
@@ -114,6 +117,81 @@ def test_every_address_gets_a_row_and_is_asked_for_once(site: Site, tmp_path: Pa
     before = len(site.log)
     again, said = crawl(tmp_path)
     assert len(site.log) == before
+    assert again.snapshot == record.snapshot
+
+
+TRAPS = {
+    "location.test": {"location.test/0.jpg": Answer(b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 0\r\n\r\n")},
+    "deep.test": {"deep.test/.well-known/tdmrep.json": Answer(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000)},
+    "stars.test": {
+        "stars.test/.well-known/tdmrep.json": Answer(
+            b'HTTP/1.1 200 OK\r\n\r\n[{"location": "%sb", "tdm-reservation": 1}]' % (b"*a" * 2000)
+        ),
+        "stars.test/0.jpg": Answer(b"HTTP/1.1 302 Found\r\nLocation: /" + b"a" * 4000 + b".jpg\r\nContent-Length: 0\r\n\r\n"),
+    },
+}
+"""Hosts each of which ended or hung the crawl of all others."""
+
+
+def test_one_bad_host_costs_its_own_rows(tmp_path: Path) -> None:
+    with listening() as server:
+        server.answers = {path: answer for answers in TRAPS.values() for path, answer in answers.items()}
+        rows = [("Ada", f"http://{host}:{server.port}/0.jpg") for host in TRAPS]
+        rows += [("Bob", f"http://good.test:{server.port}/{n}.jpg") for n in range(18)]
+        dag_file(tmp_path, listing(tmp_path, rows))
+        crawl(tmp_path)
+    sql = "select c.address, i.reason from images i join candidates c using (image_id)"
+    found = {row["address"].split("/")[2].split(":")[0]: row["reason"] for row in ask(tmp_path, sql)}
+    assert found == {"location.test": "bad_redirect", "deep.test": "opt_out", "stars.test": None, "good.test": None}
+    assert len(ask(tmp_path, "select 1 from images where status = 'ok'")) == 19
+
+
+def test_the_record_names_the_host_of_what_nobody_thought_of(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = WebFetcher._body
+
+    async def broken(self: WebFetcher, response: Any) -> bytes:
+        if response.url.host == "odd.test":
+            raise ZeroDivisionError("unthought of")
+        return await real(self, response)
+
+    monkeypatch.setattr(WebFetcher, "_body", broken)
+    rows = [("Ada", site.address(f"/p/{n}.jpg", host)) for n in range(3) for host in ("odd.test", "a.test")]
+    rows += [("Bob", site.address("/missing.jpg", f"h{n}.test")) for n in range(30)]  # as many hosts as fail in usual ways
+    dag_file(tmp_path, listing(tmp_path, rows))
+    record, said = crawl(tmp_path)
+    assert record.fetching["unexpected"] == {f"odd.test:{site.port}": "ZeroDivisionError: unthought of"}
+    assert "3 error" in said
+    outcomes = Counter(row["reason"] for row in ask(tmp_path, "select reason from images"))
+    assert outcomes == {"error": 3, None: 3, "http_404": 30}
+    file, = (tmp_path / "root" / "runs").glob("*.json")
+    assert json.loads(file.read_text())["fetching"]["unexpected"]
+
+
+def test_rules_that_cannot_be_had_for_now_are_asked_for_in_the_next_round(site: Site, tmp_path: Path) -> None:
+    """Two faults in a row cost all pictures of a host."""
+    left = 3
+
+    async def page(request: Any) -> web.Response:
+        nonlocal left
+        left -= 1
+        return web.Response(status=500) if left >= 0 else web.Response(text="User-agent: *\nDisallow: /p/1.jpg")
+
+    site.pages["faltering.test/robots.txt"] = page
+    rows = [("Ada", site.address(f"/p/{n}.jpg", "faltering.test")) for n in range(1, 9)]
+    dag_file(tmp_path, listing(tmp_path, [*rows, ("Bob", site.address("/p/20.jpg"))]))
+    record, _ = crawl(tmp_path)
+    assert record.fetching["rounds"] == 2
+    assert Counter(row["reason"] for row in ask(tmp_path, "select reason from images")) == {None: 8, "robots": 1}
+
+
+def test_a_host_that_refuses_for_ever_is_given_up_by_a_time_that_is_in_no_version(site: Site, tmp_path: Path) -> None:
+    site.pages["full.test/p/1.jpg"] = site.pages["full.test/p/2.jpg"] = fixed(status=429, Retry_After="3600")
+    rows = [("Ada", site.address(f"/p/{n}.jpg", "full.test")) for n in (1, 2)]
+    dag_file(tmp_path, listing(tmp_path, [*rows, ("Bob", site.address("/p/3.jpg"))]))
+    record, _ = crawl(tmp_path)
+    assert Counter(row["reason"] for row in ask(tmp_path, "select reason from images")) <= Counter({None: 1, "http_429": 2, "host_down": 1})
+    again, _ = crawl(tmp_path, sets=["fetch.politeness.refusal_seconds=5"])
+    assert again.versions == record.versions
     assert again.snapshot == record.snapshot
 
 

@@ -27,15 +27,16 @@ class Frugal(aiohttp.BaseConnector):
         self._most_idle, self._patience = idle, patience
         self._idle: dict[ResponseHandler, None] = {}
         # What the library makes its connections with. It has no public name; test_connections.py notices if it goes.
-        self._factory = functools.partial(LenientHandler, loop=self._loop)
+        self._factory = functools.partial[ResponseHandler](LenientHandler, loop=self._loop)
 
-    async def close(self, *, abort_ssl: bool = False) -> None:  # type: ignore[override]  # as that of TCPConnector
+    async def close(self, *, abort_ssl: bool = False) -> None:
         await super().close(abort_ssl=abort_ssl)
         await self._guarded.close()
 
     async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Any:
         connection = await super().connect(req, traces, timeout)
-        self._idle.pop(connection.protocol, None)
+        if connection.protocol is not None:
+            self._idle.pop(connection.protocol, None)
         return connection
 
     def _release(self, key: Any, protocol: ResponseHandler, *, should_close: bool = False) -> None:

@@ -2,15 +2,9 @@
 
 import errno
 import os
-
-try:
-    import resource
-except ImportError:  # not on this system: no limit is known, and none has to be raised
-    resource = None  # type: ignore[assignment]
+import resource
 
 _WANTED = 16_384
-_UNKNOWN = 1024
-"""Taken for the limit where the system tells none."""
 _KEPT = 64
 """Left for everything else that a process opens: answers that are put down, names that are looked up, libraries."""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
@@ -26,8 +20,6 @@ class OpenFiles(Exception):
 
 def raise_limit() -> None:
     """Raise the limit of this process as far as it may itself. For processes of our own only."""
-    if resource is None:
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -55,8 +47,6 @@ def exhausted(error: BaseException) -> bool:
 
 
 def _limit() -> int:
-    if resource is None:
-        return _UNKNOWN
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _WANTED if soft == resource.RLIM_INFINITY else min(soft, _WANTED)
 

@@ -35,6 +35,7 @@ class Site:
         """By host name: the text of robots.txt or a status; 404 where nothing is said."""
         self.tdmrep: dict[str, str] = {}
         self.pages: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {}
+        """By path, or by host and path, which goes before."""
         self.port = 0
 
     def address(self, path: str, host: str = "a.test") -> str:
@@ -49,6 +50,9 @@ class Site:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         name = request.host.split(":")[0]
         self.log.append((time.monotonic(), name, request.path))
+        own = self.pages.get(name + request.path)
+        if own is not None:
+            return await own(request)
         if request.path == "/robots.txt":
             said = self.robots.get(name, 404)
             return web.Response(status=said) if isinstance(said, int) else web.Response(text=said)

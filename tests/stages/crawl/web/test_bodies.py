@@ -29,12 +29,15 @@ def unpacked(encoding: str, data: bytes, size: int = 1000, most: int = 10**6) ->
 
 PACKED = [
     ("gzip", gzip.compress(DATA)), ("x-gzip", gzip.compress(DATA)), ("GZip", gzip.compress(DATA)), (" gzip ", gzip.compress(DATA)),
-    ("gzip", gzip.compress(DATA[:99]) + gzip.compress(DATA[99:])), ("gzip", b"".join(gzip.compress(DATA[n : n + 64]) for n in range(0, 10240, 64))),
+    ("gzip", gzip.compress(DATA[:99]) + gzip.compress(DATA[99:])),
+    ("gzip", b"".join(gzip.compress(DATA[n : n + 64]) for n in range(0, 10240, 64))),
     ("gzip", gzip.compress(DATA) + bytes(600)), ("gzip", gzip.compress(DATA) + b"rubbish"), ("gzip", gzip.compress(DATA) + b"\x1f"),
     ("gzip", gzip.compress(b"") + gzip.compress(DATA) + gzip.compress(b"")), ("deflate", zlib.compress(DATA)), ("deflate", bare(DATA)),
     ("deflate", zlib.compress(DATA, 1)), ("deflate", zlib.compress(DATA) + b"more"), ("gzip, identity", gzip.compress(DATA)),
-    ("identity, gzip", gzip.compress(DATA)), ("deflate, gzip", gzip.compress(zlib.compress(DATA))), ("gzip, gzip", gzip.compress(gzip.compress(DATA))),
-    *((name, DATA) for name in ("", "identity", "none", "utf-8", "UTF-8", "binary", "8bit", "base64", "image/jpeg", "aws-chunked", ",", "x" * 5000)),
+    ("identity, gzip", gzip.compress(DATA)), ("deflate, gzip", gzip.compress(zlib.compress(DATA))),
+    ("gzip, gzip", gzip.compress(gzip.compress(DATA))),
+    *((name, DATA) for name in ("", "identity", "none", "utf-8", "UTF-8", "binary", "8bit",
+                              "base64", "image/jpeg", "aws-chunked", ",", "x" * 5000)),
 ]  # fmt: skip
 
 

@@ -45,13 +45,14 @@ READ = {
     "a version of its own": head(LENGTH, status=b"HTTP/2 200") + PICTURE,
     "no version": head(LENGTH, status=b"ICY 200 OK") + PICTURE,
     "empty lines before": b"\r\n\r\n" + head(LENGTH) + PICTURE,
-    "announcements": head(status=b"HTTP/1.1 100 Continue") + head(b"Link: </x>", status=b"HTTP/1.1 103 Early Hints") + head(LENGTH) + PICTURE,
+    "announcements":
+        head(status=b"HTTP/1.1 100 Continue") + head(b"Link: </x>", status=b"HTTP/1.1 103 Early Hints") + head(LENGTH) + PICTURE,
     "many fields": head(*(b"X-%d: 1" % n for n in range(500)), LENGTH) + PICTURE,
     "many cookies": head(*(b"Set-Cookie: %s=1" % (b"a" * 5000) for _ in range(20)), LENGTH) + PICTURE,
     "an offer to speak otherwise": head(b"Connection: Upgrade", b"Upgrade: h2,h2c", LENGTH) + PICTURE,
     "more than the length": head(LENGTH) + PICTURE + b"and more",
     "203": head(LENGTH, status=b"HTTP/1.1 203 Non-Authoritative Information") + PICTURE,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", READ)

@@ -112,7 +112,9 @@ def test_what_makes_no_sense_forbids_everything_and_says_why() -> None:
     assert tdm_verdict(unclear, "https://a.example/x") == "tdmrep.json cannot be understood: it is nested too deeply"
 
 
-@pytest.mark.parametrize("path", ["/a/../private/x.jpg", "/./private/x.jpg", "//private/x.jpg", "/a/%2e%2E/private/x.jpg", "/x/..//private/"])
+@pytest.mark.parametrize(
+    "path", ["/a/../private/x.jpg", "/./private/x.jpg", "//private/x.jpg", "/a/%2e%2E/private/x.jpg", "/x/..//private/"]
+)  # fmt: skip
 def test_a_detour_to_a_forbidden_place_is_forbidden(path: str) -> None:
     said = site("User-agent: *\nDisallow: /private/", '[{"location": "/private/", "tdm-reservation": 1}]')
     assert robots_verdict(said, "idcluster", f"https://a.example{path}")

@@ -60,7 +60,8 @@ def test_others_are_not_us(who: str) -> None:
         "User agent: *\nDisallow /private/", "Useragent: *\nDissallow: /private/", "User-agent *\nDisallow : /private/",
         "User-agent: *\n\nDisallow: /private/", "User-agent: * Disallow: /private/", "Disallow: /private/",
         "User-agent:\nDisallow: /private/", "User-agent: *\nDisallow: private/", "User-agent: *\nDisallow: ./private/",
-        "User-agent: *\nDisallow: http://a.test/private/", "User-agent: *\nDisallow: /open/../private/", "User-agent: *\nDisallow: *private",
+        "User-agent: *\nDisallow: http://a.test/private/", "User-agent: *\nDisallow: /open/../private/",
+        "User-agent: *\nDisallow: *private",
         "User-agent: *\nDisallow: /%70rivate/", "User-agent: other\nUser-agent: *\nDisallow: /private/",
         "User-agent: *\nSitemap: http://a.test/s.xml\nUser-agent: other\nDisallow: /private/", "<pre>\n" + FORBIDDEN + "</pre>",
         "User-agent: *\nDisallow: /private/\nUser-agent: *\nDisallow: /more/",
@@ -72,7 +73,8 @@ def test_rules_are_read_as_they_were_meant(robots: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "robots", ["", "\n", "# nothing to say\n", "<!DOCTYPE html><title>Not found</title>", "Sitemap: http://a.test/s.xml", "User-agent: *\nDisallow:",
+    "robots", ["", "\n", "# nothing to say\n", "<!DOCTYPE html><title>Not found</title>",
+               "Sitemap: http://a.test/s.xml", "User-agent: *\nDisallow:",
                "Content-Signal: search=yes", "\ufeff"]
 )  # fmt: skip
 def test_a_file_without_rules_and_a_page_in_its_place_forbid_nothing(robots: str) -> None:
@@ -98,11 +100,13 @@ def test_a_file_of_any_size_has_an_end_and_so_have_its_rules() -> None:
 
 
 def test_delays_come_with_the_rules() -> None:
-    policy = SitePolicy(read_robots(b"User-agent: *\nCrawl delay: 3\n\nUser-agent: idcluster/1\nRequest-rate: 1/10\n", "idcluster"), (), 60.0)
-    assert crawl_delay(policy, "idcluster") == 10
+    robots = b"User-agent: *\nCrawl delay: 3\n\nUser-agent: idcluster/1\nRequest-rate: 1/10\n"
+    assert crawl_delay(SitePolicy(read_robots(robots, "idcluster"), (), 60.0), "idcluster") == 10
 
 
-@pytest.mark.parametrize("nothing", ["", " \n", "<html>", "{}", "[]", "null", '{"location": "/"}', "[{}]", '[{"location": 3, "tdm-reservation": 0}]'])
+@pytest.mark.parametrize(
+    "nothing", ["", " \n", "<html>", "{}", "[]", "null", '{"location": "/"}', "[{}]", '[{"location": 3, "tdm-reservation": 0}]']
+)  # fmt: skip
 def test_what_states_nothing_reserves_nothing(nothing: str) -> None:
     assert not reserves(nothing)
 
@@ -126,9 +130,11 @@ def test_what_is_not_said_to_be_free_is_reserved(value: str) -> None:
 @pytest.mark.parametrize(
     ("location", "path", "meant"),
     [
-        ("/", "/x", True), ("/*", "/x", True), ("*", "/x", True), ("/a*b", "/a/x/b/c", True), ("/a*b$", "/a/x/b/c", False), ("/a*b$", "/abb", True),
+        ("/", "/x", True), ("/*", "/x", True), ("*", "/x", True), ("/a*b", "/a/x/b/c", True), ("/a*b$", "/a/x/b/c", False),
+        ("/a*b$", "/abb", True),
         ("/a$", "/a", True), ("/a$", "/ab", False), ("/*.png$", "/x.png?y", False), ("/ä/", "/%C3%A4/x", True), ("/%7Ea", "/~a", True),
-        ("/a%2fb", "/a/b", False), ("/a%2fb", "/a%2Fb", True), ("a/", "/a/x", True), ("http://a.test/a/", "/a/x", True), ("/*a*a$", "/a", False),
+        ("/a%2fb", "/a/b", False), ("/a%2fb", "/a%2Fb", True), ("a/", "/a/x", True), ("http://a.test/a/", "/a/x", True),
+        ("/*a*a$", "/a", False),
         ("", "/x", True), ("$", "/x", False),
     ],
 )  # fmt: skip
@@ -161,8 +167,8 @@ def test_any_bytes_are_read_or_not_understood(data: bytes) -> None:
     for read in (read_tdmrep, lambda data: read_robots(data, "idcluster")):
         try:
             read(data)
-        except NotUnderstood as error:
-            assert str(error)
+        except NotUnderstood:
+            continue
 
 
 def test_what_is_kept_of_a_site_is_no_larger_than_what_it_said() -> None:
