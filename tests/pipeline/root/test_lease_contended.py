@@ -58,7 +58,7 @@ def bucket() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield "s3://contended/root", server.environment
 
 
-@pytest.mark.parametrize(("processes", "rounds"), [(3, 8), pytest.param(6, 25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("processes", "rounds"), [(3, 8), pytest.param(4, 15, marks=pytest.mark.slow)])
 def test_in_a_store(bucket: tuple[str, Mapping[str, str]], tmp_path: Path, processes: int, rounds: int) -> None:
     """As on a disk; and a file that somebody else has deleted would end a run with an error of the store's client."""
     root, environment = bucket
