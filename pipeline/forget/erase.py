@@ -29,7 +29,7 @@ from pipeline.root import removals
 from pipeline.root.files import seal_table
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
-from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
+from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, packed, telling, unpacked, words
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load, numbers, path_of, publish
 from pipeline.root.spellings import spellings
 from pipeline.root.storage import Store
@@ -168,6 +168,7 @@ def _barred(found: Found) -> dict[str, list[Any]]:
         "image": sorted(found.images),
         "sha256": sorted(found.sha256s),
         "phash": sorted(str(value) for value in found.phashes if telling(value)),
+        removals.LOOK: [packed(np.concatenate([looks[:, 0] for looks in found.looks.values()]))] if found.looks else [],
         "vector": sorted({np.ascontiguousarray(vector, np.float32).tobytes().hex() for vector in found.vectors}),
     }
 
@@ -340,6 +341,11 @@ def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str
         else:
             made = [key.text(kind, value) for value in values]
         hashes[kind] = sorted(set(made))
+    looks = [unpacked(text) for text in barred.get(removals.LOOK, ())]
+    if looks:
+        clear = np.concatenate(looks)
+        clear = clear[(np.bitwise_count(clear) >= 8) & (np.bitwise_count(clear) <= 56)]
+        hashes[removals.LOOK] = [packed(key.phashes(clear))]
     return hashes
 
 

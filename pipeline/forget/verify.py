@@ -199,9 +199,10 @@ class _Verifier:
             yield from (what for text in pc.unique(column).drop_null().to_pylist() if (what := look(text)) is not None)
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             yield from (what for data in column.drop_null().to_pylist() if (what := self._digest(data)) is not None)
-        elif pa.types.is_uint64(kind) and self.known["phash"]:
-            hashes = self.bars.key.phashes(pc.unique(column).drop_null().to_numpy())
-            if any(f"{value:016x}" in self.known["phash"] for value in hashes.tolist()):
+        elif pa.types.is_uint64(kind) and (self.known["phash"] or len(self.bars.looks)):
+            values = pc.unique(column).drop_null().to_numpy()
+            hashes = self.bars.key.phashes(values[(np.bitwise_count(values) >= 8) & (np.bitwise_count(values) <= 56)])
+            if np.isin(hashes, self.bars.looks).any() or any(f"{value:016x}" in self.known["phash"] for value in hashes.tolist()):
                 yield "the perceptual hash of a removed picture"
 
     def _vectors(self, column: pa.Array) -> Iterator[str]:
