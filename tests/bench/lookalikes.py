@@ -1,6 +1,6 @@
 """How many changed copies of photographs the bars of a removal know again, and how many other photographs they take for copies.
 
-    python -m tests.bench.lookalikes PHOTOGRAPHS [--most N]
+    python -m tests.bench.lookalikes PHOTOGRAPHS [--copies N]
 
 PHOTOGRAPHS: a folder with one folder a person. Each copy is scaled to 0.7 and compressed anew at quality 85.
 """
@@ -59,12 +59,12 @@ def changes(rng: random.Random) -> dict[str, Callable[[Image.Image], Image.Image
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("photographs", type=Path)
-    parser.add_argument("--most", type=int)
+    parser.add_argument("--copies", type=int, help="of how many photographs copies are made; other photographs are compared all")
     given = parser.parse_args()
     rng = random.Random(0)
     files = sorted(given.photographs.glob("*/*.jpg"))
     rng.shuffle(files)
-    files = files[: given.most]
+    count = given.copies or len(files)
     known, asked = [], []
     found = dict.fromkeys(changes(rng), 0)
     for file in files:
@@ -72,14 +72,16 @@ def main() -> None:
         mine = looks(data)[:, 0]
         known.append(np.unique(mine[[telling(int(value)) for value in mine]]))
         asked.append(guesses(data))
+        if len(known) > count:
+            continue
         with Image.open(io.BytesIO(data)) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB")
         for name, change in changes(rng).items():
             changed = copy(change(image))
             hash_ = perceptual_hash(changed)
             found[name] += hash_ is not None and telling(hash_) and bool(np.isin(guesses(changed), known[-1]).any())
-    for name, count in found.items():
-        print(f"{name:50} {count / len(files):.3f}")
+    for name, hits in found.items():
+        print(f"{name:50} {hits / min(count, len(files)):.3f}", flush=True)
     of = np.concatenate([np.full(len(values), number) for number, values in enumerate(known)])
     every = np.concatenate(known)
     order = np.argsort(every)
