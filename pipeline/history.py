@@ -247,7 +247,11 @@ def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] 
             notes["fences"] = newest.notes.get("fences", [])
             notes |= {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "back_to": [newest.number + 1, number]}
             newest = lease.publish(Snapshot(newest.number, tuple(known), notes))
-        reindex(store, newest)
+        try:
+            reindex(store, newest)
+        except Exception:
+            notice(f"snapshot {newest.number} is published; shard indexes are not all put yet: roll back once more, or run")
+            raise
         stay = _decisions(store, newest) ^ _decisions(store, target)
         if stay:
             notice(f"{len({face for face, _, _ in stay})} decisions by hand made since then stay as they are; the next run applies them")

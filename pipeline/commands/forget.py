@@ -182,6 +182,11 @@ def _tell(prepared: "Prepared", wish: "Wish") -> None:
         out.print(f"... and {len(prepared.files) - _SHOWN} more files")
     shared = sorted(found.shared_names)
     notes = [*found.notes, *([f"not barred by name, for others who stay have it too: {', '.join(shared)}"] if shared else [])]
+    if not wish.bar_face and found.images:
+        notes.append(
+            "copies under another name are known again if they are scaled, mirrored, cropped by up to a tenth a side or turned by up to 4"
+            " degrees, not all of them (README, Erasure), and other photographs of the person are not: --bar-face knows the face itself"
+        )
     if wish.bar_face:
         notes.append("the face is barred by a vector, which is biometric data and stays in receipts/")
     for note in notes:

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,14 +27,16 @@ from pipeline.forget.find import Found, Wish, find
 from pipeline.forget.rewrite import Doomed, Rewriter
 from pipeline.forget.texts import Needles
 from pipeline.root import removals
-from pipeline.root.files import seal_table
+from pipeline.root.files import DamagedFile, seal_table
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
-from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, telling, words
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, genuine, load, numbers, path_of
+from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, packed, telling, unpacked, words
+from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, genuine, load, numbers, path_of
 from pipeline.root.spellings import spellings
 from pipeline.root.storage import StorageError, Store, is_full
 from pipeline.shards.index import reindex
+from pipeline.shards.scratch import ShardError
+from pipeline.shards.split_lists import BadList
 from pipeline.shards.writing import SHARD_TABLES, finish, plan_shards, shard_version, write_shard
 from schemas import TABLES
 from stages.shard.params import ShardParams
@@ -144,9 +147,15 @@ def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[s
         if entry.current and entry.live and entry.file and entry.table in TABLES and entry.bucket in rewriter.buckets:
             inside.setdefault(entry.file, []).append(entry)
     for path, entries in inside.items():
-        with store.open(path) as file, pq.ParquetFile(file) as parquet:
-            names = [name for name in ("identity_id", "image_id", "face_id", "target") if name in parquet.schema_arrow.names]
-            table = parquet.read(names)
+        try:
+            with store.open(path) as file, pq.ParquetFile(file) as parquet:
+                names = [name for name in ("identity_id", "image_id", "face_id", "target") if name in parquet.schema_arrow.names]
+                table = parquet.read(names)
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise DamagedFile(
+                f"{store.uri(path)} cannot be read ({error}); bring it back from a copy, or go back to a snapshot that is whole by"
+                " `idcluster rollback`, then again"
+            ) from error
         gone = rewriter.doomed.rows(table)
         shown = np.zeros(len(gone), bool)
         for entry in entries:
@@ -168,6 +177,7 @@ def _barred(found: Found) -> dict[str, list[Any]]:
         "image": sorted(found.images),
         "sha256": sorted(found.sha256s),
         "phash": sorted(str(value) for value in found.phashes if telling(value)),
+        removals.LOOK: [packed(np.concatenate([looks[:, 0] for looks in found.looks.values()]))] if found.looks else [],
         "vector": sorted({np.ascontiguousarray(vector, np.float32).tobytes().hex() for vector in found.vectors}),
     }
 
@@ -262,9 +272,55 @@ def forget(store: Store, prepared: Prepared, run: str, notice: Say = silent, say
         newest = max(numbers(store), default=0)
         if newest != prepared.number + (lease.fenced is not None):  # a fence shows the same
             raise RunError(f"{store.root} was written meanwhile (snapshot {newest}, looked at {prepared.number}); look again")
+        try:
+            rewriter = _rehearsed(store, prepared.journal)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            rewriter = None  # there is no room for all new files beside the old ones: they are made as room is freed
         if not store.put_new(UNFINISHED, json.dumps(prepared.journal, indent=1).encode()):
             raise RunError(f"another removal is under way in {store.root}; `idcluster forget {store.root} --resume` finishes it")
-        return _work(store, lease, run, prepared.journal, say)
+        try:
+            return _work(store, lease, run, prepared.journal, say, rewriter)
+        except Exception:
+            say(f"the removal is not finished, and nothing else may write here until it is: `idcluster forget {store.root} --resume`")
+            raise
+
+
+def _rehearsed(store: Store, journal: Mapping[str, Any]) -> Rewriter:
+    """A rewriter that has made all files that snapshots will name. What cannot be read is met here, where nothing has begun yet.
+
+    Raises DamagedFile, RunError and whatever the store raises; then the new files are gone again.
+    """
+    key_of(store, make=True)
+    removals.load_bars(store)
+    for profile in journal["samples"]:
+        _feed_of(store, profile)
+    rewriter = _rewriter(store, journal)
+    named: set[str] = set()
+    try:
+        for number in numbers(store):
+            snapshot = load(store, number)
+            named |= set(snapshot.files())
+            rewriter.snapshot(snapshot)
+    except Exception:
+        named |= {file for number in numbers(store) for file in _files_of(store, number)}
+        with suppress(Exception):
+            store.delete(sorted(rewriter.made() - named))
+        raise
+    return rewriter
+
+
+def _files_of(store: Store, number: int) -> tuple[str, ...]:
+    try:
+        return tuple(load(store, number).files())
+    except SnapshotError:
+        return ()
+
+
+def _rewriter(store: Store, journal: Mapping[str, Any]) -> Rewriter:
+    doomed = Doomed(*(frozenset(journal[name]) for name in ("people", "images", "faces")))
+    return Rewriter(store, doomed, Needles.from_json(journal["needles"]), frozenset(journal["buckets"]))
 
 
 def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> Done | None:
@@ -282,7 +338,7 @@ def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> D
         return _work(store, lease, run, journal, say)
 
 
-def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say: Say) -> Done:
+def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say: Say, rewriter: Rewriter | None = None) -> Done:
     def check() -> None:
         lease.check(f"`idcluster forget {store.root} --resume` goes on", within=2.0)
 
@@ -293,9 +349,7 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
         hashes=_hashed(key, journal["barred"]), faces=journal["face_bars"], unreachable=_warnings(store),
     )  # fmt: skip
     store.put(receipt.path, receipt.encode())
-    doomed = Doomed(*(frozenset(journal[name]) for name in ("people", "images", "faces")))
-    needles = Needles.from_json(journal["needles"])
-    rewriter = Rewriter(store, doomed, needles, frozenset(journal["buckets"]))
+    rewriter = rewriter or _rewriter(store, journal)
     while True:
         try:
             newest = _erase(store, lease, run, journal, receipt, rewriter, check, say)
@@ -308,7 +362,7 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
                 said = f"{error.strerror}; there is nothing more here to delete before: make room and go on with --resume"
                 raise StorageError(error.errno, said) from error
             say(f"the disk is full: deleted {freed} files that are not needed, and beginning anew")
-            rewriter = Rewriter(store, doomed, needles, frozenset(journal["buckets"]))
+            rewriter = _rewriter(store, journal)
     check()
     receipt.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
     store.put(receipt.path, receipt.encode())
@@ -349,7 +403,7 @@ def _erase(
     check()
     newest = load(store)
     if newest.notes.get("forgot") != [newest.number, receipt.receipt]:
-        following = _following(store, newest, journal["replan"], run, receipt.receipt)
+        following = _following(store, newest, journal["replan"], run, receipt.receipt, say)
         newest = lease.publish(following, f"`idcluster forget {store.root} --resume` goes on")
     named |= set(newest.files())
     _feed(store, journal["samples"], receipt)
@@ -374,11 +428,19 @@ def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str
         else:
             made = [key.text(kind, value) for value in values]
         hashes[kind] = sorted(set(made))
+    looks = [unpacked(text) for text in barred.get(removals.LOOK, ())]
+    if looks:
+        clear = np.concatenate(looks)
+        clear = clear[(np.bitwise_count(clear) >= 8) & (np.bitwise_count(clear) <= 56)]
+        hashes[removals.LOOK] = [packed(key.phashes(clear))]
     return hashes
 
 
-def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, receipt: str) -> Snapshot:
-    """The snapshot to publish: with the table `removals`, and with the shards of what is left."""
+def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, receipt: str, say: Say) -> Snapshot:
+    """The snapshot to publish: with the table `removals`, and with the shards of what is left.
+
+    Where shards of those who stay cannot be written, the removal goes on without them.
+    """
     schema = TABLES["removals"]
     sealed = seal_table(store, schema, VERSION, WHOLE, WHOLE, schema.build(removals.table_rows(removals.receipts(store))))
     following = newest.with_entries([sealed.entry(schema, VERSION, WHOLE, WHOLE, sealed.digest)])
@@ -387,26 +449,40 @@ def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, 
     following = Snapshot(newest.number, following.entries, notes)
     for profile in replan:
         params = _params(following, profile)
-        if params is not None:
+        if params is None:
+            continue
+        try:
             plan = plan_shards(store, following, params)
-            results = [write_shard(store, job) for job in plan.jobs]
-            following = following.with_entries(finish(store, following, results, plan)).with_notes(**{f"index/{profile}": plan.note()})
+            entries = finish(store, following, [write_shard(store, job) for job in plan.jobs], plan)
+        except (ShardError, BadList, DamagedFile) as error:
+            say(f"shards of {profile} lack people who stay until they can be written by a run: {error}")
+            continue
+        following = following.with_entries(entries).with_notes(**{f"index/{profile}": plan.note()})
     when = datetime.now(UTC).isoformat(timespec="seconds")
     return following.with_notes(run=run, published=when, forgot=[newest.number + 1, receipt])
+
+
+def _feed_of(store: Store, profile: str) -> dict[str, Any]:
+    """What those who have copies of a profile's shards are told so far. Raises RunError for a damaged file."""
+    path = f"shards/{profile}/{FEED}"
+    try:
+        feed: dict[str, Any] = json.loads(store.read(path))
+        if not all("removal" in one for one in feed["removals"]):
+            raise ValueError("not in the form that this idcluster writes")
+    except FileNotFoundError:
+        how = 'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same of the sha256 in its .json'
+        return {"format": removals.FORMAT, "how": how, "removals": []}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{store.uri(path)} is damaged ({error}); it tells who copied shards what to delete: bring it back from a copy, or delete it"
+        ) from error
+    return feed
 
 
 def _feed(store: Store, samples: Mapping[str, list[list[str]]], receipt: Receipt) -> None:
     """Tell those who have copies of shards which samples were removed. Only ever grows."""
     for profile, pairs in samples.items():
-        path = f"shards/{profile}/{FEED}"
-        try:
-            feed = json.loads(store.read(path))
-        except FileNotFoundError:
-            feed = {
-                "format": removals.FORMAT,
-                "how": 'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same of the sha256 in its .json',
-                "removals": [],
-            }
+        path, feed = f"shards/{profile}/{FEED}", _feed_of(store, profile)
         if any(entry["removal"] == receipt.receipt for entry in feed["removals"]):
             continue
         entries = [{"sample": sample, "picture": picture} for sample, picture in pairs]

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.forget.near import Near
 from pipeline.forget.text_columns import OF_PICTURES
 from pipeline.forget.texts import Needles
 from pipeline.root.all_files import Files
-from pipeline.root.files import open_parquet
+from pipeline.root.files import DamagedFile, open_parquet, read
 from pipeline.root.opening import RunError
-from pipeline.root.removals import NEAR_BITS, folded, telling, words
+from pipeline.root.removals import folded, telling, words
 from pipeline.root.snapshot import Entry, Snapshot
 from pipeline.root.spellings import read_as, spellings
 from pipeline.root.storage import Store
@@ -37,6 +38,8 @@ class Likeness:
     vector: tuple[float, ...]
     sha256: str | None = None
     phash: int | None = None
+    looks: np.ndarray | None = field(default=None, compare=False)
+    """Of the photograph, as `stages.lookalikes.looks` gives them."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Found:
     addresses: set[str] = field(default_factory=set)
     sha256s: set[str] = field(default_factory=set)
     phashes: set[int] = field(default_factory=set)
+    looks: dict[str, np.ndarray] = field(default_factory=dict)
+    """By SHA-256, of pictures whose hash says which they are: (n, 2) perceptual hashes of what copies may look like."""
     vectors: list[np.ndarray] = field(default_factory=list)
     """Of the faces in the people's own pictures."""
     likenesses: list[Likeness] = field(default_factory=list)
@@ -287,6 +292,30 @@ def _take_pictures(files: Files, found: Found, buckets: Iterable[int], people: s
             found.vectors += list(vectors(there))
 
 
+def _take_looks(files: Files, found: Found) -> None:
+    """Take of the pictures that were found what copies of them may look like. Their bytes are read for it."""
+    from stages.lookalikes import looks
+
+    for like in found.likenesses:
+        if like.sha256 and like.looks is not None and like.phash is not None and telling(like.phash):
+            found.looks[like.sha256] = like.looks
+    wanted = {
+        image: sha256 for image, (sha256, phash) in found.hashes.items()
+        if sha256 in found.sha256s and sha256 not in found.looks and phash is not None and telling(phash)
+    }  # fmt: skip
+    for entry in files.tables.get("images", {}).values():
+        if not wanted or entry.bucket not in found.buckets:
+            continue
+        try:
+            rows = read(files.store, TABLES["images"], entry.file, ["image_id", "bytes"], ("image_id", sorted(wanted)))
+        except (DamagedFile, FileNotFoundError):
+            continue
+        for image, data in zip(rows["image_id"].to_pylist(), rows["bytes"], strict=True):
+            sha256 = wanted.pop(image, None)
+            if sha256 is not None and sha256 not in found.looks and data.is_valid:
+                found.looks[sha256] = looks(data.as_py())
+
+
 def _take_others(files: Files, found: Found, wish: Wish) -> None:
     """Pictures under other people's names in which somebody who goes is."""
     needles = found.needles()
@@ -313,12 +342,14 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
     faceless = found.faceless - set(wish.sha256s)
     shown = {phash for sha256, phash in found.hashes.values() if sha256 not in faceless} | {like.phash for like in found.likenesses}
     digests, blank = (pa.array(sorted(some), pa.string()) for some in (found.sha256s - faceless, faceless))
+    _take_looks(files, found)
     hashes = np.array(sorted(value for value in found.phashes if value in shown), np.uint64)
+    copies = Near(np.concatenate([hashes, *(found.looks[sha256].reshape(-1) for sha256 in sorted(found.looks.keys() - faceless))]))
 
     def look_picture(entry: Entry, rows: pa.Table) -> tuple[list[tuple[str, str]], int, list[str]]:
         theirs = rows.filter(pc.invert(pc.is_in(rows["image_id"], value_set=taken)))
         common = theirs["sha256"].filter(pc.fill_null(pc.is_in(theirs["sha256"], value_set=blank), False))
-        return _by_picture(theirs, digests, hashes), entry.bucket, common.to_pylist()
+        return _by_picture(theirs, digests, copies), entry.bucket, common.to_pylist()
 
     placeholders: set[str] = set()
     taken = pa.array(sorted({*found.images, *others}), pa.string())
@@ -329,6 +360,7 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
     if placeholders:
         # What is under several names and shows nobody stands for a picture that was not there.
         found.sha256s -= placeholders
+        found.looks = {sha256: looks for sha256, looks in found.looks.items() if sha256 not in placeholders}
         found.phashes -= {phash for sha256, phash in found.hashes.values() if sha256 in placeholders and phash not in hashes}
         found.notes.append(f"{len(placeholders)} pictures without a face are under other people's names too: those stay there")
     found.likenesses += _indicators(files, found) if found.people else []
@@ -347,6 +379,7 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
         for hits, bucket in files.each("embeddings", ("image_id", "recogniser", "vector"), look_face):
             add(hits, bucket)
     _take_pictures(files, found, {bucket for _, bucket in others.values()}, set(), set(others))
+    _take_looks(files, found)
     found.others = {image: why for image, (why, _) in others.items()}
     found.images |= set(others)
     found.buckets |= {bucket for _, bucket in others.values()}
@@ -367,15 +400,13 @@ def _by_text(rows: pa.Table, addresses: pa.Array, needles: Needles) -> list[tupl
     return hits
 
 
-def _by_picture(rows: pa.Table, digests: pa.Array, hashes: np.ndarray) -> list[tuple[str, str]]:
+def _by_picture(rows: pa.Table, digests: pa.Array, copies: Near) -> list[tuple[str, str]]:
     same = pc.fill_null(pc.is_in(rows["sha256"], value_set=digests), False)
     hits = [(image, "the same picture") for image in rows["image_id"].filter(same).to_pylist()]
     there = rows.filter(rows["phash"].is_valid())
-    if len(hashes) and there.num_rows:
+    if there.num_rows:
         values = there["phash"].to_numpy().astype(np.uint64)
-        near = np.zeros(len(values), bool)
-        for at in range(0, len(hashes), 256):
-            near |= (np.bitwise_count(values[:, None] ^ hashes[None, at : at + 256]) <= NEAR_BITS).any(axis=1)
+        near = copies.to(values)
         near &= np.array([telling(int(value)) if hit else False for value, hit in zip(values, near, strict=True)], bool)
         hits += [(image, "a copy of the picture") for image in there["image_id"].filter(pa.array(near)).to_pylist()]
     return hits

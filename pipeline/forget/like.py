@@ -20,6 +20,7 @@ from pipeline.root.storage import Store
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
 from stages.backends import UnknownBackend, backend
+from stages.lookalikes import looks
 from stages.pictures import PictureError, decode, perceptual_hash, read_header
 from stages.stage import Picture, Stage
 from stages.weights import WeightFiles
@@ -56,7 +57,7 @@ def likeness(store: Store, photograph: Path, models: str | None, dag: Dag | None
     [row] = _run(embed, tables, rgb).to_pylist()
     if row["status"] != "ok" or row["vector"] is None:
         raise RunError(f"{photograph}: {embed.backend} gives no vector for the face ({row['reason']}); use another photograph")
-    return Likeness(row["recogniser"], tuple(row["vector"]), digest, phash)
+    return Likeness(row["recogniser"], tuple(row["vector"]), digest, phash, looks(data))
 
 
 def _light(table: str, row: Mapping[str, Any]) -> pa.Table:

@@ -192,6 +192,10 @@ class Rewriter:
                 found.table = None
         return Snapshot(snapshot.number, tuple(sorted(_without_empty(entries))), notes)
 
+    def made(self) -> set[str]:
+        """The new files that were put so far."""
+        return {found.made.path for found in self._thinned.values() if found is not None and found.made.path}
+
     def _entry(self, entry: Entry) -> Entry | None:
         """What stands in the place of an entry: itself, one that is moved, or None where only a run can make it again."""
         schema = TABLES.get(entry.table)

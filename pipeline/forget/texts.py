@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from pipeline.root.removals import folded, words
-from pipeline.root.spellings import AS_ONE, boundless, in_any_order, placed, readings, spellings
+from pipeline.root.spellings import AS_ONE, boundless, in_any_order, may_be_several, placed, readings, spellings
 
 STRUCK = "(removed)"
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{16}|[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{64})(?![0-9A-Za-z])")
@@ -104,7 +104,8 @@ class Needles:
             at = together.find(name)
             while at >= 0:
                 first, last = bisect_right(starts, at) - 1, bisect_left(starts, at + len(name))
-                if boundless(name) or (starts[first], starts[last]) == (at, at + len(name)):
+                whole_words = (starts[first], starts[last]) == (at, at + len(name))
+                if boundless(name) or (whole_words and may_be_several(found[first:last])):
                     yield first, last
                 at = together.find(name, at + 1)
 

@@ -25,7 +25,7 @@ from pipeline.forget.texts import Needles, distinct, unescaped
 from pipeline.root import lease, removals, spool
 from pipeline.root.opening import RunError
 from pipeline.root.removals import load_bars, words
-from pipeline.root.spellings import as_one, boundless, in_any_order, readings
+from pipeline.root.spellings import as_one, boundless, in_any_order, may_be_several, readings
 from pipeline.root.storage import Store
 from schemas import identity_id
 
@@ -199,9 +199,10 @@ class _Verifier:
             yield from (what for text in pc.unique(column).drop_null().to_pylist() if (what := look(text)) is not None)
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
             yield from (what for data in column.drop_null().to_pylist() if (what := self._digest(data)) is not None)
-        elif pa.types.is_uint64(kind) and self.known["phash"]:
-            hashes = self.bars.key.phashes(pc.unique(column).drop_null().to_numpy())
-            if any(f"{value:016x}" in self.known["phash"] for value in hashes.tolist()):
+        elif pa.types.is_uint64(kind) and (self.known["phash"] or len(self.bars.looks)):
+            values = pc.unique(column).drop_null().to_numpy()
+            hashes = self.bars.key.phashes(values[(np.bitwise_count(values) >= 8) & (np.bitwise_count(values) <= 56)])
+            if np.isin(hashes, self.bars.looks).any() or any(f"{value:016x}" in self.known["phash"] for value in hashes.tolist()):
                 yield "the perceptual hash of a removed picture"
 
     def _vectors(self, column: pa.Array) -> Iterator[str]:
@@ -270,7 +271,8 @@ class _Verifier:
             shortest = 1 if key is as_one else least
             for start in range(len(said)):
                 for stop in range(start + shortest, min(start + _NAME_WORDS, len(said)) + 1):
-                    if self.bars.key.text(kind, key(said[start:stop])) in hashes:
+                    window = said[start:stop]
+                    if (key is not as_one or may_be_several(window)) and self.bars.key.text(kind, key(window)) in hashes:
                         return True
             for word in filter(boundless, said if key is not in_any_order else ()):
                 parts = (word[at : at + size] for size in range(2, _NAME_LETTERS + 1) for at in range(len(word) - size + 1))

@@ -7,7 +7,8 @@ Whoever has the whole root can, so the key is to be as private as the root. A ro
 Names are compared by their words, without case and punctuation (`name`, of which older receipts have nothing else), and in every
 spelling that means the same (`spelling`, see `pipeline.root.spellings`). Pictures are barred by their bytes, and by perceptual
 hashes that differ in at most `NEAR_BITS` of 64 bits: of each new picture all hashes that near are looked up (SipHash-2-4,
-Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need not be kept.
+Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need not be kept. Mirrored, cropped and turned
+copies are known by `look`: hashes of what they may look like (`stages.lookalikes`), packed, 2.7 kB a picture.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import json
 import re
 import secrets
 import unicodedata
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -40,6 +42,8 @@ UNFINISHED = f"{FOLDER}/unfinished.json"
 """What a removal that is at work has to do. It names the person, and is deleted when all is done."""
 FORMAT = 1
 KINDS = ("identity", "name", "spelling", "external_id", "address", "image", "sha256", "phash", "vector")
+LOOK = "look"
+"""Beside KINDS: a text of base64, of eight bytes a hash. They are in receipts alone, for a table would have hundreds of rows a picture."""
 NEAR_BITS = 3
 """Bits in which the perceptual hash of a picture may differ from a barred one, as in the stage match. (Photographs of one
 person are 8 apart and more, see stages.clean.duplicates; halved or compressed copies mostly within 2.)"""
@@ -87,6 +91,16 @@ class Key:
     def phashes(self, hashes: np.ndarray) -> np.ndarray:
         """(n,) uint64 of (n,) uint64 perceptual hashes."""
         return siphash(hashes, hashlib.blake2b(self.secret, digest_size=16, person=b"phash").digest())
+
+
+def packed(hashes: np.ndarray) -> str:
+    """(n,) uint64 as a text, each once."""
+    return b64encode(np.unique(hashes).astype("<u8").tobytes()).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """(n,) uint64 of a text."""
+    return np.frombuffer(b64decode(text), "<u8").astype(np.uint64)
 
 
 def siphash(values: np.ndarray, key: bytes) -> np.ndarray:
@@ -190,19 +204,34 @@ class Bars:
     def address(self, address: str) -> bool:
         return self.text("address", address)
 
-    def picture(self, sha256: str | None, phash: int | None) -> bool:
-        """Whether a picture is barred by its bytes, or looks like one that is."""
+    def picture(self, sha256: str | None, phash: int | None, data: bytes | None = None) -> bool:
+        """Whether a picture is barred by its bytes, or looks like one that is: mirrored, cropped or turned if `data` is given."""
         if sha256 is not None and self.text("sha256", sha256):
             return True
-        if phash is None or not len(self._phashes) or not telling(phash):
+        if phash is None or not telling(phash):
             return False
-        near = np.uint64(phash) ^ _changes()
-        # In blocks that stay in the processor's cache.
-        return any(self._barred(self.key.phashes(near[at : at + 4096])) for at in range(0, len(near), 4096))
+        if self._among(self._phashes, np.uint64(phash) ^ _changes()):
+            return True
+        if data is None or not len(self.looks):
+            return False
+        from stages.lookalikes import guesses  # OpenCV, which whoever reads a dataset does without
 
-    def _barred(self, hashes: np.ndarray) -> bool:
-        place = np.minimum(np.searchsorted(self._phashes, hashes), len(self._phashes) - 1)
-        return bool((self._phashes[place] == hashes).any())
+        return self._among(self.looks, guesses(data))
+
+    def _among(self, known: np.ndarray, hashes: np.ndarray) -> bool:
+        """Whether one of some perceptual hashes is, hashed, among sorted ones."""
+        if not len(known):
+            return False
+        for at in range(0, len(hashes), 4096):  # in blocks that stay in the processor's cache
+            hashed = self.key.phashes(hashes[at : at + 4096])
+            if (known[np.minimum(np.searchsorted(known, hashed), len(known) - 1)] == hashed).any():
+                return True
+        return False
+
+    @cached_property
+    def looks(self) -> np.ndarray:
+        """(n,) uint64, sorted: hashes under the key of what copies may look like."""
+        return np.unique(np.concatenate([np.zeros(0, np.uint64), *map(unpacked, self.hashes.get(LOOK, ()))]))
 
     @cached_property
     def _phashes(self) -> np.ndarray:
@@ -228,7 +257,9 @@ class Bars:
 
     def _pictures(self, rows: pa.Table) -> np.ndarray:
         pairs = zip(rows["sha256"].to_pylist(), rows["phash"].to_pylist(), strict=True)
-        return np.array([self.picture(sha256, phash) for sha256, phash in pairs], bool)
+        files = rows["bytes"] if "bytes" in rows.column_names and len(self.looks) else None
+        barred = [self.picture(*pair, None if files is None else files[at].as_py()) for at, pair in enumerate(pairs)]
+        return np.array(barred, bool)
 
     def _near_faces(self, rows: pa.Table) -> np.ndarray:
         barred = np.zeros(rows.num_rows, bool)
@@ -310,7 +341,7 @@ def load_bars(store: Store) -> Bars:
     key = key_of(store)
     if key is None:
         raise RunError(f"{store.uri(KEY)} is gone; without it nothing that was removed is known again: bring it back from a copy")
-    hashes = {kind: frozenset(value for receipt in found for value in receipt.hashes.get(kind, ())) for kind in KINDS}
+    hashes = {kind: frozenset(value for receipt in found for value in receipt.hashes.get(kind, ())) for kind in (*KINDS, LOOK)}
     faces = (face for receipt in found for face in receipt.faces)
     return Bars(key, hashes, tuple(FaceBar(face["recogniser"], face["threshold"], tuple(face["vector"])) for face in faces))
 

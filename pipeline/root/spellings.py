@@ -13,6 +13,8 @@ from urllib.parse import unquote
 
 AS_ONE = "="
 """Before the words of a name as one: no word begins with it."""
+_LONG_WORD = 9
+"""Letters of a word that is hardly a first name by chance."""
 _LOOKALIKES = (
     "AΑАᎪᗅꓮ BΒВᏴᗷꓐꞴ CСᏟⲤꓚ DᎠᗞᗪꓓ EΕЕᎬⴹꓰ FϜᖴꓝꞘ GԌᏀᏳꓖ HΗНᎻᕼⲎꓧ IƖǀΙІӀᛁⲒⵏꓲ JͿЈᎫᒍꓙꞲ KΚКᏦᛕⲔꓗ LᏞᒪⳐꓡ MΜϺМᎷᗰᛖⲘꓟ NΝⲚꓠ OΟОՕଠዐⲞⵔꓳ"
     " PΡРᏢᑭⲢꓑ Qⵕ RƦᎡᏒᖇꓣ SЅՏᏕᏚꓢ TΤТᎢⲦꓔ UՍሀᑌꓴ VѴᏙᐯⴸꓦꛟ WԜᎳᏔꓪ XΧХᚷⲬⵝꓫꞳ YΥУҮᎩᎽⲨꓬ ZΖᏃꓜ aɑαа bƄЬЬᏏᑲᖯвβ cсᴄⲥꮯ dԁᏧᑯꓒ eеҽꬲε fքẝꞙꬵ"
@@ -92,7 +94,13 @@ def spellings(name: str) -> frozenset[str]:
 
 def read_as(name: str) -> frozenset[str]:
     """What a name may be a spelling of."""
-    return frozenset(key for words in readings(name) if words for key in (in_any_order(words), as_one(words)))
+    found = {in_any_order(words) for words in readings(name) if words}
+    return frozenset(found | {as_one(words) for words in readings(name) if may_be_several(words)})
+
+
+def may_be_several(words: list[str]) -> bool:
+    """Whether words may be a name of other words, written with other blanks. A single short word may not: Lina is not Li Na."""
+    return len(words) > 1 or (len(words) == 1 and (len(words[0]) >= _LONG_WORD or boundless(words[0])))
 
 
 def boundless(text: str) -> bool:

@@ -106,11 +106,30 @@ def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     assert f"nobody here is called {WHO!r}" in call(root, "--identity", WHO, "--yes", code=1)
 
 
+def test_a_name_that_never_was_there_is_told(root: Path) -> None:
+    """A mistyped name would be reported as removed: nothing is left of somebody whom nobody looked for."""
+    said = call(root, "--verify", "--identity", "persn 01", code=2)
+    assert "'persn 01' was never removed from here and is nowhere: look whether it is written as it was" in said
+    call(root, "--identity", WHO, "--yes")
+    for given in (WHO, "01, PERSON", identity_id(WHO)):
+        assert "nothing is left" in call(root, "--verify", "--identity", given)
+    wrong = ("--identity", "persn 01", "--url", "https://x.org/none.jpg", "--sha256", "0" * 64)
+    said = call(root, "--verify", "--identity", WHO, *wrong, code=2)
+    assert said.count("was never removed from here") == 3 and f"{WHO!r}" not in said
+    assert "hold what was removed" in call(root, "--verify", "--identity", "person 02", *wrong, code=1)
+
+
+def test_what_the_bars_cannot_know_again_is_said(root: Path) -> None:
+    """Somebody would take it for granted that no photograph of theirs can come back."""
+    assert "--bar-face knows the face itself" in call(root, "--identity", WHO, "--dry-run")
+    assert "--bar-face knows" not in call(root, "--identity", WHO, "--bar-face", "--dry-run")
+
+
 def test_one_that_was_broken_off_is_finished(root: Path) -> None:
     """Half a removal would stay until somebody notices."""
     store = Store(root)
     with pytest.raises(Killed):
-        forget(Failing(root, at=14), prepare(store, Wish(identities=(WHO,))), "forget-test")
+        forget(Failing(root, at=30), prepare(store, Wish(identities=(WHO,))), "forget-test")
     bury(store.root)
     assert "finish it first: idcluster forget" in call(root, "--identity", "person 02", "--dry-run", code=1)
     said = call(root, "--identity", "person 02", "--yes")

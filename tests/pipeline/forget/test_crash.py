@@ -12,10 +12,12 @@ from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
+from pipeline.root.files import DamagedFile
 from pipeline.root.opening import RunError
 from pipeline.root.removals import UNFINISHED, key_of
-from pipeline.root.snapshot import numbers
+from pipeline.root.snapshot import load, numbers
 from pipeline.root.storage import Store
+from pipeline.shards.scratch import ShardError
 from tests.pipeline.forgotten import WHO, contents, gallery
 from tests.pipeline.rooms import bury, run_toy
 from tests.pipeline.toy import DyingStore, Killed
@@ -98,11 +100,60 @@ def test_killed_while_it_goes_on_it_goes_on_once_more(base: Path, prepared: Prep
     assert verify(Store(root), [WHO]).leftovers == [] and resume(Store(root), "forget-again") is None
 
 
+def test_a_file_that_cannot_be_read_stops_it_before_it_begins(base: Path, tmp_path: Path) -> None:
+    """Half of the snapshots would be without the person, and nothing could finish it: `gc` and `rollback` would be refused, too."""
+    root = Path(shutil.copytree(base, tmp_path / "root"))
+    store = Store(root)
+    newest = load(store)
+    [file] = {entry.file for entry in newest.shown("clusters")}
+    whole = store.read(file)
+    prepared = prepare(store, Wish(identities=(WHO,)))
+    (root / file).write_bytes(whole[: len(whole) // 2])
+    before = contents(store)
+    with pytest.raises(DamagedFile, match=r"cannot be read"):
+        prepare(store, Wish(identities=(WHO,)))
+    with pytest.raises(DamagedFile, match=r"cannot be read"):
+        forget(store, prepared, "forget-test")
+    assert contents(store) == before and not store.exists(UNFINISHED)
+    (root / file).write_bytes(whole)
+    forget(store, prepared, "forget-test")
+    assert verify(store, [WHO]).leftovers == []
+
+
+def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(base: Path, prepared: Prepared, tmp_path: Path) -> None:
+    """It would end in the middle, each time anew."""
+    for path in ("shards/faces/removals.json", "receipts/20200101T000000-aaaa.json"):
+        root = Path(shutil.copytree(base, tmp_path / path.split("/")[0]))
+        store = Store(root)
+        store.put(path, b'{"removals": [')
+        before = contents(store)
+        with pytest.raises(RunError, match="is damaged"):
+            forget(store, prepared, "forget-test")
+        assert contents(store) == before
+
+
+def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
+    base: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged picture of somebody else would keep the person in the dataset, and everybody from writing to it."""
+    root = Path(shutil.copytree(base, tmp_path / "root"))
+    said: list[str] = []
+
+    def fail(store: Store, job: object) -> None:
+        raise ShardError("the bytes of image 0 are not there")
+
+    monkeypatch.setattr("pipeline.forget.erase.write_shard", fail)
+    assert prepared.journal["replan"]
+    forget(Store(root), prepared, "forget-test", say=said.append)
+    assert any("the bytes of image 0 are not there" in text for text in said)
+    assert verify(Store(root), [WHO]).leftovers == [] and not Store(root).exists(UNFINISHED)
+
+
 def test_until_it_is_finished_nothing_else_writes(base: Path, prepared: Prepared, source: Path, tmp_path: Path) -> None:
     """A run would compute from what is half gone and publish it; a rollback would show the person."""
     root = Path(shutil.copytree(base, tmp_path / "root"))
     with pytest.raises(Killed):
-        forget(Failing(root, at=12), prepared, "forget-test")
+        forget(Failing(root, at=25), prepared, "forget-test")
     store = Store(root)
     bury(store.root)
     said = r"was broken off; `idcluster forget .* --resume` finishes it"

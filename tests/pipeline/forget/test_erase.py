@@ -1,5 +1,6 @@
 """Removing somebody: nothing of them is left anywhere, everything else is as if they had never been there."""
 
+import io
 import json
 import shutil
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import webdataset as wds
+from PIL import Image, ImageOps
 
 from pipeline.catalogue.connection import connect
 from pipeline.correct import correct, pair_of
@@ -125,6 +127,63 @@ def test_a_picture_comes_back_under_no_other_name_or_address(source: Path, root:
     connection.close()
     assert ("filtered", "removed", 9, 0, 0, 0) in rows
     assert sum(row[2] for row in rows if row[1] == "removed") == 9
+
+
+def test_mirrored_cropped_and_turned_copies_are_found_and_kept_out(astronaut: bytes, tmp_path: Path) -> None:
+    """A photograph that somebody has flipped, or put on another page without its margin, would stay, or come back."""
+
+    def put(folder: Path, **copies: Image.Image) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, image in copies.items():
+            image.convert("RGB").resize((300, 300)).save(folder / f"{name}.jpg", quality=85)
+
+    original = Image.open(io.BytesIO(astronaut)).convert("RGB")
+    home = people(tmp_path / "people", count=3, pictures=2)
+    put(home / WHO, original=original)
+    put(home / "person 00", mirrored=ImageOps.mirror(original), cropped=original.crop((51, 51, 461, 461)))
+    run_toy(tmp_path, home, tmp_path / "root")
+    store = Store(tmp_path / "root")
+    prepared = prepare(store, Wish(identities=(WHO,)))
+    assert list(prepared.found.others.values()).count("a copy of the picture") == 2
+    done = forget(store, prepared, "forget-test")
+    assert done.receipt.hashes["look"] and verify(store, [WHO]).leftovers == []
+    put(
+        home / "somebody", turned=original.rotate(2, Image.Resampling.BILINEAR), cropped=original.crop((0, 0, 461, 461)),
+        mirrored=ImageOps.mirror(original.crop((51, 0, 512, 461))), other=ImageOps.flip(original),
+    )  # fmt: skip
+    run_toy(tmp_path, home, tmp_path / "root")
+    connection = connect(str(tmp_path / "root"))
+    sql = "SELECT address, images.reason FROM images JOIN candidates USING (image_id) WHERE address LIKE '%somebody%' ORDER BY 1"
+    rows = connection.execute(sql).fetchall()
+    connection.close()
+    names = ("cropped", "mirrored", "other", "turned")
+    assert rows == [(f"local:somebody/{name}.jpg", None if name == "other" else "removed") for name in names]
+
+
+def test_a_name_in_another_spelling_does_not_come_back_and_who_stays_is_told(source: Path, root: Path, tmp_path: Path) -> None:
+    """A source that writes the family name first would bring the person back; a namesake in another order would vanish."""
+    store = Store(root)
+    assert set(prepare(store, Wish(identities=("01, PERSON",))).found.people) == {identity_id(WHO)}
+    remove(store, WHO)
+    again = Path(shutil.copytree(source, tmp_path / "again"))
+    for number, name in enumerate(("01, person", "реrѕоn 01", "Person01")):
+        (again / name).mkdir()
+        (again / name / "unseen.png").write_bytes(picture(80 + number, noise=43))
+    run_toy(tmp_path, again, root)
+    connection = connect(str(root))
+    assert connection.execute("SELECT count(*) FROM identities").fetchone() == (3,)
+    connection.close()
+    (again / "00 person").mkdir()
+    (again / "00 person" / "unseen.png").write_bytes(picture(90, noise=44))
+    run_toy(tmp_path, again, root)
+    prepared = prepare(store, Wish(identities=("person 00",)))
+    assert any(note.startswith("'00 person' (") and "stays" in note for note in prepared.found.notes)
+    forget(store, prepared, "forget-test")
+    run_toy(tmp_path, again, root)
+    connection = connect(str(root))
+    names = {name for (name,) in connection.execute("SELECT name FROM identities").fetchall()}
+    connection.close()
+    assert names == {"00 person", "person 02", "person 03"}
 
 
 def test_a_root_from_which_nobody_was_removed_is_as_before(source: Path, made: Path) -> None:

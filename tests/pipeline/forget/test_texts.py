@@ -76,6 +76,12 @@ def test_a_spelling_that_means_somebody_else_too_is_not_looked_for() -> None:
     assert needles.find("by Kim Lee") == "name" and needles.find("by Lee Kim") is None and not needles.mentions("Lee, Kim")
 
 
+def test_a_name_of_two_words_is_no_name_of_one() -> None:
+    """Everybody called Lina would go with Li Na."""
+    needles = Needles.of(["Li Na"], [], [], [])
+    assert needles.find("by Lina") is None and not needles.mentions("Lina smiles") and needles.mentions("NA, Li")
+
+
 def test_names_in_scripts_without_blanks_are_found_with_blanks() -> None:
     assert NEEDLES.find("歌手王 菲在舞台上") == "name" and NEEDLES.find("王、菲") == "name" and NEEDLES.find("王在菲") is None
 
