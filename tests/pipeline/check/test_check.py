@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from pipeline.check.fine import PATH as FINE
 from pipeline.check.look import look
-from pipeline.check.repair import repair
+from pipeline.check.repair import BUCKET_TABLES, WHOLE_TABLES, repair
 from pipeline.cli import app
+from pipeline.execution.ground import is_chunked
 from pipeline.gc import collect
 from pipeline.root import spool
 from pipeline.root.files import encode, seal_table
@@ -25,12 +26,13 @@ from pipeline.root.removals import UNFINISHED
 from pipeline.root.snapshot import load, numbers, path_of, publish
 from pipeline.root.storage import Store
 from schemas import TABLES
+from stages.backends import BACKENDS, backend
 from stages.stage import Fetched
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import serving
 from tests.pipeline.toy import people
 
-TABLES_OF_STAGES = ("images", "faces", "embeddings", "clusters", "people", "captions")
+TABLES_OF_STAGES = ("images", "faces", "embeddings", "clusters", "people", "matches", "captions")
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +319,21 @@ def test_in_an_object_store_too(made: Path, monkeypatch: pytest.MonkeyPatch, tmp
         assert check(root, "--repair")[0] == 0
         run_toy(tmp_path, made / "people", root)
         assert shown(root) == before and check(root, "--deep")[0] == 0
+
+
+def test_status_tells_what_is_not_there(root: Path) -> None:
+    whole = CliRunner().invoke(app, ["status", str(root)])
+    assert whole.exit_code == 0
+    gone, cut = files(root, "faces")[0], files(root, "clusters")[0]
+    gone.unlink()
+    DAMAGE["cut"](cut)
+    done = CliRunner().invoke(app, ["status", str(root)])
+    assert done.exit_code == 1 and "idcluster check" in done.output and "1 more" in done.output
+    assert cut.name in done.output or gone.name in done.output
+
+
+def test_tables_whose_rows_are_computed_together_are_those_of_such_stages() -> None:
+    """Of a person whose rows lie in two chunks one would be dropped, and the other taken for all there is."""
+    grains = {stage.writes.name: stage.grain for name in BACKENDS for stage in [backend(name, next(iter(BACKENDS[name])))()]}
+    assert {table for table, grain in grains.items() if grain == "root"} == set(WHOLE_TABLES)
+    assert {table for table, grain in grains.items() if grain == "bucket" and is_chunked(table)} == set(BUCKET_TABLES)
