@@ -146,11 +146,12 @@ def plan(
 def status(
     root: Root, runs: Annotated[int, typer.Option("--runs", min=0, help="how many of the last runs")] = 5, snapshot: SnapshotNumber = None
 ) -> None:
-    """Show what a dataset holds, its last runs, and whether somebody writes to it."""
+    """Show what a dataset holds, its last runs, whether somebody writes to it, and whether files of it are missing (exit code 1)."""
     with _explained():
         from pipeline.root.lease import dead
         from pipeline.root.lease import read as read_lease
         from pipeline.root.opening import counts, open_root
+        from pipeline.root.present import lacking, told
         from pipeline.root.snapshot import load, numbers
 
         store = open_root(root, "", create=False)
@@ -162,10 +163,11 @@ def status(
         table = Table(box=None, pad_edge=False)
         for column in ("table", "rows", "ok", "filtered", "failed", "poisoned"):
             table.add_column(column, justify="left" if column == "table" else "right")
-        for name, states in counts(store, shown).items():
+        lost = lacking(store, (entry for entry in shown.entries if entry.current and entry.live))
+        for name, states in counts(store, shown, lost).items():
             by_status = (str(states[state] or "") for state in ("ok", "filtered", "failed", "poisoned"))
             table.add_row(name, str(sum(states.values())), *by_status)
-        shards = shown.shown("shards")
+        shards = [entry for entry in shown.shown("shards") if entry.file not in lost]
         table.add_row("shards", str(len(shards)), f"{sum(entry.rows for entry in shards)} samples", "", "", "")
         console.print(table)
         records = [path for path in store.list("runs") if path.endswith(".json")]
@@ -175,6 +177,10 @@ def status(
         if holder:
             who = f"run {holder['run']} (host {holder['host']}, process {holder['pid']})"
             console.print(f"lease left by dead {who}; the next run takes it over" if dead(holder) else f"being written by {who}")
+        if lost:
+            said = f"{told(store, lost)}; what lies there is not counted above, `idcluster check {store.root}` says what to do"
+            console.print(said, style="yellow")
+            raise typer.Exit(1)
 
 
 def _run_line(path: str, content: bytes) -> str:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pipeline.check.fine import PATH as FINE
 from pipeline.check.look import BY_HAND, Checked, Fault
 from pipeline.execution.compact import compact
+from pipeline.root.files import sealed_path
+from pipeline.root.intact import is_whole
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
@@ -107,11 +109,16 @@ class _Work:
         done = {f"shards/{profile}" for profile in self.profiles}
         notes = {name: value for name, value in self.snapshot.notes.items() if name not in done}
         rest = Snapshot(self.snapshot.number, entries, notes)
-        buckets = {entry.bucket for entry in drop if entry.table.endswith(LIGHT)}
+        # Rows taken from elsewhere are put together again, under the name of what was damaged.
+        buckets = {entry.bucket for entry in drop if entry.table.endswith(LIGHT)} | {entry.bucket for entry in instead}
         return rest.with_entries(compact(self.store, rest, buckets))
 
     def _twin(self, entry: Entry, damaged: set[str]) -> Entry | None:
-        """The same rows in another file that is whole: before a bucket was compacted they lay in one of their own."""
+        """The same rows in another file that is whole: before a bucket was compacted they lay in one of their own, which may be
+        there still, and other snapshots may show them elsewhere."""
+        own = sealed_path(entry.table, entry.version, entry.bucket, entry.chunk, entry.digest)
+        if entry.file_rows and is_whole(self.store, own, entry.bytes, entry.digest):
+            return replace(entry, file=own, offset=0, file_rows=0, file_bytes=0)
         others = (other for number in sorted(self.checked.kept, reverse=True) for other in self.checked.kept[number].entries)
         for other in others:
             if (*other.scope, other.version, other.digest) == (*entry.scope, entry.version, entry.digest) and other.file not in damaged:
@@ -129,7 +136,7 @@ class _Work:
             if not entries or any(entry not in drop and entry not in instead for entry in entries):
                 found.left.append(self.faults[path])
             elif all(entry in instead for entry in entries):
-                found.done.append((self.faults[path], "the same rows lie in other files, which are shown instead"))
+                found.done.append((self.faults[path], "the same rows lay in other files and were taken from there"))
             elif entries[0].table.endswith(LIGHT):
                 found.done.append((self.faults[path], "made anew where its chunks are whole"))
             elif entries[0].table in SHARD_TABLES:

@@ -172,6 +172,13 @@ def read_sums(read: Callable[[int, int], bytes], size: int) -> Sums | None:
     return Sums(listed["begin"].astype(np.int64), listed["crc"], size - whole, tail)
 
 
+def compare_all(data: bytes) -> None:
+    """Compare a file in memory with its check sums, if it has any. Raises WrongBytes."""
+    sums = read_sums(lambda start, length: data[start : start + length], len(data))
+    if sums is not None:
+        sums.compare(0, data)
+
+
 def sums_of_file(file: IO[bytes]) -> Sums | None:
     """As `read_sums`, of an open file, whose position is moved."""
     size = file.seek(0, os.SEEK_END)

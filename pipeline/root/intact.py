@@ -87,11 +87,8 @@ def known_sums(store: Store, path: str, file: IO[bytes]) -> Sums | None:
 
 
 def is_whole(store: Store, path: str, size: int, digest: str) -> bool:
-    """Whether a file is there and is what it is to be."""
+    """Whether a file is there and is what it is to be: looked at now, whatever was found before."""
     try:
-        if store.size(path) != size:
-            return False
-        check_digest(store, path, digest)
-    except (FileNotFoundError, WrongBytes):
+        return store.size(path) == size and digest_of(store, path)[1].startswith(digest)
+    except FileNotFoundError:
         return False
-    return True

@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from pipeline.root.files import read_entries
@@ -41,11 +42,12 @@ def open_root(root: str, name: str, create: bool) -> Store:
     return store
 
 
-def counts(store: Store, snapshot: Snapshot) -> dict[str, Counter[str]]:
-    """Rows by status of every table. Only files that hold rows of another status than ok are read."""
+def counts(store: Store, snapshot: Snapshot, without: Collection[str] = ()) -> dict[str, Counter[str]]:
+    """Rows by status of every table, those in the files `without` left out. Only files that hold rows of another status than
+    ok are read."""
     result = {}
     for table, schema in TABLES.items():
-        entries = snapshot.shown(table)
+        entries = [entry for entry in snapshot.shown(table) if entry.file not in without]
         if entries and "status" in schema.names:
             mixed = [entry for entry in entries if entry.ok != entry.rows]
             states = Counter(read_entries(store, table, mixed, ["status"])["status"].to_pylist())

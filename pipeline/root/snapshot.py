@@ -35,6 +35,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.root.checksums import compare_all, with_sums
 from pipeline.root.storage import Store
 from schemas.schema import LIGHT
 
@@ -164,13 +165,13 @@ class Snapshot:
         return Listing(self.number, table, self.notes)
 
     def encode(self) -> bytes:
-        # The number of entries guards the footer, the one part of a Parquet file that has no checksum.
+        # The number of entries guards the footer of files that an earlier version of the program is to read.
         own = {"format": SNAPSHOT_FORMAT, "number": self.number, "entries": len(self._valid)}
         notes = json.dumps({**self.notes, **own}, sort_keys=True)
         sink = io.BytesIO()
         table = self.listing().entries.replace_schema_metadata({"idcluster": notes})
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-        return sink.getvalue()
+        return with_sums(sink.getvalue())
 
     @staticmethod
     def decode(data: bytes, source: str) -> "Snapshot":
@@ -190,6 +191,7 @@ class Listing:
     @staticmethod
     def decode(data: bytes, source: str) -> "Listing":
         try:
+            compare_all(data)
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             notes = json.loads((table.schema.metadata or {})[b"idcluster"])
             if notes.pop("format") != SNAPSHOT_FORMAT:
@@ -274,7 +276,9 @@ def notes_of(store: Store, number: int) -> Mapping[str, Any]:
     """The notes of snapshot `number` alone, without its entries. Raises SnapshotError."""
     path = path_of(number)
     try:
-        notes: dict[str, Any] = json.loads((pq.read_schema(io.BytesIO(store.read(path))).metadata or {})[b"idcluster"])
+        data = store.read(path)
+        compare_all(data)
+        notes: dict[str, Any] = json.loads((pq.read_schema(io.BytesIO(data)).metadata or {})[b"idcluster"])
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         raise SnapshotError(f"{store.uri(path)} is damaged ({error}); delete this file to do without it") from error
     return notes

@@ -16,7 +16,7 @@ from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import serving
 from tests.pipeline.toy import people, toy_dag
 
-COMPUTED = ("images", "faces", "embeddings", "clusters", "people", "captions")
+COMPUTED = ("images", "faces", "embeddings", "clusters", "people", "matches", "captions")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,14 @@ def test_what_is_gone_is_there_again_after_the_next_run(made: Path, root: Path, 
     assert lacking(store, load(store).entries) == {}
     assert shown(root) == undisturbed
     assert computed(again(made, root)) == {}
+
+
+@pytest.mark.parametrize("table", COMPUTED)
+def test_so_is_what_lies_beside_others_that_are_there(made: Path, root: Path, undisturbed: dict[str, Any], table: str) -> None:
+    """Of a person some rows would be there, and taken for all."""
+    files(root, table)[0].unlink()
+    again(made, root)
+    assert shown(root) == undisturbed
 
 
 @pytest.mark.parametrize("table", ["candidates", "identities"])
