@@ -16,7 +16,7 @@ DagPath = Annotated[Path, typer.Argument(help="DAG file (YAML); dags/quickstart.
 Root = Annotated[str, typer.Argument(help="dataset root: a folder", metavar="ROOT")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set source.path=people/ --set stages.clean.params.k=3"),
+    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set source.path=people/ --set stages.clean.params.near_tie=0.8"),
 ]
 Only = Annotated[str | None, typer.Option("--only", metavar="STAGES", help="these stages alone: --only clean,shard")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out")]

@@ -77,7 +77,7 @@ def test_a_run_ends_where_nobody_can_bring_back_what_it_builds_on(made: Path, ro
     path = files(root, table)[0]
     path.unlink()
     with pytest.raises(DamagedFile, match=rf"{path.name} is not there, .*idcluster check"):
-        again(made, root, ("stages.clean.params.k=2",))
+        again(made, root, ("stages.clean.params.near_tie=0.8",))
     assert load(Store(root)).number == before
     with pytest.raises(DamagedFile, match=path.name):
         make_plan(prepare(toy_dag(root.parent, made / "people", root), None), Selection(), Store(root))
