@@ -164,7 +164,7 @@ def test_packed_rules_are_unpacked_whole(asks: Callable[..., Any]) -> None:
 
 def test_a_harmless_large_file_is_harmless(asks: Callable[..., Any]) -> None:
     robots = b"User-agent: *\n" + b"".join(b"Disallow: /albums/%d/\n" % n for n in range(20_000))
-    tdmrep = b"[" + b",".join(b'{"location": "/a/%d/", "tdm-reservation": 0}' % n for n in range(9_000)) + b"]"
+    tdmrep = b"[" + b",".join(b'{"location": "/a/%d/*", "tdm-reservation": 0}' % n for n in range(9_000)) + b"]"
     assert asks(fixed(robots), fixed(tdmrep)).data is not None
 
 
