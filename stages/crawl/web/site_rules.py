@@ -50,10 +50,13 @@ class SiteRules:
         """
         if not (self.params.respect_robots or self.params.respect_opt_out):
             return
-        origin, product = origin_of(address), self.params.product
-        policy = await self._policy(origin, host_of(address), patience, final)
+        origin, host, product = origin_of(address), host_of(address), self.params.product
+        try:
+            policy = await self._policy(origin, host, patience, final)
+        except Deferred as error:
+            raise Deferred(host) from error  # rules may lie elsewhere
         if policy.robots is None and policy.passing and not final:
-            raise Deferred
+            raise Deferred(host)
         if policy.robots is None and policy.reason != "robots":
             raise Told("failed", policy.reason, policy.why, passing=policy.reason in _OURS)
         if self.params.respect_robots:
@@ -84,7 +87,7 @@ class SiteRules:
         end = time.monotonic() + patience + self.params.total_seconds
         while not mine:
             if time.monotonic() > end:
-                raise Deferred
+                raise Deferred(host)
             await asyncio.sleep(0.1)
             policy, mine = await trusted(self.asker.gate.policy(origin))
             if policy is not None:
