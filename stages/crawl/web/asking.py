@@ -21,7 +21,11 @@ _T = TypeVar("_T")
 
 
 class Deferred(Exception):
-    """No slot came in time, or the site's rules could not be had for now."""
+    """No slot of `host` came in time, or its rules could not be had for now."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(host)
+        self.host = host
 
 
 class GateLost(Exception):
@@ -73,7 +77,7 @@ class Asker:
         if permit.wait == float("inf"):
             raise Told("failed", "host_down", f"{host} failed again and again in this run")
         if not permit.go:
-            raise Deferred
+            raise Deferred(host)
         if permit.wait > 0:
             await asyncio.sleep(permit.wait)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -27,7 +27,7 @@ class Frugal(aiohttp.BaseConnector):
         self._most_idle, self._patience = idle, patience
         self._idle: dict[ResponseHandler, None] = {}
         # What the library makes its connections with. It has no public name; test_connections.py notices if it goes.
-        self._factory = functools.partial[ResponseHandler](LenientHandler, loop=self._loop)
+        self._factory = cast("Any", functools.partial(LenientHandler, loop=self._loop))
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         await super().close(abort_ssl=abort_ssl)

@@ -30,6 +30,8 @@ from stages.stage import Fetched
 _PIECE = 2**16
 _SNIFFED = 64
 """Bytes that tell a picture from anything else."""
+_ELSEWHERE = 5
+"""Addresses of a host in a row that lead to another one without room, after which its others are not tried for now: each waits."""
 _RULES_AT_ONCE = 256
 """Files with rules that are asked for at a time, beside pictures: most hosts have few pictures, and many hosts are away."""
 
@@ -43,6 +45,8 @@ class _Order:
     stop: Callable[[], bool]
     final: bool
     left: int = 0
+    elsewhere: Counter[str] = field(default_factory=Counter)
+    """By host, how many of its addresses in a row led to another one that had no room."""
     deferred: list[str] = field(default_factory=list)
     error: BaseException | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,7 +107,7 @@ class WebFetcher:
             try:
                 by_host[host_of(canonical(address))].append(address)
             except BadAddress as error:
-                await take(address, Fetched(None, "failed", "bad_address", str(error), attempts=0))
+                await take(address, Fetched(None, "failed", "bad_address", printable(str(error)), attempts=0))
         order.left = sum(map(len, by_host.values()))
         for host, wanted in by_host.items():
             queue = self._queues.setdefault(host, deque())
@@ -129,20 +133,25 @@ class WebFetcher:
             while queue:
                 address, order = queue.popleft()
                 if order.error is None:
-                    await self._serve(address, order, queue)
+                    await self._serve(host, address, order, queue)
         finally:
             self._lanes[host] -= 1
             if not self._lanes[host]:
                 del self._lanes[host], self._queues[host]
 
-    async def _serve(self, address: str, order: _Order, queue: deque[tuple[str, _Order]]) -> None:
+    async def _serve(self, host: str, address: str, order: _Order, queue: deque[tuple[str, _Order]]) -> None:
         if order.stop():
             order.put_off([address])
             return
         try:
             answer = await self._answer(address, order)
             await order.take(address, answer)
-        except Deferred:
+            order.elsewhere.pop(host, None)
+        except Deferred as error:
+            order.elsewhere[host] += error.host != host
+            if error.host != host and order.elsewhere[host] < _ELSEWHERE:
+                order.put_off([address])  # what it redirects to is not its host's fault
+                return
             # The host has no room: what waits for it waits as well.
             rest = [other for other, whose in queue if whose is order]
             others = [item for item in queue if item[1] is not order]

@@ -34,7 +34,9 @@ class WebParams(Params):
     connections: int = Field(64, ge=1, description="pictures that are fetched at a time, of one worker; fewer where it may open few files")
     connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")
     idle_seconds: float = Field(20.0, gt=0, description="longest silence of a server")
-    total_seconds: float = Field(120.0, gt=0, le=600, description="longest time for one attempt at an address, its redirects included")
+    total_seconds: float = Field(
+        120.0, gt=0, le=600, description="longest time for one attempt at an address with its redirects, and for a site's rules"
+    )
     longest_pause: float = Field(300.0, ge=0, description="seconds of a Retry-After that are waited for; a longer one ends the attempts")
     attempts: int = Field(3, ge=1, description="requests after which a failure that may pass is taken as final")
     redirects: int = Field(5, ge=0, description="redirects that are followed")

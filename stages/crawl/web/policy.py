@@ -6,6 +6,7 @@ Pure functions of what a server sent. A refusal comes with its evidence in words
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from protego import Protego
@@ -17,6 +18,10 @@ _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-vi
 """Rules of X-Robots-Tag that have a colon of their own; any other word before a colon names a crawler."""
 _PARSED_CHARACTERS = 4 * 2**20
 """Of all robots.txt that are kept ready to be asked."""
+
+
+_MOST_STEPS = 20_000_000
+"""Wildcards times characters of an address. More would take longer than a tenth of a second, and honest sites stay far below."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,32 @@ class SitePolicy:
     unclear_tdmrep: str = ""
     passing: bool = False
 
+    @cached_property
+    def plain(self) -> dict[str, int]:
+        """The entries of tdmrep.json that are prefixes: where each comes first."""
+        found: dict[str, int] = {}
+        for at, entry in enumerate(self.tdmrep):
+            if len(entry.pieces) == 1 and not entry.to_the_end:
+                found.setdefault(entry.pieces[0], at)
+        return found
+
+    @cached_property
+    def patterns(self) -> tuple[int, ...]:
+        """Where the other entries are."""
+        return tuple(at for at, entry in enumerate(self.tdmrep) if len(entry.pieces) > 1 or entry.to_the_end)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple({len(prefix) for prefix in self.plain})
+
+    def reservation(self, where: str) -> Reservation | None:
+        """The first entry that holds for a path with its query. Looks prefixes up, for there may be thousands."""
+        hits = [self.plain[where[:length]] for length in self.lengths if where[:length] in self.plain]
+        first = min(hits, default=len(self.tdmrep))
+        at = next((at for at in self.patterns if at > first or self.tdmrep[at].holds_for(where)), first)
+        at = min(at, first)
+        return self.tdmrep[at] if at < len(self.tdmrep) else None
+
     @property
     def weight(self) -> int:
         """About how many bytes it takes."""
@@ -55,6 +86,8 @@ def robots_verdict(policy: SitePolicy, agent: str, address: str) -> str | None:
         return f"robots.txt cannot be understood: {policy.unclear_robots}"
     if not policy.robots:
         return None
+    if policy.robots.count("*") * len(address) > _MOST_STEPS:
+        return "robots.txt has too many wildcards for an address of this length"
     rules = _parsed(policy.robots)
     allowed = all(rules.can_fetch(way, agent) for way in ways_to(address))
     return None if allowed else f"robots.txt disallows {urlsplit(address).path or '/'}"
@@ -80,10 +113,12 @@ def tdm_verdict(policy: SitePolicy, address: str) -> str | None:
     """Why /.well-known/tdmrep.json reserves an address; the first entry whose location matches decides (TDMRep, section 6)."""
     if policy.unclear_tdmrep:
         return f"tdmrep.json cannot be understood: {policy.unclear_tdmrep}"
+    if len(policy.patterns) * len(address) > _MOST_STEPS:
+        return "tdmrep.json has too many wildcards for an address of this length"
     for way in ways_to(address) if policy.tdmrep else ():
         parts = urlsplit(way)
         where = spelled(parts.path + (f"?{parts.query}" if parts.query else ""))
-        entry = next((entry for entry in policy.tdmrep if entry.holds_for(where)), None)
+        entry = policy.reservation(where)
         if entry is not None and entry.reserved:
             return f"tdmrep.json reserves {entry.location}"
     return None

@@ -17,7 +17,7 @@ FILE_BYTES = 512 * 1024
 """What of a file is read; RFC 9309, section 2.5 asks for 500 KiB at least."""
 MOST_RULES = 50_000
 """Rules for this crawler; what fits into a file of that size and says something stays below."""
-MOST_PATTERNS = 5_000
+MOST_PATTERNS = 20_000
 """Of these, rules with wildcards: each is tried on every address."""
 
 _MARKS = (
@@ -59,7 +59,9 @@ class Reservation:
     @staticmethod
     def of(location: str, reserved: bool) -> "Reservation":
         pattern = spelled(_rooted(location))
-        return Reservation(location[:200], reserved, tuple(pattern.removesuffix("$").split("*")), pattern.endswith("$"))
+        to_the_end = pattern.endswith("$")
+        bare = pattern.removesuffix("$") if to_the_end else pattern.rstrip("*")  # a prefix matches whatever follows
+        return Reservation(location[:200], reserved, tuple(bare.split("*")), to_the_end)
 
     def holds_for(self, where: str) -> bool:
         """Whether a path with its query is meant: a prefix, `*` for anything, `$` for the end. Takes time by lengths alone."""

@@ -28,6 +28,7 @@ _EARLY_ATTEMPTS = 2
 """Requests for rules in a round that is not the last."""
 _THREAD_BYTES = 2**14
 """From this size on a file is read beside the event loop."""
+_NO_DELAY: float | None = None
 _T = TypeVar("_T")
 
 
@@ -49,10 +50,13 @@ class SiteRules:
         """
         if not (self.params.respect_robots or self.params.respect_opt_out):
             return
-        origin, product = origin_of(address), self.params.product
-        policy = await self._policy(origin, host_of(address), patience, final)
+        origin, host, product = origin_of(address), host_of(address), self.params.product
+        try:
+            policy = await self._policy(origin, host, patience, final)
+        except Deferred as error:
+            raise Deferred(host) from error  # rules may lie elsewhere
         if policy.robots is None and policy.passing and not final:
-            raise Deferred
+            raise Deferred(host)
         if policy.robots is None and policy.reason != "robots":
             raise Told("failed", policy.reason, policy.why, passing=policy.reason in _OURS)
         if self.params.respect_robots:
@@ -83,26 +87,27 @@ class SiteRules:
         end = time.monotonic() + patience + self.params.total_seconds
         while not mine:
             if time.monotonic() > end:
-                raise Deferred
+                raise Deferred(host)
             await asyncio.sleep(0.1)
             policy, mine = await trusted(self.asker.gate.policy(origin))
             if policy is not None:
                 return policy
-        found, delay = SitePolicy(None, (), 0.0, why="nobody found out"), None
+        found, delay = SitePolicy(None, (), 0.0, why="nobody found out"), _NO_DELAY
         try:
             found = await self._learn(origin, patience, final)
-            delay = crawl_delay(found, self.params.product) if self.params.respect_robots else None
+            if self.params.respect_robots:
+                found, delay = _with_delay(found, self.params.product)
         finally:
             # Also where nothing was found out: the next who wants something of the site asks.
             await trusted(self.asker.gate.tell(origin, host, found, delay))
         return found
 
     async def _learn(self, origin: str, patience: float, final: bool) -> SitePolicy:
-        product = self.params.product
+        product, budget = self.params.product, Budget(self.params.total_seconds)
         policy = SitePolicy("", (), _POLICY_SECONDS)
         if self.params.respect_robots:
             try:
-                data = await self._file(f"{origin}/robots.txt", patience, final)
+                data = await self._file(f"{origin}/robots.txt", patience, budget, final)
                 policy = replace(policy, robots=await _apart(lambda data: read_robots(data, product), data))
             except NotUnderstood as error:
                 policy = replace(policy, unclear_robots=str(error))
@@ -114,7 +119,7 @@ class SiteRules:
                 return SitePolicy(None, (), lasts, reason, told.detail or told.reason, passing=passing)
         if self.params.respect_opt_out:
             try:
-                data = await self._file(f"{origin}/.well-known/tdmrep.json", patience, final)
+                data = await self._file(f"{origin}/.well-known/tdmrep.json", patience, budget, final)
                 policy = replace(policy, tdmrep=await _apart(read_tdmrep, data))
             except NotUnderstood as error:
                 policy = replace(policy, unclear_tdmrep=str(error))
@@ -125,20 +130,20 @@ class SiteRules:
                     policy = replace(policy, unclear_tdmrep=told.detail or told.reason)
         return policy
 
-    async def _file(self, address: str, patience: float, final: bool) -> bytes:
+    async def _file(self, address: str, patience: float, budget: Budget, final: bool) -> bytes:
         """A small file of a site, b"" where the site has none. Raises Told, after several attempts where these may help."""
         most = self.params.attempts if final else min(self.params.attempts, _EARLY_ATTEMPTS)
         for attempt in range(1, most + 1):
             try:
-                return await self._attempt(address, patience)
+                return await self._attempt(address, patience, budget)
             except Told as told:
-                if not told.passing or attempt == most or (told.pause or 0.0) > self.params.longest_pause:
+                if not told.passing or attempt == most or not budget.left or (told.pause or 0.0) > self.params.longest_pause:
                     raise
             await asyncio.sleep(2.0**attempt / 4 * random.uniform(0.5, 1.5))  # noqa: S311  guards nothing
         raise AssertionError("unreachable: attempts is 1 at least")
 
-    async def _attempt(self, address: str, patience: float) -> bytes:
-        place, budget = address, Budget(self.params.total_seconds)
+    async def _attempt(self, address: str, patience: float, budget: Budget) -> bytes:
+        place = address
         for _ in range(self.params.redirects + 1):
             async with self.asker.ask(place, patience, budget, self.room) as answer:
                 if answer.status in REDIRECTS and "Location" in answer.headers:
@@ -151,6 +156,14 @@ class SiteRules:
                     raise refusal(answer.status, answer.headers.get("Retry-After"))
                 return await _body(answer) if answer.status in FINE else b""
         return b""  # RFC 9309, section 2.3.1.2
+
+
+def _with_delay(policy: SitePolicy, agent: str) -> tuple[SitePolicy, float | None]:
+    """The policy and the pause that it asks for; a pause that cannot be read makes no sense of the whole."""
+    try:
+        return policy, crawl_delay(policy, agent)
+    except Exception as error:  # noqa: BLE001  else it would be found out anew for every address
+        return replace(policy, unclear_robots=f"{type(error).__name__}: {error}"[:200]), None
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:

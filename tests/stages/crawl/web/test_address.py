@@ -57,3 +57,27 @@ def test_redirects_are_resolved_and_checked() -> None:
     with pytest.raises(BadAddress):
         redirected("https://a.example/x", "http://me:secret@b.example/")
     assert origin_of("https://a.example:8443/x") == "https://a.example:8443"
+
+
+@given(st.text(max_size=60) | st.text("htp:/[]@.%#?x1é\udc80", max_size=40), st.sampled_from(["", "http://", "https://[", "//", "http://a.test/"]))
+def test_whatever_stands_in_a_list_or_a_redirect_is_an_address_or_a_bad_one(text: str, before: str) -> None:
+    for read in (canonical, lambda location: redirected("https://a.test/b/c?d", location)):
+        try:
+            address = read(before + text)
+        except BadAddress:
+            continue
+        assert address.isascii() and address.isprintable()
+        assert canonical(address) == address
+        assert host_of(address)
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[", "//[", "http://[::1", "http://a.test:99999/", "http://" + "ä" * 4000 + "/", "http://" + "a." * 4000]
+)
+def test_redirects_that_cannot_be_taken_apart_are_bad_addresses(location: str) -> None:
+    with pytest.raises(BadAddress):
+        redirected("http://a.test/x", location)
+
+
+def test_bytes_that_are_no_text_are_escaped_in_redirects() -> None:
+    assert redirected("http://a.test/x", "/\udce9t\u00e9.jpg?\udcff") == "http://a.test/%E9t%C3%A9.jpg?%FF"

@@ -123,3 +123,12 @@ def test_pauses_end_when_somebody_wants_to_stop(site: Site) -> None:
     with pytest.raises(Stopped):
         ask(site, clock=clock, stopped=lambda: clock.slept > 10)
     assert clock.slept < 13
+
+
+def test_answers_that_are_nested_without_end_are_no_answers_and_a_byte_order_mark_is_none(site: Site) -> None:
+    site.pages["/api"] = fixed(b"[" * 200_000)
+    assert "no JSON" in str(refused(site))
+    site.pages["/api"] = fixed(b'\xef\xbb\xbf{"a": 1}', status=203)
+    assert ask(site) == {"a": 1}
+    site.pages["/api"] = fixed(gzip.compress(b'{"a"') + gzip.compress(b": 2}"), Content_Encoding="gzip")
+    assert ask(site) == {"a": 2}

@@ -259,6 +259,19 @@ def test_what_finds_no_room_in_time_is_put_off_and_nothing_is_lost(site: Site) -
     assert len(site.asked()) == len(found)
 
 
+def test_an_address_that_leads_to_a_host_without_room_waits_alone(site: Site) -> None:
+    """All others of its own host would have to wait with it, and would be given up in the last round."""
+    site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 30"
+    site.pages["/away.jpg"] = fixed(status=302, Location=site.address("/p/99.jpg", "slow.test"))
+    late: list[str] = []
+    addresses = [site.address(path) for path in ("/away.jpg", *(f"/p/{n}.jpg" for n in range(12)))]
+    given = params(politeness={"rate": None, "concurrency": 1}, respect_opt_out=False)
+    found = fetch([site.address("/p/0.jpg", "slow.test"), *addresses], given, patience=0.5, deferred=late)
+    assert set(late) <= {addresses[0], site.address("/p/0.jpg", "slow.test")}
+    assert late
+    assert all(answer.status == "ok" for answer in found.values())
+
+
 def test_a_crawl_that_is_stopped_finishes_what_it_began(site: Site) -> None:
     async def run() -> tuple[dict[str, Fetched], list[str]]:
         found: dict[str, Fetched] = {}

@@ -155,6 +155,25 @@ def test_patterns_match_what_trying_all_ways_matches(pattern: str, end: bool, re
     assert Reservation.of(f"/{pattern}{'$' * end}", True).holds_for(f"/{rest}") == tries(f"/{pattern}", f"/{rest}")
 
 
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(st.text("ab*", max_size=3), st.sampled_from(["", "$"]), st.booleans()), max_size=8), st.text("ab", max_size=5)
+)
+def test_the_first_entry_that_holds_decides(entries: list[tuple[str, str, bool]], path: str) -> None:
+    made = tuple(Reservation.of(f"/{location}{end}", reserved) for location, end, reserved in entries)
+    first = next((entry for entry in made if entry.holds_for(f"/{path}")), None)
+    assert SitePolicy("", made, 60.0).reservation(f"/{path}") is first
+
+
+def test_rules_that_would_take_long_on_a_long_address_are_a_no() -> None:
+    robots = "User-agent: *\n" + "".join(f"Disallow: /*ab{n}\n" for n in range(MOST_PATTERNS - 1))
+    assert not forbids(robots, "/x.jpg")
+    assert forbids(robots, "/" + "ab" * 4000)
+    entries = json.dumps([{"location": f"/*{n}x", "tdm-reservation": 0} for n in range(9_000)])
+    assert not reserves(entries, "/x.jpg")
+    assert reserves(entries, "/" + "ab" * 4000)
+
+
 def test_no_pattern_takes_long() -> None:
     """`*a*a…b` and a path of thousands of letters kept a regular expression busy for ever."""
     assert not reserves(json.dumps([{"location": "*a" * 3000 + "b", "tdm-reservation": 1}]), "/" + "a" * 4000)

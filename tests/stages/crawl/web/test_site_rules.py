@@ -3,6 +3,8 @@
 import asyncio
 import codecs
 import gzip
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +15,7 @@ from aiohttp import web
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
 from stages.stage import Fetched
-from tests.stages.crawl.web.servers import PICTURE, Site, fixed, raw, serving, silent
+from tests.stages.crawl.web.servers import PICTURE, Site, dripping, fixed, raw, serving, silent
 from tests.stages.crawl.web.test_fetcher import fetch, one, params
 
 ROBOTS, TDMREP = "/robots.txt", "/.well-known/tdmrep.json"
@@ -162,7 +164,7 @@ def test_packed_rules_are_unpacked_whole(asks: Callable[..., Any]) -> None:
 
 def test_a_harmless_large_file_is_harmless(asks: Callable[..., Any]) -> None:
     robots = b"User-agent: *\n" + b"".join(b"Disallow: /albums/%d/\n" % n for n in range(20_000))
-    tdmrep = b"[" + b",".join(b'{"location": "/a/%d/", "tdm-reservation": 0}' % n for n in range(9_000)) + b"]"
+    tdmrep = b"[" + b",".join(b'{"location": "/a/%d/*", "tdm-reservation": 0}' % n for n in range(9_000)) + b"]"
     assert asks(fixed(robots), fixed(tdmrep)).data is not None
 
 
@@ -194,6 +196,16 @@ def test_what_nobody_thought_of_is_a_row_with_a_reason(site: Site, monkeypatch: 
     assert [answer.status for answer in found.values()] == ["ok", "ok"]
 
 
+def test_nor_does_it_end_the_crawl_where_no_request_is_under_way(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(policy: Any, agent: str, address: str) -> None:
+        if "/p/1" in address:
+            raise RecursionError("unthought of")
+
+    monkeypatch.setattr("stages.crawl.web.site_rules.robots_verdict", broken)
+    found = fetch([site.address("/p/1.jpg"), site.address("/p/2.jpg"), site.address("/p/3.jpg", "b.test")])
+    assert [found[address].reason for address in sorted(found)] == ["error", None, None]
+
+
 @pytest.mark.parametrize(
     "location", ["http://[", "http://[::1", "//[", "http://a.test:99999/", "http://a.test:x/", "ftp://a.test/", "http://" + "é" * 3000]
 )
@@ -203,6 +215,51 @@ def test_redirects_to_nowhere_cost_one_row(site: Site, location: str) -> None:
     assert {address: answer.reason for address, answer in found.items()} == {
         site.address("/x.jpg"): "bad_redirect", site.address("/p/1.jpg"): None, site.address("/p/1.jpg", "b.test"): None
     }  # fmt: skip
+
+
+def test_all_redirects_of_an_attempt_share_its_time(site: Site) -> None:
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)
+        return web.Response(status=302, headers={"Location": f"{request.path}x"})
+
+    site.pages.update({f"/{'x' * n}": slow for n in range(1, 9)})
+    assert one(site.address("/x"), params(total_seconds=1.0, redirects=7, attempts=1)).reason == "time_out"
+
+
+def test_files_of_a_site_share_their_time_and_hold_up_no_other(site: Site) -> None:
+    rules(site, dripping(0.05), dripping(0.05))
+    found = fetch([site.address("/p/1.jpg"), site.address("/p/1.jpg", "b.test")], params(total_seconds=0.5, attempts=5))
+    assert [answer.reason for answer in found.values()] in ([None, "time_out"], ["time_out", None])
+
+
+def test_names_that_are_long_looked_up_hold_up_no_other(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than the threads that a machine with few cores has for everything."""
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def lookup(host: str, *rest: Any, **more: Any) -> Any:
+        if host.startswith("slow"):
+            answered.wait(30)
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr("socket.getaddrinfo", lookup)
+    given = params(allow_hosts=["*.example"], resolve={}, total_seconds=20.0)
+    order: list[str] = []
+
+    async def run() -> None:
+        fetcher = WebFetcher(given, LocalGate(given.politeness, time.monotonic))
+
+        async def take(address: str, answer: Fetched) -> None:
+            assert answer.status == "ok", answer
+            order.append(address)
+            if "quick" in address:
+                answered.set()
+
+        hosts = [f"slow{n}.example" for n in range(20)] + ["quick.example"]
+        await fetcher.fetch_all([site.address("/p/1.jpg", host) for host in hosts], take)
+        await fetcher.close()
+
+    asyncio.run(run())
+    assert "quick" in order[0]
 
 
 def test_redirects_with_bytes_that_are_no_text_are_followed(site: Site) -> None:
