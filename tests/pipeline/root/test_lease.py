@@ -245,6 +245,12 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(monkeypatch: pyt
     assert is_alive(holder) is None
     assert is_alive({**holder, "pid": 2**22 - 1}) is False
 
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert is_alive(holder) is None, "somebody else's"
+
 
 class _Silent(Store):
     """A store that gives no answer for `GAP_SECONDS` of real time, when a lease is watched for the n-th time; its holder then
