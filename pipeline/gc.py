@@ -104,10 +104,11 @@ def collect(
             delete(path_of(number) for number in dropped if number != newest.number)
             delete(sorted(at_once))
             if changed:
-                moved, left = _thinned(store, entries, thinned, notice)
-                doomed = [path for path in doomed if path not in left]
+                moved = _thinned(store, entries, thinned, notice)
                 fresh = in_place(Snapshot(newest.number, moved, newest.notes), run)
                 shown = lease.publish(fresh, "nothing more was deleted. Collect again to go on")
+                named = {*_needed(shown)}
+                doomed = [path for path in doomed if path not in named]
             reindex(store, shown)
             delete(path_of(number) for number in dropped if number == newest.number)
             delete(path for path in doomed if path not in at_once)
@@ -159,15 +160,15 @@ def _with_holes(entries: Iterable[Entry]) -> list[Entry]:
 
 def _thinned(
     store: Store, entries: tuple[Entry, ...], thinned: Iterable[Entry], notice: Callable[[str], None]
-) -> tuple[tuple[Entry, ...], set[str]]:
-    """`entries` with those of `thinned` in new files; on a full disk as they are, and the files that stay for that."""
+) -> tuple[Entry, ...]:
+    """`entries` with those of `thinned` in new files; on a full disk as they are."""
     try:
-        return _without_holes(store, entries, thinned), set()
+        return _without_holes(store, entries, thinned)
     except OSError as error:
         if not is_full(error):
             raise
     notice(f"{store.root}: no room to write files anew without rows that nobody shows; they stay as they are until the next gc")
-    return entries, {entry.file for entry in thinned}
+    return entries
 
 
 def _without_holes(store: Store, entries: Iterable[Entry], thinned: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -1,7 +1,9 @@
 """Garbage collection: what a kept snapshot names stays, everything else goes."""
 
 import contextlib
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -19,7 +21,7 @@ from pipeline.root.files import read_entries, seal_stream
 from pipeline.root.lease import Lease, LeaseHeld
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
-from pipeline.root.storage import Store
+from pipeline.root.storage import StorageError, Store
 from schemas import TABLES, identity_id, image_id
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.small_root import SmallPerson, small_root
@@ -411,9 +413,8 @@ def test_what_a_stage_that_did_not_run_still_shows_is_told(changed: tuple[Path, 
     assert collect(Store(root), 1, "gc", current_only=True).left == (("captions", 1), ("samples", 1))
 
 
-def test_files_of_several_chunks_lose_the_rows_that_nobody_shows(tmp_path: Path) -> None:
-    """Rows of a removed person would stay in the file of the bucket."""
-    store = Store(tmp_path / "root")
+def with_a_hole(store: Store) -> str:
+    """A root in which the captions of three chunks lie in one file, and one of them is shown no more; the file."""
     first = small_root(store, [SmallPerson(name, 3, caption=name) for name in ("Ada", "Bea", "Cy")], people_per_chunk=1)
     entries = first.shown("captions")
     made = seal_stream(store, TABLES["captions"], entries[0].version, 0, WHOLE, (read_entries(store, "captions", [e]) for e in entries))
@@ -426,14 +427,38 @@ def test_files_of_several_chunks_lose_the_rows_that_nobody_shows(tmp_path: Path)
     assert collect(store, 1, "gc", current_only=True).published is None, "no row is too many"
     rest = [e for e in second.entries if e.chunk != 1]
     publish(store, Snapshot(second.number, tuple(rest), second.notes))
+    return made.path
+
+
+def test_files_of_several_chunks_lose_the_rows_that_nobody_shows(tmp_path: Path) -> None:
+    """Rows of a removed person would stay in the file of the bucket."""
+    store = Store(tmp_path / "root")
+    file = with_a_hole(store)
     before = read_entries(store, "captions", load(store).shown("captions"))
     assert before.num_rows == 6
     planned = collect(store, 1, "gc", dry=True, current_only=True)
-    assert made.path in planned.files
-    assert made.path in collect(store, 1, "gc", current_only=True).files
+    assert file in planned.files
+    assert file in collect(store, 1, "gc", current_only=True).files
     assert read_entries(store, "captions", load(store).shown("captions")).equals(before)
     assert not [path for path in rows_of(tmp_path / "root", "identity_id", identity_id("Bea")) if "/captions/" in path]
     assert collect(store, 1, "gc", current_only=True).published is None
+
+
+def test_a_file_for_which_there_is_no_room_stays_as_it_is(tmp_path: Path) -> None:
+    """On a full disk nothing would be collected, because one file cannot be written anew first."""
+
+    class Full(Store):
+        def put_file(self, path: str, local: str | os.PathLike[str]) -> None:
+            raise StorageError(errno.ENOSPC, "the disk is full")
+
+    store = Store(tmp_path / "root")
+    file = with_a_hole(store)
+    store.put(table("orphan"), b"x")
+    before, said = read_entries(store, "captions", load(store).shown("captions")), list[str]()
+    found = collect(Full(store.root), 1, "gc", current_only=True, notice=said.append)
+    assert table("orphan") in found.files and file not in found.files and "no room to write files anew" in said[0]
+    assert read_entries(store, "captions", load(store).shown("captions")).equals(before)
+    assert file in collect(store, 1, "gc", current_only=True).files
 
 
 @pytest.mark.parametrize("good", range(3))

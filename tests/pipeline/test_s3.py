@@ -23,6 +23,7 @@ from pipeline.root import storage
 from pipeline.root.files import read, seal_table
 from pipeline.root.lease import Lease
 from pipeline.root.lease import read as read_lease
+from pipeline.root.opening import RunError
 from pipeline.root.snapshot import load
 from pipeline.root.spool import SpoolServices, look, put, spool_path
 from pipeline.root.storage import StorageError, Store
@@ -199,6 +200,26 @@ def test_an_overloaded_store_is_asked_again(server: S3Server, bucket: str) -> No
     assert store.read("a") == b"1"
     server.refuse = 6
     assert store.put_new("b", b"2")
+
+
+def test_every_try_of_a_deletion_is_asked_for_before(server: S3Server, bucket: str) -> None:
+    """A writer that waits for the store would delete files of its successor once the store is back."""
+    store = Store(f"s3://{bucket}/root", patience=30)
+    store.put("a", b"1")
+    asked: list[None] = []
+
+    def before() -> None:
+        asked.append(None)
+        if len(asked) == 2:
+            raise RunError("the lease was lost")
+
+    server.refuse = 1000
+    try:
+        with pytest.raises(RunError, match="the lease was lost"):
+            store.delete(["a"], before)
+    finally:
+        server.refuse = 0
+    assert len(asked) == 2 and store.read("a") == b"1"
 
 
 def test_patience_has_an_end(server: S3Server, bucket: str) -> None:
