@@ -1,6 +1,6 @@
 """How many changed copies of photographs the bars of a removal know again, and how many other photographs they take for copies.
 
-    python -m tests.bench.lookalikes PHOTOGRAPHS [--copies N]
+    python -m tests.bench.lookalikes PHOTOGRAPHS [--copies N] [--files N]
 
 PHOTOGRAPHS: a folder with one folder a person. Each copy is scaled to 0.7 and compressed anew at quality 85.
 """
@@ -60,10 +60,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("photographs", type=Path)
     parser.add_argument("--copies", type=int, help="of how many photographs copies are made; other photographs are compared all")
+    parser.add_argument("--files", type=int, help="how many photographs are compared")
     given = parser.parse_args()
     rng = random.Random(0)
     files = sorted(given.photographs.glob("*/*.jpg"))
     rng.shuffle(files)
+    files = files[: given.files]
     count = given.copies or len(files)
     known, asked = [], []
     found = dict.fromkeys(changes(rng), 0)
