@@ -4,6 +4,7 @@ Everything that a kept snapshot names is read and compared with its SHA-256; wit
 photographs compared with their hashes, companions with what they stand for, and shards checked member by member.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -73,10 +74,11 @@ def look(store: Store, deep: bool = False, again: bool = False, told: Told = lam
     found = Checked()
     marks = store.marks("")
     _snapshots(store, found)
-    _files(store, found, marks, Fine(store, deep, again), told)
+    fine = Fine(store, deep, again)
+    _files(store, found, marks, fine, told)
     if found.newest is not None:
         _companions(store, found, deep)
-        _sets(store, found, deep)
+        _sets(store, found, marks, fine)
     _beside(store, found, marks)
     found.faults.sort(key=lambda fault: fault.path)
     return found
@@ -134,17 +136,19 @@ def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], f
     def one(path: str) -> tuple[str, str | None]:
         return path, _file_fault(store, path, wanted[path], fine.deep)
 
+    pool = ThreadPoolExecutor(_READERS if store.local else _READERS_OF_STORE)
     try:
-        with ThreadPoolExecutor(_READERS if store.local else _READERS_OF_STORE) as pool:
-            for path, what in pool.map(one, todo):
-                found.files += 1
-                found.bytes += marks[path][0]
-                if what is None:
-                    fine.add(path, *marks[path])
-                else:
-                    found.faults.append(Fault(path, what, _remedy(found, path, wanted[path], newest), "file"))
-                told(found.files, len(todo), found.bytes, total)
+        for path, what in pool.map(one, todo):
+            found.files += 1
+            found.bytes += marks[path][0]
+            if what is None:
+                fine.add(path, *marks[path])
+            else:
+                found.faults.append(Fault(path, what, _remedy(found, path, wanted[path], newest), "file"))
+            told(found.files, len(todo), found.bytes, total)
     finally:
+        # Whoever breaks it off does not wait for what was not begun.
+        pool.shutdown(cancel_futures=True)
         if todo:
             fine.save()
     if found.not_again:
@@ -199,7 +203,7 @@ def _companions(store: Store, found: Checked, deep: bool) -> None:
             found.faults.append(Fault(entry.file, what, "`idcluster check --repair` makes it anew", "file"))
 
 
-def _sets(store: Store, found: Checked, deep: bool) -> None:
+def _sets(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], fine: Fine) -> None:
     snapshot = found.newest
     if snapshot is None:
         return
@@ -222,16 +226,25 @@ def _sets(store: Store, found: Checked, deep: bool) -> None:
             found.faults.append(
                 Fault(f"shards/{profile}/index.json", "the snapshot does not say how the set was made", "run with its DAG again", "index")
             )
-        if deep:
-            _deep_set(store, found, f"shards/{profile}", damaged)
+        if fine.deep:
+            _deep_set(store, found, f"shards/{profile}", damaged, marks, fine)
 
 
-def _deep_set(store: Store, found: Checked, folder: str, damaged: set[str]) -> None:
+def _deep_set(
+    store: Store, found: Checked, folder: str, damaged: set[str], marks: Mapping[str, tuple[int, str]], fine: Fine
+) -> None:
+    mine = sorted((path, *mark) for path, mark in marks.items() if path.startswith(f"{folder}/"))
+    state = sum(size for _, size, _ in mine), hashlib.sha256(repr(mine).encode()).hexdigest()
+    if fine.knows(folder, *state):
+        return
     try:
         checked = check_set(store, folder)
     except CheckError as error:
         found.faults.append(Fault(f"{folder}/index.json", _line(error), "`idcluster check --repair` puts it again", "index"))
         return
+    if not checked.faults:
+        fine.add(folder, *state)
+        fine.save()
     first: dict[str, str] = {}
     for url, what in checked.faults:
         first.setdefault(url, what)
