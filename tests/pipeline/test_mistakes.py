@@ -178,6 +178,29 @@ def test_a_mistake_gets_a_sentence(name: str, folder: Path, monkeypatch: pytest.
         assert code == 0 or output.strip(), told
 
 
+@pytest.mark.parametrize("content", [
+    b"", b"\n", b"a,b\n1,2\n", b"a,b\n1,2,3\n", b"action,subject\n", b"action,subject\nkeep\n", b"action,subject\nkeep,x,y,z\n",
+    b'action,subject\n"keep,x\n', b"action,subject\nfly,x\n", b"file,person\n", b"file,person\nx\n", b"file,person\n../x,Ada\n",
+    b"file,person,n_faces\nAda/1.jpg,Ada,many\n", b"identity,split\nAda,nowhere\n", b"identity;split\nAda;train\n", b"\xff\xfea\0",
+    b"\0" * 50,
+    b"identity,identity,split\na,b,train\n", b"PAR1PAR1", b"x" * 200_000 + b",y\n",
+])  # fmt: skip
+def test_a_mistake_within_a_file_gets_a_sentence(content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of decisions, labels or splits comes out of a spreadsheet: anything may be in it."""
+    monkeypatch.chdir(folder / "empty")
+    file = folder / "given.csv"
+    file.write_bytes(content)
+    dag = folder / "splits.yaml"
+    dag.write_text(DAG.format(folder=folder).replace("{crawl: {}}", f"{{crawl: {{}}, shard: {{params: {{split_list: {file}}}}}}}"))
+    for words in (
+        ["correct", str(folder / "root"), "--csv", str(file)], ["eval", "clean", str(folder / "root"), "--labels", str(file)],
+        ["models", "benchmark", str(folder / "people"), "--labels", str(file)], ["plan", str(dag)],
+    ):  # fmt: skip
+        code, output = call(words)
+        assert code in (0, 1, 2) and "Traceback" not in output and "Errno" not in output, (words, output)
+        assert code == 0 or output.strip(), words
+
+
 def call(words: list[str]) -> tuple[int, str]:
     """Exit code and output of a command; whatever else it raises than an exit is the program's own fault."""
     output = io.StringIO()
