@@ -77,7 +77,7 @@ def read_labels(path: Path) -> dict[str, Label]:
     """
     found: dict[str, Label] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
             if "file" not in columns or not {"person", "label_check"} & {*columns}:

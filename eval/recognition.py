@@ -79,7 +79,7 @@ def _by_folders(folder: Path) -> list[Photograph]:
 def _by_labels(folder: Path, labels: Path) -> list[Photograph]:
     found = []
     try:
-        with labels.open(newline="", encoding="utf-8") as file:
+        with labels.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if "file" not in (reader.fieldnames or ()):
                 raise BadLabels(f"{labels}: has no column `file`; it has {', '.join(reader.fieldnames or ()) or 'none'}")

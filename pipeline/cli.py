@@ -1,5 +1,6 @@
 """The command line, `idcluster`."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -356,6 +357,10 @@ def demo(
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal has no letters for is shown with escapes, not as an error.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 

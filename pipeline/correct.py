@@ -50,7 +50,8 @@ def read_csv(path: Path) -> list[Decision]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadDecision(f"{path} cannot be read: {error}") from error
     if rows and not {"action", "subject"} <= rows[0].keys():
-        raise BadDecision(f"{path} needs the columns action and subject, and target for merge and apart; it has {', '.join(rows[0])}")
+        there = ", ".join(name for name in rows[0] if name)  # cells beyond the heading have no name
+        raise BadDecision(f"{path} needs the columns action and subject, and target for merge and apart; it has {there or 'none'}")
     cells = [{name: (row.get(name) or "").strip() for name in ("action", "subject", "target")} for row in rows]
     return [Decision(cell["action"], cell["subject"], cell["target"] or None) for cell in cells]
 

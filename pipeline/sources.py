@@ -1,5 +1,6 @@
 """The sources that a DAG can name: the fields of each kind."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,7 +24,7 @@ class _Source(BaseModel):
 
     def place(self) -> Path:
         """`path` as this machine finds it."""
-        return Path(self.path).expanduser().absolute()
+        return Path(os.path.expanduser(self.path)).absolute()  # of an unknown user as it is, not an error
 
 
 class FolderConfig(_Source):

@@ -258,7 +258,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise PictureError("unsupported_format", f"{image.format} with pixels of 32 bits")
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")  # the fourth byte was never filled in
     if image.has_transparency_data:
         picture = image.convert("RGBA")

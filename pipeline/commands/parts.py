@@ -116,9 +116,19 @@ def _told(error: Exception) -> str | None:
         return f"{error.filename or error}: no such file"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, BrokenPipeError):
+        return f"{error.strerror.lower()}: a file or place that was named cannot be read or written"
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"{error.object[:60]!r} is no UTF-8 text; names and addresses have to be"
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("pipeline", "stages", "schemas"):
         return f"this needs the package {error.name}, which is not installed: pip install 'idcluster[faces]'"
     return None
+
+
+def check_text(*texts: str | None) -> None:
+    """Raise UnicodeEncodeError for what is no text in UTF-8, as words of a command line can be."""
+    for text in texts:
+        (text or "").encode()
 
 
 def console(stderr: bool = False) -> Console:

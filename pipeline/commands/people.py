@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import Root, SnapshotNumber, console, explained
+from pipeline.commands.parts import Root, SnapshotNumber, check_text, console, explained
 
 people_app = typer.Typer()
 
@@ -26,6 +26,7 @@ def inspect(
         from pipeline.root.opening import open_root
         from pipeline.root.snapshot import load
 
+        check_text(person)
         store = open_root(root, "", create=False)
         page = write_page(store, load(store, snapshot), person, output)
         console().print(f"{page.name}: {page.kept} kept, {page.rejected} rejected", highlight=False)
@@ -50,6 +51,7 @@ def correct(
         from pipeline.correct import correct as write_down
         from pipeline.root.opening import new_run_id, open_root
 
+        check_text(author, *(word for given in (keep, reject, merge, split, clear) for word in given or ()))
         decisions = [] if table is None else read_csv(table)
         for action, faces in (("keep", keep), ("reject", reject), ("clear", clear)):
             decisions += [Decision(action, face) for face in faces or ()]

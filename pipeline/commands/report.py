@@ -75,7 +75,7 @@ def stats(
 def report(
     root: Root,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="where the page goes")] = Path("report.html"),
-    people: Annotated[int, typer.Option("--people", min=0, help="sample people whose faces are shown")] = 12,
+    people: Annotated[int, typer.Option("--people", min=0, max=10_000, help="sample people whose faces are shown")] = 12,
     snapshot: SnapshotNumber = None,
 ) -> None:
     """Write one HTML page about a dataset, with plots and sample faces; it needs no network and no server."""

@@ -105,6 +105,11 @@ class Store:
             self._fs: Any = fsspec.filesystem("file")
             self._prefix = text
         else:
+            scheme, _, rest = text.partition("://")
+            if scheme not in fsspec.available_protocols():
+                raise StorageError(f"{text}: no store is known by {scheme}://; a root is a folder, or s3://bucket/prefix")
+            if scheme == "s3" and not rest.strip("/"):
+                raise StorageError(f"{text}: names no bucket; write s3://bucket/prefix")
             # Listings that are remembered hide what others have written since.
             self._fs, self._prefix = fsspec.core.url_to_fs(text, use_listings_cache=False, **_OPTIONS.get(text.split("://")[0], {}))
             self._fs.retries = 1  # s3fs would wait in between as well

@@ -64,7 +64,7 @@ def places(models: str | None) -> list[Path]:
     own = Path(home) / "idcluster" / FILE
     if models is None or is_url(models):
         return [own]
-    folder = Path(models.removeprefix("file://")).expanduser()
+    folder = Path(os.path.expanduser(models.removeprefix("file://")))
     return [folder / FILE, own] if folder.is_dir() else [own]
 
 

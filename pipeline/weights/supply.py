@@ -235,7 +235,7 @@ def _mirror(mirror: str | None) -> Path | str | None:
     if "://" in mirror and not mirror.startswith("file://"):
         check_address(mirror)
         return mirror.rstrip("/")
-    folder = Path(urllib.parse.unquote(mirror.removeprefix("file://"))).expanduser().absolute()
+    folder = Path(os.path.expanduser(urllib.parse.unquote(mirror.removeprefix("file://")))).absolute()
     if not folder.is_dir():
         raise DownloadError(f"{folder} is no folder; --mirror names a folder, or the beginning of https addresses")
     return folder

@@ -43,7 +43,7 @@ class TableSource:
         self.max_bytes = max_bytes
         self._pictures = base if layout != "columns" else None
         folder = path if path.is_dir() else path.parent
-        self.base = folder / Path(base).expanduser() if base and layout == "columns" else folder
+        self.base = folder / os.path.expanduser(base) if base and layout == "columns" else folder
         self.incomplete = False
 
     def check(self) -> None:

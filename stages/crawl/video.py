@@ -76,7 +76,8 @@ class VideoSource:
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
-        listed, remarks = [], []
+        listed: list[Listed] = []
+        remarks: list[str] = []
         clips = others = bad = 0
         for person in self._folders():
             offers: list[Offer] = []
