@@ -51,6 +51,9 @@ PUBLISH_SECONDS = 60.0
 
 
 class Engine(Protocol):
+    activity: str
+    say: Callable[[str], None]
+
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]: ...
 
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
@@ -102,6 +105,7 @@ class Run:
         self.run_id = run_id or new_run_id()
         self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id, prepared.local)
         self.engine = engine(self.spec)
+        self.engine.say = lambda text: console.print(text, style="yellow")
         self.drained = False
         self.work_done = False
         self.others = False
