@@ -220,14 +220,13 @@ def query(
 def schema(table: Annotated[str | None, typer.Argument(help="one table (default: all)")] = None) -> None:
     """Print every table that a query sees, with its columns, types, units and keys."""
     with _explained():
-        from difflib import get_close_matches
-
         from pipeline.catalogue.connection import VIEWS
         from pipeline.dag import DagError
+        from schemas.wording import near
 
         if table is not None and table not in VIEWS:
-            near = get_close_matches(table, VIEWS, 1)
-            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VIEWS)}")])
+            meant = near(table, VIEWS)
+            raise DagError([f"no table {table!r}; " + (f"did you mean {meant[0]!r}?" if meant else f"there are {', '.join(VIEWS)}")])
         console = _console()
         for one in VIEWS.values() if table is None else [VIEWS[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""

@@ -5,13 +5,13 @@ The report draws from the same tables. Every statistic goes over its tables once
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pipeline.catalogue.connection import QueryError
+from schemas.wording import near
 
 Query = Callable[[duckdb.DuckDBPyConnection], pa.Table]
 
@@ -409,9 +409,9 @@ def chosen(names: Iterable[str]) -> list[str]:
     wanted = [name.strip() for name in names if name.strip()]
     for name in wanted:
         if name not in STATISTICS:
-            near = get_close_matches(name, STATISTICS, 1)
+            meant = near(name, STATISTICS)
             raise QueryError(
-                f"no statistic {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STATISTICS)}")
+                f"no statistic {name!r}; " + (f"did you mean {meant[0]!r}?" if meant else f"there are {', '.join(STATISTICS)}")
             )
     return [name for name in STATISTICS if name in wanted] if wanted else list(STATISTICS)
 

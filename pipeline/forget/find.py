@@ -8,7 +8,6 @@ are looked at: by address, by bytes, by perceptual hash, by face and by name in 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipeline.root.removals import NEAR_BITS, folded, telling, words
 from pipeline.root.snapshot import Entry, Snapshot
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id
+from schemas.wording import near
 from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
 
@@ -160,8 +160,8 @@ def _take_person(found: Found, known: Mapping[str, Mapping[str, Any]], said: str
         found.names.add(said)
         found.notes.append(f"nobody here is called {said!r}; the name is barred")
     else:
-        near = get_close_matches(wanted, [folded(row["name"]) for row in known.values()], 3)
-        said_near = f"; the nearest names are {', '.join(map(repr, near))}" if near else ""
+        nearest = near(wanted, [folded(row["name"]) for row in known.values()], 3)
+        said_near = f"; the nearest names are {', '.join(map(repr, nearest))}" if nearest else ""
         raise RunError(f"nobody here is called {said!r}{said_near}. To bar a name that is not here (yet): --bar-unknown")
 
 
