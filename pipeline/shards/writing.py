@@ -29,7 +29,7 @@ from schemas import TABLES
 from stages.shard.card import Contents, withheld_counts
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
-from stages.shard.splits import SPLITS
+from stages.shard.splits import SPLITS, shortfalls
 from stages.shard.webdataset import CODE_VERSION, METADATA, SAMPLES, WITHHELD, Sample, metadata_json, write_tar
 
 SHARD_TABLES = ("shards", "samples", "withheld")
@@ -121,6 +121,9 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
     order = {split: place for place, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.name))
     about = {**contents.as_json(), **drawn, "withheld": withheld_counts(withheld["reason"].to_pylist())}
+    remarks = shortfalls({split: counts["people"] for split, counts in contents.splits.items()}, params)
+    if remarks:
+        about["remarks"] = remarks
     return ShardPlan(params, version, description, tuple(shards), tuple(jobs), tuple(reused), withheld, about)
 
 
