@@ -16,6 +16,11 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {many or before + blank + _IRREGULAR.get(last, last + 's')}"
 
 
+def verb(number: int, one: str = "is", many: str = "are") -> str:
+    """The verb that goes with a number."""
+    return one if number == 1 else many
+
+
 def near(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
     """At most `most` of the `known` names that somebody who wrote `name` may have meant, the likeliest first.
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 
 FLOORS = (
-    ("root",),
+    ("root", "telling"),
     ("catalogue", "weights"),
     ("document", "sources"),
     ("dag",),

@@ -78,6 +78,7 @@ class Inline:
 
     activity = ""
     say: Callable[[str], None]
+    detail: Callable[[str], None]
 
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
@@ -120,10 +121,12 @@ class RayEngine:
     def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
         self.spec, self.address = spec, None if address in ("", "local") else address
         self._cores = cores or available_cores()
-        self.activity = ""
+        self.activity = "starting Ray" if self.address is None else ""
         """What holds up the first receipt, as long as nothing else is known."""
         self.say: Callable[[str], None] = lambda text: None
         """Takes what a user should hear of meanwhile."""
+        self.detail: Callable[[str], None] = lambda text: None
+        """Takes what a user may want to know."""
         self._environment: dict[str, str] = {}
         self._nodes: list[Node] = []
         self._started = self._ours = False
@@ -180,7 +183,8 @@ class RayEngine:
                 logical = max(self._cores, workers) + 2
                 options |= {"num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
                 with _Quiet():
-                    starting.start_local(options, lambda text: self.say(text))
+                    logs = starting.start_local(options, lambda text: self.say(text))
+                self.detail(f"Ray's logs: {logs}")
             self._ours = True
         self.activity = "starting workers"
         context = DataContext.get_current()
