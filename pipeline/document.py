@@ -19,6 +19,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 class DagError(ValueError):
     """What is wrong with a DAG file: one problem a line, each with its place, field and remedy."""
 
+    exit_code = 2
+
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)

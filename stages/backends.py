@@ -35,6 +35,8 @@ BACKENDS: dict[str, dict[str, str]] = {
 class UnknownBackend(ValueError):
     """A stage or backend name that nothing answers to; the message gives the nearest one that exists."""
 
+    exit_code = 2
+
 
 def backend(stage: str, name: str | None = None) -> type[Stage]:
     """The class of a backend; the stage's default without a name. Raises UnknownBackend."""

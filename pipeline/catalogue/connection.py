@@ -53,6 +53,8 @@ VIEWS: dict[str, TableSchema] = {**TABLES, **{schema.name: schema for schema in 
 class QueryError(ValueError):
     """A query failed; the message is one line and names what is near where a name does not exist."""
 
+    exit_code = 2
+
 
 def connect(root: str | Store, snapshot: int | Snapshot | None = None) -> duckdb.DuckDBPyConnection:
     """A connection with a view for every table of `schemas.TABLES`, and `samples`, `withheld`, `snapshot_files` and `runs`.

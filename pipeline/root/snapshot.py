@@ -42,6 +42,12 @@ class SnapshotError(RuntimeError):
     """A snapshot is missing, damaged, of another format, or was published by somebody else meanwhile."""
 
 
+class NoSnapshot(SnapshotError):
+    """A number that no snapshot has."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Entry:
     """The rows of one chunk in one version. `file` is empty where there are none; `ok` counts those with status ok.
@@ -246,7 +252,7 @@ def _read(store: Store, number: int | None) -> tuple[bytes | None, str]:
     try:
         return store.read(path) if number else None, store.uri(path)
     except FileNotFoundError as error:
-        raise SnapshotError(f"{store.root} has no snapshot {number}; `idcluster snapshots` lists what there is") from error
+        raise NoSnapshot(f"{store.root} has no snapshot {number}; `idcluster snapshots` lists what there is") from error
 
 
 def notes_of(store: Store, number: int) -> Mapping[str, Any]:

@@ -22,6 +22,8 @@ WEIGHTS: dict[str, Weights] = {weights.name: weights for subject in _SUBJECTS fo
 class UnknownWeights(KeyError):
     """A name that is not in the registry."""
 
+    exit_code = 2
+
     def __str__(self) -> str:
         return str(self.args[0])
 
