@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.stage import Fetched
 
@@ -45,11 +46,11 @@ class FolderSource:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
         listed, remarks = [], []
         if loose:
-            remarks.append(f"{loose} files beside the folders of people in {self.path} are not used")
+            remarks.append(f"{counted(loose, 'file')} beside the folders of people in {self.path} {verb(loose)} not used")
         for person in folders:
             offers, nested = self._offers(person)
             if nested:
-                remarks.append(f"{nested} folders inside {self.path / person} are not used")
+                remarks.append(f"{counted(nested, 'folder')} inside {self.path / person} {verb(nested)} not used")
             listed.append(Listed(readable(person), offers))
         return listed, remarks
 

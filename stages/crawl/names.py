@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import SourceError
 from stages.crawl.rows import check_columns, files_of, read_columns, trimmed
 
@@ -72,12 +73,13 @@ def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[lis
             others = tuple(alias for alias in dict.fromkeys((*before.aliases, name, *aliases)) if alias not in (before.name, number))
             people[key] = Person(before.name, number, others, {**ids, **before.external_ids})
     remarks = []
-    if left_out["nobody"]:
-        remarks.append(f"{left_out['nobody']} rows of {path} name nobody and are not used")
-    if left_out["bad"]:
-        remarks.append(f"{left_out['bad']} rows of {path} have something else for a Wikidata Q-id and are not used; the first is {example}")
-    if left_out["twice"]:
-        remarks.append(f"{left_out['twice']} rows of {path} name somebody for a second time")
+    if n := left_out["nobody"]:
+        remarks.append(f"{counted(n, 'row')} of {path} {verb(n, 'names', 'name')} nobody and {verb(n)} not used")
+    if n := left_out["bad"]:
+        bad = f"{counted(n, 'row')} of {path} {verb(n, 'has', 'have')} something else for a Wikidata Q-id"
+        remarks.append(f"{bad} and {verb(n)} not used; the first is {example}")
+    if n := left_out["twice"]:
+        remarks.append(f"{counted(n, 'row')} of {path} {verb(n, 'names', 'name')} somebody for a second time")
     return list(people.values()), remarks
 
 

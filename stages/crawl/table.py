@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
 from stages.crawl.layouts import LAYOUTS
 from stages.crawl.listing import Listed, SourceError
@@ -65,12 +66,14 @@ class TableSource:
             there = ", ".join(sorted(str(name) for name in splits)) or "none"
             raise SourceError(f"source {self.name!r}: no row is of split {', '.join(self.splits)}; {self.path} has: {there}")
         remarks = []
-        if left_out["nobody"]:
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or a path and are not used")
-        if left_out["outside"]:
-            remarks.append(f"{left_out['outside']} paths of {self.path} lead out of {self.base} and are not used; the first is {example}")
-        if left_out["missing"]:
-            remarks.append(f"{left_out['missing']} files that {self.path} names are not there; their rows will say so")
+        if n := left_out["nobody"]:
+            remarks.append(f"{counted(n, 'row')} of {self.path} {verb(n, 'lacks', 'lack')} a person or a path and {verb(n)} not used")
+        if n := left_out["outside"]:
+            out = f"{counted(n, 'path')} of {self.path} {verb(n, 'leads', 'lead')} out of {self.base}"
+            remarks.append(f"{out} and {verb(n)} not used; the first is {example}")
+        if n := left_out["missing"]:
+            lost = f"{counted(n, 'file')} that {self.path} names {verb(n)} not there"
+            remarks.append(f"{lost}; {verb(n, 'its row', 'their rows')} will say so")
         listed = people_of(pa.concat_tables(parts)) if parts else []
         if not listed:
             raise SourceError(f"source {self.name!r}: {self.path} names no picture of anybody" + "".join(f"; {text}" for text in remarks))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed
 from stages.crawl.rows import TEXT, check_columns, files_of, people_of, read_columns, trimmed
 from stages.crawl.web.address import BadAddress, canonical
@@ -49,10 +50,11 @@ class UrlsSource:
             parts.append(part)
         everything = pa.concat_tables(parts) if parts else None
         remarks = []
-        if left_out["nobody"]:
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or an address and are not used")
-        if left_out["bad"]:
-            remarks.append(f"{left_out['bad']} addresses of {self.path} are none of the web's and are not used; the first is {example}")
+        if n := left_out["nobody"]:
+            remarks.append(f"{counted(n, 'row')} of {self.path} {verb(n, 'lacks', 'lack')} a person or an address and {verb(n)} not used")
+        if n := left_out["bad"]:
+            bad = f"{counted(n, 'address', 'addresses')} of {self.path} {verb(n)} none of the web's"
+            remarks.append(f"{bad} and {verb(n)} not used; the first is {example}")
         return ([] if everything is None else people_of(everything)), remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
