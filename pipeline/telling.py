@@ -1,5 +1,6 @@
 """What is said to a user: as usual, quietly or with details, and into a log file."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, TextIO
 
@@ -32,17 +33,22 @@ class Teller(Console):
             super().print(text, style="dim", highlight=False)
 
     def note(self, *objects: Any) -> None:
-        """Into the log file alone."""
+        """Into the log file alone. One that cannot be written any more ends no run: it is said, and the run goes on without."""
         if self.log_file is None:
             return
         plain = Console(width=200, highlight=False, markup=False, color_system=None, soft_wrap=True)
         with plain.capture() as captured:
             plain.print(*objects)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        for line in captured.get().splitlines():
-            if line.strip():
-                self.log_file.write(f"{now} {line}\n")
-        self.log_file.flush()
+        lines = [f"{now} {line}\n" for line in captured.get().splitlines() if line.strip()]
+        try:
+            self.log_file.write("".join(lines))
+            self.log_file.flush()
+        except OSError as error:
+            with suppress(OSError):  # it would try to write what is left
+                self.log_file.close()
+            self.log_file = None
+            super().print(f"note: the log file cannot be written any more: {error.strerror}", style=WARNING, highlight=False)
 
 
 def detail(console: Console, text: str) -> None:

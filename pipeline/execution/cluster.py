@@ -258,7 +258,7 @@ def runtime_env(variables: Mapping[str, str], environ: Mapping[str, str]) -> dic
     if ours:
         made["env_vars"] = ours
     # A working directory may be anything; if we were not imported from there, it does not bring us along.
-    brings = job.get("py_modules") or (job.get("working_dir") and package_folders()[0].parent == Path.cwd())
+    brings = job.get("py_modules") or (job.get("working_dir") and package_folders()[0].parent.resolve() == Path.cwd().resolve())
     if not brings:
         made["py_modules"] = [str(folder) for folder in package_folders()]
         if "excludes" not in job:

@@ -274,6 +274,14 @@ def test_the_log_file_has_plain_lines_of_progress_beside_a_terminal(clock: Calla
     assert "\x1b" not in kept.getvalue()
 
 
+def test_a_log_file_on_a_full_disk_ends_no_run() -> None:
+    told, file, _ = teller(0)
+    told.log_file = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 - closed by whom it is given to
+    told.print("one")
+    told.print("two")
+    assert file.getvalue().splitlines() == ["note: the log file cannot be written any more: No space left on device", "one", "two"]
+
+
 def test_quietly_a_terminal_stays_empty() -> None:
     told, file, _ = teller(-1, terminal=True)
     with Working(told, "reading the source"):
