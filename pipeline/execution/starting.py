@@ -68,10 +68,11 @@ def connect(address: str, options: Mapping[str, Any]) -> None:
 def logs() -> str | None:
     """The folder of the logs of the Ray that this process started; None where there is none."""
     with suppress(Exception):
-        from ray._private.worker import _global_node
+        from ray._private import worker
 
-        if _global_node is not None and _global_node.head:
-            return str(_global_node.get_logs_dir_path())
+        node: Any = worker._global_node
+        if node is not None and node.head:
+            return str(node.get_logs_dir_path())
     return None
 
 

@@ -310,8 +310,8 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
         # What is under several names and shows nobody stands for a picture that was not there.
         found.sha256s -= placeholders
         found.phashes -= {phash for sha256, phash in found.hashes.values() if sha256 in placeholders and phash not in hashes}
-        faceless = f"{counted(len(placeholders), 'picture')} without a face {verb(len(placeholders))}"
-        found.notes.append(f"{faceless} under other people's names too: those stay there")
+        such = f"{counted(len(placeholders), 'picture')} without a face {verb(len(placeholders))}"
+        found.notes.append(f"{such} under other people's names too: those stay there")
     found.likenesses += _indicators(files, found) if found.people else []
     if wish.others and found.likenesses:
         likenesses = found.likenesses

@@ -162,7 +162,7 @@ def test_the_second_start_lets_a_node_take_its_time_to_show_itself(monkeypatch: 
         return answer
 
     monkeypatch.setattr(services, "get_node", get_node)
-    monkeypatch.setattr(starting.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("pipeline.execution.starting.time.sleep", lambda seconds: None)
     monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", "info")
     with starting._longer("fatal"):
         assert services.get_node("address", "id") == {"node": 1}
