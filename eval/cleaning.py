@@ -19,6 +19,8 @@ PLOTS = (".png", ".svg", ".pdf")
 class BadLabels(ValueError):
     """Labels cannot be used; the message names file, line and remedy."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Label:

@@ -28,6 +28,8 @@ Progress = Callable[[int, int], None]
 class BadLabels(ValueError):
     """Photographs or their labels cannot be used; the message names file, line and remedy."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Photograph:

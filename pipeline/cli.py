@@ -14,7 +14,24 @@ from pipeline.commands.check import check_app
 from pipeline.commands.eval import eval_app
 from pipeline.commands.forget import forget_app
 from pipeline.commands.models import models_app
-from pipeline.commands.parts import DagPath, Limit, Models, Only, Retry, Root, Sets, SnapshotNumber, Verified, Where, verifying
+from pipeline.commands.parts import (
+    AsJson,
+    DagPath,
+    Limit,
+    LogFile,
+    Models,
+    Only,
+    Quiet,
+    Retry,
+    Root,
+    Sets,
+    SnapshotNumber,
+    Verbose,
+    Verified,
+    Where,
+    print_json,
+    verifying,
+)
 from pipeline.commands.parts import console as _console
 from pipeline.commands.parts import explained as _explained
 from pipeline.commands.people import people_app
@@ -59,36 +76,39 @@ def run(
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="say once that your use of weights is allowed which are not for any use")
     ] = False,
+    verbose: Verbose = False, quiet: Quiet = False, log_file: LogFile = None,
 ) -> None:  # fmt: skip
     """Do what a DAG says and is not done yet.
 
     A second run does only what changed: new pictures, another threshold, another prompt. Ctrl-C finishes what is at work
     and publishes it; whatever interrupts a run, the next one goes on from there.
     """
-    with _explained():
+    with _explained() as watch:
+        console = watch.console(verbose, quiet, log_file)
         from pipeline.dag import load_dag
         from pipeline.execution.engine import RayEngine
         from pipeline.execution.spec import check_sources
         from pipeline.plan import check_sql
         from pipeline.preparing import prepare
-        from pipeline.progress import summarise
+        from pipeline.progress import Working, summarise
         from pipeline.root.lease import is_writable
         from pipeline.root.opening import open_root
         from pipeline.root.storage import Store
         from pipeline.run import Run
         from pipeline.weights.licences import as_records, settle, terms
 
-        prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
+        with Working(console, "reading the DAG and looking at its weights"):
+            prepared = prepare(load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models)
         selection = _selection(only, limit, where, retry)
         check_sql(prepared, selection)
         if "crawl" in prepared.chosen(selection):
             check_sources(prepared.dag)
-        console = _console()
         chosen = prepared.chosen(selection)
         wanted = terms(stage for stage in prepared.stages if stage.name in chosen)
         prepared.licences = as_records(settle(wanted, models or prepared.dag.models, accept_licence, console.print))
         started = Run(prepared, selection, Store(prepared.dag.root), console, lambda spec: RayEngine(spec, address))
-        started.engine.check()  # a cluster that cannot do it is refused before there is a root
+        with Working(console, "looking at the Ray cluster"):
+            started.engine.check()  # a cluster that cannot do it is refused before there is a root
         started.store = open_root(prepared.dag.root, prepared.dag.name, create=True)
         is_writable(started.store)
         record = started.execute()
@@ -99,15 +119,18 @@ def run(
 
 @app.command()
 def plan(
-    dag: DagPath, sets: Sets = None, only: Only = None, limit: Limit = None, where: Where = None, retry: Retry = None, models: Models = None
-) -> None:
+    dag: DagPath, sets: Sets = None, only: Only = None, limit: Limit = None, where: Where = None, retry: Retry = None,
+    models: Models = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Say what a run would do, why, and about how long it would take. Does nothing."""
     with _explained():
         from pipeline.dag import load_dag
+        from pipeline.plan import as_json as plan_json
         from pipeline.plan import make_plan, rows
         from pipeline.preparing import prepare
         from pipeline.root.storage import Store
         from pipeline.weights.licences import lacking, terms
+        from schemas.wording import counted
 
         prepared = prepare(load_dag(dag, sets or (), models), models)
         selection = _selection(only, limit, where, retry)
@@ -115,6 +138,10 @@ def plan(
         console = _console()
         chosen = prepared.chosen(selection)
         asked = lacking(terms(stage for stage in prepared.stages if stage.name in chosen), models or prepared.dag.models)
+        if as_json:
+            licences = [{"weights": term.weights, "use": term.use} for term in asked]
+            print_json({**plan_json(made), "limit": limit, "licences_to_accept": licences})
+            return
         if asked:
             names = ", ".join(f"{term.weights} ({term.use})" for term in asked)
             console.print(f"note: a run will ask for --accept-licence: {names}", style="yellow")
@@ -124,9 +151,8 @@ def plan(
             listed = made.intake
             for remark in listed.remarks:
                 console.print(f"note: {remark}", style="yellow")
-            console.print(
-                f"source: {listed.people} people, {listed.offered} pictures: {listed.new} new, {listed.changed} changed, {listed.gone} gone"
-            )
+            there = f"{counted(listed.people, 'person')}, {counted(listed.offered, 'picture')}"
+            console.print(f"source: {there}: {listed.new} new, {listed.changed} changed, {listed.gone} gone")
         if made.nothing:
             console.print("nothing to do")
             return
@@ -140,13 +166,14 @@ def plan(
             console.print("rows that are there are shown again or in another way, without being computed")
         console.print(f"shards: {made.shards}")
         if limit is not None:
-            console.print(f"of this, at most {limit} pictures a phase (--limit)")
+            console.print(f"of this, at most {counted(limit, 'picture')} a phase (--limit)")
 
 
 @app.command()
 def status(
-    root: Root, runs: Annotated[int, typer.Option("--runs", min=0, help="how many of the last runs")] = 5, snapshot: SnapshotNumber = None
-) -> None:
+    root: Root, runs: Annotated[int, typer.Option("--runs", min=0, help="how many of the last runs")] = 5, snapshot: SnapshotNumber = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
     """Show what a dataset holds, its last runs, whether somebody writes to it, and whether files of it are missing (exit code 1)."""
     with _explained():
         from pipeline.root.lease import dead
@@ -154,27 +181,41 @@ def status(
         from pipeline.root.opening import counts, open_root
         from pipeline.root.present import lacking, told
         from pipeline.root.snapshot import load, numbers
+        from schemas.wording import counted
 
         store = open_root(root, "", create=False)
         console = _console()
         shown = load(store, snapshot)
+        records = [path for path in store.list("runs") if path.endswith(".json")]
+        records = records[max(0, len(records) - runs) :]
+        lost = lacking(store, (entry for entry in shown.entries if entry.current and entry.live))
+        shards, holder = [entry for entry in shown.shown("shards") if entry.file not in lost], read_lease(store)
+        if as_json:
+            print_json({
+                "root": store.root, "snapshot": shown.number, "published": shown.notes.get("published"), "snapshots": numbers(store),
+                "tables": {name: {"rows": sum(states.values()), **states} for name, states in counts(store, shown, lost).items()},
+                "shards": {"shards": len(shards), "samples": sum(entry.rows for entry in shards)},
+                "runs": [_run_json(path, store.read(path)) for path in records],
+                "writer": None if holder is None else {**{name: holder[name] for name in ("run", "host", "pid")}, "dead": dead(holder)},
+                "missing": sorted(lost),
+            })  # fmt: skip
+            if lost:
+                raise typer.Exit(1)
+            return
         there = _spans(numbers(store))
         kept = f"kept: {there} (`idcluster snapshots` says what changed)" if there else "kept: none"
         console.print(f"{store.root}: snapshot {shown.number}, published {shown.notes.get('published', 'never')}; {kept}")
         table = Table(box=None, pad_edge=False)
         for column in ("table", "rows", "ok", "filtered", "failed", "poisoned"):
             table.add_column(column, justify="left" if column == "table" else "right")
-        lost = lacking(store, (entry for entry in shown.entries if entry.current and entry.live))
         for name, states in counts(store, shown, lost).items():
             by_status = (str(states[state] or "") for state in ("ok", "filtered", "failed", "poisoned"))
             table.add_row(name, str(sum(states.values())), *by_status)
-        shards = [entry for entry in shown.shown("shards") if entry.file not in lost]
-        table.add_row("shards", str(len(shards)), f"{sum(entry.rows for entry in shards)} samples", "", "", "")
+        samples = counted(sum(entry.rows for entry in shards), "sample")
+        table.add_row("shards", str(len(shards)), samples, "", "", "")
         console.print(table)
-        records = [path for path in store.list("runs") if path.endswith(".json")]
-        for path in records[max(0, len(records) - runs) :]:
+        for path in records:
             console.print(_run_line(path, store.read(path)))
-        holder = read_lease(store)
         if holder:
             who = f"run {holder['run']} (host {holder['host']}, process {holder['pid']})"
             console.print(f"lease left by dead {who}; the next run takes it over" if dead(holder) else f"being written by {who}")
@@ -191,6 +232,14 @@ def _run_line(path: str, content: bytes) -> str:
         return f"run {record['run_id']}: {record['status']} in {record['seconds']:.1f} s, snapshot {record['snapshot']}{error}"
     except (ValueError, LookupError, TypeError, AttributeError):
         return f"{path}: not a record of a run"
+
+
+def _run_json(path: str, content: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(content)
+        return {name: record.get(name) for name in ("run_id", "status", "started", "seconds", "snapshot", "error")}
+    except (ValueError, AttributeError):
+        return {"file": path, "error": "not a record of a run"}
 
 
 def _spans(numbers: list[int]) -> str:
@@ -232,14 +281,13 @@ def query(
 def schema(table: Annotated[str | None, typer.Argument(help="one table (default: all)")] = None) -> None:
     """Print every table that a query sees, with its columns, types, units and keys."""
     with _explained():
-        from difflib import get_close_matches
-
         from pipeline.catalogue.connection import VIEWS
         from pipeline.dag import DagError
+        from schemas.wording import near
 
         if table is not None and table not in VIEWS:
-            near = get_close_matches(table, VIEWS, 1)
-            raise DagError([f"no table {table!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(VIEWS)}")])
+            meant = near(table, VIEWS)
+            raise DagError([f"no table {table!r}; " + (f"did you mean {meant[0]!r}?" if meant else f"there are {', '.join(VIEWS)}")])
         console = _console()
         for one in VIEWS.values() if table is None else [VIEWS[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
@@ -252,17 +300,19 @@ def schema(table: Annotated[str | None, typer.Argument(help="one table (default:
 
 
 @app.command()
-def snapshots(root: Root) -> None:
+def snapshots(root: Root, as_json: AsJson = False) -> None:
     """List the snapshots that are kept: when, by which run, and what each shows other than the one before."""
     with _explained():
         from pipeline.history import listing
         from pipeline.root.opening import open_root
 
+        found = listing(open_root(root, "", create=False))
+        if as_json:
+            names = ("number", "published", "run", "files", "bytes", "changes")
+            print_json([{name: getattr(one, name) for name in names} for one in found])
+            return
         lines = [("snapshot", "published", "run", "files", "MB", "changes")]
-        lines += [
-            (str(one.number), one.published, one.run, str(one.files), f"{one.bytes / 1e6:.1f}", one.changes)
-            for one in listing(open_root(root, "", create=False))
-        ]
+        lines += [(str(one.number), one.published, one.run, str(one.files), f"{one.bytes / 1e6:.1f}", one.changes) for one in found]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             cells = zip(line, widths, (">", "<", "<", ">", ">", "<"), strict=True)
@@ -283,6 +333,7 @@ def diff(
         from pipeline.catalogue.connection import QueryError
         from pipeline.history import diff as compare
         from pipeline.root.opening import open_root
+        from schemas.wording import counted
 
         if format not in ("table", "csv", "json"):
             raise QueryError(f"no format {format!r}; there are table, csv and json")
@@ -299,7 +350,7 @@ def diff(
             shown = by_person if people else by_person.slice(0, PEOPLE_SHOWN)
             sys.stdout.write(as_text(shown, "table"))
             if len(shown) < len(by_person):
-                print(f"... and {len(by_person) - len(shown)} more people: --people")
+                print(f"... and {counted(len(by_person) - len(shown), 'more person')}: --people")
 
 
 @app.command()
@@ -322,37 +373,54 @@ def gc(
         bool, typer.Option("--current-only", help="forget rows of earlier parameters, rows set aside and replaced shards too")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, delete nothing")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete old snapshots and the files that no kept snapshot needs."""
     with _explained():
         from pipeline.gc import collect
         from pipeline.root.opening import new_run_id, open_root
+        from schemas.wording import counted
 
         console = _console()
-        done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run, current_only, console.print)
+        said: list[str] = []
+        say = said.append if as_json else console.print
+        done = collect(open_root(root, "", create=False), keep, f"gc-{new_run_id()}", dry_run, current_only, say)
+        if as_json:
+            names = ("snapshots", "files", "bytes", "held")
+            print_json({
+                "dry_run": dry_run, **{name: getattr(done, name) for name in names}, "published": done.published or None,
+                "forgotten": done.forgotten, "left": dict(done.left), "remarks": said,
+            })  # fmt: skip
+            return
         if done.published:
             verb = "would publish" if dry_run else "published"
-            console.print(f"{verb} snapshot {done.published}, which shows the same and names {done.forgotten} files less")
+            console.print(f"{verb} snapshot {done.published}, which shows the same and names {counted(done.forgotten, 'file')} less")
             if current_only:
                 console.print("a switch back to earlier parameters will compute again")
         verb = "would delete" if dry_run else "deleted"
-        console.print(f"{verb} {len(done.snapshots)} snapshots and {len(done.files)} files, {done.bytes / 1e6:.1f} MB")
+        gone = f"{counted(len(done.snapshots), 'snapshot')} and {counted(len(done.files), 'file')}"
+        console.print(f"{verb} {gone}, {done.bytes / 1e6:.1f} MB")
         if done.held:
-            console.print(f"{done.held} more files are kept for older snapshots; --keep 1 deletes them too")
+            console.print(f"kept for older snapshots: {counted(done.held, 'more file')}; --keep 1 deletes these too")
         for table, rows in done.left:
-            console.print(f"note: {table} still shows {rows} rows of what is gone at the source; run the stage that writes it first")
+            still = f"{table} still shows {counted(rows, 'row')} of what is gone at the source"
+            console.print(f"note: {still}; run the stage that writes it first")
 
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where the sample people and the dataset go")] = Path("demo"),
     seed: Annotated[int, typer.Option("--seed", help="another seed composes other photographs")] = 0,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+    log_file: LogFile = None,
 ) -> None:
     """Run the quickstart DAG on sample people that installed packages bring along; needs no weights and no network."""
-    with _explained():
+    with _explained() as watch:
+        console = watch.console(verbose, quiet, log_file)
         from pipeline.demo import run_demo
 
-        if not run_demo(folder, seed, _console()):
+        if not run_demo(folder, seed, console):
             raise typer.Exit(1)
 
 

@@ -32,6 +32,8 @@ VERSION = "00000002"
 class BadDecision(ValueError):
     """A decision that names nobody in the dataset, or is none; the message says which and what to do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Decision:

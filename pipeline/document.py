@@ -5,11 +5,12 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+
+from schemas.wording import near
 
 Where = tuple[str | int, ...]
 """The path of a value: keys of mappings, numbers in lists."""
@@ -18,6 +19,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 class DagError(ValueError):
     """What is wrong with a DAG file: one problem a line, each with its place, field and remedy."""
+
+    exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -274,7 +277,7 @@ def _explain(error: Any, model: type[BaseModel] | None) -> str:
     if kind == "literal_error":
         expected = str(error["ctx"]["expected"])
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
-        close = get_close_matches(value, names, 1) if isinstance(value, str) else []
+        close = near(value, names) if isinstance(value, str) else []
         return f"{show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
     if kind in ("model_type", "dict_type"):
         return f"input should be a mapping, is {show(value)}"
@@ -291,7 +294,7 @@ def show(value: Any) -> str:
 
 def nearest(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
     """`; did you mean 'x'?`, or what there is where nothing is near."""
-    close = get_close_matches(name, list(known), 1)
+    close = near(name, known)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are: {', '.join(known)}" if known else "; it has no fields"

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.dag import SHARD, shard_params
 from pipeline.execution.engine import available_cores, operators
@@ -139,6 +140,25 @@ def reasons(why: Counter[str]) -> str:
         "source": "new or changed at the source",
     }  # fmt: skip
     return ", ".join(f"{count} {words[name]}" for name, count in why.most_common())
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan for programs. `to_do` is what is known; `more_follows` from what the stages before bring."""
+    source = plan.intake
+    counts = ("people", "offered", "new", "changed", "gone")
+    return {
+        "nothing_to_do": plan.nothing,
+        "source": None if source is None else {**{name: getattr(source, name) for name in counts}, "remarks": list(source.remarks)},
+        "stages": [
+            {
+                "stage": line.stage, "there": line.done, "to_do": line.units, "more_follows": line.more, "tasks": line.tasks,
+                "why": dict(line.why), "seconds": None if line.seconds is None else round(line.seconds, 1),
+            }
+            for line in plan.lines
+        ],
+        "shown_again": plan.again,
+        "shards": plan.shards,
+    }  # fmt: skip
 
 
 def rows(plan: Plan) -> Sequence[tuple[str, ...]]:

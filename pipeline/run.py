@@ -35,7 +35,7 @@ from pipeline.execution.survey import Survey, phases, survey, tasks
 from pipeline.execution.tasks import Receipt, Task
 from pipeline.execution.whole import complete, run_whole, starved
 from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
-from pipeline.progress import FetchProgress, Progress
+from pipeline.progress import FetchProgress, Progress, ShardProgress, Working
 from pipeline.root.lease import Lease
 from pipeline.root.opening import new_run_id
 from pipeline.root.removals import check_finished
@@ -45,7 +45,9 @@ from pipeline.root.spool import Place, is_web
 from pipeline.root.storage import Store
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.writing import finish, plan_shards, shard_basis, write_shard
+from pipeline.telling import WARNING, detail
 from schemas import TABLES
+from schemas.wording import counted
 from stages.crawl.service import Asking
 from stages.stage import Stage
 
@@ -53,6 +55,10 @@ PUBLISH_SECONDS = 60.0
 
 
 class Engine(Protocol):
+    activity: str
+    say: Callable[[str], None]
+    detail: Callable[[str], None]
+
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]: ...
 
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
@@ -104,11 +110,14 @@ class Run:
         self.run_id = run_id or new_run_id()
         self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id, prepared.local)
         self.engine = engine(self.spec)
+        self.engine.say = lambda text: console.print(text, style=WARNING, highlight=False)
+        self.engine.detail = lambda text: detail(console, text)
         self.drained = False
         self.work_done = False
         self.others = False
         self.owed = False
         """Whether the snapshot that is published names files that this run knows to be gone."""
+        self.place = ""
         self.snapshot = Snapshot()
         self._candidates_of: tuple[tuple[Scope, int] | None, list[tuple[str, str]]] = (None, [])
         self.record = Record(
@@ -124,7 +133,7 @@ class Run:
     def execute(self) -> Record:
         """Do it all. The record is written whatever happens; errors are raised after that."""
         start = time.monotonic()
-        with Lease(self.store, self.run_id, lambda text: self.console.print(text, style="yellow")) as lease:
+        with Lease(self.store, self.run_id, lambda text: self.console.print(text, style=WARNING)) as lease:
             self.lease = lease
             try:
                 with self._draining():
@@ -159,8 +168,11 @@ class Run:
         forced = self._forced()
         allowed = None if self.selection.where is None else allowed_images(self.store, self.snapshot, self.selection.where)
         token = f"{self.selection.retry} {self.snapshot.number}"
+        parts = [{stage.name for stage in phase} for phase in phases(stages)] + [{SHARD}]
+        todo = [names for names in parts if names & set(self.chosen)]
         for phase in phases(stages):
             mine = {stage.name for stage in phase if stage.name in self.chosen}
+            self.place = next((f"phase {n} of {len(todo)}" for n, names in enumerate(todo, 1) if names & mine), "")
             if "crawl" in mine and (self.others or has_web(self.prepared.dag)):
                 self._crawl(phase, mine, forced, allowed, token)
                 mine.discard("crawl")
@@ -171,6 +183,7 @@ class Run:
                     self._phase(phase, mine, forced, allowed, token)
         self._refresh([stage for stage in stages if stage.name not in self.chosen])
         if SHARD in self.chosen and not self.drained:
+            self.place = f"phase {len(todo)} of {len(todo)}"
             self._shards()
         if self.owed:
             self._publish([])
@@ -180,7 +193,7 @@ class Run:
         profile = shard_params(self.prepared.dag.stages[SHARD]).profile if SHARD in self.chosen else None
         rest = without_missing(self.store, self.snapshot, self.prepared.stages, self.chosen, profile)
         for remark in rest.remarks:
-            self.console.print(f"note: {remark}", style="yellow", highlight=False)
+            self.console.print(f"note: {remark}", style=WARNING, highlight=False)
         self.snapshot, self.owed = rest.snapshot, bool(rest.dropped)
         # Half a shard must not be taken for one that an earlier run has finished.
         self.store.delete(rest.files)
@@ -191,16 +204,18 @@ class Run:
     def _take_in(self) -> None:
         asking = Asking(stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False))
         sources = sources_of(self.prepared.dag, asking, lambda name: StoreShelf(self.store, name))
-        found = take_in(self.store, self.snapshot, *sources)
+        with Working(self.console, "reading the source"):
+            found = take_in(self.store, self.snapshot, *sources)
         self.others = found.others
         for remark in found.remarks:
-            self.console.print(f"note: {remark}", style="yellow", highlight=False)
+            self.console.print(f"note: {remark}", style=WARNING, highlight=False)
         if found.entries:
             self._publish(found.entries)
         counts = {"people": found.people, "offered": found.offered, "new": found.new, "changed": found.changed, "gone": found.gone}
         self.record.intake = counts
         said = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "gone") if counts[name]) or "nothing new"
-        self.console.print(f"source: {found.people} people, {found.offered} pictures; {said}", highlight=False)
+        listed = f"{counted(found.people, 'person')}, {counted(found.offered, 'picture')}"
+        self.console.print(f"source: {listed}; {said}", highlight=False)
 
     def _forced(self) -> dict[str, frozenset[str]]:
         if self.selection.retry is None:
@@ -229,7 +244,7 @@ class Run:
         def bring(blocks: list[Block], addresses: int) -> Iterator[Haul]:
             check_contact(fetch, [address for block in blocks for address in block.addresses])
             self.work_done = True
-            with FetchProgress(self.console, addresses) as progress:
+            with FetchProgress(self.console, addresses, lambda: self.engine.activity) as progress:
                 for haul in self.engine.fetch(self.spec, blocks):
                     progress.add(haul)
                     yield haul
@@ -252,7 +267,8 @@ class Run:
     ) -> None:  # fmt: skip
         chain = [stage for stage in phase if stage.name in mine]
         explicit = self.selection.limit is not None or places is not None
-        found = survey(self._ground(), chain, forced, allowed, explicit=explicit)
+        with Working(self.console, f"{self.place}: looking what there is to do"):
+            found = survey(self._ground(), chain, forced, allowed, explicit=explicit)
         if found.nothing:
             self._tell_if_starved(chain)
             return
@@ -288,13 +304,14 @@ class Run:
             return
         start = time.monotonic()
         self.console.print(f"{stage.name}: the whole dataset", highlight=False)
-        entries = run_whole(self.store, self.snapshot, stage, version)
+        with Working(self.console, f"{self.place}: {stage.name} over the whole dataset"):
+            entries = run_whole(self.store, self.snapshot, stage, version)
         self._publish(entries)
         seconds, count = time.monotonic() - start, sum(entry.rows for entry in entries)
         rate = round(count / seconds, 2) if seconds else None
         about = {"rows": count, "units": count, "failed": 0, "adopted": 0, "seconds": round(seconds, 3), "rows_per_second": rate}
         self.record.stages[stage.name] = {**about, "outcomes": {"ok": sum(entry.ok for entry in entries)}}
-        self.console.print(f"  {stage.name}: {count} rows, {seconds:.1f} s", highlight=False)
+        self.console.print(f"  {stage.name}: {counted(count, 'row')}, {seconds:.1f} s", highlight=False)
 
     def _tell_if_starved(self, chain: Sequence[Stage]) -> None:
         """Say so when a stage that was asked for has nothing to read, because the one before it never ran."""
@@ -305,7 +322,7 @@ class Run:
             for table in self._ground().tables_of(stage):
                 if table not in written and not by_hand(table) and not self.snapshot.shown(table):
                     note = f"note: {stage.name} reads {table}, which has no rows yet; run {TABLES[table].written_by} too"
-                    self.console.print(note, style="yellow", highlight=False)
+                    self.console.print(note, style=WARNING, highlight=False)
 
     def _refresh(self, stages: Sequence[Stage]) -> None:
         """Let tables of stages that this run leaves out show what still fits, without computing anything."""
@@ -327,13 +344,18 @@ class Run:
         if self.snapshot.notes.get(note) == basis:
             return
         start = time.monotonic()
-        plan = plan_shards(self.store, self.snapshot, params)
+        with Working(self.console, f"{self.place}: planning shards"):
+            plan = plan_shards(self.store, self.snapshot, params)
         workers = min(self.engine.cores(), len(plan.jobs)) if plan.jobs else 0
         results = []
         if plan.jobs:
-            self.console.print(f"shard: {len(plan.jobs)} shards to write, {len(plan.shards) - len(plan.jobs)} as they are", highlight=False)
+            said = f"{counted(len(plan.jobs), 'shard')} to write, {len(plan.shards) - len(plan.jobs)} as they are"
+            self.console.print(f"shard: {said}", highlight=False)
             job = ShardJob(self.store.root)
-            results = [json.loads(text) for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers)]
+            with ShardProgress(self.console, len(plan.jobs), self.place, lambda: self.engine.activity) as progress:
+                for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers):
+                    results.append(json.loads(text))
+                    progress.add()
         # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing. Indexes are put over others.
         self.lease.check("nothing was published. Run again to go on")
         entries = finish(self.store, self.snapshot, results, plan)
@@ -345,7 +367,11 @@ class Run:
         self.record.shards["withheld"] = dict(plan.contents["withheld"])
         why_not = ", ".join(f"{count} {why}" for why, count in plan.contents["withheld"].items())
         withheld = f"; withheld: {why_not}" if why_not else ""
-        self.console.print(f"  shard: {samples} samples in {len(plan.shards)} shards, {len(plan.jobs)} written{withheld}", highlight=False)
+        said = f"{counted(samples, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(plan.jobs)} written"
+        self.console.print(f"  shard: {said}{withheld}", highlight=False)
+        for remark in plan.contents.get("remarks", ()):
+            self.console.print(f"note: shards of {params.profile}: {remark}", style=WARNING, highlight=False)
+            self.record.shards.setdefault("remarks", []).append(remark)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
         following = self.snapshot.with_entries(entries)
@@ -354,6 +380,8 @@ class Run:
         notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
         known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
         self.snapshot = self.lease.publish(following.with_notes(**notes, versions=known))
+        files = sum(1 for entry in entries if entry.rows)
+        detail(self.console, f"snapshot {self.snapshot.number} published: {counted(files, 'file')} new or changed")
 
     def drain(self) -> None:
         """Let the workers finish what they have begun and take no more."""
@@ -367,7 +395,7 @@ class Run:
         def stop(number: int, frame: FrameType | None) -> None:
             if self.drained:
                 raise KeyboardInterrupt
-            self.console.print("stopping: slices at work are finished and published; once more to break off", style="yellow")
+            self.console.print("stopping: slices at work are finished and published; once more to break off", style=WARNING)
             self.drain()
 
         try:
@@ -398,24 +426,37 @@ class _Phase:
     def run(self) -> None:
         run, names = self.run_, [stage.name for stage in self.chain]
         resources = {name: run.prepared.dag.stages[name].resources for name in names}
-        what = "people" if self.chain[0].grain == "bucket" else "pictures"
+        unit = "person" if self.chain[0].grain == "bucket" else "picture"
         members = sum(task.size for task in self.todo)
-        progress = Progress(run.console, names, len(self.todo), members, what)
+        progress = Progress(run.console, names, len(self.todo), members, unit, run.place, lambda: run.engine.activity)
         wall = 0.0
         if self.todo:
             run.work_done = True
             chain = run.engine.operators(names, resources)
             progress.pools = [(operator.stages, operator.workers) for operator in chain]
+            self._tell_details(chain)
             with progress:
                 for receipt in run.engine.run(self.todo, chain):
                     progress.add(receipt)
                     self._take(receipt)
             wall = progress.elapsed
             self._record(progress, wall, sum(operator.workers for operator in chain))
-        for scope in dict.fromkeys(finding.scope for finding in self.found.findings):
-            if scope not in self.sealed:
-                self._seal(scope)
-        self._publish(progress)
+        with Working(run.console, f"{run.place}: sealing and publishing"):
+            for scope in dict.fromkeys(finding.scope for finding in self.found.findings):
+                if scope not in self.sealed:
+                    self._seal(scope)
+            self._publish(progress)
+
+    def _tell_details(self, chain: Sequence[Operator]) -> None:
+        why: dict[str, Counter[str]] = {}
+        for finding in self.found.findings:
+            why.setdefault(finding.stage, Counter()).update(finding.why)
+        for operator in chain:
+            detail(self.run_.console, f"  {' + '.join(operator.stages)}: {counted(operator.workers, 'worker')}")
+            for stage in operator.stages:
+                if why.get(stage):
+                    told = ", ".join(f"{count} {reason}" for reason, count in why[stage].most_common())
+                    detail(self.run_.console, f"  {stage}: {told}")
 
     def _take(self, receipt: Receipt) -> None:
         scope = (receipt.bucket, receipt.chunk)

@@ -1,8 +1,8 @@
 """Which backends there are, by stage and name. Modules are imported only when their backend is asked for."""
 
 import importlib
-from difflib import get_close_matches
 
+from schemas.wording import near
 from stages.stage import Stage
 
 BACKENDS: dict[str, dict[str, str]] = {
@@ -35,6 +35,8 @@ BACKENDS: dict[str, dict[str, str]] = {
 class UnknownBackend(ValueError):
     """A stage or backend name that nothing answers to; the message gives the nearest one that exists."""
 
+    exit_code = 2
+
 
 def backend(stage: str, name: str | None = None) -> type[Stage]:
     """The class of a backend; the stage's default without a name. Raises UnknownBackend."""
@@ -50,5 +52,5 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
 
 
 def _nearest(name: str, known: dict[str, object] | dict[str, str] | dict[str, dict[str, str]]) -> str:
-    close = get_close_matches(name, known, 1)
+    close = near(name, known)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"

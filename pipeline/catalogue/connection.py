@@ -7,7 +7,6 @@ lists; measured on 300 files, the detour costs 20 to 30 ms a query.)
 """
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, cast
 
 import duckdb
@@ -22,6 +21,7 @@ from pipeline.root.snapshot import Snapshot, load_listing
 from pipeline.root.storage import Store
 from schemas import TABLES, TableSchema
 from schemas.schema import Column
+from schemas.wording import near
 from stages.shard.webdataset import SAMPLES, WITHHELD
 
 _BLOB = "idcluster_blob"
@@ -52,6 +52,8 @@ VIEWS: dict[str, TableSchema] = {**TABLES, **{schema.name: schema for schema in 
 
 class QueryError(ValueError):
     """A query failed; the message is one line and names what is near where a name does not exist."""
+
+    exit_code = 2
 
 
 def connect(root: str | Store, snapshot: int | Snapshot | None = None, verify: Verify = "crc") -> duckdb.DuckDBPyConnection:
@@ -148,7 +150,7 @@ def explain(connection: duckdb.DuckDBPyConnection, error: duckdb.Error) -> str:
     if missing:
         rows = connection.execute("SELECT table_name FROM information_schema.tables").fetchall()
         names = sorted(row[0] for row in rows)
-        close = get_close_matches(missing[1], names, 1)
+        close = near(missing[1], names)
         return f"no table {missing[1]!r}; " + (f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}")
     denied = re.search(r'Cannot access (?:file|directory) "(.*?)"', said)
     if denied:

@@ -3,15 +3,17 @@
 The report draws from the same tables. Every statistic goes over its tables once; none holds more than a row a person.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from pipeline.catalogue.connection import QueryError
+from schemas import TABLES
+from schemas.wording import near
 
 Query = Callable[[duckdb.DuckDBPyConnection], pa.Table]
 
@@ -52,8 +54,8 @@ STEPS = (
     Step("with_affect", "kept", "faces", "affect"),
     Step("sharded", "kept", "faces", "samples"),
 )
-ALWAYS = {"offered", "fetched", "with_face", "embedded", "kept", "captioned", "fitted", "sharded"}
-"""Steps that are told of where nothing is there as well."""
+USUAL = {"offered", "fetched", "with_face", "embedded", "kept", "captioned", "fitted", "sharded"}
+"""Steps that are told of though nothing is there, where no record of a run says which stages its DAG named."""
 FACES = "faces_found"
 """Under this name the faces of `with_face` are counted, beside its pictures."""
 _PROFILES = """
@@ -95,7 +97,11 @@ def _table(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence
 
 def _outcomes(connection: duckdb.DuckDBPyConnection) -> list[_Told]:
     """The steps that there is something to say about, and the temporary table `outcomes`: step, identity_id, status (ok: went
-    through), reason, rows. Made once a connection."""
+    through), reason, rows. Made once a connection.
+
+    A step is told of if it has rows, if a DAG of this root names its stage, and on the way to another such step: what
+    nobody asked for is no loss.
+    """
     known = "SELECT 1 FROM information_schema.tables WHERE table_name = 'outcomes'"
     if not connection.execute(known).fetchall():
         connection.execute("CREATE TEMP TABLE outcomes (step VARCHAR, identity_id VARCHAR, status VARCHAR, reason VARCHAR, rows BIGINT)")
@@ -103,13 +109,32 @@ def _outcomes(connection: duckdb.DuckDBPyConnection) -> list[_Told]:
         # Pictures are offered last: what is known of the fetched ones mostly tells.
         for step in (*STEPS[1:], STEPS[0]):
             connection.execute(f"INSERT INTO outcomes {_counts(connection, step)}")
+        connection.execute("CREATE TEMP TABLE wanted_steps (step VARCHAR)")
+        for name in _wanted(connection):
+            connection.execute("INSERT INTO wanted_steps VALUES (?)", [name])
     there = {row[0] for row in connection.execute("SELECT DISTINCT step FROM outcomes").fetchall()}
     shards = sorted(name for name in there if name.startswith("sharded "))
+    shown = {row[0] for row in connection.execute("SELECT step FROM wanted_steps").fetchall()} | {name.split(" ")[0] for name in there}
+    for step in reversed(STEPS):
+        if step.name in shown and step.of is not None:
+            shown.add(step.of)
     told = []
     for step in STEPS:
         names = (shards or ["sharded"]) if step.name == "sharded" else [step.name]
-        told += [_Told(name, step) for name in names if name in there or step.name in ALWAYS]
+        told += [_Told(name, step) for name in names if step.name in shown]
     return told
+
+
+def _wanted(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """Steps whose stages the DAGs of this root name, as the records of its runs have them."""
+    named: set[str] = set()
+    for (record,) in connection.execute("SELECT record FROM runs").fetchall():
+        dag = json.loads(record).get("dag")
+        stages = dag.get("stages") if isinstance(dag, dict) else None
+        named.update(stages if isinstance(stages, dict) else ())
+    if not named:
+        return set(USUAL)
+    return {step.name for step in STEPS if ("shard" if step.table == "samples" else TABLES[step.table].written_by) in named}
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, step: Step) -> str:
@@ -409,9 +434,9 @@ def chosen(names: Iterable[str]) -> list[str]:
     wanted = [name.strip() for name in names if name.strip()]
     for name in wanted:
         if name not in STATISTICS:
-            near = get_close_matches(name, STATISTICS, 1)
+            meant = near(name, STATISTICS)
             raise QueryError(
-                f"no statistic {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(STATISTICS)}")
+                f"no statistic {name!r}; " + (f"did you mean {meant[0]!r}?" if meant else f"there are {', '.join(STATISTICS)}")
             )
     return [name for name in STATISTICS if name in wanted] if wanted else list(STATISTICS)
 

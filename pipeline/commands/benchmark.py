@@ -16,6 +16,7 @@ from eval.thresholds import TooFew
 from pipeline.dag import DagError
 from pipeline.root.aside import write_text
 from pipeline.weights.stored import weight_files
+from schemas.wording import counted
 from stages.backends import UnknownBackend, backend
 from stages.stage import Stage, WeightFiles
 from stages.weights import UnknownWeights
@@ -112,7 +113,8 @@ def _print(console: Console, numbers: dict[str, Any]) -> None:
     found = numbers["detection"]
     share = found["share_with_face"]
     told = "" if share is None else f" ({share:.2%} of those that decode)"
-    console.print(f"{found['photographs']} photographs, {found['with_face']} with a face{told}, {len(found['unreadable'])} unreadable")
+    seen = counted(found["photographs"], "photograph")
+    console.print(f"{seen}, {found['with_face']} with a face{told}, {len(found['unreadable'])} unreadable")
     if found["counted"]:
         console.print(f"labelled counts: {found['count_agrees']} of {found['counted']} agree")
         for one in found["count_differs"]:

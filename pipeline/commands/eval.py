@@ -106,6 +106,8 @@ def _thresholds(snapshot: Any) -> list[float]:
 
 
 def _print(to: Console, report: Any, used: list[float]) -> None:
+    from schemas.wording import counted, verb
+
     total = report.total
     to.print(
         f"precision {total.precision:.4f}, recall {total.recall:.4f}, F1 {total.f1:.4f}: "
@@ -115,7 +117,9 @@ def _print(to: Console, report: Any, used: list[float]) -> None:
     for name, (there, kept) in report.apart.items():
         to.print(f"apart, {name}: {kept} of {there} kept")
     if report.unlabelled or report.missing:
-        to.print(f"{report.unlabelled} photographs have no label; {report.missing} labels are of no photograph in the dataset")
+        photographs = f"{counted(report.unlabelled, 'photograph')} {verb(report.unlabelled, 'has', 'have')}"
+        labels = f"{counted(report.missing, 'label')} {verb(report.missing)}"
+        to.print(f"{photographs} no label; {labels} of no photograph in the dataset")
     worst = report.worst()
     if worst:
         to.print()

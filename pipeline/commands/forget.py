@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.parts import Models, Root, console, explained
+from pipeline.commands.parts import Models, Root, Usage, console, explained
 
 if TYPE_CHECKING:
     from pipeline.forget.erase import Done, Prepared
@@ -90,14 +90,14 @@ def _remove(store: "Store", wish: "Wish", sheet: Path | None, dry_run: bool, yes
     from pipeline.forget.erase import forget as remove
     from pipeline.forget.erase import prepare
     from pipeline.forget.like import write_sheet
-    from pipeline.root.opening import RunError, new_run_id
+    from pipeline.root.opening import new_run_id
 
     out = console()
     prepared = prepare(store, wish, out.print)
     _tell(prepared, wish)
     asks = not (yes or dry_run)
     if asks and not _asks_somebody():
-        raise RunError("nobody is there to be asked: say --yes to remove this, or --dry-run to look only")
+        raise Usage("nobody is there to be asked: say --yes to remove this, or --dry-run to look only")
     temporary = None if sheet is not None or not asks else Path(tempfile.mkdtemp(prefix="idcluster-forget-"))
     try:
         folder = sheet or temporary
@@ -121,17 +121,15 @@ def _asks_somebody() -> bool:
 
 
 def _check_asked(wish: "Wish", like: bool, resume: bool, verify: bool, sheet: Path | None, store: "Store") -> None:
-    from pipeline.root.opening import RunError
-
     if not (wish or like or resume or verify):
-        raise RunError("name somebody or something: --identity, --url, --sha256 or --like")
+        raise Usage("name somebody or something: --identity, --url, --sha256 or --like")
     bad = [value for value in wish.sha256s if len(value) != 64 or set(value) - set("0123456789abcdef")]
     if bad:
-        raise RunError(f"--sha256 {bad[0]}: a SHA-256 has 64 hexadecimal digits")
+        raise Usage(f"--sha256 {bad[0]}: a SHA-256 has 64 hexadecimal digits")
     if verify and like:
-        raise RunError("--verify does not look at photographs; name the person by --identity")
+        raise Usage("--verify does not look at photographs; name the person by --identity")
     if sheet is not None and store.local and sheet.resolve().is_relative_to(Path(store.root).resolve()):
-        raise RunError(f"--sheet {sheet} lies in the dataset, which is to hold nothing of the person; name another folder")
+        raise Usage(f"--sheet {sheet} lies in the dataset, which is to hold nothing of the person; name another folder")
 
 
 def _addresses(urls: "list[str] | tuple[()]") -> tuple[str, ...]:
@@ -159,13 +157,15 @@ def _with_likenesses(store: "Store", wish: "Wish", photographs: list[Path], mode
 
 
 def _tell(prepared: "Prepared", wish: "Wish") -> None:
+    from schemas.wording import counted
+
     out, found = console(), prepared.found
     for person, name in list(found.people.items())[:_SHOWN]:
         out.print(f"{name} ({person}): {found.why[person]}")
     if len(found.people) > _SHOWN:
-        out.print(f"... and {len(found.people) - _SHOWN} more people")
+        out.print(f"... and {counted(len(found.people) - _SHOWN, 'more person')}")
     own = len(found.images) - len(found.others)
-    whose = f" (of {prepared.lean} people)" if prepared.lean else ""
+    whose = f" (of {counted(prepared.lean, 'person')})" if prepared.lean else ""
     out.print(f"pictures: {own} of theirs, {len(found.others)} under other names{whose}")
     for why, count in Counter(reason.split(" (")[0] for reason in found.others.values()).most_common():
         out.print(f"  {count} by {why}")
@@ -179,7 +179,7 @@ def _tell(prepared: "Prepared", wish: "Wish") -> None:
     for path, what in prepared.files[:_SHOWN]:
         out.print(f"{path}: {what}")
     if len(prepared.files) > _SHOWN:
-        out.print(f"... and {len(prepared.files) - _SHOWN} more files")
+        out.print(f"... and {counted(len(prepared.files) - _SHOWN, 'more file')}")
     shared = sorted(found.shared_names)
     notes = [*found.notes, *([f"not barred by name, for others who stay have it too: {', '.join(shared)}"] if shared else [])]
     if not wish.bar_face and found.images:
@@ -196,9 +196,12 @@ def _tell(prepared: "Prepared", wish: "Wish") -> None:
 
 
 def _tell_done(store: "Store", done: "Done") -> None:
+    from schemas.wording import counted
+
     out = console()
     removed = done.receipt.removed
-    out.print(f"removed {removed['people']} people and {removed['pictures']} pictures; snapshot {done.number} shows the rest")
+    gone = f"{counted(removed['people'], 'person')} and {counted(removed['pictures'], 'picture')}"
+    out.print(f"removed {gone}; snapshot {done.number} shows the rest")
     for profile in done.unshown:
         out.print(f"note: shards of {profile} lack people who stay until the next run writes them", style="yellow")
     if removed["of_others"]:
@@ -208,6 +211,7 @@ def _tell_done(store: "Store", done: "Done") -> None:
 
 def _verify(store: "Store", wish: "Wish") -> None:
     from pipeline.forget.verify import verify
+    from schemas.wording import counted, verb
 
     out = console()
     checked = verify(store, wish.identities, wish.urls, wish.sha256s)
@@ -215,9 +219,9 @@ def _verify(store: "Store", wish: "Wish") -> None:
         print(f"{leftover.path}: {leftover.where}: {leftover.what}")
     for path in checked.unread:
         out.print(f"note: {path}: nobody can tell who is on it", style="yellow")
-    said = f"{checked.files} files, {checked.values} values looked at"
+    said = f"{counted(checked.files, 'file')}, {counted(checked.values, 'value')} looked at"
     if checked.leftovers:
-        out.print(f"{said}: {len(checked.leftovers)} places hold what was removed")
+        out.print(f"{said}: {counted(len(checked.leftovers), 'place')} {verb(len(checked.leftovers), 'holds', 'hold')} what was removed")
         raise typer.Exit(1)
     out.print(f"{said}: nothing is left")
     for asked in checked.strangers:

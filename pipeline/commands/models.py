@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.parts import Models, Sets, console, explained
+from pipeline.commands.parts import Models, Sets, Usage, console, explained
 
 models_app = typer.Typer(help="The weight files that backends load.", no_args_is_help=True)
 
@@ -45,6 +45,7 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
 def models_verify(names: Names = None, models: Models = None) -> None:
     """Read every weight file that is here and check size and SHA-256; exits with 1 if one is damaged, or one that was named is missing."""
     with explained():
+        from schemas.wording import counted, verb
         shown = console()
         rows = [row for _, parts in _rows(_folder(models), names or _names(None), thorough=True) for row in parts]
         bad = [row for row in rows if row["state"] == "damaged" or (names and row["state"] != "here")]
@@ -52,7 +53,7 @@ def models_verify(names: Names = None, models: Models = None) -> None:
             if row["state"] == "here" or row in bad:
                 shown.print(f"{row['name']}: {row['state']} ({row['path'] or row['remark']})")
         here, damaged = (sum(row["state"] == state for row in rows) for state in ("here", "damaged"))
-        shown.print(f"{here} files are whole, {damaged} damaged, {len(rows) - here - damaged} not here or not pinned")
+        shown.print(f"{counted(here, 'file')} {verb(here)} whole, {damaged} damaged, {len(rows) - here - damaged} not here or not pinned")
         if bad:
             raise typer.Exit(1)
 
@@ -191,25 +192,23 @@ def models_benchmark(
 
 
 def _folder(models: str | None) -> str | None:
-    """The models directory with its registry made known; raises MissingWeights for one that is not there."""
+    """The models directory with its registry made known; raises Usage for one that is not there."""
     from pipeline.weights.stored import is_url, weight_files
-    from stages.weights import MissingWeights
 
     if is_url(models):
-        raise MissingWeights(f"{models}: these commands work on a folder; put it into the store afterwards, as it is")
+        raise Usage(f"{models}: these commands work on a folder; put it into the store afterwards, as it is")
     folder = weight_files(models).models_dir
     if folder is not None and not Path(folder).is_dir():
-        raise MissingWeights(f"{folder} is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files")
+        raise Usage(f"{folder} is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files")
     return folder
 
 
 def _needed(models: str | None) -> str:
     """The models directory, made if it is not there."""
     from pipeline.weights.stored import is_url, weight_files
-    from stages.weights import MissingWeights
 
     if models is None:
-        raise MissingWeights("name the models directory: --models DIR, or the variable IDCLUSTER_MODELS")
+        raise Usage("name the models directory: --models DIR, or the variable IDCLUSTER_MODELS")
     if not is_url(models):
         Path(str(weight_files(models).models_dir)).mkdir(parents=True, exist_ok=True)
     return str(_folder(models))
@@ -217,13 +216,16 @@ def _needed(models: str | None) -> str:
 
 def _names(kind: str | None) -> list[str]:
     """All files of a kind. Raises UnknownWeights for one that nothing has."""
+    from schemas.wording import near
     from stages.weights import UnknownWeights, all_names, registered
 
     entries = [registered(name) for name in all_names()]
     found = [entry.name for entry in entries if kind is None or kind in (entry.kind, entry.subject)]
     if not found:
         kinds = sorted({entry.subject for entry in entries} | {entry.kind for entry in entries})
-        raise UnknownWeights(f"no weights of kind {kind!r}; there are: {', '.join(kinds)}")
+        meant = near(kind or "", kinds)
+        instead = f"did you mean {meant[0]!r}?" if meant else f"there are: {', '.join(kinds)}"
+        raise UnknownWeights(f"no weights of kind {kind!r}; {instead}")
     return found
 
 

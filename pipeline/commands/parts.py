@@ -1,13 +1,18 @@
 """What all commands share: options, the console, and errors that a user can mend told without a traceback."""
 
+import json
+import shlex
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+
+from pipeline.telling import Teller
 
 if TYPE_CHECKING:
     from pipeline.catalogue.snapshot_files import Verify
@@ -16,7 +21,7 @@ DagPath = Annotated[Path, typer.Argument(help="DAG file (YAML); dags/quickstart.
 Root = Annotated[str, typer.Argument(help="dataset root: a folder", metavar="ROOT")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set source.path=people/ --set stages.clean.params.near_tie=0.8"),
+    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set root=out/ --set stages.clean.params.near_tie=0.8"),
 ]
 Only = Annotated[str | None, typer.Option("--only", metavar="STAGES", help="these stages alone: --only clean,shard")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out")]
@@ -34,6 +39,12 @@ Models = Annotated[
     str | None,
     typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="say more: why there is something to do, workers, publications, Ray's logs")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="say nothing but warnings and errors")]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", metavar="FILE", help="append all that -v says to a file, each line with the time")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
 
 Verified = Annotated[
@@ -57,6 +68,7 @@ _EXPECTED = {
     "eval.recognition": "BadLabels",
     "eval.thresholds": "TooFew",
     "pipeline.catalogue.connection": "QueryError",
+    "pipeline.commands.parts": "Usage",
     "pipeline.correct": "BadDecision",
     "pipeline.dag": "DagError",
     "pipeline.weights.download": "DownloadError",
@@ -84,20 +96,57 @@ _EXPECTED = {
 """Errors whose message says what to do, by module."""
 
 
+class Watch:
+    """What `explained` gives: consoles whose log file hears of errors as well."""
+
+    def __init__(self) -> None:
+        self._log: Teller | None = None
+
+    def console(self, verbose: bool, quiet: bool, log_file: Path | None) -> Teller:
+        """A console that says as much as was asked for. Raises OSError for a file that cannot be written, and Usage."""
+        if verbose and quiet:
+            raise Usage("-v and -q exclude each other; --log-file keeps what is not said")
+        made = _teller(1 if verbose else -1 if quiet else 0)
+        if log_file is not None:
+            log_file.parent.mkdir(parents=True, exist_ok=True)
+            made.log_file = log_file.open("a", encoding="utf-8", errors="backslashreplace")
+            made.note(f"idcluster {' '.join(map(shlex.quote, sys.argv[1:]))}")
+            self._log = made
+        return made
+
+    def note(self, text: str) -> None:
+        if self._log is not None:
+            self._log.note(text)
+
+
+class Usage(ValueError):
+    """Something was asked in a way that has no answer."""
+
+    exit_code = 2
+
+
 @contextmanager
-def explained() -> Iterator[None]:
-    """Errors that a user can mend as text without a traceback; exit code 2 for what was asked wrongly, else 1."""
+def explained() -> Iterator[Watch]:
+    """Errors that a user can mend as text without a traceback.
+
+    The exit code is the error's `exit_code`: 2 where the command line, the DAG, or a file of decisions, labels or splits
+    asks for what is not there or cannot be meant; else 1.
+    """
+    watch = Watch()
     try:
-        yield
+        yield watch
     except KeyboardInterrupt as error:
+        watch.note("idcluster: broken off")
         print("idcluster: broken off; run again to go on", file=sys.stderr)
         raise typer.Exit(130) from error
     except Exception as error:
         told = _told(error)
         if told is None:
+            watch.note("".join(traceback.format_exception(error)))
             raise
+        watch.note(f"idcluster: {told}")
         print(f"idcluster: {told}", file=sys.stderr)
-        raise typer.Exit(2 if type(error).__name__ in ("DagError", "QueryError") else 1) from error
+        raise typer.Exit(getattr(error, "exit_code", 1)) from error
 
 
 def _told(error: Exception) -> str | None:
@@ -132,8 +181,17 @@ def check_text(*texts: str | None) -> None:
 
 
 def console(stderr: bool = False) -> Console:
+    return _teller(0, stderr)
+
+
+def _teller(level: int, stderr: bool = False) -> Teller:
     # Names of people and paths are shown as they are, brackets and all.
-    made = Console(highlight=False, soft_wrap=True, markup=False, stderr=stderr)
+    made = Teller(level, highlight=False, soft_wrap=True, markup=False, stderr=stderr)
     if not made.is_terminal:
         made.width = 200  # one line a row in files and pipes
     return made
+
+
+def print_json(value: Any) -> None:
+    """The one thing that a command with --json prints."""
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")

@@ -50,6 +50,7 @@ def correct(
         from pipeline.correct import Decision, pair_of, read_csv
         from pipeline.correct import correct as write_down
         from pipeline.root.opening import new_run_id, open_root
+        from schemas.wording import counted, verb
 
         check_text(author, *(word for given in (keep, reject, merge, split, clear) for word in given or ()))
         decisions = [] if table is None else read_csv(table)
@@ -60,6 +61,7 @@ def correct(
         store = open_root(root, "", create=False)
         made, changed = write_down(store, decisions, f"correct-{new_run_id()}", author, console().print)
         if changed:
-            console().print(f"{changed} decisions written down, snapshot {made.number}; `idcluster run` applies them", highlight=False)
+            said = f"{counted(changed, 'decision')} written down, snapshot {made.number}"
+            console().print(f"{said}; `idcluster run` applies {verb(changed, 'it', 'them')}", highlight=False)
         else:
             console().print("nothing changed", highlight=False)

@@ -82,7 +82,9 @@ def report(
     with explained():
         from pipeline.report.dataset_page import write_report
         from pipeline.root.opening import open_root
+        from schemas.wording import counted
 
         made = write_report(open_root(root, "", create=False), output, people, snapshot)
-        console().print(f"snapshot {made.snapshot}: {made.people} people, {made.kept} kept faces, {made.samples} sample people shown")
+        there = f"{counted(made.people, 'person')}, {counted(made.kept, 'kept face')}"
+        console().print(f"snapshot {made.snapshot}: {there}, {counted(made.samples, 'sample person')} shown")
         print(made.path)

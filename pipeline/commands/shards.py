@@ -1,12 +1,13 @@
 """The commands on sets of shards: `idcluster shards list`, `verify` and `splits`."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import Root, SnapshotNumber, console, explained
+from pipeline.commands.parts import AsJson, Root, SnapshotNumber, Usage, console, explained, print_json
 
 shards_app = typer.Typer(
     no_args_is_help=True, help="Look at the shards of a dataset, check them byte by byte, write down who is in which split."
@@ -16,7 +17,7 @@ Profile = Annotated[str | None, typer.Option("--profile", help="one set, by its 
 
 
 @shards_app.command("list")
-def list_shards(root: Root, snapshot: SnapshotNumber = None) -> None:
+def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = False) -> None:
     """Print the sets of a dataset: people, pictures and bytes by split, and what was withheld."""
     with explained():
         from pipeline.catalogue.connection import query
@@ -28,9 +29,13 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None) -> None:
             "count(DISTINCT s.shard) AS shards, round(sum(s.image_length) / 1e6, 1) AS mb FROM samples s JOIN snapshot_files f ON "
             "f.current AND f.table = 'shards' AND f.file LIKE '%/' || s.shard GROUP BY ALL ORDER BY ALL"
         )
+        withheld_sql = "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld GROUP BY ALL ORDER BY ALL"
+        if as_json:
+            sets, held = (json.loads(query(store, one, "json", snapshot=snapshot) or "[]") for one in (sql, withheld_sql))
+            print_json({"splits": sets, "withheld": held})
+            return
         sys.stdout.write(query(store, sql, snapshot=snapshot) or "")
-        sql = "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld GROUP BY ALL ORDER BY ALL"
-        withheld = query(store, sql, snapshot=snapshot)
+        withheld = query(store, withheld_sql, snapshot=snapshot)
         if withheld and withheld.count("\n") > 2:
             sys.stdout.write("\n" + withheld)
 
@@ -39,6 +44,7 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None) -> None:
 def verify(
     place: Annotated[str, typer.Argument(help="a dataset, or any folder of shards with an index.json", metavar="PLACE")],
     profile: Profile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read every byte of the shards again and compare: sha256, places, order, counts, splits; of a dataset also with its tables.
 
@@ -50,33 +56,44 @@ def verify(
         from pipeline.root.snapshot import load
         from pipeline.root.storage import Store
         from pipeline.shards.check import CheckError, check_against_tables, check_set, profiles, told
+        from schemas.wording import counted
 
         store = Store(place)
         whole = store.exists("dataset.json") and bool(store.list("snapshots"))
         names = profiles(store) if whole else []
         if profile is not None and whole:
             if profile not in names:
-                raise CheckError(f"{place}: no set {profile!r}; " + (f"there are {', '.join(names)}" if names else "there is none yet"))
+                raise Usage(f"{place}: no set {profile!r}; " + (f"there are {', '.join(names)}" if names else "there is none yet"))
             names = [profile]
+        if not whole and not store.exists("index.json"):
+            raise Usage(f"{place} is no dataset and no folder of shards, which has an index.json")
         if whole and not names:
             raise CheckError(f"{place}: no shards yet; a DAG with the stage `shard` writes them")
         shown = console()
         wrong = 0
+        sets = []
         for folder in [f"shards/{name}" for name in names] or [""]:
-            with Progress(console=shown, disable=not shown.is_terminal, transient=True) as progress:
+            with Progress(console=shown, disable=as_json or not shown.is_terminal, transient=True) as progress:
                 task = progress.add_task(folder or place, total=None)
                 checked = check_set(store, folder, lambda url, task=task, progress=progress: progress.advance(task))  # type: ignore[misc]
             faults = list(checked.faults)
             if whole:
                 faults += check_against_tables(store, load(store), folder.removeprefix("shards/"), checked)
+            wrong += len(faults)
+            if as_json:
+                counts = {name: getattr(checked, name) for name in ("shards", "samples", "people", "bytes")}
+                told_all = [{"where": where, "what": what} for where, what in faults]
+                sets.append({"set": folder or place, **counts, "faults": told_all, "notes": list(checked.notes)})
+                continue
             for line in told(faults):
                 print(f"{folder or place}: {line}")
             for note in checked.notes:
                 shown.print(f"{folder or place}: note: {note}", highlight=False)
-            said = "nothing wrong" if not faults else f"{len(faults)} faults"
-            size = f"{checked.shards} shards, {checked.samples} samples of {checked.people} people, {checked.bytes / 1e6:.1f} MB"
-            shown.print(f"{folder or place}: {size}: {said}", highlight=False)
-            wrong += len(faults)
+            said = "nothing wrong" if not faults else counted(len(faults), "fault")
+            size = f"{counted(checked.shards, 'shard')}, {counted(checked.samples, 'sample')} of {counted(checked.people, 'person')}"
+            shown.print(f"{folder or place}: {size}, {checked.bytes / 1e6:.1f} MB: {said}", highlight=False)
+        if as_json:
+            print_json({"wrong": wrong, "sets": sets})
         if wrong:
             raise typer.Exit(1)
 
@@ -94,16 +111,19 @@ def splits(
         from pipeline.root.snapshot import load
         from pipeline.shards.check import CheckError, profiles
         from pipeline.shards.split_lists import drawn, write_csv
+        from schemas.wording import counted
 
         store = open_root(root, "", create=False)
         names = profiles(store)
+        if not names:
+            raise CheckError(f"{root}: no shards yet")
         if profile is None and len(names) != 1:
-            raise CheckError(f"{root}: " + (f"name a set with --profile: {', '.join(names)}" if names else "no shards yet"))
+            raise Usage(f"{root}: name a set with --profile: {', '.join(names)}")
         if profile is not None and profile not in names:
-            raise CheckError(f"{root}: no set {profile!r}; there are {', '.join(names)}")
+            raise Usage(f"{root}: no set {profile!r}; there are {', '.join(names)}")
         text = write_csv(drawn(store, load(store), profile or names[0]))
         if output is None:
             sys.stdout.write(text)
         else:
             write_text(output, text)
-            console().print(f"{output}: {text.count(chr(10)) - 1} people", highlight=False)
+            console().print(f"{output}: {counted(text.count(chr(10)) - 1, 'person')}", highlight=False)

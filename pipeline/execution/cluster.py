@@ -22,7 +22,7 @@ from pipeline.root.storage import Store
 if TYPE_CHECKING:
     from pipeline.execution.spec import WorkerSpec
 
-SHIPPED = ("schemas", "stages", "pipeline")
+SHIPPED = ("schemas", "stages", "pipeline", "idcluster")
 """The packages that workers import."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -257,9 +257,12 @@ def runtime_env(variables: Mapping[str, str], environ: Mapping[str, str]) -> dic
     ours = {name: value for name, value in variables.items() if name not in job.get("env_vars", {})}
     if ours:
         made["env_vars"] = ours
-    if not job.get("working_dir") and not job.get("py_modules"):
+    # A working directory may be anything; if we were not imported from there, it does not bring us along.
+    brings = job.get("py_modules") or (job.get("working_dir") and package_folders()[0].parent.resolve() == Path.cwd().resolve())
+    if not brings:
         made["py_modules"] = [str(folder) for folder in package_folders()]
-        made["excludes"] = ["__pycache__", "*.pyc", "tests", ".git", ".venv"]
+        if "excludes" not in job:
+            made["excludes"] = ["__pycache__", "*.pyc", "tests", ".git", ".venv"]
     return made
 
 

@@ -1,4 +1,4 @@
-"""Execution on Ray Data: tasks in, receipts out. Beside `pipeline.execution.cluster` the only module that knows Ray.
+"""Execution on Ray Data: tasks in, receipts out. Beside `cluster` and `starting` the only module that knows Ray.
 
 A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the same resources run in
 one actor; pictures stay where they are decoded. Ray restarts actors that die and gives them their tasks again; what a
@@ -8,7 +8,6 @@ death means is decided in `pipeline.execution.attempts`.
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -22,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dag import Resources, WorkerRange
-from pipeline.execution import cluster
+from pipeline.execution import cluster, starting
 from pipeline.execution.cluster import EngineError as EngineError
 from pipeline.execution.cluster import Node, Pool
 from pipeline.execution.fetching import Block, Haul
@@ -77,6 +76,10 @@ def _fuse(chain: Sequence[str], resources: Mapping[str, Resources]) -> list[tupl
 class Inline:
     """Tasks one after the other in this process: for tests that need no cluster, and as the bench's plain loop."""
 
+    activity = ""
+    say: Callable[[str], None]
+    detail: Callable[[str], None]
+
     def __init__(self, build: Callable[[], Any]) -> None:
         self._build = build
         self._gate: LocalGate | None = None
@@ -118,6 +121,12 @@ class RayEngine:
     def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
         self.spec, self.address = spec, None if address in ("", "local") else address
         self._cores = cores or available_cores()
+        self.activity = "starting Ray" if self.address is None else ""
+        """What holds up the first receipt, as long as nothing else is known."""
+        self.say: Callable[[str], None] = lambda text: None
+        """Takes what a user should hear of meanwhile."""
+        self.detail: Callable[[str], None] = lambda text: None
+        """Takes what a user may want to know."""
         self._environment: dict[str, str] = {}
         self._nodes: list[Node] = []
         self._started = self._ours = False
@@ -162,23 +171,22 @@ class RayEngine:
         if not ray.is_initialized():
             options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
             if self.address:
+                self.activity = f"connecting to the Ray cluster at {self.address}"
                 cluster.check_address(self.address)
-                options |= {"address": self.address, "runtime_env": cluster.runtime_env(variables, os.environ)}
+                with _Quiet():
+                    starting.connect(self.address, {**options, "runtime_env": cluster.runtime_env(variables, os.environ)})
             else:
+                self.activity = "starting Ray"
                 # Processes of a local Ray inherit the environment: cheaper than a runtime environment.
                 os.environ.update(variables)
                 # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
                 logical = max(self._cores, workers) + 2
-                # "local": a variable RAY_ADDRESS would otherwise lead to a cluster.
-                options |= {"address": "local", "num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
-            try:
-                with _Quiet(), _our_signals():
-                    ray.init(**options)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                if self.address is None:
-                    raise
-                raise EngineError(f"no connection to a Ray cluster at {self.address}: {str(error).strip()}") from error
+                options |= {"num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+                with _Quiet():
+                    logs = starting.start_local(options, lambda text: self.say(text))
+                self.detail(f"Ray's logs: {logs}")
             self._ours = True
+        self.activity = "starting workers"
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.enable_operator_progress_bars = False
@@ -186,6 +194,9 @@ class RayEngine:
         context.execution_no_progress_timeout_s = -1  # a large model takes its time to load
         for name in ("ray.data", "ray._private"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        for handler in logging.getLogger("ray.data").handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.CRITICAL + 1)  # what goes wrong is told in one line; all of it is in Ray's logs
         if self.address is not None:
             # Ray Data would spread actors over all nodes; so those without a GPU keep off the nodes with GPUs while they can.
             if hasattr(context, "scheduling_strategy"):
@@ -461,32 +472,32 @@ def _blocks(rows: Sequence[dict[str, str]], workers: int) -> list[pa.Table]:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost error that a worker raised, in one line."""
-    cause: BaseException | None = getattr(error, "cause", None) or error.__cause__
+    """The innermost error that a worker raised and that says something, in one line."""
+    told, cause = error, getattr(error, "cause", None) or error.__cause__
     while cause is not None:
-        error, cause = cause, getattr(cause, "cause", None) or cause.__cause__
-    said = str(error).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
-    if type(error) is EngineError:
+        # Ray Data hangs an empty exception of its own below whatever is not the fault of a stage.
+        told = cause if str(cause).strip() else told
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    said = str(told).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
+    if type(told) is EngineError:
         return said
-    return f"{type(error).__name__}: {said}"
+    if told is error:  # nothing but Ray's own account
+        where = starting.logs()
+        return f"a worker of Ray ended: {_shortened(said) or type(told).__name__}" + (f"; Ray's logs: {where}" if where else "")
+    return f"{type(told).__name__}: {said}"
+
+
+def _shortened(said: str) -> str:
+    """What Ray says of an actor or task that ended, in one line: the error itself where a traceback is told."""
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith("\t")]
+    if any(line.startswith(("Traceback", "  File ", "ray::")) or "ray::" in line for line in lines):
+        lines = lines[-1:]
+    return " ".join(line.strip() for line in lines)[:500]
 
 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _our_signals() -> Iterator[None]:
-    """Ray puts its own handlers in place, which end the process at once; put back what was there."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 class _Quiet:

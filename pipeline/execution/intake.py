@@ -19,6 +19,7 @@ from pipeline.root.removals import NO_BARS, Bars, load_bars
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id, image_id
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, Source, is_reference
 
 BUCKET_ROWS = 50_000
@@ -63,7 +64,9 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
         listed += ((source.name, person) for person in allowed)
         remarks += said
         if len(allowed) < len(found):
-            remarks.append(f"{source.name} lists {len(found) - len(allowed)} people who were removed; they are left out")
+            removed = len(found) - len(allowed)
+            was = f"{counted(removed, 'person')} who {verb(removed, 'was', 'were')} removed"
+            remarks.append(f"{source.name} lists {was} and {verb(removed)} left out")
     people = _by_identity(listed)
     known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
     before = dict(known)

@@ -8,7 +8,6 @@ are looked at: by address, by bytes, by perceptual hash, by face and by name in 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,13 @@ from pipeline.forget.text_columns import OF_PICTURES
 from pipeline.forget.texts import Needles
 from pipeline.root.all_files import Files
 from pipeline.root.files import DamagedFile, open_parquet, read
-from pipeline.root.opening import RunError
+from pipeline.root.opening import AskedWrongly, RunError
 from pipeline.root.removals import folded, telling, words
 from pipeline.root.snapshot import Entry, Snapshot
 from pipeline.root.spellings import read_as, spellings
 from pipeline.root.storage import Store
 from schemas import TABLES, identity_id
+from schemas.wording import counted, near, verb
 from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
 
@@ -135,7 +135,8 @@ def find(store: Store, wish: Wish, say: Callable[[str], None] = lambda text: Non
     found.shared_names |= {name for name in found.names if words(name) in shared}
     _take_spellings(found, known)
     _take_pictures(files, found, found.buckets, set(found.people), set())
-    say(f"{len(found.people)} people, {len(found.images)} pictures of theirs; looking through the pictures of the others")
+    theirs = f"{counted(len(found.people), 'person')}, {counted(len(found.images), 'picture')} of theirs"
+    say(f"{theirs}; looking through the pictures of the others")
     _take_others(files, found, wish)
     _check_all_found(files, found, wish)
     return found
@@ -178,16 +179,16 @@ def _take_person(found: Found, known: Mapping[str, Mapping[str, Any]], said: str
         asked = read_as(said)
         matches = sorted(person for person, row in known.items() if any(asked & spellings(name) for name in row["names"]))
     if len(matches) > 1:
-        raise RunError(f"{said!r} are {len(matches)} people: {', '.join(matches)}; say which by identity_id, or all of them")
+        raise AskedWrongly(f"{said!r} are {len(matches)} people: {', '.join(matches)}; say which by identity_id, or all of them")
     if matches:
         found.people[matches[0]], found.why[matches[0]] = known[matches[0]]["name"], "named"
     elif unknown:
         found.names.add(said)
         found.notes.append(f"nobody here is called {said!r}; the name is barred")
     else:
-        near = get_close_matches(wanted, [folded(row["name"]) for row in known.values()], 3)
-        said_near = f"; the nearest names are {', '.join(map(repr, near))}" if near else ""
-        raise RunError(f"nobody here is called {said!r}{said_near}. To bar a name that is not here (yet): --bar-unknown")
+        nearest = near(wanted, [folded(row["name"]) for row in known.values()], 3)
+        said_near = f"; the nearest names are {', '.join(map(repr, nearest))}" if nearest else ""
+        raise AskedWrongly(f"nobody here is called {said!r}{said_near}. To bar a name that is not here (yet): --bar-unknown")
 
 
 def _limits(newest: Snapshot, wish: Wish) -> dict[str, float]:
@@ -362,7 +363,8 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
         found.sha256s -= placeholders
         found.looks = {sha256: looks for sha256, looks in found.looks.items() if sha256 not in placeholders}
         found.phashes -= {phash for sha256, phash in found.hashes.values() if sha256 in placeholders and phash not in hashes}
-        found.notes.append(f"{len(placeholders)} pictures without a face are under other people's names too: those stay there")
+        such = f"{counted(len(placeholders), 'picture')} without a face {verb(len(placeholders))}"
+        found.notes.append(f"{such} under other people's names too: those stay there")
     found.likenesses += _indicators(files, found) if found.people else []
     if wish.others and found.likenesses:
         likenesses = found.likenesses
@@ -449,8 +451,9 @@ def _check_all_found(files: Files, found: Found, wish: Wish) -> None:
     whys = Counter(why.split(" (")[0] for why in found.others.values())
     if wish.urls and not whys["the same address"] and not found.people:
         said = f"no picture here is from {wish.urls[0]}; addresses are told apart to the letter"
-        raise RunError(f"{said}. To bar it all the same: --bar-unknown")
+        raise AskedWrongly(f"{said}. To bar it all the same: --bar-unknown")
     if wish.sha256s and not whys["the same picture"] and not found.people:
-        raise RunError(f"no picture here has the SHA-256 {wish.sha256s[0][:16]}...; to bar it all the same: --bar-unknown")
+        raise AskedWrongly(f"no picture here has the SHA-256 {wish.sha256s[0][:16]}...; to bar it all the same: --bar-unknown")
     if wish.likes and found.nothing:
-        raise RunError("nobody here is like the photograph; a lower --threshold finds more, --bar-unknown bars the picture all the same")
+        said = "nobody here is like the photograph; a lower --threshold finds more"
+        raise AskedWrongly(f"{said}, --bar-unknown bars the picture all the same")

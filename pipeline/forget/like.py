@@ -14,7 +14,7 @@ from pipeline.execution.reconcile import wanted
 from pipeline.forget.find import Found, Likeness
 from pipeline.report.crops import crop
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.root.opening import RunError
+from pipeline.root.opening import AskedWrongly, RunError
 from pipeline.root.snapshot import Snapshot, load
 from pipeline.root.storage import Store
 from pipeline.weights.stored import weight_files
@@ -40,9 +40,9 @@ def likeness(store: Store, photograph: Path, models: str | None, dag: Dag | None
         rgb = decode(data)
         header = read_header(data)
     except OSError as error:
-        raise RunError(f"{photograph} cannot be read: {error.strerror or error}") from error
+        raise AskedWrongly(f"{photograph} cannot be read: {error.strerror or error}") from error
     except PictureError as error:
-        raise RunError(f"{photograph} is no picture that can be used: {error.detail or error.reason}") from error
+        raise AskedWrongly(f"{photograph} is no picture that can be used: {error.detail or error.reason}") from error
     detect, embed = _stages(load(store), models, dag)
     digest, phash = hashlib.sha256(data).hexdigest(), perceptual_hash(data)
     image = {**_IDS, "sha256": digest, "phash": phash, "format": header.format, "width": rgb.shape[1], "height": rgb.shape[0],

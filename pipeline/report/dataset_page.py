@@ -19,6 +19,7 @@ from pipeline.report.people import sample_people
 from pipeline.root.aside import write_text
 from pipeline.root.snapshot import load_listing
 from pipeline.root.storage import Store
+from schemas.wording import verb
 
 RUNS_SHOWN = 20
 STEP_NAMES = {
@@ -58,11 +59,12 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
     rows = {key: value.to_pylist() for key, value in found.items()}
     came = {line["step"]: line for line in rows["funnel"]}
     persons = {line["step"]: line for line in rows["people"]}
-    kept = came["kept"]["went_through"]
+    nothing_yet = {"came": 0, "went_through": 0}
+    kept = came.get("kept", nothing_yet)["went_through"]
     held = sum(line["samples"] for line in rows["shards"])
     head = tiles(
         [
-            ("people", persons["offered"]["came"]), ("people with a kept face", persons["kept"]["went_through"]),
+            ("people", persons["offered"]["came"]), ("people with a kept face", persons.get("kept", nothing_yet)["went_through"]),
             ("pictures offered", came["offered"]["came"]), ("faces kept", kept), ("samples in shards", held),
         ]
     )  # fmt: skip
@@ -132,7 +134,8 @@ def _people(rows: dict[str, list[dict[str, Any]]]) -> str:
     sizes = rows["cluster_sizes"]
     parts = []
     if sizes:
-        alt = "; ".join(f"{line['from']:g} to {_below(line)} kept faces: {line['number']:,} people" for line in sizes)
+        whose = [f"{line['number']:,} {verb(line['number'], 'person', 'people')}" for line in sizes]
+        alt = "; ".join(f"{line['from']:g} to {_below(line)} kept faces: {who}" for line, who in zip(sizes, whose, strict=True))
         drawn = plots.histogram(sizes, "cluster size: kept faces of a person", "people")
         parts.append(figure("People by cluster size", drawn, alt, table(sizes, ["kept faces from", "to below", "people"])))
     steps = [{**line, "step": _step(line["step"]), "of": line["of"] and _step(line["of"])} for line in rows["people"]]

@@ -15,9 +15,10 @@ from pipeline.catalogue.connection import connect
 from pipeline.report.crops import crop, thumbnail
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
 from pipeline.root.aside import write_text
-from pipeline.root.opening import RunError
+from pipeline.root.opening import AskedWrongly, RunError
 from pipeline.root.snapshot import Snapshot
 from pipeline.root.storage import Store
+from schemas.wording import counted, verb
 
 MOST_FACES = 1000
 """Faces on one page; the page says how many more there are."""
@@ -80,10 +81,11 @@ def _person(connection: Any, said: str) -> dict[str, Any]:
     sql = "SELECT identity_id, name, aliases FROM identities WHERE identity_id = $1 OR lower(name) = lower($1)"
     found = connection.execute(sql, [said]).fetchall()
     if not found:
-        near = connection.execute("SELECT name FROM identities ORDER BY levenshtein(lower(name), lower(?)) LIMIT 3", [said]).fetchall()
-        raise RunError(f"nobody here is called {said!r}; the nearest names are {', '.join(repr(row[0]) for row in near) or 'none'}")
+        nearest = "NOT contains(lower(name), lower($1)), levenshtein(lower(name), lower($1))"
+        near = connection.execute(f"SELECT name FROM identities ORDER BY {nearest} LIMIT 3", [said]).fetchall()  # noqa: S608 - constants
+        raise AskedWrongly(f"nobody here is called {said!r}; the nearest names are {', '.join(repr(row[0]) for row in near) or 'none'}")
     if len(found) > 1:
-        raise RunError(f"{said!r} are {len(found)} people: {', '.join(row[0] for row in found)}; name one by its identity_id")
+        raise AskedWrongly(f"{said!r} are {len(found)} people: {', '.join(row[0] for row in found)}; name one by its identity_id")
     return {"identity_id": found[0][0], "name": found[0][1], "aliases": found[0][2] or []}
 
 
@@ -102,15 +104,16 @@ def _html(
     for face, rgb in zip(faces, crops, strict=True):
         title = "kept" if face["keep"] else (face["reason"] or face["status"]).replace("_", " ")
         groups.setdefault(title, []).append(_figure(face, rgb))
-    facts = [f"{about.get('kept', 0)} of {total} faces kept"]
+    facts = [f"{about.get('kept', 0)} of {counted(total, 'face')} kept"]
     facts += [f"flag: {flag.replace('_', ' ')}" for flag in (*(about.get("flags") or ()), *(match.get("flags") or ()))]
     if about.get("silhouette") is not None:
         facts.append(f"silhouette {about['silhouette']:.2f}")
     if match.get("nearest_name"):
         facts.append(f"nearest: {match['nearest_name']} ({match['nearest_cosine']:.2f})")
     if len(faces) < total:
-        facts.append(f"the first {len(faces)} faces are shown")
-    facts += [f"{count} pictures without a face here: {(reason or 'not looked at yet').replace('_', ' ')}" for reason, count in without]
+        facts.append(f"the first {counted(len(faces), 'face')} {verb(len(faces))} shown")
+    for reason, count in without:
+        facts.append(f"{counted(count, 'picture')} without a face here: {(reason or 'not looked at yet').replace('_', ' ')}")
     sections = "".join(
         f"<section><h2>{html.escape(title)} <small>{len(figures)}</small></h2><div class=faces>{''.join(figures)}</div></section>"
         for title, figures in groups.items()

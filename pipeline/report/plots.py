@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 INK, FAINT, KEPT, REJECTED, BAR = "#010203", "#010204", "#010205", "#010206", "#010207"
 """Colours that stand for others until the picture is written: what they are depends on how light the reader's screen is."""
@@ -80,7 +82,7 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
         if log:
             axes.set_xscale("log")
         axes.set_xlabel(axis)
-        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        _plain_numbers(axes.xaxis)
         if not log:
             axes.locator_params(axis="x", nbins=5)
 
@@ -135,7 +137,21 @@ def _axes(axes: Axes, axis: str, count: str, log: bool) -> None:
     axes.grid(axis="x", visible=False)
     axes.set_xlabel(axis)
     axes.set_ylabel(count)
-    axes.yaxis.set_major_formatter(lambda value, _: number(value))
+    _plain_numbers(axes.yaxis)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """A logarithmic axis over less than a decade writes numbers at its small marks too, as formulas unless it is told otherwise."""
+    axis.set_major_formatter(lambda value, _: number(value))
+    if axis.get_scale() == "log":
+        axis.set_minor_formatter(_FewNumbers())
+
+
+class _FewNumbers(LogFormatter):
+    """Which of the small marks get a number is matplotlib's choice; what it looks like is ours."""
+
+    def __call__(self, value: float, place: int | None = None) -> str:
+        return number(value) if super().__call__(value, place) else ""
 
 
 def heat(
@@ -167,6 +183,7 @@ def heat(
         axes.set_ylabel(labels[1])
         axes.set_aspect("equal")
         bar = axes.figure.colorbar(mesh, ax=axes, shrink=0.9, format=lambda value, _: number(value))
+        bar.ax.yaxis.set_minor_formatter(_FewNumbers())
         bar.outline.set_edgecolor(FAINT)
         bar.set_label("faces")
 

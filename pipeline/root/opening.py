@@ -19,6 +19,12 @@ class RunError(RuntimeError):
     """A command cannot start or go on with a root; the message says why and what to do."""
 
 
+class AskedWrongly(RunError):
+    """What was named on the command line is not there, or is not of the kind that is asked for."""
+
+    exit_code = 2
+
+
 def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
@@ -30,7 +36,7 @@ def open_root(root: str, name: str, create: bool) -> Store:
         about = json.loads(store.read("dataset.json"))
     except FileNotFoundError:
         if not create:
-            raise RunError(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
+            raise AskedWrongly(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
         store.put_new("dataset.json", json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n")
         return store
     except ValueError as error:

@@ -55,6 +55,12 @@ class VoidSnapshot(SnapshotError):
     """A snapshot was put by a writer from which the dataset had been taken over: its files may be gone."""
 
 
+class NoSnapshot(SnapshotError):
+    """A number that no snapshot has."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class Entry:
     """The rows of one chunk in one version. `file` is empty where there are none; `ok` counts those with status ok.
@@ -269,7 +275,7 @@ def _read(store: Store, number: int | None) -> tuple[bytes | None, str]:
     try:
         return store.read(path) if number else None, store.uri(path)
     except FileNotFoundError as error:
-        raise SnapshotError(f"{store.root} has no snapshot {number}; `idcluster snapshots` lists what there is") from error
+        raise NoSnapshot(f"{store.root} has no snapshot {number}; `idcluster snapshots` lists what there is") from error
 
 
 def notes_of(store: Store, number: int) -> Mapping[str, Any]:

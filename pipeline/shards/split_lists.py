@@ -34,6 +34,14 @@ _HEX = set("0123456789abcdef")
 class BadList(ValueError):
     """A list of splits that cannot be used; the message names file, row and remedy."""
 
+    exit_code = 2
+
+
+class LostList(BadList):
+    """The root's own copy of a list is gone or damaged."""
+
+    exit_code = 1
+
 
 def resolve(store: Store, params: ShardParams, write: bool = True) -> tuple[ShardParams, dict[str, str]]:
     """`params` with its list named by its content alone, and the list: identity_id to split.
@@ -54,9 +62,9 @@ def resolve(store: Store, params: ShardParams, write: bool = True) -> tuple[Shar
     try:
         return params, dict(json.loads(store.read(path))["people"])
     except FileNotFoundError:
-        raise BadList(f"{store.uri(path)}: the list of splits is not there; name it again as split_list") from None
+        raise LostList(f"{store.uri(path)}: the list of splits is not there; name it again as split_list") from None
     except (ValueError, LookupError, TypeError) as error:
-        raise BadList(f"{store.uri(path)}: damaged ({error}); delete it and name the list again as split_list") from error
+        raise LostList(f"{store.uri(path)}: damaged ({error}); delete it and name the list again as split_list") from error
 
 
 def path_of(digest: str) -> str:

@@ -32,7 +32,7 @@ from stages.shard.card import Contents, withheld_counts
 from stages.shard.gps import VERSION as GPS_VERSION
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
-from stages.shard.splits import SPLITS
+from stages.shard.splits import SPLITS, shortfalls
 from stages.shard.webdataset import CODE_VERSION, METADATA, SAMPLES, WITHHELD, Sample, metadata_json, write_tar
 
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
@@ -128,6 +128,9 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
     order = {split: place for place, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.name))
     about = {**contents.as_json(), **drawn, "withheld": withheld_counts(withheld["reason"].to_pylist())}
+    remarks = shortfalls({split: counts["people"] for split, counts in contents.splits.items()}, params)
+    if remarks:
+        about["remarks"] = remarks
     return ShardPlan(params, version, description, tuple(shards), tuple(jobs), tuple(reused), withheld, about)
 
 

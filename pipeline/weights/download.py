@@ -30,6 +30,12 @@ class DownloadError(RuntimeError):
     """A file could not be brought; the message names address and reason."""
 
 
+class BadMirror(DownloadError):
+    """What was named as a mirror is none."""
+
+    exit_code = 2
+
+
 class NotThere(DownloadError):
     """The server has no such file."""
 
@@ -49,7 +55,7 @@ def check_address(address: str) -> None:
         return
     if parts.scheme == "http" and parts.hostname in _LOCALHOST:
         return
-    raise DownloadError(f"{address}: only https is fetched from (http on localhost alone): what comes over http can be changed on the way")
+    raise BadMirror(f"{address}: only https is fetched from (http on localhost alone): what comes over http can be changed on the way")
 
 
 def download(

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.weights.download import DownloadError, NotThere, Progress, check_address, download, room_for, settle
+from pipeline.weights.download import BadMirror, DownloadError, NotThere, Progress, check_address, download, room_for, settle
 from stages.weights import WeightFiles, Weights
 from stages.weights.pinning import Wrong, contradiction, digests, pin
 
@@ -237,7 +237,7 @@ def _mirror(mirror: str | None) -> Path | str | None:
         return mirror.rstrip("/")
     folder = Path(os.path.expanduser(urllib.parse.unquote(mirror.removeprefix("file://")))).absolute()
     if not folder.is_dir():
-        raise DownloadError(f"{folder} is no folder; --mirror names a folder, or the beginning of https addresses")
+        raise BadMirror(f"{folder} is no folder; --mirror names a folder, or the beginning of https addresses")
     return folder
 
 

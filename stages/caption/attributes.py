@@ -3,12 +3,12 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field, field_validator
 
+from schemas.wording import near
 from stages.caption.measures import FIELDS, Face, describe
 from stages.selection import KEPT, kept
 from stages.stage import Params, Picture, Services, Stage
@@ -37,7 +37,7 @@ class AttributesParams(Params):
             raise ValueError("a caption template is one line with text in it")
         for name in _FIELD.findall(template):
             if name not in FIELDS:
-                close = get_close_matches(name, FIELDS, 1)
+                close = near(name, FIELDS)
                 hint = f"did you mean {{{close[0]}}}?" if close else f"there are: {', '.join(FIELDS)}"
                 raise ValueError(f"no field {{{name}}}; {hint}")
         if set("{}") & set(_FIELD.sub("", template)):

@@ -6,6 +6,7 @@ from typing import Any
 
 import fsspec
 
+from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, is_of_a_person, relative_of
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.stage import Fetched
@@ -58,8 +59,10 @@ class BucketFolderSource:
                 offers.setdefault(parts[0], []).append(Offer(address_of(self.name, relative), _fingerprint(found[key]), reference=said))
             else:
                 nested += len(parts) > 1
-        remarks = [f"{loose} files beside the folders of people in {self.path} are not used"] if loose else []
-        remarks += [f"{nested} files in folders inside those of people in {self.path} are not used"] if nested else []
+        remarks = []
+        for count, where in ((loose, "beside the folders of people"), (nested, "in folders inside those of people")):
+            if count:
+                remarks.append(f"{counted(count, 'file')} {where} in {self.path} {verb(count)} not used")
         return [Listed(person, offers[person]) for person in sorted(offers)], remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.stage import Fetched
 
@@ -48,7 +49,7 @@ class FolderSource:
             raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
         listed, remarks = [], []
         if loose:
-            remarks.append(f"{loose} files beside the folders of people in {self.path} are not used")
+            remarks.append(f"{counted(loose, 'file')} beside the folders of people in {self.path} {verb(loose)} not used")
         closed = 0
         for person in folders:
             try:
@@ -60,7 +61,7 @@ class FolderSource:
                 closed += 1
                 continue
             if nested:
-                remarks.append(f"{nested} folders inside {self.path / person} are not used")
+                remarks.append(f"{counted(nested, 'folder')} inside {self.path / person} {verb(nested)} not used")
             listed.append(Listed(readable(person), offers))
         if closed == len(folders):
             raise SourceError(f"source {self.name!r}: " + "; ".join(remarks))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import SourceError
 from stages.crawl.reading import text_lines
 from stages.crawl.rows import Reading, check_columns, files_of, trimmed
@@ -76,13 +77,15 @@ def read_names(source: str, path: Path, columns: Mapping[str, str]) -> tuple[lis
             others = tuple(alias for alias in dict.fromkeys((*before.aliases, name, *aliases)) if alias not in (before.name, number))
             people[key] = Person(before.name, number, others, {**ids, **before.external_ids})
     remarks = []
-    if left_out["nobody"]:
-        remarks.append(f"{left_out['nobody']} rows of {path} name nobody and are not used; the first is {first['nobody']}")
-    if left_out["bad"]:
-        what = "have something else for a Wikidata Q-id and are not used"
-        remarks.append(f"{left_out['bad']} rows of {path} {what}; the first is {first['bad']}")
-    if left_out["twice"]:
-        remarks.append(f"{left_out['twice']} rows of {path} name somebody for a second time; the first is {first['twice']}")
+    if n := left_out["nobody"]:
+        what = f"{counted(n, 'row')} of {path} {verb(n, 'names', 'name')} nobody and {verb(n)} not used"
+        remarks.append(f"{what}; the first is {first['nobody']}")
+    if n := left_out["bad"]:
+        bad = f"{counted(n, 'row')} of {path} {verb(n, 'has', 'have')} something else for a Wikidata Q-id"
+        remarks.append(f"{bad} and {verb(n)} not used; the first is {first['bad']}")
+    if n := left_out["twice"]:
+        what = f"{counted(n, 'row')} of {path} {verb(n, 'names', 'name')} somebody for a second time"
+        remarks.append(f"{what}; the first is {first['twice']}")
     remarks += faults
     if not people:
         raise SourceError(f"source {source!r}: {path} names nobody" + "".join(f"; {text}" for text in remarks))

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, Shelf, SourceError
 from stages.crawl.names import Person
 from stages.crawl.web.api import ApiClient, ApiError, Stopped
@@ -107,9 +108,11 @@ def list_people(
         problem = _ask_all(source, todo, asking, ask, client, learnt, keys)
         missing = len(todo) - len(learnt)
         if problem:
-            remarks.append(f"{problem}: {missing} of {len(keys)} people are not listed anew; the next run goes on with them")
+            some = f"{missing} of {counted(len(keys), 'person')} {verb(missing)} not listed anew"
+            remarks.append(f"{problem}: {some}; the next run goes on with them")
     elif todo:
-        remarks.append(f"a plan asks nobody: {len(todo)} of {len(keys)} people are not listed yet; a run asks {source} about them")
+        some = f"{len(todo)} of {counted(len(keys), 'person')} {verb(len(todo))} not listed yet"
+        remarks.append(f"a plan asks nobody: {some}; a run asks {source} about them")
     if fresh and not asking.ask:
         times = [kept[person][0] for person in fresh]
         when = " to ".join(dict.fromkeys((_day(min(times)), _day(max(times)))))
@@ -135,7 +138,7 @@ def _ask_all(
             asking.shelf.put(keys[person], found.encode())
         if asking.clock() - told >= _TOLD_EVERY:
             told = asking.clock()
-            asking.say(f"{source}: {len(learnt)} of {len(todo)} people listed, {pictures} pictures")
+            asking.say(f"{source}: {len(learnt)} of {counted(len(todo), 'person')} listed, {counted(pictures, 'picture')}")
 
     async def everybody() -> str | None:
         asked = client()
@@ -150,7 +153,7 @@ def _ask_all(
             await asked.close()
         return None
 
-    asking.say(f"{source}: asking about {len(todo)} people")
+    asking.say(f"{source}: asking about {counted(len(todo), 'person')}")
     try:
         return asyncio.run(everybody())
     finally:
@@ -174,11 +177,11 @@ def _remarks(source: str, found: Sequence[Found]) -> list[str]:
     left_out: Counter[str] = Counter()
     for one in found:
         left_out.update(one.left_out)
-    remarks = [f"{source}: {count} pictures are left out: {why}" for why, count in left_out.most_common()]
+    remarks = [f"{source}: {counted(count, 'picture')} {verb(count)} left out: {why}" for why, count in left_out.most_common()]
     notes = [one.note for one in found if one.note]
     remarks += [f"{source}: {note}" for note in notes[:_EXAMPLES]]
     if len(notes) > _EXAMPLES:
-        remarks.append(f"{source}: {len(notes) - _EXAMPLES} more people with such remarks")
+        remarks.append(f"{source}: {counted(len(notes) - _EXAMPLES, 'more person')} with such remarks")
     return remarks
 
 

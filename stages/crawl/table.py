@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
 from stages.crawl.layouts import LAYOUTS
 from stages.crawl.listing import Listed, SourceError
@@ -76,12 +77,15 @@ class TableSource:
             return f"; the first is {said}" if said else ""
 
         remarks = []
-        if left_out["nobody"]:
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or a path and are not used{example('nobody')}")
-        if left_out["outside"]:
-            remarks.append(f"{left_out['outside']} paths of {self.path} lead out of {self.base} and are not used{example('outside')}")
-        if left_out["missing"]:
-            remarks.append(f"{left_out['missing']} files that {self.path} names are not there; their rows will say so{example('missing')}")
+        if n := left_out["nobody"]:
+            what = f"{counted(n, 'row')} of {self.path} {verb(n, 'lacks', 'lack')} a person or a path and {verb(n)} not used"
+            remarks.append(what + example("nobody"))
+        if n := left_out["outside"]:
+            out = f"{counted(n, 'path')} of {self.path} {verb(n, 'leads', 'lead')} out of {self.base} and {verb(n)} not used"
+            remarks.append(out + example("outside"))
+        if n := left_out["missing"]:
+            lost = f"{counted(n, 'file')} that {self.path} names {verb(n)} not there; {verb(n, 'its row', 'their rows')} will say so"
+            remarks.append(lost + example("missing"))
         faults += reading.remarks() if reading is not None else []
         self.incomplete = bool(faults)
         remarks += faults

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, SourceError
 from stages.crawl.rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.crawl.web.address import BadAddress, canonical
@@ -47,13 +48,13 @@ class UrlsSource:
         first: dict[str, tuple[int, str]] = {}
         parts = [_usable(rows, left_out, first) for rows in reading]
         remarks = []
-        if left_out["nobody"]:
-            where = reading.where(first["nobody"][0])
-            remarks.append(f"{left_out['nobody']} rows of {self.path} lack a person or an address and are not used; the first is {where}")
-        if left_out["bad"]:
+        if n := left_out["nobody"]:
+            what = f"{counted(n, 'row')} of {self.path} {verb(n, 'lacks', 'lack')} a person or an address and {verb(n)} not used"
+            remarks.append(f"{what}; the first is {reading.where(first['nobody'][0])}")
+        if n := left_out["bad"]:
             place, example = first["bad"]
-            told = f"the first is in {reading.where(place)}: {example}"
-            remarks.append(f"{left_out['bad']} addresses of {self.path} are none of the web's and are not used; {told}")
+            bad = f"{counted(n, 'address', 'addresses')} of {self.path} {verb(n)} none of the web's and {verb(n)} not used"
+            remarks.append(f"{bad}; the first is in {reading.where(place)}: {example}")
         remarks += reading.remarks()
         self.incomplete = reading.incomplete
         listed = people_of(pa.concat_tables(parts)) if parts else []

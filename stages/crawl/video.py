@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, escape, fingerprint_of, is_folder, readable, relative_of
 from stages.crawl.listing import Listed, Offer, Shelf, SourceError
 from stages.pictures import MAX_PIXELS
@@ -101,9 +102,10 @@ class VideoSource:
                 f" {', '.join(self.clips)}" + "".join(f"; {text}" for text in remarks)
             )
         if others:
-            remarks.append(f"{others} files below {self.path} are no clips by their endings, or not in source.clips, and are not used")
+            no_clips = verb(others, "is no clip by its ending", "are no clips by their endings")
+            remarks.append(f"{counted(others, 'file')} below {self.path} {no_clips}, or not in source.clips, and {verb(others)} not used")
         if bad:
-            remarks.append(f"{bad} of {clips} clips below {self.path} cannot be read; a row each will say why")
+            remarks.append(f"{bad} of {counted(clips, 'clip')} below {self.path} cannot be read; a row each will say why")
         return listed, remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:

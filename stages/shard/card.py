@@ -79,12 +79,17 @@ def withheld_counts(reasons: Iterable[str]) -> dict[str, int]:
 
 
 def dataset_json(name: str, version: str, params: Mapping[str, Any], about: Mapping[str, Any], stages: Mapping[str, Any]) -> bytes:
-    """`about`: `Contents.as_json` with `withheld`; `stages`: table to its description."""
+    """`about`: `Contents.as_json` with `withheld`, and `remarks` where there are any; `stages`: table to its description."""
+    contents = {name: value for name, value in about.items() if name not in ("withheld", "remarks")}
     shown = {
-        "format": FORMAT, "name": name, "version": version, "contents": {k: v for k, v in about.items() if k != "withheld"},
-        "withheld": about.get("withheld", {}), "parameters": dict(params), "stages": dict(stages),
+        "format": FORMAT, "name": name, "version": version, "contents": contents,
+        "withheld": about.get("withheld", {}), **_remarks(about), "parameters": dict(params), "stages": dict(stages),
     }  # fmt: skip
     return (json.dumps(shown, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _remarks(about: Mapping[str, Any]) -> dict[str, Any]:
+    return {"remarks": list(about["remarks"])} if about.get("remarks") else {}
 
 
 def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[str, Any], stages: Mapping[str, Any]) -> bytes:
@@ -98,7 +103,7 @@ def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[
         "---",
         "tags: [webdataset, faces, biometric-data]",
         "---",
-        f"# {name}: {samples:,} pictures of {people:,} people",
+        f"# {name}: {samples:,} {'picture' if samples == 1 else 'pictures'} of {people:,} {'person' if people == 1 else 'people'}",
         "",
         "One face of one person a sample, grouped by person. The pictures are the "
         + ("originals, without the places in their metadata" if params.strip_gps else "original files, byte for byte")
@@ -110,6 +115,7 @@ def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[
             ("split", "people", "pictures", "MB"),
             [(split, count["people"], count["samples"], f"{count['bytes'] / 1e6:.1f}") for split, count in splits.items()],
         ),
+        *(f"\n**Note:** {_line(remark)}." for remark in about.get("remarks", ())),
         "",
         "No person is in two splits; nor are people who look alike or share a picture."
         + (

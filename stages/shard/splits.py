@@ -6,9 +6,10 @@ person's side does not depend on how many others there are, with two exceptions 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from schemas.wording import counted
 from stages.shard.params import ShardParams
 
 SPLITS = ("train", "validation", "benchmark")
@@ -90,6 +91,31 @@ def assign(people: Sequence[Person], sharing: Iterable[tuple[str, str]], params:
             if person.canonical_id not in reason:
                 split[person.canonical_id] = SPLITS[1] if _place(b"split", group.first) < share else SPLITS[0]
     return Assigned(split, reason, share, moved)
+
+
+def shortfalls(people: Mapping[str, int], params: ShardParams) -> list[str]:
+    """What was asked for and the draw did not give, in sentences: `people` are counted by split.
+
+    It is told and not mended: were somebody moved so that no split is empty, that person would move back with the next
+    newcomers, and the sets of two days would have people on both sides.
+    """
+    total = sum(people.values())
+    if not total:
+        return []
+    said = []
+    none_of = f"none of {total}" if total > 1 else "not even the one"
+    if params.validation and not people.get(SPLITS[1]):
+        share = f"validation: {params.validation:g}"
+        said.append(f"nobody is in {SPLITS[1]}: the draw put {none_of} there ({share}); a larger share or a split_list does")
+    if params.validation < 1 and not people.get(SPLITS[0]):
+        said.append(f"nobody is in {SPLITS[0]}: the draw put {none_of} there; a smaller share of validation or a split_list does")
+    there = people.get(SPLITS[2], 0)
+    if there < params.benchmark_people:
+        enough = counted(params.references + params.targets, "picture")
+        said.append(
+            f"{SPLITS[2]} has {there} of {counted(params.benchmark_people, 'person')}: at most a quarter of all, each with {enough} or more"
+        )
+    return said
 
 
 def roles(image_ids: Iterable[str], params: ShardParams) -> dict[str, tuple[str, int]]:

@@ -22,6 +22,8 @@ _PIECE = 2**20
 class Wrong(ValueError):
     """A file or a name cannot be registered; the message says why and what would do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class Digests:

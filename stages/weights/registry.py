@@ -3,12 +3,12 @@
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from schemas.wording import near
 from stages.weights import affect, captioners, clip, detect, embed, generators, heads, landmark, metrics, screen, segment
 from stages.weights.entry import Weights
 from stages.weights.local import LocalRegistry, active
@@ -21,6 +21,8 @@ WEIGHTS: dict[str, Weights] = {weights.name: weights for subject in _SUBJECTS fo
 
 class UnknownWeights(KeyError):
     """A name that is not in the registry."""
+
+    exit_code = 2
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -99,7 +101,7 @@ class WeightsName:
 
 def _instead(name: str, known: Iterable[str]) -> str:
     known = list(known)
-    close = get_close_matches(name, known, 3, 0.5)
+    close = near(name, known, 3, 0.5)
     if close:
         return f"; did you mean {' or '.join(repr(one) for one in close)}?"
     return f"; there are: {', '.join(known)}" if known else ""

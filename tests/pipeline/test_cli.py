@@ -147,6 +147,31 @@ def test_unknown_command_and_missing_argument() -> None:
     assert "Missing argument 'DAG'" in call("run", code=2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status {tmp}/nowhere", "query {tmp} SELECT", "stats {tmp}", "report {tmp}/nowhere", "snapshots {tmp}", "gc {tmp}", "diff {tmp} 1",
+        "rollback {root} 99", "diff {root} 99", "status {root} --snapshot 99", "query {root} SELECT --snapshot 99",
+        "stats {root} --only funel", "stats {root} --format xml", "report {root} --snapshot 99", "status {root} --runs -1",
+        "inspect {root} Nobody", "correct {root} --merge Nobody", "correct {root} --reject 1234", "correct {root} --csv {tmp}/nothing.csv",
+        "forget {root}", "forget {root} --identity Nobody --dry-run", "forget {root} --sha256 xyz",
+        "forget {root} --like {tmp}/nothing.jpg",
+        "shards list {tmp}", "shards verify {tmp}", "shards verify {root} --profile nofaces", "shards splits {root} --profile nofaces",
+        "eval clean {root} --labels {tmp}/nothing.csv", "models list --kind detec", "models list --models {tmp}/nowhere",
+        "models fetch nothing --models {tmp}", "models fetch dlib_68_points", "models pin nothing {tmp} --models {tmp}",
+        "models fetch nothing --models {tmp} --mirror {tmp}/nowhere", "models benchmark {tmp}/nowhere",
+        "schema nothing", "run {tmp}/nothing.yaml", "plan {tmp}/nothing.yaml", "run {dag} -q -v",
+        "run {dag} --set stages.shard.params.split_list={tmp}/no.csv",
+        "plan {dag} --only detekt", "plan {dag} --where nothing=1", "nothing", "run",
+    ],
+)  # fmt: skip
+def test_what_is_asked_wrongly_ends_with_2(made: Home, tmp_path: Path, inline: None, words: str) -> None:
+    """Scripts tell by it whether to try again."""
+    given = words.format(root=made.root, tmp=tmp_path, dag=made.dag).split()
+    said = call(*given, code=2)
+    assert said.strip() and "Traceback" not in said
+
+
 # schema
 
 
@@ -247,13 +272,13 @@ def test_bad_sql_is_told_in_one_line(made: Home, sql: str, said: str) -> None:
 
 def test_query_of_a_wrong_format_or_place(made: Home, tmp_path: Path) -> None:
     assert refused("query", made.root, COUNT, "--format", "jsn", code=2) == "no format 'jsn'; there are table, csv, json and parquet"
-    assert "is no dataset (it has no dataset.json); `idcluster run` makes one" in refused("query", tmp_path, COUNT)
+    assert "is no dataset (it has no dataset.json); `idcluster run` makes one" in refused("query", tmp_path, COUNT, code=2)
 
 
 def test_query_of_an_older_snapshot(made: Home) -> None:
     first = call("query", made.root, "SELECT count(*) AS n FROM faces", "--format", "csv", "--snapshot", 1)
     assert first.split() == ["n", "0"]
-    assert "has no snapshot 99; `idcluster snapshots` lists what there is" in refused("query", made.root, COUNT, "--snapshot", 99)
+    assert "has no snapshot 99; `idcluster snapshots` lists what there is" in refused("query", made.root, COUNT, "--snapshot", 99, code=2)
 
 
 # status
@@ -322,12 +347,12 @@ def test_status_of_a_dataset_without_snapshots(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[]", "7", "null", '"text"'])
 def test_a_dataset_json_that_is_no_mapping_is_called_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    assert refused("status", tmp_path) == f'{tmp_path}/dataset.json is damaged: it is to hold {{"format": 1, "name": ...}}'
+    assert refused("status", tmp_path, code=2) == f'{tmp_path}/dataset.json is damaged: it is to hold {{"format": 1, "name": ...}}'
 
 
 def test_status_of_no_dataset(tmp_path: Path) -> None:
-    assert refused("status", tmp_path) == f"{tmp_path} is no dataset (it has no dataset.json); `idcluster run` makes one"
-    assert "no dataset" in refused("status", tmp_path / "nowhere")
+    assert refused("status", tmp_path, code=2) == f"{tmp_path} is no dataset (it has no dataset.json); `idcluster run` makes one"
+    assert "no dataset" in refused("status", tmp_path / "nowhere", code=2)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -362,7 +387,7 @@ def test_plan_with_retry_names_rows_tasks_and_estimate(made: Home) -> None:
 
 def test_plan_with_a_limit_says_so(made: Home) -> None:
     said = call("plan", made.dag, "--retry", "reason = 'no_face'", "--limit", 1)
-    assert "at most 1 pictures a phase (--limit)" in said
+    assert "at most 1 picture a phase (--limit)" in said
     assert row(said, "detect").split()[3] == "1", "one task for one picture"
 
 
@@ -387,9 +412,9 @@ def test_gc_dry_run_and_for_real(mine: Home) -> None:
     orphan = mine.root / "tables" / "faces" / "orphan.parquet"
     orphan.write_bytes(bytes(1_500_000))
     said = call("gc", mine.root, "--keep", 2, "--dry-run")
-    assert said == f"would delete {len(there) - 1} snapshots and 1 files, 1.5 MB\n", "one run, one state"
+    assert said == f"would delete {len(there) - 1} snapshots and 1 file, 1.5 MB\n", "one run, one state"
     assert numbers(store) == there and orphan.exists()
-    assert call("gc", mine.root) == f"deleted {len(there) - 1} snapshots and 1 files, 1.5 MB\n"
+    assert call("gc", mine.root) == f"deleted {len(there) - 1} snapshots and 1 file, 1.5 MB\n"
     assert numbers(store) == there[-1:] and not orphan.exists()
     assert f"kept: {there[-1]}" in call("status", mine.root)
     assert call("plan", mine.dag).splitlines()[1:] == ["nothing to do"]
@@ -400,7 +425,7 @@ def test_gc_is_refused_where_somebody_writes(mine: Home) -> None:
     with Lease(Store(mine.root), "run-of-somebody"):
         assert "being written by run run-of-somebody" in refused("gc", mine.root)
     assert "'--keep'" in call("gc", mine.root, "--keep", 0, code=2)
-    assert "is no dataset" in refused("gc", mine.people)
+    assert "is no dataset" in refused("gc", mine.people, code=2)
 
 
 def test_gc_of_all_that_is_not_current(mine: Home) -> None:
@@ -415,8 +440,8 @@ def test_gc_of_all_that_is_not_current(mine: Home) -> None:
         f"published snapshot {newest + 1}, which shows the same and names 3 files less",
         "a switch back to earlier parameters will compute again",
     ]
-    assert lines[3] == "3 more files are kept for older snapshots; --keep 1 deletes them too"
-    assert re.fullmatch(r"deleted 1 snapshots and 3 files, \d.\d MB\n", call("gc", mine.root, "--current-only", "--keep", 1))
+    assert lines[3] == "kept for older snapshots: 3 more files; --keep 1 deletes these too"
+    assert re.fullmatch(r"deleted 1 snapshot and 3 files, \d.\d MB\n", call("gc", mine.root, "--current-only", "--keep", 1))
 
 
 # snapshots, diff, rollback
@@ -427,7 +452,7 @@ def test_snapshots_lists_what_changed(mine: Home) -> None:
     assert head.split() == ["snapshot", "published", "run", "files", "MB", "changes"]
     assert first.split()[0] == "1" and first.endswith("identities +4, candidates +44")
     assert last.split()[0] == str(numbers(Store(mine.root))[-1]) and last.endswith("samples +28")
-    assert "is no dataset" in refused("snapshots", mine.people)
+    assert "is no dataset" in refused("snapshots", mine.people, code=2)
 
 
 def test_diff_by_table_and_person(mine: Home) -> None:
@@ -443,7 +468,7 @@ def test_diff_by_table_and_person(mine: Home) -> None:
     lines = list(csv.reader(io.StringIO(call("diff", mine.root, newest, newest + 2, "--format", "csv"))))
     assert lines[0] == ["table", "identity_id", "name", "added", "changed", "gone"] and len(lines) == 1 + len(found)
     assert refused("diff", mine.root, newest, "--format", "parquet", code=2) == "no format 'parquet'; there are table, csv and json"
-    assert "has no snapshot 99" in refused("diff", mine.root, 99)
+    assert "has no snapshot 99" in refused("diff", mine.root, 99, code=2)
 
 
 def test_diff_lists_the_people_with_most_changes_first(made: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,7 +482,7 @@ def test_rollback_and_the_run_after(mine: Home, inline: None) -> None:
     newest = numbers(Store(mine.root))[-1]
     assert call("rollback", mine.root, newest - 2).startswith(f"snapshot {newest + 1} shows what snapshot {newest - 2} shows; ")
     assert f"back to {newest - 2}" in call("snapshots", mine.root)
-    assert "has no snapshot 99" in refused("rollback", mine.root, 99)
+    assert "has no snapshot 99" in refused("rollback", mine.root, 99, code=2)
     with Lease(Store(mine.root), "run-of-somebody"):
         assert "being written by run run-of-somebody" in refused("rollback", mine.root, 1)
     assert "  caption: 28 rows" in call("run", mine.dag)
@@ -622,13 +647,13 @@ def test_run_tells_what_it_does_in_plain_lines(made: Home, tmp_path: Path, inlin
     said = call("run", home.dag)
     assert "\x1b" not in said
     lines = said.splitlines()
-    assert lines[0] == f"note: 1 files beside the folders of people in {home.people} are not used"
-    assert lines[1] == f"note: 1 folders inside {home.people}/person 00 are not used"
+    assert lines[0] == f"note: 1 file beside the folders of people in {home.people} is not used"
+    assert lines[1] == f"note: 1 folder inside {home.people}/person 00 is not used"
     assert lines[2] == "source: 4 people, 44 pictures; 44 new"
     assert re.fullmatch(r"crawl \+ detect \+ embed: 44 pictures in \d+ tasks", lines[3])
     assert lines[4].startswith("  crawl: 44 rows, ") and lines[4].endswith(" rows/s; 4 not_an_image")
     assert any(line.startswith("clean + people: 4 people in ") for line in lines)
-    assert "  shard: 28 samples in 1 shards, 1 written" in lines
+    assert "  shard: 28 samples in 1 shard, 1 written" in lines
     assert any(line.startswith("bottleneck: ") for line in lines)
     newest = numbers(Store(home.root))[-1]
     assert lines[-1].startswith(f"done: snapshot {newest} in ")
@@ -651,6 +676,81 @@ def test_run_with_only_limit_where_and_retry(made: Home, tmp_path: Path, inline:
     assert "nothing matches --retry \"reason = 'no such reason'\"" in said
     said = call("run", made.dag, *root, "--only", "detect", "--retry", "reason = 'no_face'")
     assert "  detect: " in said and "no_face" in said
+
+
+def test_quietly_with_details_and_into_a_log_file(made: Home, tmp_path: Path, inline: None) -> None:
+    home, log = made.copy(tmp_path / "home"), tmp_path / "logs" / "run.log"
+    shutil.rmtree(home.root)
+    loose = home.people / "loose.txt"
+    loose.touch()
+    said = call("run", home.dag, "-q", "--log-file", log)
+    lines = said.splitlines()
+    assert lines[0].startswith("note: 1 file") and all(line.startswith("note: ") for line in lines), "what may matter is said"
+    kept = log.read_text()
+    for part in ("source: 4 people", "  clean: 36 rows", "crawl: 44 new", "snapshot 1 published", "done: snapshot"):
+        assert part in kept, part
+    assert kept.split(" ", 1)[1].startswith("idcluster ") and "\x1b" not in kept
+    loose.unlink()
+    words = ("run", home.dag, "--set", "stages.shard.params.validation=0", "--set", "stages.caption.params.prompt=other")
+    said = call(*words, "--verbose", "--log-file", log)
+    assert "  caption: 28 version" in said and "published: " in said
+    assert log.read_text().startswith(kept), "what was there stays"
+    assert call(*words[:-1], "stages.caption.params.prompt=third", "-q") == ""
+
+
+def test_errors_reach_the_log_file(made: Home, tmp_path: Path) -> None:
+    log = tmp_path / "run.log"
+    told = refused("run", made.dag, "--set", "stages.detect.backend=toyy", "--log-file", log, code=2)
+    assert told.splitlines()[-1] in log.read_text()
+    assert refused("run", made.dag, "-v", "-q", code=2).startswith("-v and -q exclude each other")
+    assert str(made.dag) in refused("run", made.dag, "--log-file", made.dag / "below", code=1)
+
+
+# JSON
+
+
+def as_json(*words: object, code: int = 0) -> Any:
+    """What a command prints with --json: one document and nothing else."""
+    return json.loads(call(*words, "--json", code=code))
+
+
+def test_a_plan_as_json(made: Home) -> None:
+    assert as_json("plan", made.dag)["nothing_to_do"] is True
+    plan = as_json("plan", made.dag, "--set", "stages.caption.params.prompt=other", "--limit", 5)
+    assert plan["nothing_to_do"] is False and plan["limit"] == 5 and plan["licences_to_accept"] == []
+    assert plan["source"] == {"people": 4, "offered": 44, "new": 0, "changed": 0, "gone": 0, "remarks": []}
+    [caption] = [stage for stage in plan["stages"] if stage["stage"] == "caption"]
+    assert caption["to_do"] == 28 and caption["why"] == {"version": 28} and caption["more_follows"] is False
+
+
+def test_status_as_json(mine: Home) -> None:
+    (mine.root / "runs" / "x.json").write_text("no JSON")
+    status = as_json("status", mine.root)
+    assert status["root"] == str(mine.root) and status["snapshot"] == status["snapshots"][-1] and status["writer"] is None
+    assert status["tables"]["faces"] == {"rows": 44, "ok": 36, "filtered": 4, "failed": 4}
+    assert status["shards"] == {"shards": 1, "samples": 28}
+    assert [run.get("status") for run in status["runs"]] == ["done", None] and status["runs"][1]["file"] == "runs/x.json"
+    with Lease(Store(mine.root), "r", lambda text: None):
+        assert as_json("status", mine.root)["writer"]["run"] == "r"
+
+
+def test_snapshots_gc_and_shards_as_json(mine: Home) -> None:
+    (mine.root / "tables" / "faces" / "orphan.parquet").write_bytes(bytes(10))
+    found = as_json("snapshots", mine.root)
+    assert [one["number"] for one in found] == numbers(Store(mine.root)) and found[0]["changes"]
+    for dry_run in (True, False):
+        done = as_json("gc", mine.root, *["--dry-run"] * dry_run)
+        assert done["dry_run"] is dry_run and done["files"] == ["tables/faces/orphan.parquet"] and done["published"] is None
+        assert len(done["snapshots"]) == len(found) - 1
+    [train] = as_json("shards", "list", mine.root)["splits"]
+    assert (train["split"], train["pictures"], train["people"]) == ("train", 28, 4)
+    checked = as_json("shards", "verify", mine.root)
+    assert checked["wrong"] == 0 and checked["sets"][0]["samples"] == 28
+    [tar] = mine.root.rglob("*.tar")
+    tar.write_bytes(tar.read_bytes()[:-1024] + bytes(1024))
+    tar.write_bytes(b"x" + tar.read_bytes()[1:])
+    checked = as_json("shards", "verify", mine.root, code=1)
+    assert checked["wrong"] >= 1 and all(fault["where"] and fault["what"] for fault in checked["sets"][0]["faults"])
 
 
 def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, inline: None) -> None:
@@ -739,12 +839,12 @@ def test_quickstart_on_ray_in_a_pipe(tmp_path: Path, astronaut: bytes) -> None:
 
     first = run("--accept-licence")
     assert re.fullmatch(r"accepted and written down in .+/accepted\.yaml: dlib_68_points", first.pop(0))
-    assert first[0] == "source: 1 people, 3 pictures; 3 new"
+    assert first[0] == "source: 1 person, 3 pictures; 3 new"
     assert [line for line in first if line.startswith("crawl + detect + embed: 3 pictures in ")]
     assert any(line.startswith("  shard: 3 samples in ") for line in first)
     assert first[-1].startswith("done: snapshot ")
     assert [line for line in first if line.startswith("bottleneck: ")]
     second = run()
-    assert second[0] == "source: 1 people, 3 pictures; nothing new"
+    assert second[0] == "source: 1 person, 3 pictures; nothing new"
     assert len(second) == 2 and second[1].startswith("nothing to do; snapshot ")
     assert len(list(root.rglob("*.tar"))) == 1

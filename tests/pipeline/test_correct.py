@@ -112,9 +112,9 @@ def test_decisions_come_from_a_file_as_the_page_saves_it(home: Home, tmp_path: P
     }  # fmt: skip
     file.write_text("a,b\n1,2\n")
     wrong = CliRunner().invoke(app, ["correct", str(root), "--csv", str(file)])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "action and subject" in wrong.output
-    assert CliRunner().invoke(app, ["correct", str(root), "--merge", "person 01"]).exit_code == 1
+    assert CliRunner().invoke(app, ["correct", str(root), "--merge", "person 01"]).exit_code == 2
 
 
 def test_the_page_shows_every_face_with_its_reason(home: Home, tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_every_address_gets_a_row_and_is_asked_for_once(site: Site, tmp_path: Pa
     rows.append(("Bob", site.address("/p/9.jpg", "b.test")))
     dag_file(tmp_path, listing(tmp_path, [*rows, ("Bob", "ftp://a.test/x"), ("", "http://a.test/y")]))
     record, said = crawl(tmp_path)
-    assert "1 addresses" in said and "lack a person" in said
+    assert "1 address of" in said and "lacks a person" in said
     found = ask(tmp_path, "select i.status, i.reason, i.opt_out, c.licence from images i join candidates c using (image_id)")
     outcomes = Counter(row["reason"] or row["status"] for row in found)
     assert outcomes == {"ok": 6, "http_404": 1, "opt_out": 1, "decode_error": 1, "robots": 1}

@@ -285,8 +285,8 @@ def test_shards_open_with_plain_webdataset_and_have_safe_keys(found: Found) -> N
 
 
 def test_remarks_name_what_was_left_out(found: Found) -> None:
-    assert f"note: 1 files beside the folders of people in {found.people} are not used" in found.said
-    assert f"note: 1 folders inside {found.people / 'trouble'} are not used" in found.said
+    assert f"note: 1 file beside the folders of people in {found.people} is not used" in found.said
+    assert f"note: 1 folder inside {found.people / 'trouble'} is not used" in found.said
 
 
 def test_a_second_run_has_nothing_to_do(found: Found) -> None:

@@ -129,7 +129,7 @@ def test_remarks_of_the_source_are_kept(done: Home) -> None:
     (done[1] / "loose.txt").touch()
     intake = plan(done).intake
     assert intake is not None
-    assert intake.remarks == [f"1 files beside the folders of people in {done[1]} are not used"]
+    assert intake.remarks == [f"1 file beside the folders of people in {done[1]} is not used"]
 
 
 def test_estimates_come_from_measured_rates_of_the_same_version(done: Home) -> None:

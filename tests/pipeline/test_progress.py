@@ -3,13 +3,15 @@
 import io
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from pipeline.execution.tasks import Part, Receipt
-from pipeline.progress import Progress, StageProgress, summarise
+from pipeline.progress import FetchProgress, Progress, ShardProgress, StageProgress, Working, summarise
+from pipeline.telling import WARNING, Teller, detail
 
 
 def part(stage: str, rows: int, seconds: float = 1.0, adopted: bool = False, units: int | None = None, **outcomes: int) -> Part:
@@ -42,14 +44,14 @@ def console(terminal: bool) -> tuple[Console, io.StringIO]:
 
 def test_plain_lines(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect", "embed"], tasks=4, members=32, what="pictures") as progress:
+    with Progress(log, ["detect", "embed"], tasks=4, members=32, unit="picture") as progress:
         clock(4.0)
         progress.add(receipt(part("detect", 9), part("embed", 9), embed=3.0, detect=1.0))
         assert file.getvalue().splitlines() == ["detect + embed: 32 pictures in 4 tasks"], "not a line a task"
         clock(12.0)
         failed = part("detect", 8, ok=6, failed__decode_error=2)
         progress.add(receipt(failed, part("embed", 6), embed=3.0, detect=1.0, decode=0.5))
-        assert file.getvalue().splitlines()[1:] == ["  16/32 pictures, 1.0/s, 16 s left, most time in embed"]
+        assert file.getvalue().splitlines()[1:] == ["  16 of 32 pictures, 1.0/s, 16 s, 16 s left, slowest: embed"]
         progress.add(receipt(part("detect", 8, filtered__no_face=3, ok=5), embed=1.0))
         clock(4.0)
         progress.add(receipt(part("detect", 8)))
@@ -62,7 +64,7 @@ def test_plain_lines(clock: Callable[[float], None]) -> None:
 
 def test_no_line_of_progress_after_the_last_task(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect"], tasks=1, members=8, what="pictures") as progress:
+    with Progress(log, ["detect"], tasks=1, members=8, unit="picture") as progress:
         clock(60.0)
         progress.add(receipt(part("detect", 8)))
     assert [line for line in file.getvalue().splitlines() if "left" in line] == []
@@ -70,7 +72,7 @@ def test_no_line_of_progress_after_the_last_task(clock: Callable[[float], None])
 
 def test_rows_of_an_interrupted_run_are_told(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect", "embed"], tasks=2, members=16, what="pictures") as progress:
+    with Progress(log, ["detect", "embed"], tasks=2, members=16, unit="picture") as progress:
         clock(2.0)
         progress.add(receipt(part("detect", 8, adopted=True)))
         progress.add(receipt(part("detect", 8)))
@@ -82,7 +84,7 @@ def test_rows_of_an_interrupted_run_are_told(clock: Callable[[float], None]) -> 
 
 def test_poisoned_rows_and_deaths_are_counted() -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect"], tasks=2, members=16, what="pictures") as progress:
+    with Progress(log, ["detect"], tasks=2, members=16, unit="picture") as progress:
         progress.add(receipt(part("detect", 8, ok=7, poisoned__worker_died=1), deaths=2))
         progress.add(receipt(part("detect", 8), deaths=1))
     assert progress.deaths == 3
@@ -91,7 +93,7 @@ def test_poisoned_rows_and_deaths_are_counted() -> None:
 
 def test_skipped_tasks_do_not_count_as_seen() -> None:
     log, _ = console(terminal=False)
-    with Progress(log, ["detect"], tasks=2, members=16, what="pictures") as progress:
+    with Progress(log, ["detect"], tasks=2, members=16, unit="picture") as progress:
         progress.add(receipt(part("detect", 8)))
         progress.add(receipt(skipped=True))
     assert (progress.seen, progress.tasks) == (8, 2)
@@ -99,7 +101,7 @@ def test_skipped_tasks_do_not_count_as_seen() -> None:
 
 def test_bottleneck_is_where_most_time_goes() -> None:
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, what="pictures")
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="picture")
     told = [progress.bottleneck]
     measured: list[dict[str, Any]] = [{"detect": 0.0}, {"detect": 2.0, "embed": 1.0, "read": 0.1}, {"embed": 1.5, "decode": 2.0}]
     for seconds in measured:
@@ -112,7 +114,7 @@ def test_bottleneck_is_where_most_time_goes() -> None:
 def test_bottleneck_is_where_the_busiest_workers_spend_their_time() -> None:
     """Ten workers that took more time than one would be called the bottleneck, while they wait for that one."""
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, what="pictures")
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="picture")
     progress.pools = [(("detect",), 10), (("embed",), 1)]
     told = []
     measured: list[dict[str, Any]] = [
@@ -159,7 +161,7 @@ def test_parts_of_other_stages_do_not_count() -> None:
 
 def test_startup_is_the_time_until_the_first_worker_began() -> None:
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect"], tasks=2, members=16, what="pictures")
+    progress = Progress(log, ["detect"], tasks=2, members=16, unit="picture")
     told, now = [progress.startup], time.time()
     for began in (7, 5, 6, -60):
         progress.add(receipt(part("detect", 8), began=now + began))
@@ -169,11 +171,11 @@ def test_startup_is_the_time_until_the_first_worker_began() -> None:
 
 def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
     screen, file = console(terminal=True)
-    with Progress(screen, ["detect", "embed"], tasks=3, members=24, what="pictures") as progress:
+    with Progress(screen, ["detect", "embed"], tasks=3, members=24, unit="picture") as progress:
         progress.add(receipt(part("detect", 9, ok=7, failed__decode_error=2), part("embed", 7), embed=3.0, detect=1.0))
         screen.print("a line meanwhile")  # makes the table be drawn again below it
     drawn = file.getvalue()
-    for word in ("stage", "rows", "rows/s", "left", "not ok"):
+    for word in ("stage", "rows", "rows/s", " left", "not ok", "8 of 24 pictures"):
         assert word in drawn
     lines = [line.strip() for line in drawn.splitlines()]
     assert any(line.startswith("detect") and line.endswith("2 decode_error") for line in lines)
@@ -182,14 +184,109 @@ def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
     assert "\x1b[" in drawn, "the table is drawn over"
     assert "  detect: 9 rows, " in drawn.splitlines()[-2]
     assert "  embed: 7 rows, " in drawn.splitlines()[-1]
-    assert "24 pictures in 3 tasks" not in drawn, "plain lines are for files"
+    assert drawn.startswith("detect + embed: 24 pictures in 3 tasks"), "not less than in a file"
 
 
-def test_terminal_before_the_first_receipt() -> None:
+def test_a_terminal_shows_from_the_start_what_holds_up_the_first_results(clock: Callable[[float], None]) -> None:
+    """Ray takes its time to start, and an empty screen looks like a program that hangs."""
     screen, file = console(terminal=True)
-    with Progress(screen, ["detect"], tasks=1, members=8, what="pictures"):
-        screen.print("waiting")
-    assert any(line.strip().startswith("detect") and "?" in line for line in file.getvalue().splitlines())
+    doing = ["starting Ray"]
+    with Progress(screen, ["detect"], 1, 8, "picture", "phase 2 of 5", lambda: doing[0]) as progress:
+        assert "phase 2 of 5: starting Ray, 0 s" in file.getvalue(), "before anything is waited for"
+        clock(12.0)
+        assert str(progress.drawn()) == "  phase 2 of 5: starting Ray, 12 s"
+        doing[0] = "starting workers"
+        assert str(progress.drawn()) == "  phase 2 of 5: starting workers, 12 s"
+
+
+def test_elsewhere_a_line_comes_though_nothing_else_does(clock: Callable[[float], None]) -> None:
+    """Nobody who reads a log could tell a slow start from one that hangs."""
+    log, file = console(terminal=False)
+    with Progress(log, ["detect"], 1, 8, "picture", "phase 1 of 1", lambda: "starting Ray") as progress:
+        clock(12.0)
+        progress.say_now_and_then()
+        progress.say_now_and_then()
+    assert file.getvalue().splitlines()[:2] == ["detect: 8 pictures in 1 task", "  phase 1 of 1: starting Ray, 12 s"]
+
+
+def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(clock: Callable[[float], None]) -> None:
+    file = io.StringIO()
+    screen = Console(file=file, force_terminal=True, width=120, color_system=None, _environ={"TERM": "dumb"})
+    with Working(screen, "reading the source") as working:
+        clock(11.0)
+        working.say_now_and_then()
+    assert file.getvalue() == "  reading the source, 11 s\n"
+
+
+def test_time_left_does_not_count_the_start(clock: Callable[[float], None]) -> None:
+    """Of a run that took a minute to start and does a picture a second, the rest would be told too long by far."""
+    log, file = console(terminal=False)
+    with Progress(log, ["detect"], 4, 32, "picture") as progress:
+        clock(68.0)
+        progress.add(receipt(part("detect", 8), began=time.time() + 60.0))
+    assert file.getvalue().splitlines()[1] == "  8 of 32 pictures, 1.0/s, 1 min 08 s, 24 s left"
+
+
+def test_writing_shards_tells_how_many_are_left(clock: Callable[[float], None]) -> None:
+    log, file = console(terminal=False)
+    with ShardProgress(log, 4, "phase 5 of 5", lambda: "") as progress:
+        clock(30.0)
+        progress.add()
+    assert file.getvalue() == "  phase 5 of 5: 1 of 4 shards, 30 s, 1 min 30 s left\n"
+
+
+def test_fetching_tells_how_many_are_left(clock: Callable[[float], None]) -> None:
+    log, file = console(terminal=False)
+    with FetchProgress(log, 1, lambda: "starting Ray") as progress:
+        clock(12.0)
+        progress.say_now_and_then()
+    assert file.getvalue().splitlines() == ["fetch: 1 address", "  fetch: starting Ray, 12 s", "  fetch: 0 answers, 0.0/s, 0.0 MB"]
+
+
+# How much is said
+
+
+def teller(level: int, terminal: bool = False) -> tuple[Teller, io.StringIO, io.StringIO]:
+    file, kept = io.StringIO(), io.StringIO()
+    return Teller(level, kept, file=file, force_terminal=terminal, width=120, highlight=False, color_system=None), file, kept
+
+
+@pytest.mark.parametrize(
+    ("level", "said"), [(-1, ["careful"]), (0, ["working", "careful"]), (1, ["working", "careful", "why"])], ids=["-q", "as usual", "-v"]
+)
+def test_more_or_less_is_said_and_the_log_file_has_all_of_it(level: int, said: list[str]) -> None:
+    told, file, kept = teller(level)
+    told.print("working")
+    told.print("careful", style=WARNING)
+    detail(told, "why")
+    assert file.getvalue().splitlines() == said
+    lines = [line.split(" ", 1) for line in kept.getvalue().splitlines()]
+    assert [line for _, line in lines] == ["working", "careful", "why"]
+    assert all(datetime.fromisoformat(when).tzinfo is not None for when, _ in lines)
+
+
+def test_the_log_file_has_plain_lines_of_progress_beside_a_terminal(clock: Callable[[float], None]) -> None:
+    told, _, kept = teller(0, terminal=True)
+    with Working(told, "reading the source") as working:
+        clock(11.0)
+        working.say_now_and_then()
+    assert [line.split(" ", 1)[1] for line in kept.getvalue().splitlines()] == ["  reading the source, 11 s"]
+    assert "\x1b" not in kept.getvalue()
+
+
+def test_a_log_file_on_a_full_disk_ends_no_run() -> None:
+    told, file, _ = teller(0)
+    told.log_file = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 - closed by whom it is given to
+    told.print("one")
+    told.print("two")
+    assert file.getvalue().splitlines() == ["note: the log file cannot be written any more: No space left on device", "one", "two"]
+
+
+def test_quietly_a_terminal_stays_empty() -> None:
+    told, file, _ = teller(-1, terminal=True)
+    with Working(told, "reading the source"):
+        pass
+    assert file.getvalue() == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -197,7 +294,7 @@ def test_an_error_before_any_receipt_leaves_no_summary(terminal: bool) -> None:
     log, file = console(terminal)
 
     def fail() -> None:
-        with Progress(log, ["detect"], tasks=1, members=8, what="pictures"):
+        with Progress(log, ["detect"], tasks=1, members=8, unit="picture"):
             raise RuntimeError("no worker could be started")
 
     with pytest.raises(RuntimeError, match="no worker"):
@@ -211,7 +308,7 @@ def test_an_error_before_any_receipt_leaves_no_summary(terminal: bool) -> None:
 )
 def test_time_left_is_readable(clock: Callable[[float], None], seconds: float, said: str) -> None:
     log, file = console(terminal=False)
-    progress = Progress(log, ["detect"], tasks=9, members=24, what="pictures")
+    progress = Progress(log, ["detect"], tasks=9, members=24, unit="picture")
     with progress:
         clock(max(seconds, 11) if seconds > 11 else 11)
         members = 12 if seconds > 11 else 24

@@ -146,7 +146,7 @@ def test_a_table_of_files_to_pictures(tmp_path: Path) -> None:
     with (tmp_path / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "name", "split"), *((f"{n}.jpg", f"P{n % 2}", "train") for n in range(4))])
     path = dag(tmp_path, f"{{kind: table, path: {tmp_path / 'list.csv'}, base: faces, splits: [train]}}")
-    assert "1 files that" in run(path)
+    assert "1 file that" in run(path)
     assert images(tmp_path) == [
         ("P0", "table:0.jpg", "ok"), ("P0", "table:2.jpg", "ok"), ("P1", "table:1.jpg", "ok"), ("P1", "table:3.jpg", "not_found"),
     ]  # fmt: skip

@@ -82,11 +82,11 @@ def test_what_is_asked_wrongly_is_told_before_anything_runs(words: tuple[str, ..
 
 
 def test_no_photographs_no_weights_and_nowhere_to_write(tmp_path: Path) -> None:
-    assert refused("models", "benchmark", tmp_path / "gone").endswith("gone is no folder")
+    assert refused("models", "benchmark", tmp_path / "gone", code=2).endswith("gone is no folder")
     (tmp_path / "Ada").mkdir()
     (tmp_path / "Ada" / "1.jpg").write_bytes(b"")
     assert refused("models", "benchmark", tmp_path, "--detect", "scrfd").startswith("weights 'scrfd_2.5g_bnkps' are not there")
-    assert refused("models", "benchmark", tmp_path, "--write-calibration").startswith("name the models directory")
+    assert refused("models", "benchmark", tmp_path, "--write-calibration", code=2).startswith("name the models directory")
 
 
 def test_too_few_photographs_calibrate_nothing(astronaut: bytes, tmp_path: Path) -> None:

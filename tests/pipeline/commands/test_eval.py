@@ -45,7 +45,7 @@ def test_precision_recall_and_where_the_errors_are(root: Path) -> None:
     assert "precision 0.6667, recall 0.5000, F1 0.5714: 2 kept rightly, 1 kept wrongly, 2 lost" in said
     assert "another one (it is 0.42)" in said
     assert "1 no_face" in said and "apart, scraped: 1 of 1 kept" in said
-    assert "1 photographs have no label; 1 labels are of no photograph in the dataset" in said
+    assert "1 photograph has no label; 1 label is of no photograph in the dataset" in said
     assert [line.split()[:2] for line in said.splitlines() if line.startswith("Ada")] == [["Ada", "Lovelace"]]
 
 
@@ -60,6 +60,6 @@ def test_for_programs_and_as_a_plot(root: Path, tmp_path: Path) -> None:
 def test_what_was_asked_wrongly_is_told_in_one_line(root: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("photo\nx\n")
     code, said = call(root)
-    assert code == 1 and said.startswith("idcluster: ") and "needs the columns file" in said and len(said.splitlines()) == 1
+    assert code == 2 and said.startswith("idcluster: ") and "needs the columns file" in said and len(said.splitlines()) == 1
     code, said = call(root, "--format", "xml")
     assert code == 2 and "no format 'xml'" in said

@@ -61,7 +61,7 @@ def test_it_shows_who_would_go_and_removes_nothing(root: Path, tmp_path: Path) -
 
 def test_it_asks_nobody_and_does_nothing_unless_told_to(root: Path) -> None:
     """A script that forgot --yes would remove somebody, or hang."""
-    assert "say --yes to remove this, or --dry-run to look only" in call(root, "--identity", WHO, code=1)
+    assert "say --yes to remove this, or --dry-run to look only" in call(root, "--identity", WHO, code=2)
     assert holding(Store(root), [identity_id(WHO)])
 
 
@@ -89,7 +89,7 @@ def test_it_asks_and_the_sheet_is_gone_afterwards(root: Path, monkeypatch: pytes
     monkeypatch.setattr("typer.confirm", answer)
     assert "nothing was removed" in call(root, "--identity", WHO, code=1)
     assert holding(Store(root), [identity_id(WHO)])
-    assert "removed 1 people and 10 pictures" in call(root, "--identity", WHO)
+    assert "removed 1 person and 10 pictures" in call(root, "--identity", WHO)
     assert holding(Store(root), [identity_id(WHO)]) == [] and not any(folder.exists() for folder in folders)
 
 
@@ -102,8 +102,8 @@ def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     assert re.search(r"\d+ files, \d+ values looked at: nothing is left", call(root, "--verify"))
     (root / "notes.txt").write_text(f"we removed {WHO} today")
     found = call(root, "--verify", code=1)
-    assert "notes.txt: the text: the name of somebody removed" in found and "1 places hold what was removed" in found
-    assert f"nobody here is called {WHO!r}" in call(root, "--identity", WHO, "--yes", code=1)
+    assert "notes.txt: the text: the name of somebody removed" in found and "1 place holds what was removed" in found
+    assert f"nobody here is called {WHO!r}" in call(root, "--identity", WHO, "--yes", code=2)
 
 
 def test_a_name_that_never_was_there_is_told(root: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, 
     assert f"{WHO} (" in call(root, "--like", photograph, "--threshold", "0.9", "--dag", tmp_path / "toy.yaml", "--dry-run")
     said = call(root, "--like", photograph, "--threshold", "0.9", "--bar-face", "--yes")
     assert re.search(rf"{WHO} \({identity_id(WHO)}\): like the photograph \(0\.9\d\d\)", said)
-    assert "biometric data" in said and "removed 1 people" in said
+    assert "biometric data" in said and "removed 1 person" in said
     assert holding(Store(root), [identity_id(WHO)]) == []
     (again := tmp_path / "again" / "unknown").mkdir(parents=True)
     for number in range(3):
@@ -174,5 +174,5 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, 
 )
 def test_what_is_asked_wrongly_is_answered(made: Path, words: list[str], message: str) -> None:
     """A user would get a traceback, or be told that something was removed."""
-    said = call(made, *(word.format(root=made) for word in words), code=1)
+    said = call(made, *(word.format(root=made) for word in words), code=2)
     assert message in said and "Traceback" not in said

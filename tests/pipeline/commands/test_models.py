@@ -55,9 +55,9 @@ def call(*words: object, code: int = 0) -> str:
     return str(result.stdout)
 
 
-def refused(*words: object) -> str:
+def refused(*words: object, code: int = 1) -> str:
     result = invoke(*words)
-    assert result.exit_code == 1 and isinstance(result.exception, SystemExit), result.output
+    assert result.exit_code == code and isinstance(result.exception, SystemExit), result.output
     return str(result.stderr).removeprefix("idcluster: ").strip()
 
 
@@ -76,7 +76,8 @@ def test_list_by_kind_and_for_programs(models_dir: Path) -> None:
     assert by_name["scrfd_2.5g_bnkps"]["state"] == "here" and by_name["retinaface_r50"]["state"] == "missing"
     assert by_name["scrfd_2.5g_bnkps"]["path"] == f"{models_dir}/detect/scrfd_2.5g_bnkps.onnx"
     assert {row["kind"].split("/")[0] for row in said} == {"detect"}
-    assert "no weights of kind 'detec'; there are: affect, " in refused("models", "list", "--kind", "detec")
+    assert "no weights of kind 'detec'; did you mean 'detect'?" in refused("models", "list", "--kind", "detec", code=2)
+    assert "there are: affect, " in refused("models", "list", "--kind", "xyzzy", code=2)
 
 
 def test_large_files_are_listed_by_size_and_read_by_verify(tmp_path: Path, tiny: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,10 +98,11 @@ def test_verify_all_and_by_name(tmp_path: Path, tiny: Weights) -> None:
 
 
 def test_a_models_directory_that_is_not_there(tmp_path: Path) -> None:
-    said = refused("models", "list", "--models", tmp_path / "nowhere")
+    said = refused("models", "list", "--models", tmp_path / "nowhere", code=2)
     assert said == f"{tmp_path}/nowhere is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files"
-    assert "work on a folder" in refused("models", "list", "--models", "s3://bucket/models")
-    assert refused("models", "fetch", "glintr100") == "name the models directory: --models DIR, or the variable IDCLUSTER_MODELS"
+    assert "work on a folder" in refused("models", "list", "--models", "s3://bucket/models", code=2)
+    nowhere = refused("models", "fetch", "glintr100", code=2)
+    assert nowhere == "name the models directory: --models DIR, or the variable IDCLUSTER_MODELS"
 
 
 def test_fetch_by_name_and_again(tmp_path: Path, tiny: Weights, server: Files) -> None:
@@ -133,8 +135,8 @@ def test_fetch_what_a_dag_needs_and_what_is_free(tmp_path: Path, server: Files, 
     free = Weights("free", "free.bin", SHA256, None, "MIT", "any", "x", kind="a/b", address=f"{server.base}/tiny.onnx")
     monkeypatch.setitem(WEIGHTS, "free", free)
     assert "free: fetched" in call("models", "fetch", "--all-any", "--models", tmp_path / "m")
-    assert "say what to fetch: names, --dag DAG or --all-any" in refused("models", "fetch", "--models", tmp_path / "m")
-    assert "did you mean 'free'" in refused("models", "fetch", "fre", "--models", tmp_path / "m")
+    assert "say what to fetch: names, --dag DAG or --all-any" in refused("models", "fetch", "--models", tmp_path / "m", code=2)
+    assert "did you mean 'free'" in refused("models", "fetch", "fre", "--models", tmp_path / "m", code=2)
 
 
 def test_fetch_and_pin_what_nobody_states(tmp_path: Path, tiny: Weights, server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +157,8 @@ def test_add_and_list_weights_of_ones_own(tmp_path: Path) -> None:
     assert "kind embed/arcface" in call(*words)
     [row] = [line for line in call("models", "list", "--kind", "embed/arcface", "--models", models).splitlines() if " ours " in line]
     assert " here " in row and f"{models}/embed/ours.onnx" in row
-    assert "registry.yaml already" in refused(*words)
-    assert "use 'sell' is not one of any, " in refused(*words[:2], "other", file, *words[4:8], "--use", "sell", "--models", models)
+    assert "registry.yaml already" in refused(*words, code=2)
+    assert "use 'sell' is not one of any, " in refused(*words[:2], "other", file, *words[4:8], "--use", "sell", "--models", models, code=2)
 
 
 def test_a_damaged_registry_is_named(tmp_path: Path) -> None:

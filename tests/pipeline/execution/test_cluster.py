@@ -101,12 +101,19 @@ def test_a_range_of_workers_can_be_written_in_a_dag(tmp_path: Path) -> None:
 # What workers get
 
 
-def test_packages_travel_unless_a_job_brings_them() -> None:
+def test_packages_travel_unless_a_job_brings_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ["schemas", "stages", "pipeline", "idcluster"]
     alone = runtime_env({"OMP_NUM_THREADS": "1"}, {})
-    assert [Path(folder).name for folder in alone["py_modules"]] == ["schemas", "stages", "pipeline"]
-    job = {"runtime_env": {"working_dir": "gcs://it.zip", "env_vars": {"OMP_NUM_THREADS": "2"}}}
+    assert [Path(folder).name for folder in alone["py_modules"]] == ours
+    monkeypatch.chdir(Path(__file__).parents[3])
+    job: dict[str, Any] = {"runtime_env": {"working_dir": "gcs://it.zip", "env_vars": {"OMP_NUM_THREADS": "2"}}}
     inside = runtime_env({"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
     assert inside == {"env_vars": {"PYTHONHASHSEED": "0"}}, "Ray refuses what both set"
+    monkeypatch.chdir(tmp_path)  # a job's working directory that holds a DAG file and a `pipeline/` of somebody's
+    inside = runtime_env({}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
+    assert [Path(folder).name for folder in inside["py_modules"]] == ours and "excludes" in inside
+    job["runtime_env"]["excludes"] = ["*.mp4"]
+    assert "excludes" not in runtime_env({}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
 
 
 def test_keys_travel_but_not_names_of_this_machines_files() -> None:

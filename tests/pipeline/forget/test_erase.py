@@ -306,7 +306,7 @@ def test_a_name_that_somebody_who_stays_has_too_is_not_barred(tmp_path: Path) ->
     forget(store, prepared, "forget-test")
     found = take_in(store, load(store), Namesakes())
     assert (found.people, found.new, found.gone) == (2, 0, 0)
-    assert found.remarks == ["made lists 1 people who were removed; they are left out"]
+    assert found.remarks == ["made lists 1 person who was removed and is left out"]
     assert holding(store, [identity_id("", "Q1"), "https://example.org/Q1.jpg"]) == [] and holding(store, ["Kim Lee"])
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.report.dataset_page import write_report
-from pipeline.report.plots import bars, histogram, layered
+from pipeline.report.plots import KEPT, bars, heat, histogram, layered
 from pipeline.root.files import read, seal_table
 from pipeline.root.opening import open_root
 from pipeline.root.removals import Receipt, key_of, words
@@ -62,7 +62,7 @@ def test_what_is_on_the_page(page: Path) -> None:
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert facts == {"people": "3", "people with a kept face": "2", "pictures offered": "16", "faces kept": "9", "samples in shards": "0"}
     assert "no face" in section(text, "Funnel")
-    assert "5 to below 6 kept faces: 1 people" in section(text, "People")
+    assert "5 to below 6 kept faces: 1 person" in section(text, "People")
     assert "CC0: 9 of 16" in section(text, "Pictures")
     assert "kept: 9 faces from 0.74 to 0.76" in section(text, "Who is who")
     assert "stage screen did not run" in section(text, "Who is who")
@@ -143,7 +143,7 @@ def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
     text = (tmp_path / "new" / "r.html").read_text()
     assert text.count("did not run") >= 3 and "<dd>0</dd>" in text
     missing = CliRunner().invoke(app, ["report", str(tmp_path / "elsewhere")])
-    assert missing.exit_code == 1 and "is no dataset" in missing.output
+    assert missing.exit_code == 2 and "is no dataset" in missing.output
 
 
 def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +194,22 @@ def test_a_plot_of_one_value_and_of_odd_ones_is_drawn() -> None:
     one = [{"from": 0.0, "to": None, "number": 3}]
     assert histogram(one, "x", "y").startswith("data:image/svg+xml;base64,")
     assert layered([("kept", "#010205", [{"from": 0.0, "to": 0.02, "number": 1}])], "x", "y", log=True)
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 2], [3, 7], [20, 25], [1, 5000]], ids=str)
+def test_numbers_at_a_logarithmic_axis_are_numbers(counts: list[int]) -> None:
+    """Over less than a decade the small marks of an axis get numbers too, which matplotlib writes as formulas."""
+    rows = [{"from": 0.5 + 0.02 * i, "to": 0.52 + 0.02 * i, "number": count} for i, count in enumerate(counts)]
+    plane = [{"x": 10.0 * i, "y": 0.0, "faces": count} for i, count in enumerate(counts)]
+    drawn = [
+        layered([("kept", KEPT, rows)], "cosine", "faces", log=True), histogram(rows, "x", "y", log=True),
+        bars(["a", "b"][: len(counts)], counts, "rows a second", log=True), heat(plane, "x", "y", 10, "faces", ("x", "y")),
+    ]  # fmt: skip
+    for picture in drawn:
+        svg = base64.b64decode(picture.partition(",")[2]).decode()
+        words = [word for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if word not in ("x", "y", "a", "b")]
+        assert all(re.fullmatch(r"[\d.,−]+[kMG]?|[a-z ]+", word) for word in words), words
+        assert any(word[0].isdigit() for word in words)
 
 
 def test_labels_of_plots_are_text_in_every_script() -> None:

@@ -215,7 +215,7 @@ def test_near_people_and_pictures_in_two_splits_are_told(tmp_path: Path) -> None
 def test_without_an_index_there_is_nothing_to_check(tmp_path: Path) -> None:
     with pytest.raises(CheckError, match="name a dataset or a folder of shards"):
         check_set(Store(tmp_path), "")
-    assert CliRunner().invoke(app, ["shards", "verify", str(tmp_path)]).exit_code == 1
+    assert CliRunner().invoke(app, ["shards", "verify", str(tmp_path)]).exit_code == 2
 
 
 def test_a_draw_written_down_is_the_draw_of_the_next_set(tmp_path: Path) -> None:

@@ -259,6 +259,21 @@ def _about(sample: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def test_an_empty_split_is_told_on_the_card_and_to_programs_and_moves_nobody(tmp_path: Path) -> None:
+    """Somebody asks for a fifth of eight people, and the draw by hashes puts nobody there."""
+    people = [SmallPerson(f"P{n}", 3) for n in range(8)]
+    store, plain = Store(tmp_path / "root"), Store(tmp_path / "plain")
+    show(store, small_root(store, people), ShardParams(target_mb=0.05, validation=0.0001))
+    show(plain, small_root(plain, people), ShardParams(target_mb=0.05))
+    card, about = store.read("shards/faces/README.md").decode(), json.loads(store.read("shards/faces/dataset.json"))
+    assert "**Note:** nobody is in validation: the draw put none of 8 there" in card
+    said = "nobody is in validation: the draw put none of 8 there (validation: 0.0001); a larger share or a split_list does"
+    assert about["remarks"] == [said]
+    assert "remarks" not in json.loads(plain.read("shards/faces/dataset.json"))
+    assert "Note" not in plain.read("shards/faces/README.md").decode()
+    assert [e.digest for e in load(store).shown("shards")] == [e.digest for e in load(plain).shown("shards")]
+
+
 def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
     store = open_root(str(tmp_path / "root"), "test", create=True)
     before = show(store, small_root(store, PEOPLE), ShardParams(contact="then@example.org"))

@@ -155,8 +155,8 @@ def test_what_is_no_picture_small_or_under_another_licence_is_counted(commons: W
     people, remarks = listed(source(commons, tmp_path, "wikidata\nQ1\n", licences=("cc0", "PD*", "cc-by-sa-*"), min_side=100))
     assert files(people["Ada"]) == ["pd.jpg", "a.jpg"]
     assert sorted(remarks) == [
-        "commons: 1 pictures are left out: less than 100 pixels on a side",
-        "commons: 1 pictures are left out: not under one of source.licences",
+        "commons: 1 picture is left out: less than 100 pixels on a side",
+        "commons: 1 picture is left out: not under one of source.licences",
         "commons: 2 pictures are left out: no pictures by their type",
     ]
 

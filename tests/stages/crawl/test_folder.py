@@ -67,8 +67,8 @@ def test_hidden_nested_and_loose_files_are_left_out_with_a_remark(people: Path) 
     listed, remarks = FolderSource(people).people()
     assert [person.name for person in listed] == ["Ada"] and addresses(FolderSource(people)) == ["local:Ada/1.jpg"]
     assert remarks == [
-        f"1 files beside the folders of people in {people} are not used",
-        f"1 folders inside {people / 'Ada'} are not used",
+        f"1 file beside the folders of people in {people} is not used",
+        f"1 folder inside {people / 'Ada'} is not used",
     ]
 
 
@@ -232,7 +232,7 @@ def test_a_link_to_itself_beside_the_people_is_a_loose_file(people: Path) -> Non
     """One such link would stop the run."""
     os.symlink("loop", people / "loop")
     listed, remarks = FolderSource(people).people()
-    assert [person.name for person in listed] == ["Ada"] and remarks[0].startswith("1 files")
+    assert [person.name for person in listed] == ["Ada"] and remarks[0].startswith("1 file ")
 
 
 def test_a_folder_may_be_a_link(people: Path) -> None:

@@ -52,7 +52,7 @@ def test_rows_that_name_nobody_are_counted(tmp_path: Path) -> None:
     """A user would wonder why forty of fifty people are missing."""
     people, remarks = read_names("x", written(tmp_path, "name,wikidata\nAda,L123\n ,\nBob,Q12345678901234\n,Q1\n"), {})
     assert people == [Person("Q1", "Q1")]
-    assert remarks[0] == f"1 rows of {tmp_path / 'names.csv'} name nobody and are not used; the first is line 3"
+    assert remarks[0] == f"1 row of {tmp_path / 'names.csv'} names nobody and is not used; the first is line 3"
     assert "2 rows of" in remarks[1] and "the first is line 2: 'L123'" in remarks[1]
 
 

@@ -90,8 +90,8 @@ def test_what_is_left_out_is_counted(service: Openverse, tmp_path: Path) -> None
     people, remarks = listed(source(service, tmp_path, "name\nAda\n", min_side=100))
     assert list(people["Ada"].offers) == [Offer("https://live.staticflickr.com/1/5_b.jpg", licence="CC BY-SA")]
     assert sorted(remarks) == [
-        "openverse: 1 pictures are left out: less than 100 pixels on a side",
-        "openverse: 1 pictures are left out: not under one of source.licences",
+        "openverse: 1 picture is left out: less than 100 pixels on a side",
+        "openverse: 1 picture is left out: not under one of source.licences",
         "openverse: 2 pictures are left out: without an address of the web",
     ]
 

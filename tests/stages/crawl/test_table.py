@@ -63,7 +63,7 @@ def test_a_table_says_whose_each_file_is(tmp_path: Path) -> None:
     path = table(tmp_path / "list.csv", [{"file": file, "person": who, "license": licence} for file, who, licence in rows])
     source = TableSource(path, base="faces")
     listed, remarks = source.people()
-    assert remarks == [f"1 paths of {path} lead out of {tmp_path / 'faces'} and are not used; the first is line 4: 'a//../3.jpg'"]
+    assert remarks == [f"1 path of {path} leads out of {tmp_path / 'faces'} and is not used; the first is line 4: 'a//../3.jpg'"]
     assert shown(source) == {
         "Ada": {"table:a/1.jpg": "faces/a/1.jpg", "table:3.jpg": "faces/3.jpg"},
         "Bob": {"table:2 ü%25.jpg": "faces/2 ü%.jpg"},
@@ -79,7 +79,7 @@ def test_absolute_paths_count_where_they_lie_in_the_folder(tmp_path: Path) -> No
     path = table(tmp_path / "list.csv", [{"path": str(tmp_path / file), "name": "Ada"} for file in ("faces/1.jpg", "secret.jpg")])
     source = TableSource(path, base="faces")
     assert shown(source) == {"Ada": {"table:1.jpg": "faces/1.jpg"}}
-    assert "1 paths" in source.people()[1][0]
+    assert "1 path " in source.people()[1][0]
 
 
 def test_splits_choose_rows(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_agedb_enters_by_its_file_names(tmp_path: Path) -> None:
     source = TableSource(tmp_path, "agedb", "agedb")
     assert {person: len(pictures) for person, pictures in shown(source).items()} == {"MariaCallas": 1, "ArielSharon": 2, "A_B_Smith": 1}
     listed, remarks = source.people()
-    assert remarks == [f"1 rows of {tmp_path} lack a person or a path and are not used"]
+    assert remarks == [f"1 row of {tmp_path} lacks a person or a path and is not used"]
     (callas,) = (person for person in listed if person.name == "MariaCallas")
     assert [offer.attributes for offer in callas.offers] == ['{"age": 35, "gender": "f"}']
 

@@ -1,11 +1,13 @@
 """Nobody is on both sides, draws hold still, lists win, and the benchmark's people are nowhere else."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.shard.params import ShardParams
-from stages.shard.splits import SPLITS, Person, assign, roles
+from stages.shard.splits import SPLITS, Person, assign, roles, shortfalls
 
 
 def crowd(count: int, pictures: int = 6) -> list[Person]:
@@ -122,3 +124,23 @@ def test_parameters() -> None:
     assert "screenings" in ShardParams(min_age=18).tables()
     with pytest.raises(ValueError, match="pattern"):
         ShardParams(profile="../up")
+
+
+@pytest.mark.parametrize(
+    ("people", "params", "said"),
+    [
+        ({"train": 8, "validation": 0}, {"validation": 0.2}, ["nobody is in validation: the draw put none of 8 there (validation: 0.2)"]),
+        ({"train": 1}, {"validation": 0.5}, ["nobody is in validation: the draw put not even the one there"]),
+        ({"train": 8}, {}, []),
+        ({"train": 6, "validation": 2}, {"validation": 0.2}, []),
+        ({"validation": 3}, {"validation": 0.9}, ["nobody is in train: the draw put none of 3 there"]),
+        ({"validation": 3}, {"validation": 1.0}, []),
+        ({}, {"validation": 0.2, "benchmark_people": 5}, []),
+        ({"train": 6, "benchmark": 2}, {"benchmark_people": 5}, ["benchmark has 2 of 5 people: at most a quarter of all"]),
+        ({"train": 8, "benchmark": 2}, {"benchmark_people": 2}, []),
+    ],
+)
+def test_what_the_draw_did_not_give_is_told(people: dict[str, int], params: dict[str, Any], said: list[str]) -> None:
+    """A training would begin and find nobody to validate with."""
+    found = shortfalls(people, ShardParams(**params))
+    assert len(found) == len(said) and all(one.startswith(part) for one, part in zip(found, said, strict=True)), found
