@@ -63,7 +63,7 @@ def alike(
     cosines. Where a photograph came hundreds of times, pairs with the better ones are named.
     """
     look = _Look(unit, images, hashes, same_person, version)
-    found = [look.nothing]
+    found: list[tuple[np.ndarray, ...]] = [look.nothing]
     for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         rows = start + np.argsort(rank[start:stop], kind="stable")
         tiles = [rows[at : at + _TILE] for at in range(0, len(rows), _TILE)]

@@ -55,7 +55,10 @@ def judge(faces: Faces, rule: Rule) -> Verdict:
     ordered = faces.reorder(order)
     parts = [_person(ordered.take(person, person + 1), rule) for person in range(faces.people)]
     if not parts:
-        return Verdict(*(np.zeros(0, kind) for kind in (np.int32, np.float32, bool, np.int8)), np.zeros((0, 0)), np.zeros(0, np.float32))
+        nothing = np.zeros(0, np.float32)
+        return Verdict(
+            np.zeros(0, np.int32), nothing, np.zeros(0, bool), np.zeros(0, np.int8), np.zeros((0, faces.vectors.shape[1])), nothing
+        )  # fmt: skip
     columns = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Verdict)}
     for name in ("cluster", "similarity", "keep", "reason"):
         back = np.empty_like(columns[name])

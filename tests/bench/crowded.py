@@ -8,7 +8,6 @@ import hashlib
 import importlib.util
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -111,7 +110,7 @@ class Cleaned:
         for at, file in enumerate(rows["image_id"].to_pylist()):
             self.places.setdefault(file, []).append(at)
         self.unit = vectors(rows["embeddings.vector"])
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = dict.fromkeys((OURS, *PEERS), 0.0)
 
     def measure(self, cases: Sequence[Folder]) -> dict[str, dict[tuple[str, bool], Score]]:
         """By rule: by set and whether its people were unseen. Near ties are a set of their own."""
@@ -146,8 +145,8 @@ class Cleaned:
         kept = pc.or_(verdicts["keep"], pc.fill_null(pc.equal(verdicts["reason"], "duplicate"), False)).to_pylist()
         by_image: dict[str, bool] = {}
         refused: set[str] = set()
-        for person, image, keeps, reason in zip(people, images, kept, verdicts["reason"].to_pylist(), strict=True):
-            by_image[image] = by_image.get(image, False) or keeps
+        for person, key, keeps, reason in zip(people, images, kept, verdicts["reason"].to_pylist(), strict=True):
+            by_image[key] = by_image.get(key, False) or keeps
             if reason in ("near_tie", "ambiguous"):
                 refused.add(person)
         for number, case in enumerate(cases):

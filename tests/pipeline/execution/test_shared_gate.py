@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from pipeline.execution.shared_gate import GateKeeper, Granted, Left, SharedGate, Wanted
-from stages.crawl.web.gate import Outcome
+from stages.crawl.web.gate import Outcome, Policies
 from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
@@ -102,9 +102,9 @@ def test_rules_of_a_site_are_asked_of_the_keeper_once() -> None:
         one, other = line.worker(), line.worker()
         assert await one.policy("http://a") == (None, True)
         assert await other.policy("http://a") == (None, False)
-        policy = SitePolicy("", "", 100.0)
+        policy = SitePolicy("", (), 100.0)
         await one.tell("http://a", "a", policy, None)
-        line.keeper.gate._policies.clear()
+        line.keeper.gate._policies = Policies()
         assert await one.policy("http://a") == (policy, False)
 
     asyncio.run(run())
