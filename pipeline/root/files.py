@@ -38,7 +38,8 @@ class DamagedFile(RuntimeError):
 
 def lost(store: Store, path: str) -> DamagedFile:
     """What to say of a file that a snapshot names and that is not there."""
-    return DamagedFile(f"{store.uri(path)} is named by the snapshot but not there; ask again if it was deleted meanwhile, else {_remedy(store)}")
+    said = f"{store.uri(path)} is named by the snapshot but not there; ask again if it was deleted meanwhile"
+    return DamagedFile(f"{said}, else {_remedy(store)}")
 
 
 def damaged(store: Store, path: str, why: object) -> DamagedFile:
