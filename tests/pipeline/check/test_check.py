@@ -305,6 +305,8 @@ def test_in_an_object_store_too(made: Path, monkeypatch: pytest.MonkeyPatch, tmp
         run_toy(tmp_path, made / "people", root)
         before = shown(root)
         store = Store(root)
+        store.put("parts/empty", b"")
+        assert store.exists("parts/empty") and not store.exists("parts/nothing")
         assert check(root, "--deep") == check(root, "--deep", "--again")
         assert look(store, deep=True).files == 0
         snapshot = load(store)
