@@ -22,11 +22,12 @@ from pipeline.root.intact import digest_of, named_digest
 from pipeline.root.opening import RunError
 from pipeline.root.removals import FOLDER as RECEIPTS
 from pipeline.root.removals import UNFINISHED, load_bars
-from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, SnapshotError, load, numbers, path_of
+from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, SnapshotError, VoidSnapshot, load, numbers, path_of
 from pipeline.root.storage import Store
 from pipeline.shards.check import CheckError, check_set
 from pipeline.shards.index import reindex
 from schemas import TABLES, SchemaError
+from schemas.wording import counted, verb
 from schemas.schema import LIGHT
 
 Kind = Literal["snapshot", "file", "index", "part", "spool", "receipt", "record"]
@@ -92,6 +93,8 @@ def _snapshots(store: Store, found: Checked) -> None:
     for number in there:
         try:
             found.kept[number] = load(store, number)
+        except VoidSnapshot as error:
+            found.notes.append(_line(error))  # it is none, and nothing shows it
         except SnapshotError as error:
             last = number == there[-1]
             remedy = (
@@ -152,7 +155,7 @@ def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], f
         if todo:
             fine.save()
     if found.not_again:
-        said = f"{found.not_again} files were found whole within the last {HOURS:g} hours"
+        said = f"{counted(found.not_again, 'file')} {verb(found.not_again, 'was', 'were')} found whole within the last {HOURS:g} hours"
         found.notes.append(f"{said} and not read again (--again reads them)")
     if not fine.kept:
         found.notes.append("what was read could not be written down in the root: the next check reads all of it again")
@@ -293,7 +296,8 @@ def _orphans(found: Checked, marks: Mapping[str, tuple[int, str]]) -> None:
     left = sorted(set(left))
     if left and found.kept:
         size = sum(marks[path][0] for path in left)
-        found.notes.append(f"{len(left)} files, {size / 1e6:.1f} MB, that no snapshot names ({left[0]} first): `idcluster gc` deletes them")
+        many = f"{counted(len(left), 'file')}, {size / 1e6:.1f} MB, that no snapshot names ({left[0]} first)"
+        found.notes.append(f"{many}: `idcluster gc` deletes {verb(len(left), 'it', 'them')}")
 
 
 def _part_fault(store: Store, path: str) -> str | None:

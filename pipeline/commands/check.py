@@ -71,10 +71,12 @@ def _print(checked: "Checked", mended: "Repaired | None") -> None:
         print(f"note: {note}")
     if mended is not None and mended.published is not None:
         print(f"published snapshot {mended.published} without what is damaged; run again")
-    kept = len(checked.kept)
-    size = f"{kept} snapshots, {checked.files} files read, {checked.bytes / 1e6:.1f} MB"
+    from schemas.wording import counted
+
+    kept = counted(len(checked.kept), "snapshot")
+    size = f"{kept}, {counted(checked.files, 'file')} read, {checked.bytes / 1e6:.1f} MB"
     left = len(mended.left if mended else checked.faults)
-    said = "nothing wrong" if not checked.faults else f"{len(checked.faults)} faults" + (f", {left} left" if mended else "")
+    said = "nothing wrong" if not checked.faults else counted(len(checked.faults), "fault") + (f", {left} left" if mended else "")
     print(f"{size}: {said}")
 
 
