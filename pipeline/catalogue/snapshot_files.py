@@ -253,6 +253,10 @@ class SharedFile:
     def close(self) -> None:
         self._file.close()
 
+    def __del__(self) -> None:
+        # DuckDB lets go of files without closing them.
+        self._file.close()
+
     @property
     def closed(self) -> bool:
         return self._file.closed

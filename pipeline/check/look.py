@@ -27,8 +27,8 @@ from pipeline.root.storage import Store
 from pipeline.shards.check import CheckError, check_set
 from pipeline.shards.index import reindex
 from schemas import TABLES, SchemaError
-from schemas.wording import counted, verb
 from schemas.schema import LIGHT
+from schemas.wording import counted, verb
 
 Kind = Literal["snapshot", "file", "index", "part", "spool", "receipt", "record"]
 _READERS = 4
