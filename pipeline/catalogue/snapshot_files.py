@@ -170,13 +170,21 @@ class Dataset(AbstractFileSystem):
                 check_digest(self._store, path, self._files.digest(path), data)
             return SharedFile(self._store, io.BytesIO(data))
         file = self._store.open(path)
-        sums = None
-        if self._verify != "none":
-            check_size(file.seek(0, io.SEEK_END), size)
-            sums = known_sums(self._store, path, file) if self._verify == "crc" else None
-            if sums is None:
-                check_digest(self._store, path, self._files.digest(path))
-        return SharedFile(self._store, file, path, sums)
+        try:
+            return SharedFile(self._store, file, path, self._sums_of(path, file, size))
+        except BaseException:
+            file.close()
+            raise
+
+    def _sums_of(self, path: str, file: IO[bytes], size: int) -> Sums | None:
+        """The check sums that go with an open file, None where it has none and was compared whole, or is not to be."""
+        if self._verify == "none":
+            return None
+        check_size(file.seek(0, io.SEEK_END), size)
+        sums = known_sums(self._store, path, file) if self._verify == "crc" else None
+        if sums is None:
+            check_digest(self._store, path, self._files.digest(path))
+        return sums
 
     def glob(self, path: str, **_: Any) -> list[str]:
         """The file itself: a name is only a name here."""

@@ -45,8 +45,8 @@ def repair(store: Store, checked: Checked, run: str, notice: Callable[[str], Non
         snapshot = checked.newest
         if snapshot is not None:
             newest = load(store)
-            # Whoever takes a dead writer's lease over publishes the newest snapshot once more.
-            if newest.number != snapshot.number and newest.entries != snapshot.entries:
+            # Whoever takes the lease over from a writer that seemed dead publishes the newest snapshot once more.
+            if newest.number != (snapshot.number if lease.fenced is None else lease.fenced) or newest.entries != snapshot.entries:
                 raise RunError(f"{store.root} was published to while it was checked; nothing was changed. Check again")
             snapshot = newest
         for fault in checked.faults:
