@@ -299,8 +299,9 @@ def _rehearsed(store: Store, journal: Mapping[str, Any]) -> Rewriter:
     rewriter = _rewriter(store, journal)
     named: set[str] = set()
     try:
-        for number in numbers(store):
-            snapshot = load(store, number)
+        newest = load(store)
+        for number in genuine(store, newest):
+            snapshot = load(store, number, newest)
             named |= set(snapshot.files())
             rewriter.snapshot(snapshot)
     except Exception:

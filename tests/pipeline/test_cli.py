@@ -347,7 +347,7 @@ def test_status_of_a_dataset_without_snapshots(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["[]", "7", "null", '"text"'])
 def test_a_dataset_json_that_is_no_mapping_is_called_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    assert refused("status", tmp_path, code=2) == f'{tmp_path}/dataset.json is damaged: it is to hold {{"format": 1, "name": ...}}'
+    assert refused("status", tmp_path, code=1) == f'{tmp_path}/dataset.json is damaged: it is to hold {{"format": 1, "name": ...}}'
 
 
 def test_status_of_no_dataset(tmp_path: Path) -> None:
