@@ -762,7 +762,7 @@ def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, inline: None)
     root = folder / "root"
     toy_dag(folder, tmp_path / "unused", tmp_path / "unused")
     words = (folder / "toy.yaml", "--set", f"root={json.dumps(str(root))}", "--set", f"source.path={json.dumps(str(source))}")
-    assert f"in {source} are not used" in call("plan", *words)
+    assert f"in {source} is not used" in call("plan", *words)
     assert "  crawl: 8 rows" in call("run", *words)
     assert call("status", root).startswith(f"{root}: snapshot ")
 
