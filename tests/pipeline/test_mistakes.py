@@ -33,6 +33,7 @@ stages: {{crawl: {{}}}}
 
 GOOD: dict[str, tuple[str, ...]] = {
     "run": ("DAG",), "plan": ("DAG",), "status": ("ROOT",), "query": ("ROOT", "select 1"), "schema": (), "snapshots": ("ROOT",),
+    "check": ("ROOT",),
     "diff": ("ROOT", "0"), "rollback": ("ROOT", "1"), "gc": ("ROOT", "--dry-run"), "inspect": ("ROOT", "Ada", "--output", "OUT"),
     "correct": ("ROOT",), "stats": ("ROOT", "--only", "funnel"), "report": ("ROOT", "--output", "OUT/r.html", "--people", "0"),
     "forget": ("ROOT", "--identity", "Ada", "--dry-run"), "eval clean": ("ROOT", "--labels", "LABELS"), "shards list": ("ROOT",),
