@@ -5,7 +5,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,6 +118,13 @@ class Watch:
         if self._log is not None:
             self._log.note(text)
 
+    def close(self) -> None:
+        """Close the log file."""
+        if self._log is not None and self._log.log_file is not None:
+            with suppress(OSError):  # a full disk, which was told when it was written to
+                self._log.log_file.close()
+            self._log.log_file = None
+
 
 class Usage(ValueError):
     """Something was asked in a way that has no answer."""
@@ -147,6 +154,8 @@ def explained() -> Iterator[Watch]:
         watch.note(f"idcluster: {told}")
         print(f"idcluster: {told}", file=sys.stderr)
         raise typer.Exit(getattr(error, "exit_code", 1)) from error
+    finally:
+        watch.close()
 
 
 def _told(error: Exception) -> str | None:
