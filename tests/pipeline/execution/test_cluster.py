@@ -34,7 +34,7 @@ from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import HOLDS, people, picture, toy_dag
 
-LIMIT = 280.0
+LIMIT = 900.0
 """Seconds after which a run is given up as hanging."""
 
 SPREAD = ("resources.memory_mb=50", "stages.embed.backend=weighed", "stages.embed.resources.gpus=0.5", "stages.embed.resources.cpus=0.5")
