@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-LIMIT = 280.0
+LIMIT = 900.0
 """Seconds after which a run is given up as hanging."""
 
 
