@@ -44,9 +44,10 @@ test: lint types  ## lint, types and all tests
 	@echo '== tests'
 	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(MARKS),-m '$(MARKS)')
 
-lint: $(STAMP)  ## ruff
+lint: $(STAMP)  ## ruff: rules and format
 	@echo '== lint'
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 
 types: $(STAMP)  ## mypy
 	@echo '== types'

@@ -1,1 +1,3 @@
-"""Measuring models and images: extractors, metrics and benchmarks. Imports stages and schemas; only the command line imports it."""
+"""Measuring models and images: extractors, metrics and benchmarks. Imports stages and schemas; only
+the command line imports it.
+"""

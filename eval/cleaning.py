@@ -24,7 +24,9 @@ class BadLabels(ValueError):
 
 @dataclass(frozen=True)
 class Label:
-    """What somebody said of a photograph. `truth`: right, wrong, or the name of a group that is reported apart."""
+    """What somebody said of a photograph. `truth`: right, wrong, or the name of a group that is
+    reported apart.
+    """
 
     truth: str
     person: str | None
@@ -34,8 +36,9 @@ class Label:
 class Judged:
     """A photograph of a dataset and what cleaning made of it.
 
-    `kept`: a face of it is kept, or is the copy of one that is. `similarity`: the highest of its faces in the person's
-    cluster to the indicator, None where there is none. `reason`: why it was not kept.
+    `kept`: a face of it is kept, or is the copy of one that is. `similarity`: the highest of its
+    faces in the person's cluster to the indicator, None where there is none. `reason`: why it was
+    not kept.
     """
 
     person: str
@@ -47,7 +50,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class Report:
-    """Precision and recall. `apart`: of groups that say neither right nor wrong, how many there are and how many were kept."""
+    """Precision and recall. `apart`: of groups that say neither right nor wrong, how many there are
+    and how many were kept.
+    """
 
     total: Score
     people: dict[str, Score]
@@ -62,7 +67,9 @@ class Report:
     """Of the photographs that count, for plots: (n,) float64 with nan, and (n,) bool."""
     unlabelled: int
     missing: int
-    """Photographs of the dataset without a label, and labels without a photograph in the dataset."""
+    """Photographs of the dataset without a label, and labels without a photograph in the
+    dataset.
+    """
 
     def worst(self, count: int = 10) -> list[tuple[str, Score]]:
         """The people with errors, the lowest F1 first."""
@@ -73,9 +80,10 @@ class Report:
 def read_labels(path: Path) -> dict[str, Label]:
     """Labels by file: `<folder>/<file>` as in the source, or the whole address.
 
-    A CSV file with a column `file` and one or both of `person` (whom it shows) and `label_check`: what begins with `ok`,
-    `right` or `single` is right, with `wrong` wrong, anything else names a group by its first word that is reported apart
-    (`hard`, `scraped: agrees`); empty is right. Raises BadLabels.
+    A CSV file with a column `file` and one or both of `person` (whom it shows) and `label_check`:
+    what begins with `ok`, `right` or `single` is right, with `wrong` wrong, anything else names a
+    group by its first word that is reported apart (`hard`, `scraped: agrees`); empty is right.
+    Raises BadLabels.
     """
     found: dict[str, Label] = {}
     try:
@@ -83,16 +91,25 @@ def read_labels(path: Path) -> dict[str, Label]:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or ()
             if "file" not in columns or not {"person", "label_check"} & {*columns}:
-                raise BadLabels(f"{path}: needs the columns file and person, label_check or both; it has {', '.join(columns) or 'none'}")
+                raise BadLabels(
+                    f"{path}: needs the columns file and person, label_check or both; it has "
+                    f"{', '.join(columns) or 'none'}"
+                )
             for row in reader:
                 name = (row["file"] or "").strip()
                 if not name:
                     raise BadLabels(f"{path}:{reader.line_num}: the column file is empty")
                 if name in found:
-                    raise BadLabels(f"{path}:{reader.line_num}: {name} is labelled twice; leave one line of it")
-                found[name] = Label(_truth(row.get("label_check") or ""), (row.get("person") or "").strip() or None)
+                    raise BadLabels(
+                        f"{path}:{reader.line_num}: {name} is labelled twice; leave one line of it"
+                    )
+                found[name] = Label(
+                    _truth(row.get("label_check") or ""), (row.get("person") or "").strip() or None
+                )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadLabels(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise BadLabels(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not found:
         raise BadLabels(f"{path}: there are no labels in it")
     return found
@@ -105,7 +122,9 @@ def _truth(text: str) -> str:
 
 
 def label_of(address: str, labels: Mapping[str, Label]) -> Label | None:
-    """The label of an address: of itself, or of what stands behind the name of the source (`local:Ada/1.jpg`)."""
+    """The label of an address: of itself, or of what stands behind the name of the source
+    (`local:Ada/1.jpg`).
+    """
     return labels.get(address) or labels.get(address.partition(":")[2])
 
 
@@ -120,19 +139,25 @@ def parse_thresholds(text: str) -> np.ndarray:
         else:
             found = np.array([float(part) for part in text.split(",")])
     except ValueError:
-        raise BadLabels(f"--thresholds {text}: write from:to:step, as 0.2:0.8:0.05, or a list, as 0.3,0.4") from None
+        raise BadLabels(
+            f"--thresholds {text}: write from:to:step, as 0.2:0.8:0.05, or a list, as 0.3,0.4"
+        ) from None
     if not (np.abs(found) <= 1).all():
         raise BadLabels(f"--thresholds {text}: cosines are from -1 to 1")
     return found
 
 
 def judge(
-    photographs: Iterable[Judged], labels: Mapping[str, Label], thresholds: np.ndarray | None = None, unlabelled: int = 0
+    photographs: Iterable[Judged],
+    labels: Mapping[str, Label],
+    thresholds: np.ndarray | None = None,
+    unlabelled: int = 0,
 ) -> Report:
     """Compare what was kept with the truth. Raises BadLabels if no photograph has a label.
 
-    A photograph counts as wrong if it is labelled so, or if its `person` is another than the one under whose name it is.
-    Without `thresholds` 21 are taken, from the least similarity to the greatest. `unlabelled` photographs there are beside.
+    A photograph counts as wrong if it is labelled so, or if its `person` is another than the one
+    under whose name it is. Without `thresholds` 21 are taken, from the least similarity to the
+    greatest. `unlabelled` photographs there are beside.
     """
     counted: list[tuple[Judged, bool]] = []
     apart: dict[str, tuple[int, int]] = {}
@@ -150,10 +175,16 @@ def judge(
             there, so_far = apart.get(label.truth, (0, 0))
             apart[label.truth] = (there + 1, so_far + one.kept)
     if not used:
-        raise BadLabels(f"none of the {len(labels)} labels is of a photograph of this dataset, for example {next(iter(labels))!r}")
+        raise BadLabels(
+            f"none of the {len(labels)} labels is of a photograph of this dataset, for example "
+            f"{next(iter(labels))!r}"
+        )
     kept = np.array([one.kept for one, _ in counted], dtype=bool)
     right = np.array([truth for _, truth in counted], dtype=bool)
-    similarity = np.array([np.nan if one.similarity is None else one.similarity for one, _ in counted], dtype=np.float64)
+    similarity = np.array(
+        [np.nan if one.similarity is None else one.similarity for one, _ in counted],
+        dtype=np.float64,
+    )
     lost = Counter(one.reason or "unknown" for one, truth in counted if truth and not one.kept)
     steps = _steps(similarity) if thresholds is None else np.asarray(thresholds, dtype=np.float64)
     return Report(
@@ -174,7 +205,9 @@ def _steps(similarity: np.ndarray) -> np.ndarray:
     known = similarity[~np.isnan(similarity)]
     if not len(known):
         return np.empty(0)
-    return np.unique(np.round(np.linspace(np.floor(known.min() * 100) / 100, min(1.0, known.max()), STEPS), 4))
+    return np.unique(
+        np.round(np.linspace(np.floor(known.min() * 100) / 100, min(1.0, known.max()), STEPS), 4)
+    )
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -182,24 +215,37 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "total": _score(report.total),
         "lost": report.lost,
-        "apart": {name: {"photographs": there, "kept": kept} for name, (there, kept) in report.apart.items()},
+        "apart": {
+            name: {"photographs": there, "kept": kept}
+            for name, (there, kept) in report.apart.items()
+        },
         "people": {name: _score(one) for name, one in report.people.items()},
         "thresholds": [
-            {"threshold": float(threshold), **_score(one)} for threshold, one in zip(report.thresholds, report.curve, strict=True)
+            {"threshold": float(threshold), **_score(one)}
+            for threshold, one in zip(report.thresholds, report.curve, strict=True)
         ],
         "unlabelled": report.unlabelled,
         "missing": report.missing,
-    }  # fmt: skip
+    }
 
 
 def _score(one: Score) -> dict[str, float | int | None]:
     ratios = {name: getattr(one, name) for name in ("precision", "recall", "f1")}
-    counts: dict[str, float | int | None] = {"right": one.right, "wrong": one.wrong, "lost": one.lost}
-    return {**counts, **{name: None if np.isnan(value) else value for name, value in ratios.items()}}
+    counts: dict[str, float | int | None] = {
+        "right": one.right,
+        "wrong": one.wrong,
+        "lost": one.lost,
+    }
+    return {
+        **counts,
+        **{name: None if np.isnan(value) else value for name, value in ratios.items()},
+    }
 
 
 def plot(report: Report, path: Path, thresholds_used: Sequence[float] = ()) -> None:
-    """Precision, recall and F1 over thresholds, and below them the similarities. Raises BadLabels for a strange ending."""
+    """Precision, recall and F1 over thresholds, and below them the similarities. Raises BadLabels
+    for a strange ending.
+    """
     from matplotlib.figure import Figure
 
     if path.suffix.lower() not in PLOTS:
@@ -207,12 +253,25 @@ def plot(report: Report, path: Path, thresholds_used: Sequence[float] = ()) -> N
     figure = Figure(figsize=(7, 7))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     for name in ("precision", "recall", "f1"):
-        above.plot(report.thresholds, [getattr(one, name) for one in report.curve], label=name, marker=".")
-    above.set(ylabel="share of photographs", title=f"{int(report.right.sum())} right photographs, {int((~report.right).sum())} wrong ones")
-    groups = [report.similarity[mask & ~np.isnan(report.similarity)] for mask in (report.right, ~report.right)]
+        above.plot(
+            report.thresholds, [getattr(one, name) for one in report.curve], label=name, marker="."
+        )
+    above.set(
+        ylabel="share of photographs",
+        title=f"{int(report.right.sum())} right photographs, {int((~report.right).sum())} wrong "
+        "ones",
+    )
+    groups = [
+        report.similarity[mask & ~np.isnan(report.similarity)]
+        for mask in (report.right, ~report.right)
+    ]
     if any(map(len, groups)):
         below.hist(groups, bins=40, stacked=True, label=["right", "wrong"])
-    below.set(xlabel="cosine to the indicator, of faces in the person's cluster", ylabel="photographs", yscale="log")
+    below.set(
+        xlabel="cosine to the indicator, of faces in the person's cluster",
+        ylabel="photographs",
+        yscale="log",
+    )
     for axes in (above, below):
         for threshold in thresholds_used:
             axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")

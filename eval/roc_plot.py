@@ -8,7 +8,9 @@ from eval.metrics.verification import Scores, roc
 
 
 def write(folder: Path, curves: Mapping[str, Scores]) -> list[Path]:
-    """`roc.csv` (recogniser, far, tar, threshold) and `roc.png` in a folder; what was written. Raises OSError."""
+    """`roc.csv` (recogniser, far, tar, threshold) and `roc.png` in a folder; what was written.
+    Raises OSError.
+    """
     from matplotlib.figure import Figure
 
     table, picture = folder / "roc.csv", folder / "roc.png"
@@ -19,11 +21,22 @@ def write(folder: Path, curves: Mapping[str, Scores]) -> list[Path]:
         writer.writerow(("recogniser", "far", "tar", "threshold"))
         for name, scores in curves.items():
             far, tar, threshold = roc(scores)
-            writer.writerows((name, *(float(value) for value in point)) for point in zip(far, tar, threshold, strict=True))
+            writer.writerows(
+                (name, *(float(value) for value in point))
+                for point in zip(far, tar, threshold, strict=True)
+            )
             shown = far > 0
-            axes.step(far[shown], tar[shown], where="post", label=f"{name} ({len(scores.genuine)} / {len(scores.impostor)} pairs)")
+            axes.step(
+                far[shown],
+                tar[shown],
+                where="post",
+                label=f"{name} ({len(scores.genuine)} / {len(scores.impostor)} pairs)",
+            )
     axes.set(xscale="log", ylim=(None, 1.002))
-    axes.set(xlabel="FAR: share of pairs of two people that are accepted", ylabel="TAR: share of pairs of one person")
+    axes.set(
+        xlabel="FAR: share of pairs of two people that are accepted",
+        ylabel="TAR: share of pairs of one person",
+    )
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(loc="lower right")

@@ -1,4 +1,6 @@
-"""The thresholds of `clean` in a recogniser's space, from photographs whose people are known (see stages/embed/calibration.py)."""
+"""The thresholds of `clean` in a recogniser's space, from photographs whose people are known (see
+stages/embed/calibration.py).
+"""
 
 from dataclasses import dataclass
 
@@ -21,7 +23,9 @@ class TooFew(ValueError):
 
 @dataclass(frozen=True)
 class CleanThresholds:
-    """What a DAG takes for `clean` where it sets nothing, and how well it separates the photographs that it was measured on."""
+    """What a DAG takes for `clean` where it sets nothing, and how well it separates the photographs
+    that it was measured on.
+    """
 
     similarity_threshold: float
     merge_cosine: float
@@ -29,7 +33,9 @@ class CleanThresholds:
     photographs: int
     people: int
     own_below: tuple[int, int]
-    """Photographs whose cosine to the indicator of their own person is below `similarity_threshold`, of how many."""
+    """Photographs whose cosine to the indicator of their own person is below
+    `similarity_threshold`, of how many.
+    """
     strangers_above: tuple[int, int]
     """The same for photographs and the indicators of other people that are at or above it."""
     faces_cut_off: tuple[int, int]
@@ -41,8 +47,10 @@ class CleanThresholds:
     def source(self) -> str:
         """For the registry: what was measured."""
         return (
-            f"{self.photographs} photographs of {self.people} people: own photographs below: {_of(self.own_below)},"
-            f" strangers above: {_of(self.strangers_above)}; merge cuts off {_of(self.faces_cut_off)} faces,"
+            f"{self.photographs} photographs of {self.people} people: own photographs below: "
+            f"{_of(self.own_below)},"
+            f" strangers above: {_of(self.strangers_above)}; merge cuts off "
+            f"{_of(self.faces_cut_off)} faces,"
             f" links {_of(self.people_linked)} pairs of people"
         )
 
@@ -54,16 +62,18 @@ def _of(counted: tuple[int, int]) -> str:
 def clean_thresholds(vectors: np.ndarray, person: np.ndarray) -> CleanThresholds:
     """`vectors`: (n, d), one face of each photograph; `person`: (n,) labels. Raises TooFew.
 
-    `similarity_threshold` separates a person's photographs from everybody else's against indicators, `merge_cosine` the
-    clusters of one person from those of two; both with the least sum of both shares of errors, in the middle of the gap if
-    there is one. `join_cosine` lies above every stranger, halfway to the lowest own photograph if that is higher.
+    `similarity_threshold` separates a person's photographs from everybody else's against
+    indicators, `merge_cosine` the clusters of one person from those of two; both with the least sum
+    of both shares of errors, in the middle of the gap if there is one. `join_cosine` lies above
+    every stranger, halfway to the lowest own photograph if that is higher.
     """
     has = usable(vectors)
     vectors, person = np.asarray(vectors)[has], np.asarray(person)[has]
     names, counts = np.unique(person, return_counts=True)
     if (counts >= LEAST_FACES).sum() < 2:
         raise TooFew(
-            f"thresholds need two people with {LEAST_FACES} usable photographs at least (one face, an undisputed label);"
+            f"thresholds need two people with {LEAST_FACES} usable photographs at least (one "
+            "face, an undisputed label);"
             f" there are {int((counts >= LEAST_FACES).sum())}"
         )
     likeness, links = indicator_scores(vectors, person), cluster_links(vectors, person)
@@ -72,24 +82,38 @@ def clean_thresholds(vectors: np.ndarray, person: np.ndarray) -> CleanThresholds
     sharp = indicator_scores(vectors, person, LEAST_JOINED)
     highest, lowest = float(sharp.impostor.max()), float(sharp.genuine.min())
     # Rounded up: it is to lie above every stranger.
-    join = float(np.ceil(((highest + lowest) / 2 if lowest > highest else highest) * 1e4 + 1e-6) / 1e4)
+    join = float(
+        np.ceil(((highest + lowest) / 2 if lowest > highest else highest) * 1e4 + 1e-6) / 1e4
+    )
     return CleanThresholds(
-        similarity, merge, min(join, 1.0), len(vectors), len(names),
-        *_errors(likeness, similarity), *_errors(links, merge),
-    )  # fmt: skip
+        similarity,
+        merge,
+        min(join, 1.0),
+        len(vectors),
+        len(names),
+        *_errors(likeness, similarity),
+        *_errors(links, merge),
+    )
 
 
 def _errors(scores: Scores, threshold: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How many genuine scores are below a threshold, and how many impostors are not, each of how many."""
-    below, above = int((scores.genuine < threshold).sum()), int((scores.impostor >= threshold).sum())
+    """How many genuine scores are below a threshold, and how many impostors are not, each of how
+    many.
+    """
+    below, above = (
+        int((scores.genuine < threshold).sum()),
+        int((scores.impostor >= threshold).sum()),
+    )
     return (below, len(scores.genuine)), (above, len(scores.impostor))
 
 
 def cluster_links(vectors: np.ndarray, person: np.ndarray) -> Scores:
-    """What `merge_cosine` is held against: mean cosines between the faces of clusters, by k-means with k = 4.
+    """What `merge_cosine` is held against: mean cosines between the faces of clusters, by k-means
+    with k = 4.
 
-    Genuine: for every face of a person with six or more the lowest link on the best way from its cluster to the person's
-    largest (1 for faces of that cluster). Impostor: for every pair of these people their most alike clusters.
+    Genuine: for every face of a person with six or more the lowest link on the best way from its
+    cluster to the person's largest (1 for faces of that cluster). Impostor: for every pair of these
+    people their most alike clusters.
     """
     ready = unit(vectors)
     _, code, counts = np.unique(person, return_inverse=True, return_counts=True)
@@ -108,7 +132,9 @@ def cluster_links(vectors: np.ndarray, person: np.ndarray) -> Scores:
 
 
 def _widest(links: np.ndarray) -> np.ndarray:
-    """For every two clusters the lowest link on the way between them whose lowest link is highest; 1 to itself."""
+    """For every two clusters the lowest link on the way between them whose lowest link is highest;
+    1 to itself.
+    """
     way = links.copy()
     np.fill_diagonal(way, 1.0)
     for middle in range(len(way)):

@@ -1,7 +1,7 @@
 """`python -m idcluster`: the command line, with the packages that lie beside this one.
 
-`python -m` and a PYTHONPATH with a dot put the current folder before everything that is installed, and people stand in
-folders that have a `pipeline/` or `stages/` of their own.
+`python -m` and a PYTHONPATH with a dot put the current folder before everything that is installed,
+and people stand in folders that have a `pipeline/` or `stages/` of their own.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""The DAG file: which stages run, with which backends, parameters and resources, on which source, into which root.
+"""The DAG file: which stages run, with which backends, parameters and resources, on which source,
+into which root.
 
-A mistake in the file is told with its line, its field and the nearest name that exists, and all mistakes are told at
-once. Backends are imported only when the file names them.
+A mistake in the file is told with its line, its field and the nearest name that exists, and all
+mistakes are told at once. Backends are imported only when the file names them.
 """
 
 import hashlib
@@ -32,7 +33,9 @@ class _Closed(BaseModel):
 
 
 class WorkerRange(_Closed):
-    """A pool that grows from `min` to `max` workers and shrinks again: for clusters whose nodes come and go."""
+    """A pool that grows from `min` to `max` workers and shrinks again: for clusters whose nodes
+    come and go.
+    """
 
     min: int = Field(ge=1)
     max: int = Field(ge=1)
@@ -52,7 +55,9 @@ class Resources(_Closed):
     """Fractions share a GPU; above 1 they are whole."""
     memory_mb: int = Field(default=1500, gt=0)
     workers: Literal["auto"] | Annotated[int, Field(ge=1)] | WorkerRange = "auto"
-    """`auto`: as many as fit. On a cluster a number is the most, and a range lets the pool follow an autoscaler."""
+    """`auto`: as many as fit. On a cluster a number is the most, and a range lets the pool follow
+    an autoscaler.
+    """
 
     @field_validator("gpus")
     @classmethod
@@ -63,7 +68,9 @@ class Resources(_Closed):
 
 
 class StageConfig(_Closed):
-    """One stage, with everything filled in: parameters are complete, in JSON types, resources are merged."""
+    """One stage, with everything filled in: parameters are complete, in JSON types, resources are
+    merged.
+    """
 
     backend: str
     params: dict[str, Any] = {}
@@ -103,27 +110,39 @@ class Dag(_Closed):
     """Whether `root`, a path on a disk, is the same file system on all nodes of a cluster."""
 
     def build(self) -> list[Stage]:
-        """An instance of every stage but shard, in pipeline order. Nothing is loaded before their `setup`."""
-        return [backend(name, config.backend)(config.params) for name, config in self.stages.items() if name != SHARD]
+        """An instance of every stage but shard, in pipeline order. Nothing is loaded before their
+        `setup`.
+        """
+        return [
+            backend(name, config.backend)(config.params)
+            for name, config in self.stages.items()
+            if name != SHARD
+        ]
 
 
 def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) -> Dag:
-    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError, and MissingWeights where
-    the models directory (`models`, else the file's own) has a registry.yaml that cannot be read.
+    """The DAG of a YAML file, after `sets` (`a.b.c=value`, the value in YAML). Raises DagError, and
+    MissingWeights where the models directory (`models`, else the file's own) has a registry.yaml
+    that cannot be read.
 
-    The weights that a team registered there can be named in the file, and their calibrations are known.
+    The weights that a team registered there can be named in the file, and their calibrations are
+    known.
 
-    `people` and `match` are added where `clean` is. Thresholds of `clean` that the file leaves open come from the calibration of the
-    recogniser that `embed` names.
+    `people` and `match` are added where `clean` is. Thresholds of `clean` that the file leaves open
+    come from the calibration of the recogniser that `embed` names.
     """
     document = Document(str(path))
     try:
         document.read(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         there = sorted(other.name for other in path.parent.glob("*.y*ml"))
-        raise DagError([f"{path}: there is no such file" + (nearest(path.name, there) if there else "")]) from error
+        raise DagError(
+            [f"{path}: there is no such file" + (nearest(path.name, there) if there else "")]
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DagError([f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]) from error
+        raise DagError(
+            [f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"]
+        ) from error
     for text in sets:
         document.set(text)
     document.stop()
@@ -137,16 +156,26 @@ def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) ->
 def version_of(stage: Stage, weights_sha256: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
     """The version of a stage, 8 hex digits, and the description that it is the hash of.
 
-    `weights_sha256` maps the names in `stage.weights` to the hashes of their files. Raises KeyError on a missing one.
+    `weights_sha256` maps the names in `stage.weights` to the hashes of their files. Raises KeyError
+    on a missing one.
     """
     return describe(
-        stage.name, stage.backend, stage.code_version, stage.writes.version, stage.params,
+        stage.name,
+        stage.backend,
+        stage.code_version,
+        stage.writes.version,
+        stage.params,
         {name: weights_sha256[name] for name in stage.weights},
     )
 
 
 def describe(
-    stage: str, backend_name: str, code: int, schema: int, params: Params, weights: Mapping[str, str]
+    stage: str,
+    backend_name: str,
+    code: int,
+    schema: int,
+    params: Params,
+    weights: Mapping[str, str],
 ) -> tuple[str, dict[str, Any]]:
     """`version_of` for what is not an instance of Stage."""
     description = {
@@ -188,9 +217,14 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
         at: Where = ("stages", name)
         known = _SHARD_PARAMETERS if name == SHARD else BACKENDS[name]
         chosen = next(iter(known)) if asked.backend is None else asked.backend
-        resources = document.validate(Resources, {**file.resources, **asked.resources}, (*at, "resources"), asked.resources)
+        resources = document.validate(
+            Resources, {**file.resources, **asked.resources}, (*at, "resources"), asked.resources
+        )
         if chosen not in known:
-            document.problem((*at, "backend"), f"stage {name!r} has no backend {chosen!r}{nearest(chosen, known)}")
+            document.problem(
+                (*at, "backend"),
+                f"stage {name!r} has no backend {chosen!r}{nearest(chosen, known)}",
+            )
             continue
         try:
             found = None if name == SHARD else backend(name, chosen)
@@ -203,7 +237,11 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
             continue
         if found is not None:
             built[name] = found(params)
-        configs[name] = StageConfig(backend=chosen, params=params.model_dump(mode="json"), resources=resources or Resources())
+        configs[name] = StageConfig(
+            backend=chosen,
+            params=params.model_dump(mode="json"),
+            resources=resources or Resources(),
+        )
     if not document.problems:
         _calibrate(document, configs, built)
         _calibrate_match(document, configs, built)
@@ -211,9 +249,14 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
         _check_tables(document, configs, built)
     document.stop()
     return Dag(
-        name=file.name, root=file.root, sources=sources, models=file.models, stages=configs, fetch=file.fetch,
+        name=file.name,
+        root=file.root,
+        sources=sources,
+        models=file.models,
+        stages=configs,
+        fetch=file.fetch,
         shared_root=file.shared_root,
-    )  # fmt: skip
+    )
 
 
 def _sources(document: Document, given: Any) -> tuple[Any, ...]:
@@ -221,19 +264,27 @@ def _sources(document: Document, given: Any) -> tuple[Any, ...]:
     if isinstance(given, Mapping):
         return (_source(document, given, ("source",)),)
     if not isinstance(given, list) or not given:
-        document.problem(("source",), f"input should be a mapping with `kind` and `path`, or a list of such, is {show(given)}")
+        document.problem(
+            ("source",),
+            "input should be a mapping with `kind` and `path`, or a list of such, is "
+            f"{show(given)}",
+        )
         return ()
     found: list[Any] = []
     names: dict[str, int] = {}
     for number, one in enumerate(given):
         at: Where = ("source", number)
         if not isinstance(one, Mapping):
-            document.problem(at, f"input should be a mapping with `kind` and `path`, is {show(one)}")
+            document.problem(
+                at, f"input should be a mapping with `kind` and `path`, is {show(one)}"
+            )
             continue
         source = _source(document, one, at)
         if source is not None and names.setdefault(source.name, number) != number:
             which = f"is called {source.name!r} as {dotted(('source', names[source.name]))} is"
-            document.problem(at, f"{which}; pictures are told apart by that, so give it a `name` of its own")
+            document.problem(
+                at, f"{which}; pictures are told apart by that, so give it a `name` of its own"
+            )
         found.append(source)
     return tuple(found)
 
@@ -257,53 +308,83 @@ _CALIBRATED = ("join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine")
 """What may stay open where it was not measured."""
 
 
-def _calibrate(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
-    """Fill in the thresholds that belong to the recogniser's space, where the file leaves them open."""
+def _calibrate(
+    document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]
+) -> None:
+    """Fill in the thresholds that belong to the recogniser's space, where the file leaves them
+    open.
+    """
     if "clean" not in built or "embed" not in built:
         return
     params = built["clean"].params
-    needed = [name for name in ("similarity_threshold", "merge_cosine") if getattr(params, name, 0) is None]
+    needed = [
+        name
+        for name in ("similarity_threshold", "merge_cosine")
+        if getattr(params, name, 0) is None
+    ]
     open_names = needed + [name for name in _CALIBRATED if getattr(params, name, 0) is None]
     if not open_names:
         return
     # What a team measured on photographs like its own goes before what came with the code.
-    shipped, own = importlib.import_module("stages.embed.calibration").CALIBRATION, active().calibrations
+    shipped, own = (
+        importlib.import_module("stages.embed.calibration").CALIBRATION,
+        active().calibrations,
+    )
     calibration = {**shipped, **own}
     recogniser = getattr(built["embed"], "recogniser", None)
     if recogniser not in calibration:
         for name in needed:
             document.problem(
                 ("stages", "clean", "params", name),
-                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill it from; set it,"
-                f" or measure it: `idcluster models benchmark --write-calibration` (calibrated: {', '.join(sorted(calibration))})",
+                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill "
+                "it from; set it,"
+                " or measure it: `idcluster models benchmark --write-calibration` (calibrated: "
+                f"{', '.join(sorted(calibration))})",
             )
         return
     filled = {name: getattr(calibration[recogniser], name, None) for name in open_names}
     for name in (name for name in open_names if filled[name] is None and recogniser in shipped):
         filled[name] = getattr(shipped[recogniser], name)  # what they did not measure
-    resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params"))
+    resolved = document.validate(
+        type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params")
+    )
     if resolved is not None:
         built["clean"] = type(built["clean"])(resolved)
-        configs["clean"] = configs["clean"].model_copy(update={"params": resolved.model_dump(mode="json")})
+        configs["clean"] = configs["clean"].model_copy(
+            update={"params": resolved.model_dump(mode="json")}
+        )
 
 
-def _calibrate_match(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
+def _calibrate_match(
+    document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]
+) -> None:
     """The same for the comparison of people; without a calibration no two names are one person."""
     if "match" not in built or "embed" not in built:
         return
-    shipped, own = importlib.import_module("stages.embed.calibration").CALIBRATION, active().calibrations
+    shipped, own = (
+        importlib.import_module("stages.embed.calibration").CALIBRATION,
+        active().calibrations,
+    )
     known = {**shipped, **own}.get(getattr(built["embed"], "recogniser", None))
     params = built["match"].params
     limits = ("same_cosine", "propose_cosine", "near_cosine")
-    filled = {name: getattr(known, name, None) for name in limits if getattr(params, name, 0) is None}
-    resolved = document.validate(type(params), {**params.model_dump(), **filled}, ("stages", "match", "params"))
+    filled = {
+        name: getattr(known, name, None) for name in limits if getattr(params, name, 0) is None
+    }
+    resolved = document.validate(
+        type(params), {**params.model_dump(), **filled}, ("stages", "match", "params")
+    )
     if resolved is not None:
         built["match"] = type(built["match"])(resolved)
-        configs["match"] = configs["match"].model_copy(update={"params": resolved.model_dump(mode="json")})
+        configs["match"] = configs["match"].model_copy(
+            update={"params": resolved.model_dump(mode="json")}
+        )
 
 
 def _check_landmarks(document: Document, built: dict[str, Stage]) -> None:
-    """A recogniser aligns faces by the landmarks it was trained with; the detector has to give those."""
+    """A recogniser aligns faces by the landmarks it was trained with; the detector has to give
+    those.
+    """
     if "detect" not in built or "embed" not in built:
         return
     gives, needs = (getattr(built[name], "landmark_scheme", None) for name in ("detect", "embed"))
@@ -313,7 +394,8 @@ def _check_landmarks(document: Document, built: dict[str, Stage]) -> None:
     fitting += [f"stages.embed.backend: {name}" for name in _backends_with("embed", gives)]
     document.problem(
         ("stages", "embed", "backend"),
-        f"{built['embed'].backend!r} aligns faces by {needs} landmarks, but detect backend {built['detect'].backend!r} gives {gives}"
+        f"{built['embed'].backend!r} aligns faces by {needs} landmarks, but detect backend "
+        f"{built['detect'].backend!r} gives {gives}"
         + (f"; use {' or '.join(fitting)}" if fitting else ""),
     )
 
@@ -327,24 +409,42 @@ def _backends_with(stage: str, scheme: str) -> Iterator[str]:
             continue
 
 
-def _check_tables(document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]) -> None:
-    """Every table that a stage reads and does not call optional must be written by a stage of the DAG."""
-    reads = {name: [t for t in (*stage.reads, *stage.selects, stage.parent) if t not in stage.optional] for name, stage in built.items()}
+def _check_tables(
+    document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]
+) -> None:
+    """Every table that a stage reads and does not call optional must be written by a stage of the
+    DAG.
+    """
+    reads = {
+        name: [t for t in (*stage.reads, *stage.selects, stage.parent) if t not in stage.optional]
+        for name, stage in built.items()
+    }
     if SHARD in configs:
         reads[SHARD] = list(shard_params(configs[SHARD]).tables())
     written = {stage.writes.name for stage in built.values()} | {"identities", "candidates"}
     for name, tables in reads.items():
-        missing = {TABLES[t].written_by for t in tables if TABLES[t].written_by in BACKENDS} - configs.keys()
+        missing = {
+            TABLES[t].written_by for t in tables if TABLES[t].written_by in BACKENDS
+        } - configs.keys()
         for writer in sorted(missing, key=list(BACKENDS).index):
             wanted = ", ".join(sorted({t for t in tables if TABLES[t].written_by == writer}))
-            document.problem(("stages", name), f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages")
+            document.problem(
+                ("stages", name),
+                f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages",
+            )
         for table in sorted({t for t in tables if t not in written}):
             writer = TABLES[table].written_by
             if writer in configs:
-                said = f"reads {table}, which {writer} does not write with backend {configs[writer].backend!r}"
+                said = (
+                    f"reads {table}, which {writer} does not write with backend "
+                    f"{configs[writer].backend!r}"
+                )
                 document.problem(("stages", name), said)
             elif writer not in BACKENDS and writer not in _BY_COMMANDS:
-                document.problem(("stages", name), f"reads {table}, which no stage writes (`{writer}` is not there yet)")
+                document.problem(
+                    ("stages", name),
+                    f"reads {table}, which no stage writes (`{writer}` is not there yet)",
+                )
 
 
 _BY_COMMANDS = ("correct", "forget")

@@ -1,6 +1,7 @@
 """The demo: sample people through the quickstart DAG, and how well cleaning did on them.
 
-The sample people are crops and re-encodings of three photographs, so the precision and recall printed here are a smoke
+The sample people are crops and re-encodings of three photographs,
+    so the precision and recall printed here are a smoke
 test of the installation, not a measurement of the method.
 """
 
@@ -31,8 +32,10 @@ from stages.pictures import decode
 DAG_FILE = Path(__file__).parent.parent / "dags" / "quickstart.yaml"
 
 _JUDGED = """
-SELECT i.name, c.address, m.image_id, f.face_id, f.box, f.status AS face_status, f.reason AS face_reason,
-    coalesce(k.keep, false) AS keep, k.reason, k.similarity, m.status, m.reason AS image_reason, c.bucket
+SELECT i.name, c.address, m.image_id, f.face_id, f.box, f.status AS face_status,
+    f.reason AS face_reason,
+    coalesce(k.keep, false) AS keep, k.reason, k.similarity, m.status, m.reason AS image_reason,
+        c.bucket
 FROM (SELECT c.*, i.bucket FROM candidates c JOIN identities i USING (identity_id)) c
 JOIN identities i USING (identity_id)
 LEFT JOIN images m USING (image_id)
@@ -44,7 +47,9 @@ ORDER BY i.name, k.similarity DESC NULLS LAST, c.address
 
 @dataclass(frozen=True)
 class Score:
-    """How cleaning did on photographs whose truth is known. A photograph counts as kept if a face of it is kept."""
+    """How cleaning did on photographs whose truth is known. A photograph counts as kept if a face
+    of it is kept.
+    """
 
     right: int
     wrong: int
@@ -64,18 +69,26 @@ def run_demo(folder: Path, seed: int, console: Console) -> bool:
     truths = compose(folder, seed)
     roles = {truth.role for truth in truths}
     console.print(
-        f"{len({truth.person for truth in truths})} sample people, {len(truths)} files in {folder}/people "
-        f"({sum(not truth.expected_keep for truth in truths)} of them do not belong: {', '.join(sorted(roles - {'person', 'with_other'}))})"
+        f"{len({truth.person for truth in truths})} sample people, {len(truths)} files in "
+        f"{folder}/people "
+        f"({sum(not truth.expected_keep for truth in truths)} of them do not belong: "
+        f"{', '.join(sorted(roles - {'person', 'with_other'}))})"
     )
     root = folder / "dataset"
     # All sample people are copies of a few photographs, and cleaning would find them out.
-    sets = [f"source.path={_quoted(folder / 'people')}", f"root={_quoted(root)}", "stages.clean.params.duplicates=false"]
+    sets = [
+        f"source.path={_quoted(folder / 'people')}",
+        f"root={_quoted(root)}",
+        "stages.clean.params.duplicates=false",
+    ]
     dag = load_dag(DAG_FILE, sets)
     prepared = prepare(dag, None)
     accepted = [acceptance(term) for term in terms(prepared.stages)]
     prepared.licences = as_records(accepted)
     for one in accepted:
-        console.print(f"the demo loads {one.weights}, which is for {one.use} use; accepted for the demo alone")
+        console.print(
+            f"the demo loads {one.weights}, which is for {one.use} use; accepted for the demo alone"
+        )
     store = open_root(dag.root, dag.name, create=True)
     record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(spec)).execute()
     summarise(console, vars(record))
@@ -109,17 +122,26 @@ def score_rows(rows: list[dict[str, Any]], truths: list[Truth]) -> Score:
     return Score(len(kept & wanted), len(kept - wanted), len(wanted - kept))
 
 
-def _sheet(store: Store, snapshot: Snapshot, versions: dict[str, str], rows: list[dict[str, Any]]) -> list[SheetPerson]:
+def _sheet(
+    store: Store, snapshot: Snapshot, versions: dict[str, str], rows: list[dict[str, Any]]
+) -> list[SheetPerson]:
     ground = Ground(store, snapshot, versions)
     pictures: dict[str, Any] = {}
     for bucket, chunk in snapshot.chunks("images"):
         for path in ground.files("images", (bucket, chunk)):
             table = read(store, TABLES["images"], path, ("image_id", "bytes"))
-            pictures |= dict(zip(table["image_id"].to_pylist(), table["bytes"].to_pylist(), strict=True))
+            pictures |= dict(
+                zip(table["image_id"].to_pylist(), table["bytes"].to_pylist(), strict=True)
+            )
     people: dict[str, list[SheetFace]] = {}
     for row in rows:
         if row["box"] is not None and pictures.get(row["image_id"]):
-            face = SheetFace(_crop(decode(pictures[row["image_id"]]), row["box"]), row["keep"], row["reason"], row["similarity"])
+            face = SheetFace(
+                _crop(decode(pictures[row["image_id"]]), row["box"]),
+                row["keep"],
+                row["reason"],
+                row["similarity"],
+            )
             people.setdefault(row["name"], []).append(face)
     return [SheetPerson(name, faces) for name, faces in people.items()]
 
@@ -132,7 +154,9 @@ def _crop(rgb: Any, box: list[float]) -> Any:
     return rgb[top : min(height, int(box[3] + margin)), left : min(width, int(box[2] + margin))]
 
 
-def _print_results(console: Console, store: Store, snapshot: Snapshot, score: Score, sheet: Path) -> None:
+def _print_results(
+    console: Console, store: Store, snapshot: Snapshot, score: Score, sheet: Path
+) -> None:
     table = Table(title="shards", title_justify="left", box=None, pad_edge=False)
     for column in ("file", "samples", "MB"):
         table.add_column(column, justify="left" if column == "file" else "right")

@@ -1,4 +1,6 @@
-"""A DAG file as data that knows its lines: every problem is told with its place, its field and the nearest name that exists."""
+"""A DAG file as data that knows its lines: every problem is told with its place, its field and the
+nearest name that exists.
+"""
 
 import json
 import types
@@ -37,7 +39,9 @@ class Document:
     """Path to (sort key, what to print before the problem)."""
     problems: list[tuple[int, str]] = field(default_factory=list)
     written: dict[Where, str] = field(default_factory=dict)
-    """The values that `set` was given as they were written, which is what they mean where the field is a text."""
+    """The values that `set` was given as they were written, which is what they mean where the field
+    is a text.
+    """
 
     def read(self, text: str) -> None:
         try:
@@ -69,7 +73,9 @@ class Document:
         try:
             node = yaml.compose(written, Loader=yaml.SafeLoader)
         except yaml.YAMLError:
-            node = yaml.ScalarNode("tag:yaml.org,2002:str", written)  # *x, @x, a: b: texts, if anything
+            node = yaml.ScalarNode(
+                "tag:yaml.org,2002:str", written
+            )  # *x, @x, a: b: texts, if anything
         parent = self.data
         for depth in range(1, len(keys)):
             key = keys[depth - 1]
@@ -81,16 +87,27 @@ class Document:
                 number = str(keys[depth])
                 if not number.isdigit() or int(number) >= len(parent):
                     plain = ".".join(map(str, keys[:depth]))
-                    there = f"it has {len(parent)} items: name one by its number, {dotted((*keys[:depth], 0))} is {plain}.0"
-                    self.problems.append((order, f"{label}: {dotted(keys[:depth])} is a list, {there}"))
+                    there = (
+                        f"it has {len(parent)} items: name one by its number, "
+                        f"{dotted((*keys[:depth], 0))} is {plain}.0"
+                    )
+                    self.problems.append(
+                        (order, f"{label}: {dotted(keys[:depth])} is a list, {there}")
+                    )
                     return
                 keys = (*keys[:depth], int(number), *keys[depth + 1 :])
             elif not isinstance(parent, dict):
-                self.problems.append((order, f"{label}: {dotted(keys[:depth])} is {show(parent)}, it has no fields"))
+                self.problems.append(
+                    (order, f"{label}: {dotted(keys[:depth])} is {show(parent)}, it has no fields")
+                )
                 return
-        self.places = {path: place for path, place in self.places.items() if path[: len(keys)] != keys}
+        self.places = {
+            path: place for path, place in self.places.items() if path[: len(keys)] != keys
+        }
         self.places[keys] = (order, label)
-        self.written = {path: text for path, text in self.written.items() if path[: len(keys)] != keys}
+        self.written = {
+            path: text for path, text in self.written.items() if path[: len(keys)] != keys
+        }
         self._note(node, keys)
         if not (isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')):
             self.written[keys] = written
@@ -112,8 +129,16 @@ class Document:
         elif isinstance(node, yaml.ScalarNode):
             self.written[path] = node.value
 
-    def _convert(self, node: yaml.Node, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]) -> Any:
-        """The Python value of a node; fills `places` on the way. `place` overrides the node's line."""
+    def _convert(
+        self,
+        node: yaml.Node,
+        path: Where,
+        place: tuple[int, str] | None,
+        above: tuple[yaml.Node, ...],
+    ) -> Any:
+        """The Python value of a node; fills `places` on the way. `place` overrides the node's
+        line.
+        """
         if any(node is other for other in above):
             self.problem(path, "an alias stands inside the value that it repeats")
             return None
@@ -130,27 +155,51 @@ class Document:
             return yaml.constructor.SafeConstructor().construct_object(node)
         except (yaml.YAMLError, ValueError) as error:
             kind = node.tag.removeprefix("tag:yaml.org,2002:")
-            self.problem(path, f"cannot be read as {kind}: {getattr(error, 'problem', None) or error}")
+            self.problem(
+                path, f"cannot be read as {kind}: {getattr(error, 'problem', None) or error}"
+            )
             return None
 
     def _convert_mapping(
-        self, node: yaml.MappingNode, path: Where, place: tuple[int, str] | None, above: tuple[yaml.Node, ...]
+        self,
+        node: yaml.MappingNode,
+        path: Where,
+        place: tuple[int, str] | None,
+        above: tuple[yaml.Node, ...],
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             here = place or self._line(key_node)
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
-                self.problems.append((here[0], f"{here[1]}: {dotted(path)}: a key is a plain name; merge keys are not read"))
+            if (
+                not isinstance(key_node, yaml.ScalarNode)
+                or key_node.tag == "tag:yaml.org,2002:merge"
+            ):
+                self.problems.append(
+                    (
+                        here[0],
+                        f"{here[1]}: {dotted(path)}: a key is a plain name; merge keys are not "
+                        "read",
+                    )
+                )
                 continue
             key = key_node.value
             if key in found:
                 first = self.places[(*path, key)][1].rsplit(":", 1)[-1]
-                self.problems.append((here[0], f"{here[1]}: {dotted((*path, key))}: stands here twice, first in line {first}"))
+                self.problems.append(
+                    (
+                        here[0],
+                        f"{here[1]}: {dotted((*path, key))}: stands here twice, first in line "
+                        f"{first}",
+                    )
+                )
                 continue
             self.places[(*path, key)] = here
             found[key] = self._convert(value_node, (*path, key), place, above)
         # `crawl:` with nothing behind it is a stage with nothing to say, not the value null.
-        return {key: {} if value is None and _holds_fields((*path, key)) else value for key, value in found.items()}
+        return {
+            key: {} if value is None and _holds_fields((*path, key)) else value
+            for key, value in found.items()
+        }
 
     def _line(self, node: yaml.Node) -> tuple[int, str]:
         line = node.start_mark.line + 1
@@ -164,7 +213,9 @@ class Document:
 
     def problem(self, path: Where, text: str) -> None:
         order, label = self.place(path)
-        self.problems.append((order, f"{label}: {dotted(path)}: {text}" if path else f"{label}: {text}"))
+        self.problems.append(
+            (order, f"{label}: {dotted(path)}: {text}" if path else f"{label}: {text}")
+        )
 
     def error(self) -> DagError:
         """The problems, in the order of the file."""
@@ -176,14 +227,22 @@ class Document:
             raise self.error()
 
     def validate(
-        self, model: type[_Model], data: Mapping[str, Any], at: Where, own: Mapping[str, Any] | None = None
+        self,
+        model: type[_Model],
+        data: Mapping[str, Any],
+        at: Where,
+        own: Mapping[str, Any] | None = None,
     ) -> _Model | None:
-        """`data` as a `model`; None after noting every problem. With `own`, problems of other fields are left out."""
+        """`data` as a `model`; None after noting every problem. With `own`, problems of other
+        fields are left out.
+        """
         data = self._as_written(model, data, at)
         try:
             return model.model_validate(data)
         except ValidationError as error:
-            found: dict[Where, list[str]] = {}  # a value that fits no type of a union has an error for each of them
+            found: dict[
+                Where, list[str]
+            ] = {}  # a value that fits no type of a union has an error for each of them
             for item in error.errors(include_url=False):
                 if own is not None and item["loc"] and item["loc"][0] not in own:
                     continue
@@ -193,33 +252,49 @@ class Document:
                 self.problem(path, ", nor: ".join(dict.fromkeys(texts)))
         return None
 
-
     def _as_written(self, annotation: Any, value: Any, at: Where) -> Any:
-        """The value of a type, with the texts in it that `set` was given as they were written: 2024, on and `people #1` are folders."""
+        """The value of a type, with the texts in it that `set` was given as they were written:
+        2024, on and `people #1` are folders.
+        """
         if at in self.written and _takes_text(annotation, self.written[at]):
             return self.written[at]
         if isinstance(value, Mapping):
-            return {key: self._as_written(_type_of(annotation, key), one, (*at, key)) for key, one in value.items()}
+            return {
+                key: self._as_written(_type_of(annotation, key), one, (*at, key))
+                for key, one in value.items()
+            }
         if isinstance(value, list):
-            return [self._as_written(_type_of(annotation, index), one, (*at, index)) for index, one in enumerate(value)]
+            return [
+                self._as_written(_type_of(annotation, index), one, (*at, index))
+                for index, one in enumerate(value)
+            ]
         return value
 
 
 def _takes_text(annotation: Any, text: str) -> bool:
-    """Whether a field of this type holds texts, or this one of a few. Of one that may be empty, null is no text."""
+    """Whether a field of this type holds texts, or this one of a few. Of one that may be empty,
+    null is no text.
+    """
     if typing.get_origin(annotation) is typing.Annotated:
         return _takes_text(typing.get_args(annotation)[0], text)
-    kinds = typing.get_args(annotation) if typing.get_origin(annotation) in (typing.Union, types.UnionType) else (annotation,)
+    kinds = (
+        typing.get_args(annotation)
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType)
+        else (annotation,)
+    )
     if type(None) in kinds and text in ("", "~", "null", "Null", "NULL"):
         return False
     if len(kinds) > 1:
         return all(kind is type(None) or _takes_text(kind, text) for kind in kinds)
-    return annotation is str or (typing.get_origin(annotation) is Literal and text in typing.get_args(annotation))
+    return annotation is str or (
+        typing.get_origin(annotation) is Literal and text in typing.get_args(annotation)
+    )
 
 
 def _holds_fields(path: Where) -> bool:
     return path in (("stages",), ("resources",)) or (
-        path[0] == "stages" and (len(path) == 2 or (len(path) == 3 and path[2] in ("params", "resources")))
+        path[0] == "stages"
+        and (len(path) == 2 or (len(path) == 3 and path[2] in ("params", "resources")))
     )
 
 
@@ -229,14 +304,20 @@ def dotted(path: Where) -> str:
     return text.removeprefix(".")
 
 
-def _locate(model: type[BaseModel], data: Any, loc: Sequence[str | int]) -> tuple[Where, type[BaseModel] | None]:
-    """The path of an error without what pydantic puts in for unions, and the model whose field its last part is."""
+def _locate(
+    model: type[BaseModel], data: Any, loc: Sequence[str | int]
+) -> tuple[Where, type[BaseModel] | None]:
+    """The path of an error without what pydantic puts in for unions, and the model whose field its
+    last part is.
+    """
     path: Where = ()
     annotation: Any = model
     holder: type[BaseModel] | None = model
     value: Any = data
     for index, part in enumerate(loc):
-        inside = (isinstance(value, Mapping) and part in value) or (isinstance(value, list) and isinstance(part, int))
+        inside = (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, list) and isinstance(part, int)
+        )
         missing = isinstance(value, Mapping) and index == len(loc) - 1
         if inside or missing:
             path = (*path, part)
@@ -247,7 +328,9 @@ def _locate(model: type[BaseModel], data: Any, loc: Sequence[str | int]) -> tupl
 
 
 def _type_of(annotation: Any, part: str | int) -> Any:
-    """The type of a part (a field, a key, an index) of a value of the type `annotation`; None where that says nothing."""
+    """The type of a part (a field, a key, an index) of a value of the type `annotation`; None where
+    that says nothing.
+    """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field_there = annotation.model_fields.get(str(part))
         return field_there.annotation if field_there else None
@@ -256,7 +339,9 @@ def _type_of(annotation: Any, part: str | int) -> Any:
         return arguments[1]
     if typing.get_origin(annotation) in (list, tuple, Sequence):
         return arguments[0]
-    return next((found for argument in arguments if (found := _type_of(argument, part)) is not None), None)
+    return next(
+        (found for argument in arguments if (found := _type_of(argument, part)) is not None), None
+    )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -278,7 +363,9 @@ def _explain(error: Any, model: type[BaseModel] | None) -> str:
         expected = str(error["ctx"]["expected"])
         names = [name.strip("'") for name in expected.replace(" or ", ", ").split(", ")]
         close = near(value, names) if isinstance(value, str) else []
-        return f"{show(value)} is not one of {expected}" + (f"; did you mean {close[0]!r}?" if close else "")
+        return f"{show(value)} is not one of {expected}" + (
+            f"; did you mean {close[0]!r}?" if close else ""
+        )
     if kind in ("model_type", "dict_type"):
         return f"input should be a mapping, is {show(value)}"
     if kind in ("value_error", "assertion_error"):

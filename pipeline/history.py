@@ -1,4 +1,6 @@
-"""What a dataset showed before: which snapshots there are, what changed between two of them, and going back to one."""
+"""What a dataset showed before: which snapshots there are, what changed between two of them, and
+going back to one.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,21 +14,38 @@ from pipeline.root.files import read, read_entries
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError
 from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, VoidSnapshot, load, numbers
+from pipeline.root.snapshot import (
+    WHOLE,
+    Entry,
+    Snapshot,
+    SnapshotError,
+    VoidSnapshot,
+    load,
+    numbers,
+)
 from pipeline.root.storage import Store
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES, TableSchema
 from stages.shard.webdataset import METADATA, SAMPLES
 
-_COMPARED = {**{name: schema for name, schema in TABLES.items() if {"identity_id", "status"} <= {*schema.names}}, "samples": SAMPLES}
+_COMPARED = {
+    **{
+        name: schema
+        for name, schema in TABLES.items()
+        if {"identity_id", "status"} <= {*schema.names}
+    },
+    "samples": SAMPLES,
+}
 _NOT_VALUES = {"inputs", "fetched_at", "decided_at", "removed_at"}
 """Columns that say how and when a row came about."""
 
+# fmt: off
 CHANGES = pa.schema(
     [("table", pa.string()), ("identity_id", pa.string()), ("name", pa.string())]
     + [(name, pa.int64()) for name in ("added", "changed", "gone")]
-)  # fmt: skip
+)
+# fmt: on
 """Rows that came, that have other values and that left, by table and person."""
 
 
@@ -57,12 +76,25 @@ def listing(store: Store) -> list[Listed]:
         try:
             one = load(store, number, newest)
         except SnapshotError as error:
-            said = "void: put by a writer that had lost the lease" if isinstance(error, VoidSnapshot) else "damaged"
+            said = (
+                "void: put by a writer that had lost the lease"
+                if isinstance(error, VoidSnapshot)
+                else "damaged"
+            )
             listed.append(Listed(number, "", "", said, 0, 0))
             continue
         sizes = {entry.file: entry.file_bytes or entry.bytes for entry in one.entries if entry.file}
         said = ", ".join(_remarks(one) + _moves(before, one)) or "shows the same"
-        listed.append(Listed(number, one.notes.get("published", ""), one.notes.get("run", ""), said, len(sizes), sum(sizes.values())))
+        listed.append(
+            Listed(
+                number,
+                one.notes.get("published", ""),
+                one.notes.get("run", ""),
+                said,
+                len(sizes),
+                sum(sizes.values()),
+            )
+        )
         before = one
     return listed
 
@@ -75,7 +107,9 @@ def _remarks(one: Snapshot) -> list[str]:
     back += [f"without what was removed ({forgot[1]})"] if forgot[0] == one.number else []
     fenced = any(first == one.number for _, first in one.notes.get("fences", ()))
     why = "a writer that seemed dead" if fenced else "gc"
-    return back + ([f"in place of {replaces[-1]} ({why})"] if replaces[-1] == one.number - 1 else [])
+    return back + (
+        [f"in place of {replaces[-1]} ({why})"] if replaces[-1] == one.number - 1 else []
+    )
 
 
 def _moves(before: Snapshot, after: Snapshot) -> list[str]:
@@ -96,7 +130,9 @@ def _moves(before: Snapshot, after: Snapshot) -> list[str]:
 
 @dataclass(frozen=True)
 class Diff:
-    """What snapshot `after` shows other than `before`: `rows` in the columns of CHANGES, and by table what it is made by now."""
+    """What snapshot `after` shows other than `before`: `rows` in the columns of CHANGES, and by
+    table what it is made by now.
+    """
 
     before: int
     after: int
@@ -105,24 +141,43 @@ class Diff:
 
     def by(self, *columns: str) -> pa.Table:
         """Sums by table, or by person with those of most rows first."""
-        grouped = self.rows.group_by(list(columns), use_threads=False).aggregate([(name, "sum") for name in CHANGES.names[3:]])
-        grouped = grouped.rename_columns([name.removesuffix("_sum") for name in grouped.column_names])
+        grouped = self.rows.group_by(list(columns), use_threads=False).aggregate(
+            [(name, "sum") for name in CHANGES.names[3:]]
+        )
+        grouped = grouped.rename_columns(
+            [name.removesuffix("_sum") for name in grouped.column_names]
+        )
         if "identity_id" not in columns:
             return grouped.select([*columns, *CHANGES.names[3:]])
         rows = grouped.to_pylist()
-        rows.sort(key=lambda row: (-row["added"] - row["changed"] - row["gone"], row["name"] or "", row["identity_id"]))
-        return pa.Table.from_pylist(rows, schema=pa.schema([CHANGES.field(name) for name in (*columns, *CHANGES.names[3:])]))
+        rows.sort(
+            key=lambda row: (
+                -row["added"] - row["changed"] - row["gone"],
+                row["name"] or "",
+                row["identity_id"],
+            )
+        )
+        return pa.Table.from_pylist(
+            rows, schema=pa.schema([CHANGES.field(name) for name in (*columns, *CHANGES.names[3:])])
+        )
 
 
 def diff(store: Store, before: int, after: int | None = None) -> Diff:
-    """Compare what two snapshots show, row by row by key; files that both show are not read. Raises SnapshotError."""
+    """Compare what two snapshots show, row by row by key; files that both show are not read. Raises
+    SnapshotError.
+    """
     old, new = load(store, before), load(store, after)
     connection = duckdb.connect()
     found: list[tuple[str, str | None, int, int, int]] = []
     try:
         for table, schema in _COMPARED.items():
             for left, right in _differing(schema, old.shown(table), new.shown(table)):
-                found += [(table, *row) for row in _compare(connection, schema, _rows(store, schema, left), _rows(store, schema, right))]
+                found += [
+                    (table, *row)
+                    for row in _compare(
+                        connection, schema, _rows(store, schema, left), _rows(store, schema, right)
+                    )
+                ]
     finally:
         connection.close()
     totals: dict[tuple[str, str | None], list[int]] = {}
@@ -133,33 +188,58 @@ def diff(store: Store, before: int, after: int | None = None) -> Diff:
     place = {table: number for number, table in enumerate(_COMPARED)}
     order = sorted(totals, key=lambda key: (place[key[0]], names.get(key[1], ""), key[1] or ""))
     values = [(table, person, names.get(person), *totals[table, person]) for table, person in order]
-    rows = pa.Table.from_pylist([dict(zip(CHANGES.names, row, strict=True)) for row in values], schema=CHANGES)
+    rows = pa.Table.from_pylist(
+        [dict(zip(CHANGES.names, row, strict=True)) for row in values], schema=CHANGES
+    )
     return Diff(old.number, new.number, rows, _made_by(old, new))
 
 
-def _differing(schema: TableSchema, old: Iterable[Entry], new: Iterable[Entry]) -> Iterator[tuple[list[Entry], list[Entry]]]:
-    """The entries that only one side shows, in groups that fit into memory: by bucket, with pictures in it by chunk."""
+def _differing(
+    schema: TableSchema, old: Iterable[Entry], new: Iterable[Entry]
+) -> Iterator[tuple[list[Entry], list[Entry]]]:
+    """The entries that only one side shows, in groups that fit into memory: by bucket, with
+    pictures in it by chunk.
+    """
     groups: dict[tuple[int, int], tuple[dict[tuple[int, int, str], Entry], ...]] = {}
     for side, entries in enumerate((old, new)):
         for entry in entries:
             whole = not schema.blobs or entry.bucket == WHOLE
-            group = groups.setdefault((entry.bucket if entry.bucket != WHOLE else 0, WHOLE if whole else entry.chunk), ({}, {}))
+            group = groups.setdefault(
+                (entry.bucket if entry.bucket != WHOLE else 0, WHOLE if whole else entry.chunk),
+                ({}, {}),
+            )
             group[side][entry.bucket, entry.chunk, entry.digest] = entry
     for _, (left, right) in sorted(groups.items()):
         if left.keys() != right.keys():
-            yield [left[key] for key in left.keys() - right.keys()], [right[key] for key in right.keys() - left.keys()]
+            yield (
+                [left[key] for key in left.keys() - right.keys()],
+                [right[key] for key in right.keys() - left.keys()],
+            )
 
 
 def _values(schema: TableSchema) -> list[str]:
-    """The columns by which two rows of a key are compared. Pictures have a hash among them; of other tables the blobs count too."""
-    names = METADATA if schema is SAMPLES else schema.light if "sha256" in schema.names else schema.names
+    """The columns by which two rows of a key are compared. Pictures have a hash among them; of
+    other tables the blobs count too.
+    """
+    names = (
+        METADATA
+        if schema is SAMPLES
+        else schema.light
+        if "sha256" in schema.names
+        else schema.names
+    )
     return [name for name in names if name not in _NOT_VALUES]
 
 
 def _rows(store: Store, schema: TableSchema, entries: list[Entry]) -> pa.Table:
     names = _values(schema)
     if schema is SAMPLES:
-        return pa.concat_tables([schema.empty().select(names), *(read(store, schema, entry.file, names) for entry in entries)])
+        return pa.concat_tables(
+            [
+                schema.empty().select(names),
+                *(read(store, schema, entry.file, names) for entry in entries),
+            ]
+        )
     return read_entries(store, schema.name, entries, names)
 
 
@@ -168,7 +248,9 @@ def _compare(
 ) -> list[tuple[str | None, int, int, int]]:
     """Person, and how many rows were added, changed and are gone."""
     key = schema.key
-    other = " OR ".join(f'a."{name}" IS DISTINCT FROM b."{name}"' for name in _values(schema) if name != key)
+    other = " OR ".join(
+        f'a."{name}" IS DISTINCT FROM b."{name}"' for name in _values(schema) if name != key
+    )
     connection.register("a", old)
     connection.register("b", new)
     sql = f"""
@@ -199,7 +281,11 @@ def _made_by(old: Snapshot, new: Snapshot) -> dict[str, str]:
         if sides[0] != sides[1] and all(len(side) == 1 for side in sides):
             known = {**old.notes.get("versions", {}), **new.notes.get("versions", {})}
             left, right = (_flat(known.get(f"{table}/{side.pop()}", {})) for side in sides)
-            changes = [f"{name} {left.get(name)} -> {right.get(name)}" for name in {**left, **right} if left.get(name) != right.get(name)]
+            changes = [
+                f"{name} {left.get(name)} -> {right.get(name)}"
+                for name in {**left, **right}
+                if left.get(name) != right.get(name)
+            ]
             if changes:
                 said[table] = ", ".join(changes)
     return said
@@ -215,55 +301,87 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
 # Going back
 
 
-def rollback(store: Store, number: int, run: str, notice: Callable[[str], None] = lambda text: None) -> Snapshot:
-    """Publish what snapshot `number` is as the newest one; shards and their indexes are again those of then.
+def rollback(
+    store: Store, number: int, run: str, notice: Callable[[str], None] = lambda text: None
+) -> Snapshot:
+    """Publish what snapshot `number` is as the newest one; shards and their indexes are again those
+    of then.
 
-    History is kept: the snapshots since stay. So are decisions by hand and removals: those of now go before those of then, and the
-    next run applies them. Takes the lease (`notice` is told what it waits for, and how many decisions stay). Raises LeaseHeld,
-    SnapshotError, and RunError where files of that snapshot are gone.
+    History is kept: the snapshots since stay. So are decisions by hand and removals: those of now
+    go before those of then, and the next run applies them. Takes the lease (`notice` is told what
+    it waits for, and how many decisions stay). Raises LeaseHeld, SnapshotError, and RunError where
+    files of that snapshot are gone.
     """
     with Lease(store, run, notice, frees=True) as lease:
         check_finished(store)
         newest = load(store)
         target = load(store, number, newest)
         there = {*store.list("tables"), *store.list("shards")}
-        # Garbage collection leaves out shards that were not shown even then; they can be written again.
-        spare = {entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current}
-        known = [entry for entry in target.entries if entry.table not in _STAY and (entry.file in there or entry not in spare)]
+        # Garbage collection leaves out shards that were not shown even then; they can be written
+        # again.
+        spare = {
+            entry for entry in target.entries if entry.table in SHARD_TABLES and not entry.current
+        }
+        known = [
+            entry
+            for entry in target.entries
+            if entry.table not in _STAY and (entry.file in there or entry not in spare)
+        ]
         known = sorted((*known, *(entry for entry in newest.entries if entry.table in _STAY)))
         missing = sorted({entry.file for entry in known if entry.file} - there)
         if missing:
             named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise RunError(
-                f"snapshot {number} of {store.root} cannot be shown again: {len(missing)} of its files are gone ({named}). "
-                "`idcluster snapshots` lists the others; a run with the DAG of then computes it anew"
+                f"snapshot {number} of {store.root} cannot be shown again: {len(missing)} of its "
+                f"files are gone ({named}). "
+                "`idcluster snapshots` lists the others; a run with the DAG of then computes it "
+                "anew"
             )
         # Sets of the same shards may have been made by other rules: their cards differ.
         if {*known} != {*newest.entries} or _sets(target) != _sets(newest):
-            # Without what says that shards are up to date: should this end before the indexes are put, a run puts them.
-            notes = {name: value for name, value in target.notes.items() if not name.startswith("shards/")}
+            # Without what says that shards are up to date: should this end before the indexes are
+            # put, a run puts them.
+            notes = {
+                name: value
+                for name, value in target.notes.items()
+                if not name.startswith("shards/")
+            }
             for name in ("versions", "rates"):
                 notes[name] = {**target.notes.get(name, {}), **newest.notes.get(name, {})}
             notes["fences"] = newest.notes.get("fences", [])
-            notes |= {"run": run, "published": datetime.now(UTC).isoformat(timespec="seconds"), "back_to": [newest.number + 1, number]}
+            notes |= {
+                "run": run,
+                "published": datetime.now(UTC).isoformat(timespec="seconds"),
+                "back_to": [newest.number + 1, number],
+            }
             newest = lease.publish(Snapshot(newest.number, tuple(known), notes))
         try:
             reindex(store, newest)
         except Exception:
-            notice(f"snapshot {newest.number} is published; shard indexes are not all put yet: roll back once more, or run")
+            notice(
+                f"snapshot {newest.number} is published; shard indexes are not all put yet: roll "
+                "back once more, or run"
+            )
             raise
         stay = _decisions(store, newest) ^ _decisions(store, target)
         if stay:
-            notice(f"{len({face for face, _, _ in stay})} decisions by hand made since then stay as they are; the next run applies them")
+            notice(
+                f"{len({face for face, _, _ in stay})} decisions by hand made since then stay as "
+                "they are; the next run applies them"
+            )
         return newest
 
 
 _STAY = ("removals", "overrides")
-"""Tables that no way back leads behind: what was removed stays removed, and what somebody decided by hand stays decided."""
+"""Tables that no way back leads behind: what was removed stays removed, and what somebody decided
+by hand stays decided.
+"""
 
 
 def _decisions(store: Store, snapshot: Snapshot) -> set[tuple[str, str, str | None]]:
-    rows = read_entries(store, "overrides", snapshot.shown("overrides"), ["face_id", "action", "target"]).to_pylist()
+    rows = read_entries(
+        store, "overrides", snapshot.shown("overrides"), ["face_id", "action", "target"]
+    ).to_pylist()
     return {(row["face_id"], row["action"], row["target"]) for row in rows}
 
 

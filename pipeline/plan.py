@@ -1,4 +1,6 @@
-"""The plan: what a run would do, why, and about how long it would take. Reads the snapshot and the source, writes nothing."""
+"""The plan: what a run would do, why, and about how long it would take. Reads the snapshot and the
+source, writes nothing.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,9 +29,11 @@ from stages.stage import Stage
 
 @dataclass(frozen=True)
 class Line:
-    """What one stage would do. `units` are known; `more` says that others follow from what stages before it bring.
+    """What one stage would do. `units` are known; `more` says that others follow from what stages
+    before it bring.
 
-    `seconds` is the estimate for the known units on this machine's workers, None where no run has measured the stage.
+    `seconds` is the estimate for the known units on this machine's workers, None where no run has
+    measured the stage.
     """
 
     stage: str
@@ -55,13 +59,22 @@ class Plan:
     def nothing(self) -> bool:
         if self.remarks:
             return False
-        fresh = self.intake is not None and (self.intake.new or self.intake.changed or self.intake.gone)
+        fresh = self.intake is not None and (
+            self.intake.new or self.intake.changed or self.intake.gone
+        )
         work = any(line.units or line.more for line in self.lines)
-        return not fresh and not work and not self.again and self.shards in ("as they are", "not in this run")
+        return (
+            not fresh
+            and not work
+            and not self.again
+            and self.shards in ("as they are", "not in this run")
+        )
 
 
 def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
-    """Compare what the DAG wants with what is there. Raises what a run would raise before it starts."""
+    """Compare what the DAG wants with what is there. Raises what a run would raise before it
+    starts.
+    """
     with suppress(FileNotFoundError):
         store.read("dataset.json")
         open_root(store.root, prepared.dag.name, create=False)
@@ -70,13 +83,18 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     rest = without_missing(store, load(store), prepared.stages, chosen, profile)
     snapshot = rest.snapshot
     # Nobody is asked over the network for a plan: what runs have learnt has to do.
-    sources = sources_of(prepared.dag, Asking(ask=False), lambda name: StoreShelf(store, name, write=False))
+    sources = sources_of(
+        prepared.dag, Asking(ask=False), lambda name: StoreShelf(store, name, write=False)
+    )
     intake = take_in(store, snapshot, *sources, write=False) if "crawl" in chosen else None
     stages = [stage for stage in prepared.stages if stage.name in chosen]
-    forced = {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
+    forced = (
+        {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
+    )
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
     ground = Ground(store, snapshot, prepared.versions)
-    # Stages that are not chosen are looked at too: what they would do is not done, so nothing follows from it.
+    # Stages that are not chosen are looked at too: what they would do is not done, so nothing
+    # follows from it.
     found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
@@ -89,17 +107,23 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
                 following = following or lines[-1].more
                 continue
             units = found.units(stage.name) + (listed if stage.name == "crawl" else 0)
-            why = found.why(stage.name) + (Counter({"source": listed}) if stage.name == "crawl" and listed else Counter())
+            why = found.why(stage.name) + (
+                Counter({"source": listed}) if stage.name == "crawl" and listed else Counter()
+            )
             more = (following and stage.name != "crawl") or found.behind(stage.name)
             rate = rates.get(f"{stage.name}/{prepared.versions[stage.name]}")
             resources = {stage.name: prepared.dag.stages[stage.name].resources}
             workers = operators([stage.name], resources, available_cores())[0].workers
             seconds = None if rate is None else units * rate / workers
-            count = len(tasks(ground, phase, found.of(stage.name), "", selection.limit, available_cores()))
+            count = len(
+                tasks(ground, phase, found.of(stage.name), "", selection.limit, available_cores())
+            )
             lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
     again = any(finding.reseal for finding in found.findings)
-    return Plan(intake, lines, _shards(prepared, chosen, store, snapshot, following), again, rest.remarks)
+    return Plan(
+        intake, lines, _shards(prepared, chosen, store, snapshot, following), again, rest.remarks
+    )
 
 
 def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> Line:
@@ -110,20 +134,31 @@ def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> L
     if complete(snapshot, stage, version):
         return Line(stage.name, done, 0, False, 0, Counter(), None)
     people = sum(entry.rows for entry in snapshot.shown(stage.parent))
-    return Line(stage.name, 0, people, False, 0, Counter({"inputs" if done else "new": people}), None)
+    return Line(
+        stage.name, 0, people, False, 0, Counter({"inputs" if done else "new": people}), None
+    )
 
 
 def check_sql(prepared: Prepared, selection: Selection) -> None:
-    """Raise DagError for a --where or --retry that is no SQL over the tables, before a run begins to work."""
+    """Raise DagError for a --where or --retry that is no SQL over the tables, before a run begins
+    to work.
+    """
     nowhere, empty = Store("."), Snapshot()
     if selection.retry is not None:
         chosen = prepared.chosen(selection)
-        forced_units(nowhere, empty, [stage for stage in prepared.stages if stage.name in chosen], selection.retry)
+        forced_units(
+            nowhere,
+            empty,
+            [stage for stage in prepared.stages if stage.name in chosen],
+            selection.retry,
+        )
     if selection.where is not None:
         allowed_images(nowhere, empty, selection.where)
 
 
-def _shards(prepared: Prepared, chosen: set[str], store: Store, snapshot: Snapshot, following: bool) -> str:
+def _shards(
+    prepared: Prepared, chosen: set[str], store: Store, snapshot: Snapshot, following: bool
+) -> str:
     if SHARD not in chosen:
         return "not in this run"
     params, _ = resolve(store, shard_params(prepared.dag.stages[SHARD]), write=False)
@@ -136,36 +171,58 @@ def _shards(prepared: Prepared, chosen: set[str], store: Store, snapshot: Snapsh
 def reasons(why: Counter[str]) -> str:
     """The reasons of a line in words."""
     words = {
-        "new": "new", "inputs": "upstream changed", "version": "parameters, code or weights changed", "retry": "asked to retry",
+        "new": "new",
+        "inputs": "upstream changed",
+        "version": "parameters, code or weights changed",
+        "retry": "asked to retry",
         "source": "new or changed at the source",
-    }  # fmt: skip
+    }
     return ", ".join(f"{count} {words[name]}" for name, count in why.most_common())
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan for programs. `to_do` is what is known; `more_follows` from what the stages before bring."""
+    """The plan for programs. `to_do` is what is known; `more_follows` from what the stages before
+    bring.
+    """
     source = plan.intake
     counts = ("people", "offered", "new", "changed", "gone")
     return {
         "nothing_to_do": plan.nothing,
-        "source": None if source is None else {**{name: getattr(source, name) for name in counts}, "remarks": list(source.remarks)},
+        "source": None
+        if source is None
+        else {**{name: getattr(source, name) for name in counts}, "remarks": list(source.remarks)},
         "stages": [
             {
-                "stage": line.stage, "there": line.done, "to_do": line.units, "more_follows": line.more, "tasks": line.tasks,
-                "why": dict(line.why), "seconds": None if line.seconds is None else round(line.seconds, 1),
+                "stage": line.stage,
+                "there": line.done,
+                "to_do": line.units,
+                "more_follows": line.more,
+                "tasks": line.tasks,
+                "why": dict(line.why),
+                "seconds": None if line.seconds is None else round(line.seconds, 1),
             }
             for line in plan.lines
         ],
         "shown_again": plan.again,
         "shards": plan.shards,
-    }  # fmt: skip
+    }
 
 
 def rows(plan: Plan) -> Sequence[tuple[str, ...]]:
     """The plan as text cells: stage, done, to do, tasks, why, estimate."""
     cells = []
     for line in plan.lines:
-        todo = " and ".join([str(line.units)] * (line.units > 0) + ["what follows"] * line.more) or "-"
-        estimate = "" if line.seconds is None or not line.units else f"{line.seconds:.0f} s" if line.seconds >= 1 else "< 1 s"
-        cells.append((line.stage, str(line.done), todo, str(line.tasks or ""), reasons(line.why), estimate))
+        todo = (
+            " and ".join([str(line.units)] * (line.units > 0) + ["what follows"] * line.more) or "-"
+        )
+        estimate = (
+            ""
+            if line.seconds is None or not line.units
+            else f"{line.seconds:.0f} s"
+            if line.seconds >= 1
+            else "< 1 s"
+        )
+        cells.append(
+            (line.stage, str(line.done), todo, str(line.tasks or ""), reasons(line.why), estimate)
+        )
     return cells

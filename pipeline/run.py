@@ -1,7 +1,8 @@
-"""A run: take in what the source lists, then phase by phase survey, compute, seal and publish, and shards at the end.
+"""A run: take in what the source lists, then phase by phase survey, compute, seal and publish, and
+shards at the end.
 
-Whatever interrupts it, the next run goes on: sealed chunks are in the snapshot, and slices that were finished but not
-sealed are found by their names.
+Whatever interrupts it, the next run goes on: sealed chunks are in the snapshot, and slices that
+were finished but not sealed are found by their names.
 """
 
 import json
@@ -63,13 +64,17 @@ class Engine(Protocol):
 
     def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
 
-    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]: ...
+    def map(
+        self, function: Callable[[str], str], items: Sequence[str], workers: int
+    ) -> Iterator[str]: ...
 
     def check(self) -> None: ...
 
     def cores(self) -> int: ...
 
-    def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]: ...
+    def operators(
+        self, chain: Sequence[str], resources: Mapping[str, Resources]
+    ) -> list[Operator]: ...
 
     def close(self) -> None: ...
 
@@ -102,13 +107,30 @@ class Run:
     """One run of a DAG on a root."""
 
     def __init__(
-        self, prepared: Prepared, selection: Selection, store: Store, console: Console,
-        engine: Callable[[WorkerSpec], Engine], run_id: str | None = None,
-    ) -> None:  # fmt: skip
-        self.prepared, self.selection, self.store, self.console = prepared, selection, store, console
+        self,
+        prepared: Prepared,
+        selection: Selection,
+        store: Store,
+        console: Console,
+        engine: Callable[[WorkerSpec], Engine],
+        run_id: str | None = None,
+    ) -> None:
+        self.prepared, self.selection, self.store, self.console = (
+            prepared,
+            selection,
+            store,
+            console,
+        )
         self.chosen = prepared.chosen(selection)
         self.run_id = run_id or new_run_id()
-        self.spec = WorkerSpec(store.root, prepared.dag, prepared.versions, prepared.models, self.run_id, prepared.local)
+        self.spec = WorkerSpec(
+            store.root,
+            prepared.dag,
+            prepared.versions,
+            prepared.models,
+            self.run_id,
+            prepared.local,
+        )
         self.engine = engine(self.spec)
         self.engine.say = lambda text: console.print(text, style=WARNING, highlight=False)
         self.engine.detail = lambda text: detail(console, text)
@@ -124,7 +146,12 @@ class Run:
             run_id=self.run_id,
             started=datetime.now(UTC).isoformat(timespec="seconds"),
             dag=prepared.dag.model_dump(mode="json"),
-            selection={"only": list(selection.only), "limit": selection.limit, "where": selection.where, "retry": selection.retry},
+            selection={
+                "only": list(selection.only),
+                "limit": selection.limit,
+                "where": selection.where,
+                "retry": selection.retry,
+            },
             versions=prepared.versions,
             licences=prepared.licences,
             machine=_machine(),
@@ -133,7 +160,9 @@ class Run:
     def execute(self) -> Record:
         """Do it all. The record is written whatever happens; errors are raised after that."""
         start = time.monotonic()
-        with Lease(self.store, self.run_id, lambda text: self.console.print(text, style=WARNING)) as lease:
+        with Lease(
+            self.store, self.run_id, lambda text: self.console.print(text, style=WARNING)
+        ) as lease:
             self.lease = lease
             try:
                 with self._draining():
@@ -166,13 +195,19 @@ class Run:
             self._take_in()
         stages = self.prepared.stages
         forced = self._forced()
-        allowed = None if self.selection.where is None else allowed_images(self.store, self.snapshot, self.selection.where)
+        allowed = (
+            None
+            if self.selection.where is None
+            else allowed_images(self.store, self.snapshot, self.selection.where)
+        )
         token = f"{self.selection.retry} {self.snapshot.number}"
         parts = [{stage.name for stage in phase} for phase in phases(stages)] + [{SHARD}]
         todo = [names for names in parts if names & set(self.chosen)]
         for phase in phases(stages):
             mine = {stage.name for stage in phase if stage.name in self.chosen}
-            self.place = next((f"phase {n} of {len(todo)}" for n, names in enumerate(todo, 1) if names & mine), "")
+            self.place = next(
+                (f"phase {n} of {len(todo)}" for n, names in enumerate(todo, 1) if names & mine), ""
+            )
             if "crawl" in mine and (self.others or has_web(self.prepared.dag)):
                 self._crawl(phase, mine, forced, allowed, token)
                 mine.discard("crawl")
@@ -189,9 +224,15 @@ class Run:
             self._publish([])
 
     def _leave_out_missing(self) -> None:
-        """Go on from what is there: what a snapshot names and is gone is computed again, or the run ends here."""
-        profile = shard_params(self.prepared.dag.stages[SHARD]).profile if SHARD in self.chosen else None
-        rest = without_missing(self.store, self.snapshot, self.prepared.stages, self.chosen, profile)
+        """Go on from what is there: what a snapshot names and is gone is computed again, or the run
+        ends here.
+        """
+        profile = (
+            shard_params(self.prepared.dag.stages[SHARD]).profile if SHARD in self.chosen else None
+        )
+        rest = without_missing(
+            self.store, self.snapshot, self.prepared.stages, self.chosen, profile
+        )
         for remark in rest.remarks:
             self.console.print(f"note: {remark}", style=WARNING, highlight=False)
         self.snapshot, self.owed = rest.snapshot, bool(rest.dropped)
@@ -202,7 +243,9 @@ class Run:
             self._publish(fresh)
 
     def _take_in(self) -> None:
-        asking = Asking(stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False))
+        asking = Asking(
+            stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False)
+        )
         sources = sources_of(self.prepared.dag, asking, lambda name: StoreShelf(self.store, name))
         with Working(self.console, "reading the source"):
             found = take_in(self.store, self.snapshot, *sources)
@@ -211,9 +254,20 @@ class Run:
             self.console.print(f"note: {remark}", style=WARNING, highlight=False)
         if found.entries:
             self._publish(found.entries)
-        counts = {"people": found.people, "offered": found.offered, "new": found.new, "changed": found.changed, "gone": found.gone}
+        counts = {
+            "people": found.people,
+            "offered": found.offered,
+            "new": found.new,
+            "changed": found.changed,
+            "gone": found.gone,
+        }
         self.record.intake = counts
-        said = ", ".join(f"{counts[name]} {name}" for name in ("new", "changed", "gone") if counts[name]) or "nothing new"
+        said = (
+            ", ".join(
+                f"{counts[name]} {name}" for name in ("new", "changed", "gone") if counts[name]
+            )
+            or "nothing new"
+        )
         listed = f"{counted(found.people, 'person')}, {counted(found.offered, 'picture')}"
         self.console.print(f"source: {listed}; {said}", highlight=False)
 
@@ -230,7 +284,12 @@ class Run:
         return Ground(self.store, self.snapshot, self.prepared.versions)
 
     def _crawl(
-        self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str
+        self,
+        phase: Sequence[Stage],
+        mine: set[str],
+        forced: Mapping[str, frozenset[str]],
+        allowed: frozenset[str] | None,
+        token: str,
     ) -> None:
         """Fetch what is missing, round by round, each followed by the phase over what came."""
         crawl = next(stage for stage in phase if stage.name == "crawl")
@@ -251,20 +310,32 @@ class Run:
 
         rounds = Rounds(self.store, self.run_id, bring, process, lambda: self.drained)
         asked = forced.get("images", frozenset())
-        web, names = has_web(self.prepared.dag), {source.name for source in self.prepared.dag.sources}
+        web, names = (
+            has_web(self.prepared.dag),
+            {source.name for source in self.prepared.dag.sources},
+        )
 
         def serves(address: str) -> bool:
             return web if is_web(address) else address.partition(":")[0] in names
 
         # What other DAGs have brought into the root is theirs to fetch.
-        rounds.crawl(missing(self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit, serves))
+        rounds.crawl(
+            missing(
+                self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit, serves
+            )
+        )
         if rounds.counts.rounds:
             self.record.fetching = rounds.counts.as_record()
 
     def _phase(
-        self, phase: Sequence[Stage], mine: set[str], forced: Mapping[str, frozenset[str]], allowed: frozenset[str] | None, token: str,
+        self,
+        phase: Sequence[Stage],
+        mine: set[str],
+        forced: Mapping[str, frozenset[str]],
+        allowed: frozenset[str] | None,
+        token: str,
         places: Mapping[str, Place] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         chain = [stage for stage in phase if stage.name in mine]
         explicit = self.selection.limit is not None or places is not None
         with Working(self.console, f"{self.place}: looking what there is to do"):
@@ -284,13 +355,24 @@ class Run:
         """The task with where its pictures lie in the spool."""
         rows = self._candidates((task.bucket, task.chunk))
         members = set(task.members or ())
-        return replace(task, spool={address: places[address] for image, address in rows if image in members and address in places})
+        return replace(
+            task,
+            spool={
+                address: places[address]
+                for image, address in rows
+                if image in members and address in places
+            },
+        )
 
     def _candidates(self, scope: Scope) -> list[tuple[str, str]]:
-        """Image id and address of the candidates of a chunk; tasks of one chunk come one after the other."""
+        """Image id and address of the candidates of a chunk; tasks of one chunk come one after the
+        other.
+        """
         if self._candidates_of[0] != (scope, self.snapshot.number):
             rows = self._ground().table("candidates", scope, ["image_id", "address"])
-            pairs = list(zip(rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True))
+            pairs = list(
+                zip(rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True)
+            )
             self._candidates_of = ((scope, self.snapshot.number), pairs)
         return self._candidates_of[1]
 
@@ -309,23 +391,42 @@ class Run:
         self._publish(entries)
         seconds, count = time.monotonic() - start, sum(entry.rows for entry in entries)
         rate = round(count / seconds, 2) if seconds else None
-        about = {"rows": count, "units": count, "failed": 0, "adopted": 0, "seconds": round(seconds, 3), "rows_per_second": rate}
-        self.record.stages[stage.name] = {**about, "outcomes": {"ok": sum(entry.ok for entry in entries)}}
-        self.console.print(f"  {stage.name}: {counted(count, 'row')}, {seconds:.1f} s", highlight=False)
+        about = {
+            "rows": count,
+            "units": count,
+            "failed": 0,
+            "adopted": 0,
+            "seconds": round(seconds, 3),
+            "rows_per_second": rate,
+        }
+        self.record.stages[stage.name] = {
+            **about,
+            "outcomes": {"ok": sum(entry.ok for entry in entries)},
+        }
+        self.console.print(
+            f"  {stage.name}: {counted(count, 'row')}, {seconds:.1f} s", highlight=False
+        )
 
     def _tell_if_starved(self, chain: Sequence[Stage]) -> None:
-        """Say so when a stage that was asked for has nothing to read, because the one before it never ran."""
+        """Say so when a stage that was asked for has nothing to read, because the one before it
+        never ran.
+        """
         if not self.selection.only:
             return
         written = {stage.writes.name for stage in chain}
         for stage in chain:
             for table in self._ground().tables_of(stage):
                 if table not in written and not by_hand(table) and not self.snapshot.shown(table):
-                    note = f"note: {stage.name} reads {table}, which has no rows yet; run {TABLES[table].written_by} too"
+                    note = (
+                        f"note: {stage.name} reads {table}, which has no rows yet; run "
+                        f"{TABLES[table].written_by} too"
+                    )
                     self.console.print(note, style=WARNING, highlight=False)
 
     def _refresh(self, stages: Sequence[Stage]) -> None:
-        """Let tables of stages that this run leaves out show what still fits, without computing anything."""
+        """Let tables of stages that this run leaves out show what still fits, without computing
+        anything.
+        """
         ground = self._ground()
         changed: list[Entry] = []
         for stage in (stage for stage in stages if stage.grain != "root"):
@@ -349,39 +450,62 @@ class Run:
         workers = min(self.engine.cores(), len(plan.jobs)) if plan.jobs else 0
         results = []
         if plan.jobs:
-            said = f"{counted(len(plan.jobs), 'shard')} to write, {len(plan.shards) - len(plan.jobs)} as they are"
+            said = (
+                f"{counted(len(plan.jobs), 'shard')} to write, "
+                f"{len(plan.shards) - len(plan.jobs)} as they are"
+            )
             self.console.print(f"shard: {said}", highlight=False)
             job = ShardJob(self.store.root)
-            with ShardProgress(self.console, len(plan.jobs), self.place, lambda: self.engine.activity) as progress:
+            with ShardProgress(
+                self.console, len(plan.jobs), self.place, lambda: self.engine.activity
+            ) as progress:
                 for text in self.engine.map(job, [json.dumps(item) for item in plan.jobs], workers):
                     results.append(json.loads(text))
                     progress.add()
-        # Shards follow from all tables: had somebody else published meanwhile, this set would be of nothing. Indexes are put over others.
+        # Shards follow from all tables: had somebody else published meanwhile, this set would be of
+        # nothing. Indexes are put over others.
         self.lease.check("nothing was published. Run again to go on")
         entries = finish(self.store, self.snapshot, results, plan)
-        self.snapshot = self.snapshot.with_notes(**{note: basis, f"index/{params.profile}": plan.note()})
+        self.snapshot = self.snapshot.with_notes(
+            **{note: basis, f"index/{params.profile}": plan.note()}
+        )
         self._publish(entries)
         samples = sum(shard.samples for shard in plan.shards)
         seconds = time.monotonic() - start
-        self.record.shards = {"shards": len(plan.shards), "written": len(plan.jobs), "samples": samples, "seconds": round(seconds, 3)}
+        self.record.shards = {
+            "shards": len(plan.shards),
+            "written": len(plan.jobs),
+            "samples": samples,
+            "seconds": round(seconds, 3),
+        }
         self.record.shards["withheld"] = dict(plan.contents["withheld"])
         why_not = ", ".join(f"{count} {why}" for why, count in plan.contents["withheld"].items())
         withheld = f"; withheld: {why_not}" if why_not else ""
-        said = f"{counted(samples, 'sample')} in {counted(len(plan.shards), 'shard')}, {len(plan.jobs)} written"
+        said = (
+            f"{counted(samples, 'sample')} in {counted(len(plan.shards), 'shard')}, "
+            f"{len(plan.jobs)} written"
+        )
         self.console.print(f"  shard: {said}{withheld}", highlight=False)
         for remark in plan.contents.get("remarks", ()):
-            self.console.print(f"note: shards of {params.profile}: {remark}", style=WARNING, highlight=False)
+            self.console.print(
+                f"note: shards of {params.profile}: {remark}", style=WARNING, highlight=False
+            )
             self.record.shards.setdefault("remarks", []).append(remark)
 
     def _publish(self, entries: Sequence[Entry]) -> None:
         following = self.snapshot.with_entries(entries)
-        following = following.with_entries(compact(self.store, following, {entry.bucket for entry in entries}))
+        following = following.with_entries(
+            compact(self.store, following, {entry.bucket for entry in entries})
+        )
         self.work_done, self.owed = True, False
         notes = {"run": self.run_id, "published": datetime.now(UTC).isoformat(timespec="seconds")}
         known = {**self.snapshot.notes.get("versions", {}), **self.prepared.descriptions}
         self.snapshot = self.lease.publish(following.with_notes(**notes, versions=known))
         files = sum(1 for entry in entries if entry.rows)
-        detail(self.console, f"snapshot {self.snapshot.number} published: {counted(files, 'file')} new or changed")
+        detail(
+            self.console,
+            f"snapshot {self.snapshot.number} published: {counted(files, 'file')} new or changed",
+        )
 
     def drain(self) -> None:
         """Let the workers finish what they have begun and take no more."""
@@ -395,11 +519,16 @@ class Run:
         def stop(number: int, frame: FrameType | None) -> None:
             if self.drained:
                 raise KeyboardInterrupt
-            self.console.print("stopping: slices at work are finished and published; once more to break off", style=WARNING)
+            self.console.print(
+                "stopping: slices at work are finished and published; once more to break off",
+                style=WARNING,
+            )
             self.drain()
 
         try:
-            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            before = {
+                number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)
+            }
         except ValueError:  # not the main thread: whoever runs us there has its own way to stop
             before = {}
         try:
@@ -411,9 +540,13 @@ class Run:
 
 
 class _Phase:
-    """One phase at work: receipts come in, scopes are sealed when their last task is back, and published from time to time."""
+    """One phase at work: receipts come in, scopes are sealed when their last task is back, and
+    published from time to time.
+    """
 
-    def __init__(self, run: Run, chain: Sequence[Stage], found: Survey, todo: Sequence[Task]) -> None:
+    def __init__(
+        self, run: Run, chain: Sequence[Stage], found: Survey, todo: Sequence[Task]
+    ) -> None:
         self.run_, self.chain, self.found, self.todo = run, chain, found, todo
         self.left: Counter[Scope] = Counter((task.bucket, task.chunk) for task in todo)
         self.parts: dict[Scope, dict[str, list[str]]] = {}
@@ -428,7 +561,15 @@ class _Phase:
         resources = {name: run.prepared.dag.stages[name].resources for name in names}
         unit = "person" if self.chain[0].grain == "bucket" else "picture"
         members = sum(task.size for task in self.todo)
-        progress = Progress(run.console, names, len(self.todo), members, unit, run.place, lambda: run.engine.activity)
+        progress = Progress(
+            run.console,
+            names,
+            len(self.todo),
+            members,
+            unit,
+            run.place,
+            lambda: run.engine.activity,
+        )
         wall = 0.0
         if self.todo:
             run.work_done = True
@@ -452,10 +593,15 @@ class _Phase:
         for finding in self.found.findings:
             why.setdefault(finding.stage, Counter()).update(finding.why)
         for operator in chain:
-            detail(self.run_.console, f"  {' + '.join(operator.stages)}: {counted(operator.workers, 'worker')}")
+            detail(
+                self.run_.console,
+                f"  {' + '.join(operator.stages)}: {counted(operator.workers, 'worker')}",
+            )
             for stage in operator.stages:
                 if why.get(stage):
-                    told = ", ".join(f"{count} {reason}" for reason, count in why[stage].most_common())
+                    told = ", ".join(
+                        f"{count} {reason}" for reason, count in why[stage].most_common()
+                    )
                     detail(self.run_.console, f"  {stage}: {told}")
 
     def _take(self, receipt: Receipt) -> None:
@@ -481,7 +627,9 @@ class _Phase:
             for stage in progress.stages:
                 computed = stage.rows - stage.adopted
                 if computed and stage.seconds:
-                    rates[f"{stage.name}/{self.run_.prepared.versions[stage.name]}"] = round(stage.seconds / computed, 6)
+                    rates[f"{stage.name}/{self.run_.prepared.versions[stage.name]}"] = round(
+                        stage.seconds / computed, 6
+                    )
             self.run_.snapshot = self.run_.snapshot.with_notes(rates=rates)
         if self.changed:
             self.run_._publish(self.changed)
@@ -502,13 +650,19 @@ class _Phase:
                 "workers": workers,
                 "wall_seconds": round(wall, 3),
                 "startup_seconds": round(progress.startup or 0.0, 3),
-                "worker_seconds": {name: round(seconds, 3) for name, seconds in progress.seconds.most_common()},
+                "worker_seconds": {
+                    name: round(seconds, 3) for name, seconds in progress.seconds.most_common()
+                },
                 "bottleneck": progress.bottleneck,
                 "deaths": progress.deaths,
             }
         )
         for stage in progress.stages:
-            failed = sum(count for name, count in stage.outcomes.items() if name.split(":")[0] in ("failed", "poisoned"))
+            failed = sum(
+                count
+                for name, count in stage.outcomes.items()
+                if name.split(":")[0] in ("failed", "poisoned")
+            )
             record.stages[stage.name] = {
                 "rows": stage.rows,
                 "units": stage.units,
@@ -532,7 +686,16 @@ class ShardJob:
 
 def _machine() -> dict[str, Any]:
     packages = {}
-    for name in ("idcluster", "ray", "pyarrow", "numpy", "opencv-contrib-python-headless", "onnxruntime", "dlib-bin", "scikit-learn"):
+    for name in (
+        "idcluster",
+        "ray",
+        "pyarrow",
+        "numpy",
+        "opencv-contrib-python-headless",
+        "onnxruntime",
+        "dlib-bin",
+        "scikit-learn",
+    ):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

@@ -1,11 +1,13 @@
-"""Sample people for the demo, composed from photographs that installed packages ship: nothing is downloaded.
+"""Sample people for the demo, composed from photographs that installed packages ship: nothing is
+downloaded.
 
-Three photographs show eight people. Each person gets a folder of "photographs": crops around the head that vary in size,
-framing, tilt, light, colour, sharpness and file format, among them pictures that do not belong there, as a search on the web
-brings them. Which is which is written down, so that cleaning can be scored.
+Three photographs show eight people. Each person gets a folder of "photographs": crops around the
+head that vary in size, framing, tilt, light, colour, sharpness and file format, among them pictures
+that do not belong there, as a search on the web brings them. Which is which is written down, so
+that cleaning can be scored.
 
-The portraits of Eileen Collins and Grace Hopper are works of NASA and the US Navy. The names given to the six people of
-insightface's picture are invented.
+The portraits of Eileen Collins and Grace Hopper are works of NASA and the US Navy. The names given
+to the six people of insightface's picture are invented.
 """
 
 import csv
@@ -24,12 +26,16 @@ Box = tuple[int, int, int, int]
 
 
 class MissingSample(FileNotFoundError):
-    """A photograph that the samples are made from is not there; the message names the package that ships it."""
+    """A photograph that the samples are made from is not there; the message names the package that
+    ships it.
+    """
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What one file is. Of a file that `expected_keep`, exactly one face, the person's, belongs in the dataset."""
+    """What one file is. Of a file that `expected_keep`, exactly one face, the person's, belongs in
+    the dataset.
+    """
 
     person: str
     file: str  # inside people/<person>/
@@ -47,7 +53,8 @@ class _Photograph:
 
 @dataclass(frozen=True)
 class _Sitter:
-    """A person in a photograph, boxes drawn by hand: the face, and the room around it in which nobody else is seen.
+    """A person in a photograph, boxes drawn by hand: the face, and the room around it in which
+    nobody else is seen.
 
     `upright` is the turn in degrees that sets the head straight.
     """
@@ -76,17 +83,26 @@ _SITTERS = (
 
 _FACELESS = tuple(
     _Photograph("skimage", f"data/{file}", "scikit-image")
-    for file in ("coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg", "gravel.png", "brick.png")
+    for file in (
+        "coffee.png",
+        "rocket.jpg",
+        "motorcycle_left.png",
+        "hubble_deep_field.jpg",
+        "gravel.png",
+        "brick.png",
+    )
 )
 
 
 def compose(target_dir: Path, seed: int = 0) -> list[Truth]:
     """Write `people/<name>/*` and `truth.csv` below `target_dir`; returns what is in truth.csv.
 
-    The same seed gives the same bytes (with the same Pillow). Files that are already right are not touched, files of an
-    earlier call that no longer belong are deleted. Raises MissingSample.
+    The same seed gives the same bytes (with the same Pillow). Files that are already right are not
+    touched, files of an earlier call that no longer belong are deleted. Raises MissingSample.
     """
-    pictures = {photograph: _load(photograph) for photograph in (_COLLINS, _HOPPER, _SIX, *_FACELESS)}
+    pictures = {
+        photograph: _load(photograph) for photograph in (_COLLINS, _HOPPER, _SIX, *_FACELESS)
+    }
     truths: list[Truth] = []
     for index, sitter in enumerate(_SITTERS):
         rng = np.random.default_rng([seed, index])
@@ -100,12 +116,23 @@ def read_truth(target_dir: Path) -> list[Truth]:
     """What `compose` wrote into `target_dir`."""
     with (target_dir / "truth.csv").open(newline="", encoding="utf-8") as lines:
         return [
-            Truth(row["person"], row["file"], cast(Role, row["role"]), row["shows"], row["expected_keep"] == "true")
+            Truth(
+                row["person"],
+                row["file"],
+                cast(Role, row["role"]),
+                row["shows"],
+                row["expected_keep"] == "true",
+            )
             for row in csv.DictReader(lines)
         ]
 
 
-def _folder(folder: Path, sitter: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator) -> list[Truth]:
+def _folder(
+    folder: Path,
+    sitter: _Sitter,
+    pictures: dict[_Photograph, Image.Image],
+    rng: np.random.Generator,
+) -> list[Truth]:
     others = [other for other in _SITTERS if other is not sitter]
     strangers = [others[i] for i in rng.permutation(len(others))]
     contents: list[tuple[Role, tuple[_Sitter, ...], bytes, str]] = []
@@ -134,15 +161,26 @@ def _folder(folder: Path, sitter: _Sitter, pictures: dict[_Photograph, Image.Ima
     return truths
 
 
-def _photograph_of(sitter: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator) -> Image.Image:
-    """One more "photograph" of a person: another crop, tilt, light, sharpness, sometimes mirrored or mounted on paper."""
-    picture = _portrait(sitter, pictures, rng, side=float(rng.uniform(100, 190)), tilt=float(rng.uniform(-6, 6)))
+def _photograph_of(
+    sitter: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator
+) -> Image.Image:
+    """One more "photograph" of a person: another crop, tilt, light, sharpness, sometimes mirrored
+    or mounted on paper.
+    """
+    picture = _portrait(
+        sitter, pictures, rng, side=float(rng.uniform(100, 190)), tilt=float(rng.uniform(-6, 6))
+    )
     if rng.random() < 0.35:
         picture = _mounted([picture], rng)
     return _developed(picture, rng)
 
 
-def _pair(first: _Sitter, second: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator) -> Image.Image:
+def _pair(
+    first: _Sitter,
+    second: _Sitter,
+    pictures: dict[_Photograph, Image.Image],
+    rng: np.random.Generator,
+) -> Image.Image:
     """Two people side by side."""
     side = float(rng.uniform(110, 150))
     portraits = [_portrait(one, pictures, rng, side, tilt=0.0) for one in (first, second)]
@@ -152,17 +190,27 @@ def _pair(first: _Sitter, second: _Sitter, pictures: dict[_Photograph, Image.Ima
 
 
 def _portrait(
-    sitter: _Sitter, pictures: dict[_Photograph, Image.Image], rng: np.random.Generator, side: float, tilt: float
+    sitter: _Sitter,
+    pictures: dict[_Photograph, Image.Image],
+    rng: np.random.Generator,
+    side: float,
+    tilt: float,
 ) -> Image.Image:
-    """The head and some of what is around it, the face `side` pixels wide, `tilt` degrees from upright, half of them mirrored."""
+    """The head and some of what is around it, the face `side` pixels wide, `tilt` degrees from
+    upright, half of them mirrored.
+    """
     x1, y1, x2, y2 = sitter.face
     scale = side / (x2 - x1)
     room = pictures[sitter.photograph].crop(sitter.room)
-    room = room.resize((round(room.width * scale), round(room.height * scale)), Image.Resampling.LANCZOS)
+    room = room.resize(
+        (round(room.width * scale), round(room.height * scale)), Image.Resampling.LANCZOS
+    )
     centre_x = ((x1 + x2) / 2 - sitter.room[0]) * scale
     centre_y = ((y1 + y2) / 2 - sitter.room[1]) * scale
     edge = room.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-    room = room.rotate(sitter.upright + tilt, Image.Resampling.BICUBIC, center=(centre_x, centre_y), fillcolor=edge)
+    room = room.rotate(
+        sitter.upright + tilt, Image.Resampling.BICUBIC, center=(centre_x, centre_y), fillcolor=edge
+    )
     left, right, above, below = rng.uniform((0.95, 0.95, 0.95, 0.9), (1.7, 1.7, 1.4, 2.0)) * side
     picture = room.crop(
         (
@@ -178,7 +226,10 @@ def _portrait(
 def _mounted(portraits: Sequence[Image.Image], rng: np.random.Generator) -> Image.Image:
     """Pictures beside each other on a sheet of paper in some colour, with margins."""
     margin, gap = (int(value) for value in rng.integers(12, 60, size=2))
-    size = (sum(p.width for p in portraits) + gap * (len(portraits) - 1) + 2 * margin, max(p.height for p in portraits) + 2 * margin)
+    size = (
+        sum(p.width for p in portraits) + gap * (len(portraits) - 1) + 2 * margin,
+        max(p.height for p in portraits) + 2 * margin,
+    )
     sheet = Image.new("RGB", size, tuple(int(value) for value in rng.integers(40, 240, size=3)))
     x = margin
     for portrait in portraits:
@@ -190,7 +241,10 @@ def _mounted(portraits: Sequence[Image.Image], rng: np.random.Generator) -> Imag
 def _view(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """A part of a picture, developed like the others."""
     width, height = (round(length * float(rng.uniform(0.6, 0.95))) for length in picture.size)
-    x, y = int(rng.integers(0, picture.width - width)), int(rng.integers(0, picture.height - height))
+    x, y = (
+        int(rng.integers(0, picture.width - width)),
+        int(rng.integers(0, picture.height - height)),
+    )
     part = picture.crop((x, y, x + width, y + height))
     part.thumbnail((480, 480), Image.Resampling.LANCZOS)
     return _developed(part, rng)
@@ -200,10 +254,14 @@ def _developed(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Other light, contrast, colours, sharpness and grain."""
     picture = ImageEnhance.Brightness(picture).enhance(float(rng.uniform(0.75, 1.25)))
     picture = ImageEnhance.Contrast(picture).enhance(float(rng.uniform(0.8, 1.25)))
-    picture = ImageEnhance.Color(picture).enhance(0.0 if rng.random() < 0.15 else float(rng.uniform(0.6, 1.3)))
+    picture = ImageEnhance.Color(picture).enhance(
+        0.0 if rng.random() < 0.15 else float(rng.uniform(0.6, 1.3))
+    )
     picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.9))))
     cast, grain = rng.uniform(0.93, 1.07, size=3), float(rng.uniform(0, 5))
-    pixels = np.asarray(picture, dtype=np.float64) * cast + rng.normal(0, grain, size=(picture.height, picture.width, 1))
+    pixels = np.asarray(picture, dtype=np.float64) * cast + rng.normal(
+        0, grain, size=(picture.height, picture.width, 1)
+    )
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
@@ -223,10 +281,15 @@ def _encode(picture: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]
 def _load(photograph: _Photograph) -> Image.Image:
     """The photograph as RGB. The package is looked up, not imported."""
     spec = find_spec(photograph.package)
-    path = Path(spec.submodule_search_locations[0], photograph.file) if spec and spec.submodule_search_locations else None
+    path = (
+        Path(spec.submodule_search_locations[0], photograph.file)
+        if spec and spec.submodule_search_locations
+        else None
+    )
     if path is None or not path.is_file():
         raise MissingSample(
-            f"the sample people need {photograph.file} of the package {photograph.package}, which is not here: "
+            f"the sample people need {photograph.file} of the package {photograph.package}, "
+            "which is not here: "
             f"run `make venv`, or `pip install -c constraints.txt {photograph.install}`"
         )
     with Image.open(path) as picture:

@@ -11,7 +11,8 @@ WARNING = "yellow"
 
 
 class Teller(Console):
-    """A console that says more or less than usual, and writes all of it into a log file, line by line with the time.
+    """A console that says more or less than usual, and writes all of it into a log file, line by
+    line with the time.
 
     `level`: -1 says warnings alone, 1 says details as well.
     """
@@ -33,7 +34,9 @@ class Teller(Console):
             super().print(text, style="dim", highlight=False)
 
     def note(self, *objects: Any) -> None:
-        """Into the log file alone. One that cannot be written any more ends no run: it is said, and the run goes on without."""
+        """Into the log file alone. One that cannot be written any more ends no run: it is said, and
+        the run goes on without.
+        """
         if self.log_file is None:
             return
         plain = Console(width=200, highlight=False, markup=False, color_system=None, soft_wrap=True)
@@ -48,7 +51,11 @@ class Teller(Console):
             with suppress(OSError):  # it would try to write what is left
                 self.log_file.close()
             self.log_file = None
-            super().print(f"note: the log file cannot be written any more: {error.strerror}", style=WARNING, highlight=False)
+            super().print(
+                f"note: the log file cannot be written any more: {error.strerror}",
+                style=WARNING,
+                highlight=False,
+            )
 
 
 def detail(console: Console, text: str) -> None:

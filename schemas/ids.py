@@ -1,8 +1,8 @@
 """Stable ids: a row is the same row in every run, on every machine, whatever was seen before it.
 
-Ids are lower-case hexadecimal strings, so that they read well in SQL, file names and shard keys (no dots, no slashes).
-Lengths follow the expected counts: 64 bits for people, 96 bits for pictures and faces (under 1e-8 chance of any
-collision among 500 million pictures).
+Ids are lower-case hexadecimal strings, so that they read well in SQL, file names and shard keys (no
+dots, no slashes). Lengths follow the expected counts: 64 bits for people, 96 bits for pictures and
+faces (under 1e-8 chance of any collision among 500 million pictures).
 """
 
 import hashlib
@@ -19,10 +19,11 @@ def _digest(domain: bytes, parts: Sequence[bytes], size: int) -> str:
 
 
 def identity_id(name: str, given: str | None = None) -> str:
-    """The id of a person: `given` (an external id, such as a Wikidata Q-id) if there is one, else a hash of the name.
+    """The id of a person: `given` (an external id, such as a Wikidata Q-id) if there is one, else a
+    hash of the name.
 
-    The name is compared as case-folded NFC text with runs of white space as one blank, so that `Zoë`, `ZOË` and a
-    decomposed `Zoë` are one person.
+    The name is compared as case-folded NFC text with runs of white space as one blank, so that
+    `Zoë`, `ZOË` and a decomposed `Zoë` are one person.
     """
     if given is not None:
         return _digest(b"external", [given.encode()], 8)
@@ -32,13 +33,19 @@ def identity_id(name: str, given: str | None = None) -> str:
 
 
 def image_id(identity: str, address: str) -> str:
-    """The id of a picture of a person at a canonical address. The same picture listed for two people has two ids."""
+    """The id of a picture of a person at a canonical address. The same picture listed for two
+    people has two ids.
+    """
     return _digest(b"image", [identity.encode(), address.encode()], 12)
 
 
 def face_id(image: str, box: Sequence[float]) -> str:
-    """The id of a face in a picture. `box` is (x1, y1, x2, y2) in pixels of the upright picture, hashed at 1/16 pixel."""
-    return _digest(b"face", [image.encode(), b",".join(b"%d" % round(value * 16) for value in box)], 12)
+    """The id of a face in a picture. `box` is (x1, y1, x2, y2) in pixels of the upright picture,
+    hashed at 1/16 pixel.
+    """
+    return _digest(
+        b"face", [image.encode(), b",".join(b"%d" % round(value * 16) for value in box)], 12
+    )
 
 
 def no_face_id(image: str) -> str:

@@ -1,4 +1,6 @@
-"""What a table is: named, typed, described columns with a key, a parent and a version; checked on write and on read."""
+"""What a table is: named, typed, described columns with a key, a parent and a version; checked on
+write and on read.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +20,11 @@ class SchemaError(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `description` gives the unit and what null means; `blob` marks bytes that only their readers load.
+    """One column. `description` gives the unit and what null means; `blob` marks bytes that only
+    their readers load.
 
-    `late` marks a column that files of an earlier version of the program lack: there all its values are null.
+    `late` marks a column that files of an earlier version of the program lack: there all its values
+    are null.
     """
 
     name: str
@@ -33,7 +37,9 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """One table. `parent` is the table whose rows its rows stem from, `parent_key` the column that says from which."""
+    """One table. `parent` is the table whose rows its rows stem from, `parent_key` the column that
+    says from which.
+    """
 
     name: str
     version: int
@@ -63,8 +69,14 @@ class TableSchema:
 
     @cached_property
     def companion(self) -> "TableSchema":
-        """The light columns as a table of its own: what a finished bucket has beside files with pictures."""
-        return replace(self, name=f"{self.name}{LIGHT}", columns=tuple(column for column in self.columns if not column.blob))
+        """The light columns as a table of its own: what a finished bucket has beside files with
+        pictures.
+        """
+        return replace(
+            self,
+            name=f"{self.name}{LIGHT}",
+            columns=tuple(column for column in self.columns if not column.blob),
+        )
 
     @cached_property
     def _empty(self) -> pa.Table:
@@ -79,7 +91,9 @@ class TableSchema:
         return self.empty().select(self.light)
 
     def build(self, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-        """A table of this schema from dictionaries; columns that a dictionary leaves out are null. Raises SchemaError."""
+        """A table of this schema from dictionaries; columns that a dictionary leaves out are null.
+        Raises SchemaError.
+        """
         return self._table(list(rows), self.arrow)
 
     def build_without(self, column: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -91,14 +105,20 @@ class TableSchema:
         strange = {name for row in rows for name in row if name not in known}
         if strange:
             names = ", ".join(sorted(strange))
-            raise SchemaError(f"table {self.name!r} has no column {names}; `idcluster schema` prints what belongs in it")
+            raise SchemaError(
+                f"table {self.name!r} has no column {names}; `idcluster schema` prints what "
+                "belongs in it"
+            )
         try:
             return pa.Table.from_pylist(rows, schema=schema)
         except (pa.ArrowException, TypeError, ValueError) as error:
-            raise SchemaError(f"rows for table {self.name!r} do not fit its schema: {error}") from error
+            raise SchemaError(
+                f"rows for table {self.name!r} do not fit its schema: {error}"
+            ) from error
 
     def check(self, table: pa.Table, source: str, columns: Iterable[str] | None = None) -> pa.Table:
-        """`table` in this schema's column order, or SchemaError naming `source`, the column and the remedy.
+        """`table` in this schema's column order, or SchemaError naming `source`, the column and the
+        remedy.
 
         `columns` restricts the check to a projection, as a reader that left out blobs has it.
         """
@@ -117,11 +137,19 @@ class TableSchema:
         for field in (self.arrow.field(name) for name in wanted):
             column = table.column(field.name)
             if not column.type.equals(field.type):
-                raise SchemaError(f"{source}: {self.name}.{field.name} is {column.type}, expected {field.type}")
+                raise SchemaError(
+                    f"{source}: {self.name}.{field.name} is {column.type}, expected {field.type}"
+                )
             if not field.nullable and column.null_count:
-                raise SchemaError(f"{source}: {self.name}.{field.name} has {column.null_count} null values, may have none")
+                raise SchemaError(
+                    f"{source}: {self.name}.{field.name} has {column.null_count} null values, "
+                    "may have none"
+                )
         if "status" in wanted:
             strange = set(table.column("status").unique().to_pylist()) - set(STATUSES)
             if strange:
-                raise SchemaError(f"{source}: {self.name}.status holds {sorted(strange)}, known are {list(STATUSES)}")
+                raise SchemaError(
+                    f"{source}: {self.name}.status holds {sorted(strange)}, known are "
+                    f"{list(STATUSES)}"
+                )
         return table.cast(pa.schema([self.arrow.field(name) for name in wanted]))

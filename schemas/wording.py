@@ -1,4 +1,6 @@
-"""Numbers and names in messages: `1 picture`, `2 pictures`, and which names are near one that does not exist."""
+"""Numbers and names in messages: `1 picture`, `2 pictures`, and which names are near one that does
+not exist.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -9,7 +11,9 @@ _SHORTEST = 3
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: `1 picture`, `2 pictures`. The last word of `one` gets an s, unless `many` says how it goes."""
+    """A number with its noun: `1 picture`, `2 pictures`. The last word of `one` gets an s, unless
+    `many` says how it goes.
+    """
     if number == 1:
         return f"{number} {one}"
     before, blank, last = one.rpartition(" ")
@@ -22,7 +26,8 @@ def verb(number: int, one: str = "is", many: str = "are") -> str:
 
 
 def near(name: str, known: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """At most `most` of the `known` names that somebody who wrote `name` may have meant, the likeliest first.
+    """At most `most` of the `known` names that somebody who wrote `name` may have meant, the
+    likeliest first.
 
     Names that contain the word, or are contained in it, come before those that are spelt like it.
     """

@@ -1,4 +1,6 @@
-"""Which backends there are, by stage and name. Modules are imported only when their backend is asked for."""
+"""Which backends there are, by stage and name. Modules are imported only when their backend is
+asked for.
+"""
 
 import importlib
 
@@ -21,11 +23,17 @@ BACKENDS: dict[str, dict[str, str]] = {
         "facenet": "stages.embed.facenet:FacenetEmbed",
     },
     "screen": {"limits": "stages.screen.limits:LimitsScreen"},
-    "clean": {"linkage": "stages.clean.linkage:LinkageClean", "kmeans_paper": "stages.clean.kmeans_paper:KMeansPaperClean"},
+    "clean": {
+        "linkage": "stages.clean.linkage:LinkageClean",
+        "kmeans_paper": "stages.clean.kmeans_paper:KMeansPaperClean",
+    },
     "people": {"summary": "stages.people.summary:SummaryPeople"},
     "match": {"indicators": "stages.match.indicators:IndicatorMatch"},
     "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
-    "landmark": {"dlib68": "stages.landmark.dlib68:Dlib68Landmark", "fan68": "stages.landmark.fan68:Fan68Landmark"},
+    "landmark": {
+        "dlib68": "stages.landmark.dlib68:Dlib68Landmark",
+        "fan68": "stages.landmark.fan68:Fan68Landmark",
+    },
     "fit": {"pnp": "stages.fit.pnp:PnpFit"},
     "segment": {"grabcut": "stages.segment.grabcut:GrabCutSegment"},
 }
@@ -33,7 +41,9 @@ BACKENDS: dict[str, dict[str, str]] = {
 
 
 class UnknownBackend(ValueError):
-    """A stage or backend name that nothing answers to; the message gives the nearest one that exists."""
+    """A stage or backend name that nothing answers to; the message gives the nearest one that
+    exists.
+    """
 
     exit_code = 2
 
@@ -51,6 +61,8 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
     return found
 
 
-def _nearest(name: str, known: dict[str, object] | dict[str, str] | dict[str, dict[str, str]]) -> str:
+def _nearest(
+    name: str, known: dict[str, object] | dict[str, str] | dict[str, dict[str, str]]
+) -> str:
     close = near(name, known)
     return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"

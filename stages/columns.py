@@ -12,12 +12,17 @@ def floats(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
 
 
 def vectors(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A column of equally long lists as (n, d) float32. Raises ValueError for nulls and lists of different lengths."""
+    """A column of equally long lists as (n, d) float32. Raises ValueError for nulls and lists of
+    different lengths.
+    """
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if not len(array):
         return np.zeros((0, 0), dtype=np.float32)
     lengths = np.diff(array.offsets.to_numpy())
     if array.null_count or (lengths != lengths[0]).any():
-        raise ValueError(f"{array.null_count} of {len(array)} vectors are null; lengths are {sorted(set(lengths.tolist()))}")
+        raise ValueError(
+            f"{array.null_count} of {len(array)} vectors are null; lengths are "
+            f"{sorted(set(lengths.tolist()))}"
+        )
     flat: np.ndarray = array.flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32, copy=False).reshape(len(array), -1)

@@ -1,4 +1,6 @@
-"""Opening an ONNX file the same way everywhere: on the stage's device, with a fixed number of threads, quiet."""
+"""Opening an ONNX file the same way everywhere: on the stage's device, with a fixed number of
+threads, quiet.
+"""
 
 import os
 from typing import Any
@@ -7,16 +9,20 @@ from stages.stage import Device, NoDevice
 
 
 class WrongModel(ValueError):
-    """An ONNX file that is not what a stage can use; the message names the file, what is wrong, and what would do."""
+    """An ONNX file that is not what a stage can use; the message names the file, what is wrong, and
+    what would do.
+    """
 
 
 def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
-    """An onnxruntime.InferenceSession. `threads` is part of the promise of sameness: sums are split by it.
+    """An onnxruntime.InferenceSession. `threads` is part of the promise of sameness: sums are split
+    by it.
 
-    Raises WrongModel for a file that is no ONNX model, NoDevice where `device` is cuda and onnxruntime cannot use one:
-    it would silently compute on the CPU.
+    Raises WrongModel for a file that is no ONNX model, NoDevice where `device` is cuda and
+    onnxruntime cannot use one: it would silently compute on the CPU.
     """
-    # Read once, when onnxruntime is imported: without it a worker writes a device id below the home directory.
+    # Read once, when onnxruntime is imported: without it a worker writes a device id below the home
+    # directory.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
@@ -27,7 +33,9 @@ def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # Threads that wait for the next run would burn what the decoder and other workers could use.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # exporters leave unused initialisers behind, and each makes a warning
+    options.log_severity_level = (
+        3  # exporters leave unused initialisers behind, and each makes a warning
+    )
     providers: list[Any] = ["CPUExecutionProvider"]
     if device == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
@@ -37,16 +45,29 @@ def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
         providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
-    except (ort.Fail, ort.InvalidProtobuf, ort.InvalidGraph, ort.InvalidArgument, ort.NotImplemented) as error:
+    except (
+        ort.Fail,
+        ort.InvalidProtobuf,
+        ort.InvalidGraph,
+        ort.InvalidArgument,
+        ort.NotImplemented,
+    ) as error:
         told = " ".join(str(error).split())
-        raise WrongModel(f"{path}: not an ONNX model that onnxruntime {onnxruntime.__version__} can run: {told}") from error
+        raise WrongModel(
+            f"{path}: not an ONNX model that onnxruntime {onnxruntime.__version__} can run: {told}"
+        ) from error
     if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-        raise NoDevice("the DAG gives this stage a GPU, but onnxruntime could not open one (driver, CUDA or cuDNN do not fit)")
+        raise NoDevice(
+            "the DAG gives this stage a GPU, but onnxruntime could not open one (driver, CUDA or "
+            "cuDNN do not fit)"
+        )
     return session
 
 
 def only_picture_input(session: Any, path: str) -> Any:
-    """The one input of a model that takes float32 pictures (n, 3, height, width). Raises WrongModel."""
+    """The one input of a model that takes float32 pictures (n, 3, height, width). Raises
+    WrongModel.
+    """
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
@@ -57,5 +78,7 @@ def only_picture_input(session: Any, path: str) -> Any:
         raise WrongModel(f"{path}: its input {one.name!r} is {kind}; export it with float32 input")
     if len(shape) != 4 or shape[1] != 3:
         last = " (channels last?)" if len(shape) == 4 and shape[3] == 3 else ""
-        raise WrongModel(f"{path}: its input {one.name!r} is {shape}{last}; it has to be (n, 3, height, width)")
+        raise WrongModel(
+            f"{path}: its input {one.name!r} is {shape}{last}; it has to be (n, 3, height, width)"
+        )
     return one

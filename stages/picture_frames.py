@@ -1,6 +1,7 @@
 """How many frames a file holds, by its structure; nothing is decoded.
 
-Only the first frame of a file is a picture here. A file of thousands is a film, or an attack on whoever opens it next.
+Only the first frame of a file is a picture here. A file of thousands is a film, or an attack on
+whoever opens it next.
 """
 
 import struct
@@ -10,7 +11,9 @@ from stages.picture_headers import Header, box_in
 
 
 def frames(data: bytes, header: Header, most: int) -> int:
-    """Frames of a file whose header was read, counted up to `most` + 1; 1 where that cannot be seen."""
+    """Frames of a file whose header was read, counted up to `most` + 1; 1 where that cannot be
+    seen.
+    """
     count = _COUNTERS.get(header.format)
     if count is None:
         return 1
@@ -40,7 +43,9 @@ def _gif(data: bytes, enough: int) -> int:
 
 
 def _png(data: bytes, enough: int) -> int:
-    """Frames that the animation control chunk announces (PNG specification, third edition, section 11.3.5); it stands before the pixels."""
+    """Frames that the animation control chunk announces (PNG specification, third edition, section
+    11.3.5); it stands before the pixels.
+    """
     at = 8
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -82,4 +87,10 @@ def _avif(data: bytes, enough: int) -> int:
     return 1 if place is None else min(enough, int(struct.unpack_from(">I", data, place[0] + 8)[0]))
 
 
-_COUNTERS: dict[str, Callable[[bytes, int], int]] = {"gif": _gif, "png": _png, "webp": _webp, "tiff": _tiff, "avif": _avif}
+_COUNTERS: dict[str, Callable[[bytes, int], int]] = {
+    "gif": _gif,
+    "png": _png,
+    "webp": _webp,
+    "tiff": _tiff,
+    "avif": _avif,
+}

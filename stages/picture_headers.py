@@ -1,7 +1,9 @@
-"""What a file says about its picture in its first bytes: format, size, orientation. Nothing is decoded here.
+"""What a file says about its picture in its first bytes: format, size, orientation. Nothing is
+decoded here.
 
-Own parsers, because opening a file in an imaging library already allocates for some formats (animated WebP) and tries
-every plugin it knows. They read the fields that the rest of the house needs and trust no length that they find.
+Own parsers, because opening a file in an imaging library already allocates for some formats
+(animated WebP) and tries every plugin it knows. They read the fields that the rest of the house
+needs and trust no length that they find.
 """
 
 import re
@@ -10,11 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_PIXELS = 178_956_970
-"""Pixels of the largest picture that is decoded: half a GiB of RGB; the limit at which Pillow, too, speaks of a bomb."""
+"""Pixels of the largest picture that is decoded: half a GiB of RGB; the limit at which Pillow, too,
+speaks of a bomb.
+"""
 
 
 class PictureError(Exception):
-    """Bytes that do not become a picture. `reason` is the short code of a row, `detail` the same in words.
+    """Bytes that do not become a picture. `reason` is the short code of a row, `detail` the same in
+    words.
 
     Reasons: `empty`, `not_an_image`, `unsupported_format`, `too_many_pixels`, `decode_error`.
     """
@@ -30,7 +35,9 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Header:
-    """`format` is jpeg, png, webp, avif, gif, bmp or tiff; `width` and `height` are upright pixels, `orientation` EXIF's 1 to 8."""
+    """`format` is jpeg, png, webp, avif, gif, bmp or tiff; `width` and `height` are upright pixels,
+    `orientation` EXIF's 1 to 8.
+    """
 
     format: str
     width: int
@@ -50,19 +57,25 @@ def read_header(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if width < 1 or height < 1:
         raise PictureError("decode_error", f"{name} header gives a size of {width}x{height}")
     if width * height > max_pixels:
-        raise PictureError("too_many_pixels", f"{width}x{height} pixels, at most {max_pixels} are decoded")
+        raise PictureError(
+            "too_many_pixels", f"{width}x{height} pixels, at most {max_pixels} are decoded"
+        )
     if orientation >= 5:
         width, height = height, width
     return Header(name, width, height, orientation)
 
 
 def jpeg_frame(data: bytes) -> tuple[int, int, int, int]:
-    """Start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...), width, height and number of components as stored."""
+    """Start-of-frame marker (0xC0 baseline, 0xC2 progressive, ...), width, height and number of
+    components as stored.
+    """
     return _jpeg_frame(data)[0]
 
 
 def format_of(data: bytes) -> str:
-    """The format by the first bytes, of which a few dozen are enough. Raises PictureError: `not_an_image`, `unsupported_format`."""
+    """The format by the first bytes, of which a few dozen are enough. Raises PictureError:
+    `not_an_image`, `unsupported_format`.
+    """
     for magic, name in _MAGIC:
         if data.startswith(magic):
             return name
@@ -105,12 +118,23 @@ _KNOWN_UNSUPPORTED = (
     (b"<svg", "SVG"),
     (b"<?xml", "XML, SVG perhaps"),
 )
-_HEIF = {"heic": "HEIC", "heix": "HEIC", "heim": "HEIC", "heis": "HEIC", "hevc": "HEIC", "hevx": "HEIC", "mif1": "HEIF", "msf1": "HEIF"}
+_HEIF = {
+    "heic": "HEIC",
+    "heix": "HEIC",
+    "heim": "HEIC",
+    "heis": "HEIC",
+    "hevc": "HEIC",
+    "hevx": "HEIC",
+    "mif1": "HEIF",
+    "msf1": "HEIF",
+}
 _OTHERS = {**_HEIF, "crx": "a camera's raw file (Canon)"}
 
 
 def _iso_format(data: bytes) -> str:
-    """AVIF by its brands (ISO 14496-12, section 4.3). HEIC is known by name alone: its decoders are no part of Pillow."""
+    """AVIF by its brands (ISO 14496-12, section 4.3). HEIC is known by name alone: its decoders are
+    no part of Pillow.
+    """
     (size,) = struct.unpack_from(">I", data)
     box = data[8:size]
     if len(box) < 8 or size > len(data):
@@ -118,7 +142,9 @@ def _iso_format(data: bytes) -> str:
     brands = [box[at : at + 4].decode("latin-1").strip() for at in (0, *range(8, len(box) - 3, 4))]
     if "avif" in brands or "avis" in brands:
         return "avif"
-    raise PictureError("unsupported_format", _OTHERS.get(brands[0], f"ISO media file of brand {brands[0]!r}"))
+    raise PictureError(
+        "unsupported_format", _OTHERS.get(brands[0], f"ISO media file of brand {brands[0]!r}")
+    )
 
 
 def _jpeg(data: bytes) -> tuple[int, int, int]:
@@ -127,13 +153,16 @@ def _jpeg(data: bytes) -> tuple[int, int, int]:
 
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-"""Of a JPEG segment, as libjpeg looks for one: behind any bytes that are none, pixels, and any number of fill bytes."""
+"""Of a JPEG segment, as libjpeg looks for one: behind any bytes that are none, pixels, and any
+number of fill bytes.
+"""
 _MOST_SEGMENTS = 10_000
 
 
 def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
-    """Marker, start (behind the length) and end of the segments of a JPEG file from a place on, up to the head of the first scan or
-    the end of the picture, which come last. What is no segment is passed over, as libjpeg does. Raises struct.error.
+    """Marker, start (behind the length) and end of the segments of a JPEG file from a place on, up
+    to the head of the first scan or the end of the picture, which come last. What is no segment is
+    passed over, as libjpeg does. Raises struct.error.
     """
     while found := _MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
@@ -184,7 +213,9 @@ def _png(data: bytes) -> tuple[int, int, int]:
 
 
 def _gif(data: bytes) -> tuple[int, int, int]:
-    """The screen, which the first frame makes larger where it reaches beyond it, as in all viewers."""
+    """The screen, which the first frame makes larger where it reaches beyond it, as in all
+    viewers.
+    """
     width, height = struct.unpack_from("<HH", data, 6)
     at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
     try:
@@ -234,7 +265,9 @@ def _webp(data: bytes) -> tuple[int, int, int]:
 
 
 def _avif(data: bytes) -> tuple[int, int, int]:
-    """Size and turn of the primary item, from its properties (ISO 23008-12, sections 6.5 and 9.3); EXIF does not count there."""
+    """Size and turn of the primary item, from its properties (ISO 23008-12, sections 6.5 and 9.3);
+    EXIF does not count there.
+    """
     whole = (0, len(data))
     meta = box_in(data, whole, b"meta")
     if meta is None:
@@ -263,11 +296,16 @@ def _avif(data: bytes) -> tuple[int, int, int]:
     return (*size, _TURNS[angle, axis])
 
 
+# fmt: off
 _TURNS = {
-    (0, None): 1, (0, 1): 2, (2, 0): 2, (2, None): 3, (0, 0): 4, (2, 1): 4, (1, 0): 5, (3, 1): 5, (3, None): 6, (3, 0): 7, (1, 1): 7,
+    (0, None): 1, (0, 1): 2, (2, 0): 2, (2, None): 3, (0, 0): 4, (2, 1): 4, (1, 0): 5, (3, 1): 5,
+    (3, None): 6, (3, 0): 7, (1, 1): 7,
     (1, None): 8,
-}  # fmt: skip
-"""EXIF's orientation by quarter turns to the left and the axis of a mirror (0: top and bottom change places, 1: left and right)."""
+}
+# fmt: on
+"""EXIF's orientation by quarter turns to the left and the axis of a mirror (0: top and bottom
+change places, 1: left and right).
+"""
 
 
 def _properties_of(data: bytes, where: tuple[int, int], item: int) -> list[int]:
@@ -283,7 +321,10 @@ def _properties_of(data: bytes, where: tuple[int, int], item: int) -> list[int]:
         at += 1
         step = 2 if wide_numbers else 1
         if whose == item:
-            found = (struct.unpack_from(">H" if wide_numbers else ">B", data, at + step * i)[0] for i in range(numbers))
+            found = (
+                struct.unpack_from(">H" if wide_numbers else ">B", data, at + step * i)[0]
+                for i in range(numbers)
+            )
             return [number & (0x7FFF if wide_numbers else 0x7F) for number in found]
         at += step * numbers
     return []
@@ -307,7 +348,9 @@ def boxes_in(data: bytes, where: tuple[int, int]) -> Iterator[tuple[bytes, int, 
 
 def box_in(data: bytes, where: tuple[int, int], kind: bytes) -> tuple[int, int] | None:
     """Start and end of the content of the first box of a kind."""
-    return next(((start, stop) for found, start, stop in boxes_in(data, where) if found == kind), None)
+    return next(
+        ((start, stop) for found, start, stop in boxes_in(data, where) if found == kind), None
+    )
 
 
 def _tiff(data: bytes) -> tuple[int, int, int]:
@@ -318,26 +361,36 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
     if any(one.is_raw for one in (first, *inside)):
         raise PictureError("unsupported_format", _RAW)
     width, height = first.number(256, 0), first.number(257, 0)
-    reduced = first.number(254, 0) & 1 or first.number(255, 0) == 2  # of the two tags one is the older
+    reduced = (
+        first.number(254, 0) & 1 or first.number(255, 0) == 2
+    )  # of the two tags one is the older
     larger = any(one.number(256, 0) * one.number(257, 0) > width * height for one in inside)
     if larger or (reduced and (inside or first.next)):
-        raise PictureError("unsupported_format", "TIFF whose first picture is only a thumbnail of another one in it")
+        raise PictureError(
+            "unsupported_format",
+            "TIFF whose first picture is only a thumbnail of another one in it",
+        )
     return width, height, _valid(first.number(274, 1))
 
 
 _RAW = "a camera's raw file; develop it, or take the JPEG beside it"
 _MOST_INSIDE = 16
 _RAW_COLOURS = (32803, 34892)
-"""What a sensor measured, before and after its mosaic was filled in (DNG specification 1.7, PhotometricInterpretation)."""
+"""What a sensor measured, before and after its mosaic was filled in (DNG specification 1.7,
+PhotometricInterpretation).
+"""
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
-"""Types of TIFF that hold an integer, and how `struct` calls them (TIFF 6.0, section 2; 13: place of a directory)."""
+"""Types of TIFF that hold an integer, and how `struct` calls them (TIFF 6.0, section 2; 13: place
+of a directory).
+"""
 
 
 class _Directory:
-    """The integers of a directory of a TIFF file or EXIF block: of the first, or of the one at a place. Raises struct.error.
+    """The integers of a directory of a TIFF file or EXIF block: of the first, or of the one at a
+    place. Raises struct.error.
 
-    `inside`: places of the directories below it; `next`: of the one behind it, 0 for none. `is_raw`: it is, or belongs to, what
-    a camera's sensor measured.
+    `inside`: places of the directories below it; `next`: of the one behind it, 0 for none.
+    `is_raw`: it is, or belongs to, what a camera's sensor measured.
     """
 
     def __init__(self, block: bytes, at: int | None = None) -> None:
@@ -357,7 +410,11 @@ class _Directory:
             if number == 1 and code:
                 (self._single[tag],) = struct.unpack_from(order + code, block, entry + 8)
             if tag == 330 and code == "I":  # directories below this one
-                place = entry + 8 if number == 1 else struct.unpack_from(order + "I", block, entry + 8)[0]
+                place = (
+                    entry + 8
+                    if number == 1
+                    else struct.unpack_from(order + "I", block, entry + 8)[0]
+                )
                 known = range(place, min(place + 4 * min(number, _MOST_INSIDE), len(block) - 3), 4)
                 self.inside = tuple(struct.unpack_from(order + "I", block, one)[0] for one in known)
             self.is_raw |= tag == 50706  # DNGVersion
@@ -390,4 +447,12 @@ def _valid(orientation: int) -> int:
     return orientation if 1 <= orientation <= 8 else 1
 
 
-_PARSERS = {"jpeg": _jpeg, "png": _png, "gif": _gif, "bmp": _bmp, "webp": _webp, "avif": _avif, "tiff": _tiff}
+_PARSERS = {
+    "jpeg": _jpeg,
+    "png": _png,
+    "gif": _gif,
+    "bmp": _bmp,
+    "webp": _webp,
+    "avif": _avif,
+    "tiff": _tiff,
+}

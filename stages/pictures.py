@@ -1,8 +1,10 @@
-"""Bytes to pixels and back: the one module that decodes pictures, so that every stage sees the same pixels.
+"""Bytes to pixels and back: the one module that decodes pictures, so that every stage sees the same
+pixels.
 
-JPEG goes through simplejpeg (libjpeg-turbo, accurate DCT, smooth chroma upsampling), whose pixels equal Pillow's and
-OpenCV's and which is the fastest of the three; everything else through Pillow, restricted to the formats of the header
-module. Embedded colour profiles are ignored, as all face models do.
+JPEG goes through simplejpeg (libjpeg-turbo, accurate DCT, smooth chroma upsampling), whose pixels
+equal Pillow's and OpenCV's and which is the fastest of the three; everything else through Pillow,
+restricted to the formats of the header module. Embedded colour profiles are ignored, as all face
+models do.
 """
 
 import io
@@ -17,17 +19,38 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError, features
 
-from stages.picture_headers import MAX_PIXELS, Header, PictureError, jpeg_frame, jpeg_segments, read_header
+from stages.picture_headers import (
+    MAX_PIXELS,
+    Header,
+    PictureError,
+    jpeg_frame,
+    jpeg_segments,
+    read_header,
+)
 
-__all__ = ["MAX_PIXELS", "Header", "PictureError", "decode", "encode_png", "perceptual_hash", "read_header", "sharpness"]
+__all__ = [
+    "MAX_PIXELS",
+    "Header",
+    "PictureError",
+    "decode",
+    "encode_png",
+    "perceptual_hash",
+    "read_header",
+    "sharpness",
+]
 
 _MAX_SCANS = 100
-"""Encoders write about ten scans of a progressive JPEG; a small file of thousands decodes for minutes."""
+"""Encoders write about ten scans of a progressive JPEG; a small file of thousands decodes for
+minutes.
+"""
 
+# fmt: off
 _HARMLESS = (
-    "extraneous bytes before marker", "Invalid SOS parameters for sequential JPEG", "unknown JFIF revision number",
+    "extraneous bytes before marker", "Invalid SOS parameters for sequential JPEG",
+    "unknown JFIF revision number",
     "Unknown Adobe color transform code", "bad ICC marker", "Inconsistent progression sequence",
-)  # fmt: skip
+)
+# fmt: on
 """Warnings of libjpeg that cost no pixel."""
 
 _MAX_SEGMENTS = 100_000
@@ -42,9 +65,11 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture as (height, width, 3) uint8 RGB, upright, transparency on white, first frame of an animation.
+    """The picture as (height, width, 3) uint8 RGB, upright, transparency on white, first frame of
+    an animation.
 
-    Raises PictureError: the reasons of `read_header`, and `decode_error` for anything incomplete or damaged.
+    Raises PictureError: the reasons of `read_header`, and `decode_error` for anything incomplete or
+    damaged.
     """
     header = read_header(data, max_pixels)
     if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
@@ -53,17 +78,19 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         if header.format == "jpeg":
             _check_scans(data)
         rgb = _decode_other(data, header, max_pixels)
-    # Pillow turns TIFF upright by itself while loading; of AVIF it leaves turns to others, as of the rest.
+    # Pillow turns TIFF upright by itself while loading; of AVIF it leaves turns to others, as of
+    # the rest.
     return rgb if header.format == "tiff" else _upright(rgb, header.orientation)
 
 
 def perceptual_hash(data: bytes) -> int | None:
     """64-bit hash of what the upright picture looks like; None if it does not decode.
 
-    Signs of the 8 x 8 lowest DCT coefficients without the constant row and column, against their median, of the grey
-    picture at 32 x 32 (Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1).
-    Copies in another size or quality differ by a few bits of 64, unrelated pictures by about half. JPEGs are decoded at
-    down to an eighth of their size.
+    Signs of the 8 x 8 lowest DCT coefficients without the constant row and column, against their
+    median, of the grey picture at 32 x 32 (Zauner, "Implementation and Benchmarking of Perceptual
+    Image Hash Functions", 2010, section 3.2.1). Copies in another size or quality differ by a few
+    bits of 64, unrelated pictures by about half. JPEGs are decoded at down to an eighth of their
+    size.
     """
     try:
         return hash_of(low_frequencies(grey(data, 2 * _HASH_SIDE)))
@@ -72,8 +99,9 @@ def perceptual_hash(data: bytes) -> int | None:
 
 
 def grey(data: bytes, least: int) -> np.ndarray:
-    """(height, width) uint8 of the upright picture; JPEGs scaled down while both sides stay at or above `least` pixels. Raises
-    PictureError."""
+    """(height, width) uint8 of the upright picture; JPEGs scaled down while both sides stay at or
+    above `least` pixels. Raises PictureError.
+    """
     header = read_header(data)
     if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
         return _upright(_decode_jpeg(data, "GRAY", least=least), header.orientation).squeeze()
@@ -81,14 +109,21 @@ def grey(data: bytes, least: int) -> np.ndarray:
 
 
 def low_frequencies(grey: np.ndarray) -> np.ndarray:
-    """(8, 8) float64: the DCT coefficients that a perceptual hash is made of. `grey`: (height, width) uint8."""
-    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
-    # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding errors.
+    """(8, 8) float64: the DCT coefficients that a perceptual hash is made of. `grey`: (height,
+    width) uint8.
+    """
+    small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(
+        np.float64
+    )
+    # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding
+    # errors.
     return np.round(_DCT @ small @ _DCT.T, 3)
 
 
 def above_median(low: np.ndarray) -> np.ndarray:
-    """(..., 8, 8) float64 to (..., 64) float64: how far each coefficient is above the median of all."""
+    """(..., 8, 8) float64 to (..., 64) float64: how far each coefficient is above the median of
+    all.
+    """
     flat = low.reshape(*low.shape[:-2], 64)
     ranked = np.sort(flat, axis=-1)
     return np.asarray(flat - (ranked[..., 31:32] + ranked[..., 32:33]) / 2)
@@ -107,10 +142,11 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
 
 def sharpness(face: np.ndarray) -> float:
-    """Variance of the Laplacian of a face crop at 112 x 112, in grey levels squared; 0 for an empty crop.
+    """Variance of the Laplacian of a face crop at 112 x 112, in grey levels squared; 0 for an empty
+    crop.
 
-    `face`: (height, width, 3) uint8 RGB. The fixed size makes faces of different size comparable: a small face that
-    is blown up counts as blurred, which it is to a recogniser.
+    `face`: (height, width, 3) uint8 RGB. The fixed size makes faces of different size comparable: a
+    small face that is blown up counts as blurred, which it is to a recogniser.
     """
     if face.shape[0] < 1 or face.shape[1] < 1:
         return 0.0
@@ -120,7 +156,9 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def _check_scans(data: bytes) -> None:
-    """Refuse a picture of too many scans. What lies within segments (a thumbnail) or behind the picture (a film) does not count."""
+    """Refuse a picture of too many scans. What lies within segments (a thumbnail) or behind the
+    picture (a film) does not count.
+    """
     values = np.frombuffer(data, np.uint8)
     if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)) <= _MAX_SCANS:
         return
@@ -137,7 +175,9 @@ def _check_scans(data: bytes) -> None:
 
 
 def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
-    """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or above `least` pixels."""
+    """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or
+    above `least` pixels.
+    """
     _check_scans(data)
     scale = {"min_height": least, "min_width": least, "min_factor": 2} if least else {}
     try:
@@ -146,7 +186,8 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
     except ValueError as error:
         warning = str(error)
     if _is_harmless(warning):
-        # Common in the wild. It was the first warning; were it the only one that is looked at, damage behind it would not be told.
+        # Common in the wild. It was the first warning; were it the only one that is looked at,
+        # damage behind it would not be told.
         try:
             data = _without_oddities(data)
             return np.asarray(simplejpeg.decode_jpeg(data, colours, strict=True, **scale))
@@ -157,8 +198,9 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
         header = read_header(data, max_pixels=2**62)
         rgb = _decode_other(data, header, 2**62)
         return rgb if colours == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    # The end marker alone may be missing: a file cut within its pixels still fails with it in place. Of a progressive
-    # one cut between two scans it would make a blurred picture, hence baseline only.
+    # The end marker alone may be missing: a file cut within its pixels still fails with it in
+    # place. Of a progressive one cut between two scans it would make a blurred picture, hence
+    # baseline only.
     if "Premature end of JPEG file" not in warning or jpeg_frame(data)[0] not in (0xC0, 0xC1):
         raise PictureError("decode_error", f"jpeg: {warning}")
     try:
@@ -172,14 +214,18 @@ def _is_harmless(warning: str) -> bool:
 
 
 def _without_oddities(data: bytes) -> bytes:
-    """The same picture without what libjpeg warns of before the first scan: stray bytes, profiles, numbers from the future."""
+    """The same picture without what libjpeg warns of before the first scan: stray bytes, profiles,
+    numbers from the future.
+    """
     kept = [b"\xff\xd8"]
     rest = len(data)
     for marker, start, end in jpeg_segments(data):
         body = data[start:end]
         if marker == 0xDA:
             if _is_sequential(data):
-                body = body[:-3] + b"\x00\x3f\x00"  # what such a scan has to say, and libjpeg takes for said
+                body = (
+                    body[:-3] + b"\x00\x3f\x00"
+                )  # what such a scan has to say, and libjpeg takes for said
             rest = end
         elif marker == 0xE0 and body[:5] == b"JFIF\0":
             body = body[:5] + b"\x01\x02" + body[7:]
@@ -198,11 +244,16 @@ def _is_sequential(data: bytes) -> bool:
 
 def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
     if header.format == "avif" and not features.check("avif"):
-        raise PictureError("unsupported_format", "AVIF, which this build of Pillow does not read; install Pillow 11.3 or newer")
+        raise PictureError(
+            "unsupported_format",
+            "AVIF, which this build of Pillow does not read; install Pillow 11.3 or newer",
+        )
     try:
         return _by_pillow(data, header, max_pixels)
     except PictureError as error:
-        bare = _bare_png(data) if header.format == "png" and error.reason == "decode_error" else None
+        bare = (
+            _bare_png(data) if header.format == "png" and error.reason == "decode_error" else None
+        )
         if bare is None:
             raise
         return _by_pillow(bare, header, max_pixels)
@@ -211,11 +262,16 @@ def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
 def _by_pillow(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image:
-            if header.format == "tiff":  # which Pillow turns upright while loading, also by what is no EXIF
+            if (
+                header.format == "tiff"
+            ):  # which Pillow turns upright while loading, also by what is no EXIF
                 image.getexif()[0x0112] = header.orientation
             image.load()
             if image.width * image.height > max_pixels:
-                raise PictureError("too_many_pixels", f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded")
+                raise PictureError(
+                    "too_many_pixels",
+                    f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded",
+                )
             return _rgb(image)
     except (PictureError, MemoryError):
         raise
@@ -223,7 +279,9 @@ def _by_pillow(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
         raise PictureError("decode_error", f"{header.format}: the header is damaged") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers let almost any exception escape from damaged files
         said = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "the file", str(error))
-        raise PictureError("decode_error", f"{header.format}: {said or type(error).__name__}") from None
+        raise PictureError(
+            "decode_error", f"{header.format}: {said or type(error).__name__}"
+        ) from None
 
 
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -231,7 +289,8 @@ _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def _bare_png(data: bytes) -> bytes | None:
-    """The chunks that pixels need, without a transparency that is damaged; None where there was nothing else.
+    """The chunks that pixels need, without a transparency that is damaged; None where there was
+    nothing else.
 
     Texts and profiles that are large or damaged cost no other decoder the picture.
     """
@@ -258,7 +317,11 @@ def _rgb(image: Image.Image) -> np.ndarray:
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise PictureError("unsupported_format", f"{image.format} with pixels of 32 bits")
-    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+    if (
+        image.format == "BMP"
+        and image.mode == "RGBA"
+        and image.getchannel("A").getextrema() == (0, 0)
+    ):
         image = image.convert("RGB")  # the fourth byte was never filled in
     if image.has_transparency_data:
         picture = image.convert("RGBA")
@@ -268,7 +331,9 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo EXIF orientation (EXIF 2.3, tag 0x0112): 2 to 4 mirror and turn, 5 to 8 swap the axes first."""
+    """Undo EXIF orientation (EXIF 2.3, tag 0x0112): 2 to 4 mirror and turn, 5 to 8 swap the axes
+    first.
+    """
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
@@ -279,7 +344,9 @@ def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _dct_rows(size: int, first: int, last: int) -> np.ndarray:
-    """Rows `first` to `last` of the orthonormal DCT-II of `size` points: (last - first, size) float64."""
+    """Rows `first` to `last` of the orthonormal DCT-II of `size` points: (last - first, size)
+    float64.
+    """
     k, n = np.arange(first, last)[:, None], np.arange(size)[None, :]
     return np.asarray(np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size)))
 

@@ -5,10 +5,12 @@ import numpy as np
 
 
 def planar(rgb: np.ndarray, mean: float, std: float, out: np.ndarray) -> None:
-    """Write (x - mean) / std of a picture (height, width, 3) uint8 into `out` (3, height, width) float32.
+    """Write (x - mean) / std of a picture (height, width, 3) uint8 into `out` (3, height, width)
+    float32.
 
-    A tenth of the time of the same in numpy, and of OpenCV's blobFromImage: each pixel is read and written once.
-    `out` may be a part of a larger array; its rows have to be contiguous. Raises ValueError for another shape or type.
+    A tenth of the time of the same in numpy, and of OpenCV's blobFromImage: each pixel is read and
+    written once. `out` may be a part of a larger array; its rows have to be contiguous. Raises
+    ValueError for another shape or type.
     """
     if out.shape != (3, *rgb.shape[:2]) or out.dtype != np.float32:
         # OpenCV would write into an array of its own, and `out` would keep what lay in memory.

@@ -12,5 +12,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {"clusters": ("keep",)}
 
 
 def kept(stage: Stage, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
-    """bool a row: every table that `stage` reads or selects says ok for it, and cleaning kept the face."""
+    """bool a row: every table that `stage` reads or selects says ok for it, and cleaning kept the
+    face.
+    """
     return pc.and_(Stage.wants(stage, rows), pc.fill_null(rows["clusters.keep"], False))

@@ -1,8 +1,9 @@
 """The tensors of a TorchScript archive, without running anything from it.
 
-Some networks are published only so: `torch.jit.load` would run the code that the archive brings along, and torch refuses
-to read its pickle otherwise. That pickle names nothing but modules (as `__torch__.<class>`), tensors and their storages,
-so it is read with a table of those few names; every other name ends the reading. Format: torch/csrc/jit/serialization.
+Some networks are published only so: `torch.jit.load` would run the code that the archive brings
+along, and torch refuses to read its pickle otherwise. That pickle names nothing but modules (as
+`__torch__.<class>`), tensors and their storages, so it is read with a table of those few names;
+every other name ends the reading. Format: torch/csrc/jit/serialization.
 """
 
 import pickle
@@ -25,7 +26,13 @@ _DTYPES = {
     "LongStorage": torch.int64,
     "BoolStorage": torch.bool,
 }
-_CONTAINERS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist", "restore_type_tag")
+_CONTAINERS = (
+    "build_intlist",
+    "build_doublelist",
+    "build_boollist",
+    "build_tensorlist",
+    "restore_type_tag",
+)
 
 
 def is_torchscript(path: str) -> bool:
@@ -37,15 +44,24 @@ def is_torchscript(path: str) -> bool:
 
 
 def tensors(path: str) -> dict[str, torch.Tensor]:
-    """Parameters, buffers and other tensors of the archive's modules on the CPU, named as in a state dict.
+    """Parameters, buffers and other tensors of the archive's modules on the CPU, named as in a
+    state dict.
 
-    Raises ValueError, pickle.UnpicklingError, KeyError or zipfile.BadZipFile where it is not what it should be.
+    Raises ValueError, pickle.UnpicklingError, KeyError or zipfile.BadZipFile where it is not what
+    it should be.
     """
     with zipfile.ZipFile(path) as archive:
         (top,) = {name.split("/")[0] for name in archive.namelist()}
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist() if info.filename.startswith(f"{top}/data")):
+        if any(
+            info.compress_type != zipfile.ZIP_STORED
+            for info in archive.infolist()
+            if info.filename.startswith(f"{top}/data")
+        ):
             raise ValueError("tensors in a TorchScript archive are never compressed, these are")
-        if f"{top}/byteorder" in archive.namelist() and archive.read(f"{top}/byteorder") != b"little":
+        if (
+            f"{top}/byteorder" in archive.namelist()
+            and archive.read(f"{top}/byteorder") != b"little"
+        ):
             raise ValueError("the tensors were written by a machine with another byte order")
         with archive.open(f"{top}/data.pkl") as file:
             root = _Reader(file, lambda key: archive.read(f"{top}/data/{key}")).load()
@@ -64,7 +80,9 @@ class _Module:
 
 
 class _Reader(pickle.Unpickler):
-    """A pickle reader that knows a dozen names. What they stand for belongs to this reader alone, so no file can change it."""
+    """A pickle reader that knows a dozen names. What they stand for belongs to this reader alone,
+    so no file can change it.
+    """
 
     def __init__(self, file: Any, record: Callable[[str], bytes]) -> None:
         super().__init__(file)
@@ -83,7 +101,9 @@ class _Reader(pickle.Unpickler):
             return self._container
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
-        raise pickle.UnpicklingError(f"the archive asks for {module}.{name}, which no network needs")
+        raise pickle.UnpicklingError(
+            f"the archive asks for {module}.{name}, which no network needs"
+        )
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
         """A storage as (n,): ("storage", type, record, device, number of elements)."""
@@ -93,11 +113,24 @@ class _Reader(pickle.Unpickler):
         if key not in self._storages:
             data = self._record(key)
             if len(data) != count * dtype.itemsize:
-                raise ValueError(f"storage {key} has {len(data)} bytes, {count * dtype.itemsize} were announced")
-            self._storages[key] = torch.frombuffer(bytearray(data), dtype=dtype) if count else torch.empty(0, dtype=dtype)
+                raise ValueError(
+                    f"storage {key} has {len(data)} bytes, {count * dtype.itemsize} were announced"
+                )
+            self._storages[key] = (
+                torch.frombuffer(bytearray(data), dtype=dtype)
+                if count
+                else torch.empty(0, dtype=dtype)
+            )
         return self._storages[key]
 
-    def _tensor(self, storage: torch.Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> torch.Tensor:
+    def _tensor(
+        self,
+        storage: torch.Tensor,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        *_: Any,
+    ) -> torch.Tensor:
         return storage.as_strided(size, stride, offset)  # torch checks that it stays inside
 
     def _container(self, content: Any, *_: Any) -> Any:

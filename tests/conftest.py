@@ -1,4 +1,6 @@
-"""Fixtures that several folders of tests use: real photographs, real weights, and pictures that packages ship."""
+"""Fixtures that several folders of tests use: real photographs, real weights, and pictures that
+packages ship.
+"""
 
 import importlib.util
 import secrets
@@ -15,24 +17,30 @@ from stages.weights import WEIGHTS
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-# The same examples in every run, so that a failure is the change's and not the day's; `--hypothesis-profile=default` tries others.
+# The same examples in every run, so that a failure is the change's and not the day's;
+# `--hypothesis-profile=default` tries others.
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whole files go to a worker process, all files that start clusters and kill their processes to the same one.
+    """Whole files go to a worker process, all files that start clusters and kill their processes to
+    the same one.
 
-    So only one such cluster runs at a time. xdist's own way, `--dist=loadgroup`, does nothing with pytest 9.2 (xdist 3.8
-    writes the group into a field that is no longer read).
+    So only one such cluster runs at a time. xdist's own way, `--dist=loadgroup`, does nothing with
+    pytest 9.2 (xdist 3.8 writes the group into a field that is no longer read).
     """
     from xdist.scheduler import LoadFileScheduling
 
     class OneProcessForRay(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
-            return "ray" if _starts_ray(config.rootpath / file) and Path(file).name not in _BESIDE else file
+            return (
+                "ray"
+                if _starts_ray(config.rootpath / file) and Path(file).name not in _BESIDE
+                else file
+            )
 
     # The long ones come first (see below), so that the last minutes are not one process's alone.
     config.option.loadscopereorder = False
@@ -45,7 +53,12 @@ _BESIDE = {"test_cli.py", "test_crawl.py", "test_demo.py", "test_photographs.py"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that start Ray first, then those with slow tests."""
-    items.sort(key=lambda item: (not _starts_ray(item.path) or item.path.name in _BESIDE, not _has_slow_tests(item.path)))
+    items.sort(
+        key=lambda item: (
+            not _starts_ray(item.path) or item.path.name in _BESIDE,
+            not _has_slow_tests(item.path),
+        )
+    )
 
 
 @cache
@@ -59,9 +72,15 @@ def _has_slow_tests(file: Path) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def _nobodys_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What the person who runs the tests has accepted and keeps in a models directory is not theirs to find."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config" / secrets.token_hex(8)))
+def _nobodys_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """What the person who runs the tests has accepted and keeps in a models directory is not theirs
+    to find.
+    """
+    monkeypatch.setenv(
+        "XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "config" / secrets.token_hex(8))
+    )
     monkeypatch.delenv("IDCLUSTER_MODELS", raising=False)
 
 

@@ -1,4 +1,6 @@
-"""Imports run downwards: between the packages, and between the rooms of `pipeline/`: whoever reads a dataset needs no Ray."""
+"""Imports run downwards: between the packages, and between the rooms of `pipeline/`: whoever reads
+a dataset needs no Ray.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -29,9 +31,15 @@ FLOORS = (
     ("commands",),
     ("cli",),
 )
-"""Of `pipeline/`, from the lowest: a room or file imports from floors below its own, and within its own room."""
+"""Of `pipeline/`, from the lowest: a room or file imports from floors below its own, and within its
+own room.
+"""
 
-RAY = {*(f"pipeline/execution/{name}.py" for name in ("engine", "cluster", "starting")), "training/launch.py", "eval/launch.py"}
+RAY = {
+    *(f"pipeline/execution/{name}.py" for name in ("engine", "cluster", "starting")),
+    "training/launch.py",
+    "eval/launch.py",
+}
 
 
 def sources() -> list[Path]:
@@ -45,7 +53,9 @@ def imported(file: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             whole = node.module == "pipeline"
-            yield from (f"pipeline.{alias.name}" for alias in node.names) if whole else (node.module,)
+            yield from (
+                (f"pipeline.{alias.name}" for alias in node.names) if whole else (node.module,)
+            )
 
 
 def room(path: Path) -> str:
@@ -56,7 +66,9 @@ def room(path: Path) -> str:
 def test_packages_import_only_what_lies_below() -> None:
     for file in sources():
         package = file.relative_to(_ROOT).parts[0]
-        ours = {name.split(".")[0] for name in imported(file)} & (set(MAY_IMPORT) | {"tests"}) - {package}
+        ours = {name.split(".")[0] for name in imported(file)} & (set(MAY_IMPORT) | {"tests"}) - {
+            package
+        }
         if file.is_relative_to(_ROOT / "pipeline" / "commands"):
             ours -= {"eval", "training"}
         assert ours <= MAY_IMPORT[package], f"{file} imports {ours - MAY_IMPORT[package]}"
@@ -71,7 +83,9 @@ def test_rooms_of_the_pipeline_import_only_from_floors_below() -> None:
         assert own in floor, f"give {own} a floor above"
         for name in imported(file):
             other = name.split(".")[1] if name.startswith("pipeline.") else own
-            assert other == own or floor[other] < floor[own], f"{file} imports {name}, which is not below"
+            assert other == own or floor[other] < floor[own], (
+                f"{file} imports {name}, which is not below"
+            )
 
 
 def test_ray_is_known_to_three_modules_of_the_pipeline_and_to_launchers() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of photographs: kept rightly, kept wrongly, and lost, that is to say right and not kept."""
+    """Counts of photographs: kept rightly, kept wrongly, and lost, that is to say right and not
+    kept.
+    """
 
     right: int
     wrong: int
@@ -25,7 +27,9 @@ class Score:
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of both (van Rijsbergen 1979), 0 if nothing was kept rightly; nan if nothing is right or kept."""
+        """The harmonic mean of both (van Rijsbergen 1979), 0 if nothing was kept rightly; nan if
+        nothing is right or kept.
+        """
         every = 2 * self.right + self.wrong + self.lost
         return 2 * self.right / every if every else float("nan")
 
@@ -37,16 +41,21 @@ def score(kept: np.ndarray, right: np.ndarray) -> Score:
 
 
 def sweep(similarity: np.ndarray, right: np.ndarray, thresholds: np.ndarray) -> list[Score]:
-    """The scores (t) if all photographs were kept whose `similarity` is at a threshold (t,) or above.
+    """The scores (t) if all photographs were kept whose `similarity` is at a threshold (t,) or
+    above.
 
-    `similarity`: (n,) float64, nan for photographs that are not kept at any threshold; `right`: (n,) bool.
+    `similarity`: (n,) float64, nan for photographs that are not kept at any threshold; `right`:
+    (n,) bool.
     """
     similarity, right = np.asarray(similarity, dtype=np.float64), np.asarray(right, dtype=bool)
     lowest = np.where(np.isnan(similarity), -np.inf, similarity)
     inside = {name: np.sort(lowest[mask]) for name, mask in (("right", right), ("wrong", ~right))}
     found = []
     for threshold in np.asarray(thresholds, dtype=np.float64):
-        counts = {name: len(values) - int(np.searchsorted(values, threshold, side="left")) for name, values in inside.items()}
+        counts = {
+            name: len(values) - int(np.searchsorted(values, threshold, side="left"))
+            for name, values in inside.items()
+        }
         found.append(Score(counts["right"], counts["wrong"], int(right.sum()) - counts["right"]))
     return found
 
@@ -55,5 +64,10 @@ def by_group(group: np.ndarray, kept: np.ndarray, right: np.ndarray) -> dict[str
     """The score of each group (a person), in the order of their names. `group`: (n,) texts."""
     names, of = np.unique(np.asarray(group, dtype=str), return_inverse=True)
     kept, right = np.asarray(kept, dtype=bool), np.asarray(right, dtype=bool)
-    counts = [np.bincount(of[mask], minlength=len(names)) for mask in (kept & right, kept & ~right, ~kept & right)]
-    return {str(name): Score(*(int(count[at]) for count in counts)) for at, name in enumerate(names)}
+    counts = [
+        np.bincount(of[mask], minlength=len(names))
+        for mask in (kept & right, kept & ~right, ~kept & right)
+    ]
+    return {
+        str(name): Score(*(int(count[at]) for count in counts)) for at, name in enumerate(names)
+    }

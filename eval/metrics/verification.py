@@ -1,8 +1,9 @@
 """Face verification: how well the cosine of two vectors tells one person from two.
 
-A **genuine** score compares a person with themselves, an **impostor** score with somebody else. At a threshold t a pair is
-accepted if its score is at least t; TAR is the share of genuine pairs that are accepted, FAR that of impostor pairs.
-A photograph without a vector has NaNs and is accepted by nothing: its pairs score -1.
+A **genuine** score compares a person with themselves, an **impostor** score with somebody else. At
+a threshold t a pair is accepted if its score is at least t; TAR is the share of genuine pairs that
+are accepted, FAR that of impostor pairs. A photograph without a vector has NaNs and is accepted by
+nothing: its pairs score -1.
 """
 
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ class Scores:
 
 @dataclass(frozen=True)
 class Point:
-    """One working point. `far`: the rate that was asked for, `reached`: the rate at the threshold, never above it."""
+    """One working point. `far`: the rate that was asked for, `reached`: the rate at the threshold,
+    never above it.
+    """
 
     far: float
     reached: float
@@ -45,10 +48,13 @@ def usable(vectors: np.ndarray) -> np.ndarray:
     return answer
 
 
-def pair_scores(vectors: np.ndarray, person: np.ndarray, most: int = 20_000_000, seed: int = 0) -> Scores:
+def pair_scores(
+    vectors: np.ndarray, person: np.ndarray, most: int = 20_000_000, seed: int = 0
+) -> Scores:
     """Scores of all pairs of photographs, each pair once.
 
-    `vectors`: (n, d); `person`: (n,) labels. With more than `most` impostor pairs so many are drawn, with replacement.
+    `vectors`: (n, d); `person`: (n,) labels. With more than `most` impostor pairs so many are
+    drawn, with replacement.
     """
     ready, has = unit(vectors), usable(vectors)
     code = np.unique(person, return_inverse=True)[1]
@@ -76,8 +82,9 @@ def pair_scores(vectors: np.ndarray, person: np.ndarray, most: int = 20_000_000,
 def indicator_scores(vectors: np.ndarray, person: np.ndarray, least: int = 2) -> Scores:
     """Scores of photographs against indicators, the unit means of people's vectors.
 
-    A photograph meets the indicator of its own person as the *others* make it (genuine), and every other person's
-    (impostor). People with fewer than `least` vectors have no indicator; their photographs are impostors all the same.
+    A photograph meets the indicator of its own person as the *others* make it (genuine), and every
+    other person's (impostor). People with fewer than `least` vectors have no indicator; their
+    photographs are impostors all the same.
     """
     ready, has = unit(vectors), usable(vectors)
     names, code = np.unique(person, return_inverse=True)
@@ -94,7 +101,8 @@ def indicator_scores(vectors: np.ndarray, person: np.ndarray, least: int = 2) ->
 def at_far(scores: Scores, far: float) -> Point:
     """The lowest threshold at which no more than the share `far` of the impostors is accepted.
 
-    Without impostors, or with fewer than 1/far of them, none is accepted. Raises ValueError for far outside 0 to 1.
+    Without impostors, or with fewer than 1/far of them, none is accepted. Raises ValueError for far
+    outside 0 to 1.
     """
     if not 0 <= far <= 1:
         raise ValueError(f"a FAR of {far} is no share")
@@ -115,7 +123,9 @@ def accepted(values: np.ndarray, threshold: float) -> float:
 
 
 def roc(scores: Scores, points: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """FAR, TAR and threshold (p,) along the curve, FAR falling: where the FAR takes values evenly spread on a logarithmic scale."""
+    """FAR, TAR and threshold (p,) along the curve, FAR falling: where the FAR takes values evenly
+    spread on a logarithmic scale.
+    """
     falling = np.sort(scores.impostor)[::-1]
     if not len(falling) or not len(scores.genuine):
         return np.zeros(0), np.zeros(0), np.zeros(0)
@@ -125,7 +135,9 @@ def roc(scores: Scores, points: int = 400) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def equal_error(scores: Scores) -> tuple[float, float]:
-    """The rate at which as many genuine pairs are refused as impostors are accepted, and its threshold; NaN without both kinds."""
+    """The rate at which as many genuine pairs are refused as impostors are accepted, and its
+    threshold; NaN without both kinds.
+    """
     if not len(scores.genuine) or not len(scores.impostor):
         return float("nan"), float("nan")
     thresholds = np.unique(np.concatenate([scores.genuine, scores.impostor]))
@@ -135,16 +147,20 @@ def equal_error(scores: Scores) -> tuple[float, float]:
 
 
 def best_threshold(own: np.ndarray, others: np.ndarray) -> float:
-    """The threshold with the least sum of the share of `own` below it and of `others` at or above it.
+    """The threshold with the least sum of the share of `own` below it and of `others` at or above
+    it.
 
-    It lies in the middle between two scores; of several that do equally well the lowest is taken, which loses fewest of
-    `own`. Raises ValueError if there are none of either.
+    It lies in the middle between two scores; of several that do equally well the lowest is taken,
+    which loses fewest of `own`. Raises ValueError if there are none of either.
     """
     if not len(own) or not len(others):
         raise ValueError("a threshold needs scores of both kinds")
     values = np.unique(np.concatenate([own, others]))
-    # Nothing changes between two neighbouring values: one candidate for each gap, one that accepts all, one that accepts none.
-    candidates = np.concatenate([values[:1], (values[:-1] + values[1:]) / 2, [np.nextafter(values[-1], np.inf)]])
+    # Nothing changes between two neighbouring values: one candidate for each gap, one that accepts
+    # all, one that accepts none.
+    candidates = np.concatenate(
+        [values[:1], (values[:-1] + values[1:]) / 2, [np.nextafter(values[-1], np.inf)]]
+    )
     cost = 1 - _shares(own, candidates) + _shares(others, candidates)
     return float(candidates[np.flatnonzero(cost <= cost.min() + 1e-12)[0]])
 
@@ -162,7 +178,9 @@ def _masked(cosine: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nda
     return np.where(rows[:, None] & columns[None, :], cosine, -1.0)
 
 
-def _drawn(ready: np.ndarray, has: np.ndarray, code: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _drawn(
+    ready: np.ndarray, has: np.ndarray, code: np.ndarray, count: int, seed: int
+) -> np.ndarray:
     random = np.random.default_rng(seed)
     found: list[np.ndarray] = []
     left = count

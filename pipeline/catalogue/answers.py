@@ -18,7 +18,9 @@ _LIST_SHOWN, _TEXT_SHOWN, _ROWS_SHOWN = 4, 60, 1000
 
 
 def as_text(rows: pa.Table | pa.RecordBatchReader, format: TextFormat) -> str:
-    """Rows as text. `table` shows at most 1,000, with long lists and texts cut; `json` is one array with one object a line."""
+    """Rows as text. `table` shows at most 1,000, with long lists and texts cut; `json` is one array
+    with one object a line.
+    """
     text = io.StringIO()
     _WRITERS[format](rows.to_reader() if isinstance(rows, pa.Table) else rows, text)
     return text.getvalue()
@@ -29,7 +31,9 @@ def write(rows: pa.Table | pa.RecordBatchReader, format: Format, path: str) -> N
     reader = rows.to_reader() if isinstance(rows, pa.Table) else rows
     with aside(path) as place:
         if format == "parquet":
-            with pq.ParquetWriter(place, reader.schema, compression="zstd", write_page_checksum=True) as writer:
+            with pq.ParquetWriter(
+                place, reader.schema, compression="zstd", write_page_checksum=True
+            ) as writer:
                 for batch in reader:
                     writer.write_batch(batch)
             return
@@ -64,14 +68,22 @@ def _write_csv(reader: pa.RecordBatchReader, file: Any) -> None:
     for batch in reader:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             values = (_plain(value) for value in row)
-            writer.writerow([json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v for v in values])
+            writer.writerow(
+                [
+                    json.dumps(v, ensure_ascii=False) if isinstance(v, list | dict) else v
+                    for v in values
+                ]
+            )
 
 
 def _write_json(reader: pa.RecordBatchReader, file: Any) -> None:
     names, before = reader.schema.names, "[\n"
     for batch in reader:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            file.write(before + json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False))
+            file.write(
+                before
+                + json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False)
+            )
             before = ",\n"
     file.write("[]\n" if before == "[\n" else "\n]\n")
 
@@ -88,7 +100,10 @@ def _write_table(reader: pa.RecordBatchReader, file: Any) -> None:
             rows.append([_cell(value) for value in row])
         if more:
             break
-    numeric = [pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type) for f in reader.schema]
+    numeric = [
+        pa.types.is_integer(f.type) or pa.types.is_floating(f.type) or pa.types.is_decimal(f.type)
+        for f in reader.schema
+    ]
     widths = [max(map(_width, column)) for column in zip(names, *rows, strict=True)]
     for line in (names, ["-" * width for width in widths], *rows):
         cells = [
@@ -105,7 +120,11 @@ def _cell(value: Any) -> str:
         return f"<{len(value)} bytes>"
     if isinstance(value, float):
         return f"{value:.6g}"
-    if isinstance(value, list) and len(value) > _LIST_SHOWN and not isinstance(value[0], tuple | dict):
+    if (
+        isinstance(value, list)
+        and len(value) > _LIST_SHOWN
+        and not isinstance(value[0], tuple | dict)
+    ):
         return f"[{', '.join(map(_cell, value[:_LIST_SHOWN]))}, ... {len(value)}]"
     if isinstance(value, list) and not any(isinstance(item, tuple | dict) for item in value):
         return f"[{', '.join(map(_cell, value))}]"
@@ -130,4 +149,8 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-_WRITERS: dict[str, Callable[[pa.RecordBatchReader, Any], None]] = {"table": _write_table, "csv": _write_csv, "json": _write_json}
+_WRITERS: dict[str, Callable[[pa.RecordBatchReader, Any], None]] = {
+    "table": _write_table,
+    "csv": _write_csv,
+    "json": _write_json,
+}

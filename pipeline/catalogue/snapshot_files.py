@@ -1,4 +1,6 @@
-"""What a catalogue reads from: the files of one snapshot as a file system of their own, and pictures picked out of them."""
+"""What a catalogue reads from: the files of one snapshot as a file system of their own, and
+pictures picked out of them.
+"""
 
 import io
 import threading
@@ -26,17 +28,25 @@ from schemas.schema import LIGHT
 
 SCHEME = "dataset"
 Verify = Literal["crc", "digest", "none"]
-"""How a query makes sure that what it reads is what was written, file by file, once a process: by the check sums in the
-file of what it reads, by the SHA-256 of whole files, or not at all. Files without check sums (small ones, which are read
-whole anyway, and those of an earlier version of the program) are compared by their SHA-256 in the first case too."""
+"""How a query makes sure that what it reads is what was written, file by file, once a process: by
+the check sums in the file of what it reads, by the SHA-256 of whole files, or not at all. Files
+without check sums (small ones, which are read whole anyway, and those of an earlier version of the
+program) are compared by their SHA-256 in the first case too.
+"""
 VERIFY: tuple[Verify, ...] = ("crc", "digest", "none")
-_SMALL_FILE = 1_000_000  # bytes that are read at once: in an object store, one request instead of three
-_KEPT_BYTES = 32_000_000  # of a stretch that was read in order to compare it, so that it is not read twice
+_SMALL_FILE = (
+    1_000_000  # bytes that are read at once: in an object store, one request instead of three
+)
+_KEPT_BYTES = (
+    32_000_000  # of a stretch that was read in order to compare it, so that it is not read twice
+)
 _GROUPS_KEPT = 8  # row groups of pictures, of at most 32 rows each
 
 
 class Shown:
-    """What a snapshot shows, from its entries as a table: without an object for each of hundreds of thousands of them."""
+    """What a snapshot shows, from its entries as a table: without an object for each of hundreds of
+    thousands of them.
+    """
 
     def __init__(self, entries: pa.Table) -> None:
         self._entries = entries
@@ -44,15 +54,20 @@ class Shown:
         self._number = {name: number for number, name in enumerate(names.dictionary.to_pylist())}
         numbers = names.indices.to_numpy()
         order = np.flatnonzero(entries["current"].to_numpy() & entries["live"].to_numpy())
-        # Entries are in the order of table, version, bucket, chunk; what is shown goes by bucket and chunk, whatever the version.
+        # Entries are in the order of table, version, bucket, chunk; what is shown goes by bucket
+        # and chunk, whatever the version.
         bucket, chunk = entries["bucket"].to_numpy(), entries["chunk"].to_numpy()
         order = order[np.lexsort((chunk[order], bucket[order], numbers[order]))]
         ends = np.searchsorted(numbers[order], np.arange(len(self._number) + 1))
-        self._rows = {name: order[ends[number] : ends[number + 1]] for name, number in self._number.items()}
+        self._rows = {
+            name: order[ends[number] : ends[number + 1]] for name, number in self._number.items()
+        }
 
     @cached_property
     def _sizes(self) -> Mapping[str, tuple[int, int]]:
-        """Of every file that the snapshot knows, its bytes and the number of an entry that lies in it."""
+        """Of every file that the snapshot knows, its bytes and the number of an entry that lies in
+        it.
+        """
         entries = self._entries
         whole, own = entries["file_bytes"].to_numpy(), entries["bytes"].to_numpy()
         sizes = zip(np.where(whole > 0, whole, own).tolist(), range(len(whole)), strict=True)
@@ -66,7 +81,9 @@ class Shown:
         return None if found is None else found[0]
 
     def digest(self, path: str) -> str:
-        """The first digits of the SHA-256 of a file that the snapshot knows; empty where nothing says them."""
+        """The first digits of the SHA-256 of a file that the snapshot knows; empty where nothing
+        says them.
+        """
         number = self._sizes[path][1]
         # The digest of an entry that shares its file is of its rows alone.
         shared = self._entries["file_rows"][number].as_py() > 0
@@ -76,7 +93,11 @@ class Shown:
     def files(self) -> list[str]:
         """The files that are shown, each once."""
         rows = np.sort(np.concatenate([np.empty(0, np.int64), *self._rows.values()]))
-        return [file for file in pc.unique(self._entries["file"].take(pa.array(rows))).to_pylist() if file]
+        return [
+            file
+            for file in pc.unique(self._entries["file"].take(pa.array(rows))).to_pylist()
+            if file
+        ]
 
     def places(self, table: str, buckets: np.ndarray | None = None) -> list[str]:
         """As `files.places`: where the rows that a table shows lie; of these buckets alone."""
@@ -89,10 +110,19 @@ class Shown:
             return []
         first, count, whole = (chosen[name].to_numpy() for name in ("offset", "rows", "file_rows"))
         codes = chosen["file"].combine_chunks().dictionary_encode().indices.to_numpy()
-        follows = (codes[1:] == codes[:-1]) & (first[1:] == first[:-1] + count[:-1]) & (first[1:] < whole[1:])
+        follows = (
+            (codes[1:] == codes[:-1])
+            & (first[1:] == first[:-1] + count[:-1])
+            & (first[1:] < whole[1:])
+        )
         starts = np.flatnonzero(np.concatenate([[True], ~follows]))
         totals = np.add.reduceat(count, starts).tolist()
-        heads = zip(chosen["file"].take(pa.array(starts)).to_pylist(), first[starts].tolist(), whole[starts].tolist(), strict=True)
+        heads = zip(
+            chosen["file"].take(pa.array(starts)).to_pylist(),
+            first[starts].tolist(),
+            whole[starts].tolist(),
+            strict=True,
+        )
         return [
             file if rows_there in (0, total) else f"{file}#{begin}+{total}"
             for (file, begin, rows_there), total in zip(heads, totals, strict=True)
@@ -100,16 +130,22 @@ class Shown:
 
     def buckets(self, table: str) -> np.ndarray:
         """The buckets that a table shows anything of, rising."""
-        return np.unique(self._entries["bucket"].to_numpy()[self._rows.get(table, np.empty(0, np.int64))])
+        return np.unique(
+            self._entries["bucket"].to_numpy()[self._rows.get(table, np.empty(0, np.int64))]
+        )
 
     @property
     def has_companions(self) -> bool:
         return any(name.endswith(LIGHT) and len(rows) for name, rows in self._rows.items())
 
     def companions(self, table: str) -> dict[int, tuple[str, list[tuple[str, int]]]]:
-        """By bucket, the file with the light columns of what a table with pictures shows, and the files that have the
-        pictures: path and rows, in the order of its rows. Only of buckets whose companion holds."""
-        of_chunks, of_buckets = (self._rows.get(name, np.empty(0, np.int64)) for name in (table, f"{table}{LIGHT}"))
+        """By bucket, the file with the light columns of what a table with pictures shows, and the
+        files that have the pictures: path and rows, in the order of its rows. Only of buckets whose
+        companion holds.
+        """
+        of_chunks, of_buckets = (
+            self._rows.get(name, np.empty(0, np.int64)) for name in (table, f"{table}{LIGHT}")
+        )
         if not len(of_buckets):
             return {}
         names = ["bucket", "version", "chunk", "digest", "file", "rows"]
@@ -118,15 +154,25 @@ class Shown:
         for bucket, *chunk in zip(*(chosen[name].to_pylist() for name in names), strict=True):
             by_bucket.setdefault(bucket, []).append(tuple(chunk))
         found = {}
-        for companion in self._entries.select(["bucket", "file", "basis"]).take(pa.array(of_buckets)).to_pylist():
+        for companion in (
+            self._entries.select(["bucket", "file", "basis"]).take(pa.array(of_buckets)).to_pylist()
+        ):
             chunks = by_bucket.get(companion["bucket"], [])
-            if companion["file"] and companion_basis(chunk[:3] for chunk in chunks) == companion["basis"]:
-                found[companion["bucket"]] = (companion["file"], [(file, rows) for _, _, _, file, rows in chunks if file])
+            if (
+                companion["file"]
+                and companion_basis(chunk[:3] for chunk in chunks) == companion["basis"]
+            ):
+                found[companion["bucket"]] = (
+                    companion["file"],
+                    [(file, rows) for _, _, _, file, rows in chunks if file],
+                )
         return found
 
 
 class Dataset(AbstractFileSystem):
-    """The files that a snapshot knows under `dataset:///`, for reading. What is not what was written is not given out."""
+    """The files that a snapshot knows under `dataset:///`, for reading. What is not what was
+    written is not given out.
+    """
 
     protocol = SCHEME
     cachable = False
@@ -177,7 +223,9 @@ class Dataset(AbstractFileSystem):
             raise
 
     def _sums_of(self, path: str, file: IO[bytes], size: int) -> Sums | None:
-        """The check sums that go with an open file, None where it has none and was compared whole, or is not to be."""
+        """The check sums that go with an open file, None where it has none and was compared whole,
+        or is not to be.
+        """
         if self._verify == "none":
             return None
         check_size(file.seek(0, io.SEEK_END), size)
@@ -206,12 +254,20 @@ class Dataset(AbstractFileSystem):
 class SharedFile:
     """An open file with a position for every thread, which waits for a store that is away.
 
-    DuckDB's threads share one handle and read with `seek` and then `read`; on an ordinary file one thread moves the
-    position between the two calls of another, which then gets bytes from elsewhere.
+    DuckDB's threads share one handle and read with `seek` and then `read`; on an ordinary file one
+    thread moves the position between the two calls of another, which then gets bytes from
+    elsewhere.
     """
 
-    def __init__(self, store: Store, file: IO[bytes], path: str = "", sums: Sums | None = None) -> None:
-        self._store, self._file, self._lock, self._own = store, file, threading.Lock(), threading.local()
+    def __init__(
+        self, store: Store, file: IO[bytes], path: str = "", sums: Sums | None = None
+    ) -> None:
+        self._store, self._file, self._lock, self._own = (
+            store,
+            file,
+            threading.Lock(),
+            threading.local(),
+        )
         self._path, self._sums = path, sums
         self._last: tuple[int, bytes] = 0, b""
         """The stretch that was compared last, and where it begins: readers mostly go on in it."""
@@ -273,8 +329,8 @@ class SharedFile:
 class Blobs:
     """A function of DuckDB: the picture of a row of a companion.
 
-    The views of tables with pictures read companions, which open quickly, and call this for the columns that those lack:
-    only where a query wants them, and only for the rows that it wants.
+    The views of tables with pictures read companions, which open quickly, and call this for the
+    columns that those lack: only where a query wants them, and only for the rows that it wants.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -285,10 +341,18 @@ class Blobs:
         self._ends = lru_cache(maxsize=4096)(self._count)
 
     def add(self, schema: TableSchema, companion: str, files: list[tuple[str, int]]) -> None:
-        """Say where the pictures of a companion's rows lie: files and how many rows each has, in the order of the rows."""
-        self._places[f"{SCHEME}:///{companion}"] = schema, [0, *accumulate(rows for _, rows in files)], [file for file, _ in files]
+        """Say where the pictures of a companion's rows lie: files and how many rows each has, in
+        the order of the rows.
+        """
+        self._places[f"{SCHEME}:///{companion}"] = (
+            schema,
+            [0, *accumulate(rows for _, rows in files)],
+            [file for file, _ in files],
+        )
 
-    def __call__(self, column: pa.ChunkedArray, companion: pa.ChunkedArray, row: pa.ChunkedArray) -> pa.Array:
+    def __call__(
+        self, column: pa.ChunkedArray, companion: pa.ChunkedArray, row: pa.ChunkedArray
+    ) -> pa.Array:
         wanted = zip(column.to_pylist(), companion.to_pylist(), row.to_pylist(), strict=True)
         return pa.array([self._blob(*one) for one in wanted], pa.large_binary())
 
@@ -303,12 +367,16 @@ class Blobs:
             ends = self._ends(files[number])
             inside = row - starts[number]
             group = bisect_right(ends, inside)
-            found: bytes | None = self._group(files[number], group, column)[inside - (ends[group - 1] if group else 0)].as_py()
+            found: bytes | None = self._group(files[number], group, column)[
+                inside - (ends[group - 1] if group else 0)
+            ].as_py()
         return found
 
     def _count(self, path: str) -> list[int]:
         with self._opened(path) as file:
-            return list(accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)))
+            return list(
+                accumulate(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
+            )
 
     def _read(self, path: str, group: int, column: str) -> pa.ChunkedArray:
         with self._opened(path) as file:

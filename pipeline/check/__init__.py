@@ -1,1 +1,3 @@
-"""Whether everything that a dataset root is made of is there and whole, and dropping what can be computed again."""
+"""Whether everything that a dataset root is made of is there and whole, and dropping what can be
+computed again.
+"""

@@ -1,7 +1,8 @@
 """Looking at all of a dataset root: what is not there, not whole, or does not fit together.
 
-Everything that a kept snapshot names is read and compared with its SHA-256; with `deep` it is decoded too, rows are counted,
-photographs compared with their hashes, companions with what they stand for, and shards checked member by member.
+Everything that a kept snapshot names is read and compared with its SHA-256; with `deep` it is
+decoded too, rows are counted, photographs compared with their hashes, companions with what they
+stand for, and shards checked member by member.
 """
 
 import hashlib
@@ -22,7 +23,16 @@ from pipeline.root.intact import digest_of, named_digest
 from pipeline.root.opening import RunError
 from pipeline.root.removals import FOLDER as RECEIPTS
 from pipeline.root.removals import UNFINISHED, load_bars
-from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, SnapshotError, VoidSnapshot, load, numbers, path_of
+from pipeline.root.snapshot import (
+    SHARD_TABLES,
+    Entry,
+    Snapshot,
+    SnapshotError,
+    VoidSnapshot,
+    load,
+    numbers,
+    path_of,
+)
 from pipeline.root.storage import Store
 from pipeline.shards.check import CheckError, check_set
 from pipeline.shards.index import reindex
@@ -69,9 +79,12 @@ Told = Callable[[int, int, int, int], None]
 """Files done and to do, bytes done and to do."""
 
 
-def look(store: Store, deep: bool = False, again: bool = False, told: Told = lambda *_: None) -> Checked:
-    """Check a root. `again` reads again what a check of the last hours has found whole. Writes nothing but what was found
-    whole (`pipeline.check.fine`). Raises what the store raises."""
+def look(
+    store: Store, deep: bool = False, again: bool = False, told: Told = lambda *_: None
+) -> Checked:
+    """Check a root. `again` reads again what a check of the last hours has found whole. Writes
+    nothing but what was found whole (`pipeline.check.fine`). Raises what the store raises.
+    """
     found = Checked()
     marks = store.marks("")
     _snapshots(store, found)
@@ -98,24 +111,44 @@ def _snapshots(store: Store, found: Checked) -> None:
         except SnapshotError as error:
             last = number == there[-1]
             remedy = (
-                "bring it back from a copy, or delete it and run again to go on from the one before, without what was decided since"
-                if last else "it cannot be gone back to: `idcluster check --repair` deletes it"
-            )  # fmt: skip
-            found.faults.append(Fault(path_of(number), f"is damaged ({_line(error)})", remedy, "snapshot"))
+                "bring it back from a copy, or delete it and run again to go on from the one "
+                "before, without what was decided since"
+                if last
+                else "it cannot be gone back to: `idcluster check --repair` deletes it"
+            )
+            found.faults.append(
+                Fault(path_of(number), f"is damaged ({_line(error)})", remedy, "snapshot")
+            )
     if there and there[-1] in found.kept:
         found.newest = found.kept[there[-1]]
-        for table, version in sorted({(e.table, e.version) for e in found.newest.entries if e.current and e.table in TABLES}):
+        for table, version in sorted(
+            {(e.table, e.version) for e in found.newest.entries if e.current and e.table in TABLES}
+        ):
             known = found.newest.notes.get("versions", {})
-            if known and TABLES[table].written_by not in ("crawl", "correct", "forget") and f"{table}/{version}" not in known:
-                found.notes.append(f"snapshot {there[-1]} does not say what version {version} of {table} is")
+            if (
+                known
+                and TABLES[table].written_by not in ("crawl", "correct", "forget")
+                and f"{table}/{version}" not in known
+            ):
+                found.notes.append(
+                    f"snapshot {there[-1]} does not say what version {version} of {table} is"
+                )
 
 
 def needed(snapshot: Snapshot) -> Iterator[Entry]:
-    """The entries whose files have to be there: of shards those that are shown, as others can be written again."""
-    return (entry for entry in snapshot.entries if entry.file and (entry.current or entry.table not in SHARD_TABLES))
+    """The entries whose files have to be there: of shards those that are shown, as others can be
+    written again.
+    """
+    return (
+        entry
+        for entry in snapshot.entries
+        if entry.file and (entry.current or entry.table not in SHARD_TABLES)
+    )
 
 
-def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], fine: Fine, told: Told) -> None:
+def _files(
+    store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], fine: Fine, told: Told
+) -> None:
     wanted: dict[str, list[Entry]] = {}
     for number in sorted(found.kept, reverse=True):
         for entry in needed(found.kept[number]):
@@ -127,9 +160,18 @@ def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], f
     for path, entries in sorted(wanted.items()):
         size = entries[0].file_bytes or entries[0].bytes
         if path not in marks:
-            found.faults.append(Fault(path, "is not there", _remedy(found, path, entries, newest), "file"))
+            found.faults.append(
+                Fault(path, "is not there", _remedy(found, path, entries, newest), "file")
+            )
         elif marks[path][0] != size:
-            found.faults.append(Fault(path, f"has {marks[path][0]} bytes, not {size}", _remedy(found, path, entries, newest), "file"))
+            found.faults.append(
+                Fault(
+                    path,
+                    f"has {marks[path][0]} bytes, not {size}",
+                    _remedy(found, path, entries, newest),
+                    "file",
+                )
+            )
         elif fine.knows(path, *marks[path]):
             found.not_again += 1
         else:
@@ -147,7 +189,9 @@ def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], f
             if what is None:
                 fine.add(path, *marks[path])
             else:
-                found.faults.append(Fault(path, what, _remedy(found, path, wanted[path], newest), "file"))
+                found.faults.append(
+                    Fault(path, what, _remedy(found, path, wanted[path], newest), "file")
+                )
             told(found.files, len(todo), found.bytes, total)
     finally:
         # Whoever breaks it off does not wait for what was not begun.
@@ -155,10 +199,16 @@ def _files(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], f
         if todo:
             fine.save()
     if found.not_again:
-        said = f"{counted(found.not_again, 'file')} {verb(found.not_again, 'was', 'were')} found whole within the last {HOURS:g} hours"
+        said = (
+            f"{counted(found.not_again, 'file')} {verb(found.not_again, 'was', 'were')} found "
+            f"whole within the last {HOURS:g} hours"
+        )
         found.notes.append(f"{said} and not read again (--again reads them)")
     if not fine.kept:
-        found.notes.append("what was read could not be written down in the root: the next check reads all of it again")
+        found.notes.append(
+            "what was read could not be written down in the root: the next check reads all of it "
+            "again"
+        )
 
 
 def _file_fault(store: Store, path: str, entries: list[Entry], deep: bool) -> str | None:
@@ -182,11 +232,19 @@ def _file_fault(store: Store, path: str, entries: list[Entry], deep: bool) -> st
 
 def _remedy(found: Checked, path: str, entries: list[Entry], newest: set[str]) -> str:
     mine = [entry for entry in entries if entry.file == path]
-    shown = found.newest is not None and any(e.file == path and e.current and e.live for e in found.newest.entries)
+    shown = found.newest is not None and any(
+        e.file == path and e.current and e.live for e in found.newest.entries
+    )
     if path not in newest:
-        return "only older snapshots name it: bring it back from a copy, or `idcluster gc --keep 1` does without them"
+        return (
+            "only older snapshots name it: bring it back from a copy, or `idcluster gc --keep "
+            "1` does without them"
+        )
     if mine[0].table in BY_HAND and shown:
-        return f"nothing computes {mine[0].table}: bring it back from a copy, or go back to a snapshot without it (`idcluster rollback`)"
+        return (
+            f"nothing computes {mine[0].table}: bring it back from a copy, or go back to a "
+            "snapshot without it (`idcluster rollback`)"
+        )
     if mine[0].table == "images":
         return "`idcluster check --repair`, then a run fetches its pictures again"
     return "`idcluster check --repair`, then a run computes it again"
@@ -198,12 +256,18 @@ def _remedy(found: Checked, path: str, entries: list[Entry], newest: set[str]) -
 def _companions(store: Store, found: Checked, deep: bool) -> None:
     snapshot = found.newest
     damaged = {fault.path for fault in found.faults}
-    for entry in (snapshot.entries if snapshot else ()):
-        if snapshot is None or not (entry.table.endswith(LIGHT) and entry.current and entry.live) or entry.file in damaged:
+    for entry in snapshot.entries if snapshot else ():
+        if (
+            snapshot is None
+            or not (entry.table.endswith(LIGHT) and entry.current and entry.live)
+            or entry.file in damaged
+        ):
             continue
         what = companion_fault(store, snapshot, entry, damaged, deep)
         if what is not None:
-            found.faults.append(Fault(entry.file, what, "`idcluster check --repair` makes it anew", "file"))
+            found.faults.append(
+                Fault(entry.file, what, "`idcluster check --repair` makes it anew", "file")
+            )
 
 
 def _sets(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], fine: Fine) -> None:
@@ -211,30 +275,65 @@ def _sets(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]], fi
     if snapshot is None:
         return
     damaged = {fault.path for fault in found.faults}
-    shown = [entry for entry in snapshot.entries if entry.table in SHARD_TABLES and entry.current and entry.live]
+    shown = [
+        entry
+        for entry in snapshot.entries
+        if entry.table in SHARD_TABLES and entry.current and entry.live
+    ]
     rows = {entry.file: entry for entry in shown}
     for entry in (entry for entry in shown if entry.table == "shards"):
         beside = rows.get(entry.file.removesuffix(".tar") + ".parquet")
         if beside is None or beside.rows != entry.rows:
-            what = "has no file of rows beside it" if beside is None else f"has {entry.rows} samples, the file beside it {beside.rows}"
-            found.faults.append(Fault(entry.file, what, "`idcluster check --repair`, then a run writes it again", "file"))
+            what = (
+                "has no file of rows beside it"
+                if beside is None
+                else f"has {entry.rows} samples, the file beside it {beside.rows}"
+            )
+            found.faults.append(
+                Fault(
+                    entry.file,
+                    what,
+                    "`idcluster check --repair`, then a run writes it again",
+                    "file",
+                )
+            )
     profiles = sorted({entry.file.split("/")[1] for entry in shown if entry.table == "shards"})
     if not any(path.startswith("shards/") for path in damaged):
         for profile in reindex(store, snapshot, write=False):
-            what = "does not list the shards that the snapshot shows, or files beside it are not what they are to be"
-            found.faults.append(Fault(f"shards/{profile}/index.json", what, "`idcluster check --repair` puts it again", "index"))
+            what = (
+                "does not list the shards that the snapshot shows, or files beside it are not "
+                "what they are to be"
+            )
+            found.faults.append(
+                Fault(
+                    f"shards/{profile}/index.json",
+                    what,
+                    "`idcluster check --repair` puts it again",
+                    "index",
+                )
+            )
             profiles = [name for name in profiles if name != profile]
     for profile in profiles:
         if f"index/{profile}" not in snapshot.notes:
             found.faults.append(
-                Fault(f"shards/{profile}/index.json", "the snapshot does not say how the set was made", "run with its DAG again", "index")
+                Fault(
+                    f"shards/{profile}/index.json",
+                    "the snapshot does not say how the set was made",
+                    "run with its DAG again",
+                    "index",
+                )
             )
         if fine.deep:
             _deep_set(store, found, f"shards/{profile}", damaged, marks, fine)
 
 
 def _deep_set(
-    store: Store, found: Checked, folder: str, damaged: set[str], marks: Mapping[str, tuple[int, str]], fine: Fine
+    store: Store,
+    found: Checked,
+    folder: str,
+    damaged: set[str],
+    marks: Mapping[str, tuple[int, str]],
+    fine: Fine,
 ) -> None:
     mine = sorted((path, *mark) for path, mark in marks.items() if path.startswith(f"{folder}/"))
     state = sum(size for _, size, _ in mine), hashlib.sha256(repr(mine).encode()).hexdigest()
@@ -243,7 +342,14 @@ def _deep_set(
     try:
         checked = check_set(store, folder)
     except CheckError as error:
-        found.faults.append(Fault(f"{folder}/index.json", _line(error), "`idcluster check --repair` puts it again", "index"))
+        found.faults.append(
+            Fault(
+                f"{folder}/index.json",
+                _line(error),
+                "`idcluster check --repair` puts it again",
+                "index",
+            )
+        )
         return
     if not checked.faults:
         fine.add(folder, *state)
@@ -252,10 +358,17 @@ def _deep_set(
     for url, what in checked.faults:
         first.setdefault(url, what)
     for url, what in first.items():
-        if f"{folder}/{url}" in damaged or f"{folder}/{url.removesuffix('.tar')}.parquet" in damaged:
+        if (
+            f"{folder}/{url}" in damaged
+            or f"{folder}/{url.removesuffix('.tar')}.parquet" in damaged
+        ):
             continue
         is_shard = url.endswith(".tar")
-        remedy = "`idcluster check --repair`, then a run writes it again" if is_shard else "run with its DAG again"
+        remedy = (
+            "`idcluster check --repair`, then a run writes it again"
+            if is_shard
+            else "run with its DAG again"
+        )
         found.faults.append(Fault(f"{folder}/{url}", what, remedy, "file" if is_shard else "index"))
 
 
@@ -265,38 +378,82 @@ def _deep_set(
 def _beside(store: Store, found: Checked, marks: Mapping[str, tuple[int, str]]) -> None:
     for path in marks:
         what = None
-        if path.startswith("parts/") and path.endswith(".parquet") and not path.startswith("parts/attempts/"):
+        if (
+            path.startswith("parts/")
+            and path.endswith(".parquet")
+            and not path.startswith("parts/attempts/")
+        ):
             what = _part_fault(store, path)
             if what:
-                found.faults.append(Fault(path, what, "`idcluster check --repair` deletes it; what it held is computed again", "part"))
+                found.faults.append(
+                    Fault(
+                        path,
+                        what,
+                        "`idcluster check --repair` deletes it; what it held is computed again",
+                        "part",
+                    )
+                )
         elif path.endswith(spool.ENDING):
             what = _spool_fault(store, path)
             if what:
-                found.faults.append(Fault(path, what, "`idcluster check --repair` deletes it; a run fetches again what it held", "spool"))
+                found.faults.append(
+                    Fault(
+                        path,
+                        what,
+                        "`idcluster check --repair` deletes it; a run fetches again what it held",
+                        "spool",
+                    )
+                )
         elif path.startswith("runs/") and path.endswith(".json"):
             what = _record_fault(store, path)
             if what:
-                found.faults.append(Fault(path, what, "only the record of that run is lost: delete it", "record"))
+                found.faults.append(
+                    Fault(path, what, "only the record of that run is lost: delete it", "record")
+                )
     if UNFINISHED in marks:
-        found.faults.append(Fault(UNFINISHED, "a removal was broken off", "`idcluster forget --resume` finishes it", "receipt"))
+        found.faults.append(
+            Fault(
+                UNFINISHED,
+                "a removal was broken off",
+                "`idcluster forget --resume` finishes it",
+                "receipt",
+            )
+        )
     try:
         load_bars(store)
     except RunError as error:
-        found.faults.append(Fault(RECEIPTS, _line(error), "until then a run could bring back what was removed", "receipt"))
+        found.faults.append(
+            Fault(
+                RECEIPTS,
+                _line(error),
+                "until then a run could bring back what was removed",
+                "receipt",
+            )
+        )
     _orphans(found, marks)
     if lease.read(store) is not None:
-        found.notes.append("somebody writes to it, or was killed while writing: what they have not published yet counts as left over")
+        found.notes.append(
+            "somebody writes to it, or was killed while writing: what they have not published "
+            "yet counts as left over"
+        )
 
 
 def _orphans(found: Checked, marks: Mapping[str, tuple[int, str]]) -> None:
     named = {entry.file for snapshot in found.kept.values() for entry in snapshot.entries}
     left = [path for path in marks if path.startswith("tables/") and path not in named]
-    left += [path for path in marks if path.startswith("shards/") and path.endswith((".tar", ".parquet")) and path not in named]
+    left += [
+        path
+        for path in marks
+        if path.startswith("shards/") and path.endswith((".tar", ".parquet")) and path not in named
+    ]
     left += [path for path in marks if path.endswith(".tmp")]
     left = sorted(set(left))
     if left and found.kept:
         size = sum(marks[path][0] for path in left)
-        many = f"{counted(len(left), 'file')}, {size / 1e6:.1f} MB, that no snapshot names ({left[0]} first)"
+        many = (
+            f"{counted(len(left), 'file')}, {size / 1e6:.1f} MB, that no snapshot names "
+            f"({left[0]} first)"
+        )
         found.notes.append(f"{many}: `idcluster gc` deletes {verb(len(left), 'it', 'them')}")
 
 

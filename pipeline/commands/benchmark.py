@@ -1,4 +1,6 @@
-"""What `idcluster models benchmark` does and prints. Imports `eval`, so that only this command needs it."""
+"""What `idcluster models benchmark` does and prints. Imports `eval`, so that only this command
+needs it.
+"""
 
 import json
 import time
@@ -24,10 +26,20 @@ from stages.weights.pinning import calibrate
 
 
 def benchmark(
-    console: Console, photographs: Path, labels: Path | None, detect: str, embed: Sequence[str], sets: Sequence[str],
-    models: str | None, device: str, output: Path | None, write_calibration: bool,
-) -> None:  # fmt: skip
-    """Measure, print, and write what is asked for. Raises what `eval.recognition` does, MissingWeights and DagError."""
+    console: Console,
+    photographs: Path,
+    labels: Path | None,
+    detect: str,
+    embed: Sequence[str],
+    sets: Sequence[str],
+    models: str | None,
+    device: str,
+    output: Path | None,
+    write_calibration: bool,
+) -> None:
+    """Measure, print, and write what is asked for. Raises what `eval.recognition` does,
+    MissingWeights and DagError.
+    """
     if device not in ("cpu", "cuda"):
         raise DagError([f"--device {device}: there are cpu and cuda"])
     files = weight_files(models)
@@ -39,9 +51,14 @@ def benchmark(
     measured = measure(found, detector, recognisers, _progress(console))
     seconds = time.monotonic() - start
     numbers: dict[str, Any] = {
-        "photographs": str(photographs), "labels": None if labels is None else str(labels), "seconds": round(seconds, 1), "device": device,
-        "detect": _described(detector, files), "embed": [_described(one, files) for one in recognisers], **report(measured),
-    }  # fmt: skip
+        "photographs": str(photographs),
+        "labels": None if labels is None else str(labels),
+        "seconds": round(seconds, 1),
+        "device": device,
+        "detect": _described(detector, files),
+        "embed": [_described(one, files) for one in recognisers],
+        **report(measured),
+    }
     _print(console, numbers)
     if output is not None:
         _write(console, output, numbers, measured)
@@ -60,12 +77,18 @@ def _parameters(sets: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             found[stage][parameter] = yaml.safe_load(written)
         except yaml.YAMLError as error:
-            raise DagError([f"--set {text}: the value is not YAML: {' '.join(str(error).split())}"]) from error
+            raise DagError(
+                [f"--set {text}: the value is not YAML: {' '.join(str(error).split())}"]
+            ) from error
     return found
 
 
 def _stage(
-    name: Literal["detect", "embed"], asked: str, params: dict[str, dict[str, Any]], files: WeightFiles, device: str
+    name: Literal["detect", "embed"],
+    asked: str,
+    params: dict[str, dict[str, Any]],
+    files: WeightFiles,
+    device: str,
 ) -> Stage:
     """A backend, set up. `asked`: `scrfd` or `scrfd:scrfd_500m_kps`."""
     chosen, colon, weights = asked.partition(":")
@@ -76,7 +99,10 @@ def _stage(
         raise DagError([f"--{name} {asked}: {error}"]) from error
     except ValidationError as error:
         raise DagError(
-            [f"--{name} {asked}: {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors(include_url=False)]
+            [
+                f"--{name} {asked}: {'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+                for item in error.errors(include_url=False)
+            ]
         ) from error
     stage.device = "cuda" if device == "cuda" else "cpu"
     stage.setup(files)
@@ -90,7 +116,11 @@ def _described(stage: Stage, files: Any) -> dict[str, Any]:
             hashes[name] = files.sha256(name)
         except UnknownWeights:
             hashes[name] = None
-    return {"backend": stage.backend, "params": stage.params.model_dump(mode="json"), "weights": hashes}
+    return {
+        "backend": stage.backend,
+        "params": stage.params.model_dump(mode="json"),
+        "weights": hashes,
+    }
 
 
 def _progress(console: Console) -> Callable[[int, int], None]:
@@ -114,7 +144,9 @@ def _print(console: Console, numbers: dict[str, Any]) -> None:
     share = found["share_with_face"]
     told = "" if share is None else f" ({share:.2%} of those that decode)"
     seen = counted(found["photographs"], "photograph")
-    console.print(f"{seen}, {found['with_face']} with a face{told}, {len(found['unreadable'])} unreadable")
+    console.print(
+        f"{seen}, {found['with_face']} with a face{told}, {len(found['unreadable'])} unreadable"
+    )
     if found["counted"]:
         console.print(f"labelled counts: {found['count_agrees']} of {found['counted']} agree")
         for one in found["count_differs"]:
@@ -128,23 +160,46 @@ def _print(console: Console, numbers: dict[str, Any]) -> None:
         if thresholds is None:
             console.print(f"{name}: no thresholds for clean: {measured['thresholds_lack']}")
             continue
-        limits = ", ".join(f"{limit} {thresholds[limit]:.4f}" for limit in ("similarity_threshold", "merge_cosine", "join_cosine"))
+        limits = ", ".join(
+            f"{limit} {thresholds[limit]:.4f}"
+            for limit in ("similarity_threshold", "merge_cosine", "join_cosine")
+        )
         console.print(f"{name}: {limits}\n  {thresholds['source']}")
 
 
 def _table(recognisers: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("recogniser", "labels", "compared", "pairs of one", "of two people", "TAR at FAR 1e-2", "1e-3", "1e-4", "equal error"):
-        table.add_column(column, justify="left" if column in ("recogniser", "labels", "compared") else "right")
+    for column in (
+        "recogniser",
+        "labels",
+        "compared",
+        "pairs of one",
+        "of two people",
+        "TAR at FAR 1e-2",
+        "1e-3",
+        "1e-4",
+        "equal error",
+    ):
+        table.add_column(
+            column, justify="left" if column in ("recogniser", "labels", "compared") else "right"
+        )
     for name, measured in recognisers.items():
         for labels, numbers in measured["verification"].items():
-            for what, key in (("image to image", "pairs"), ("image to indicator", "image_to_indicator")):
+            for what, key in (
+                ("image to image", "pairs"),
+                ("image to indicator", "image_to_indicator"),
+            ):
                 each = numbers[key]
-                cells = {point["far"]: f"{point['tar']:.4f} (>= {point['threshold']:.3f})" for point in each["tar_at_far"]}
+                cells = {
+                    point["far"]: f"{point['tar']:.4f} (>= {point['threshold']:.3f})"
+                    for point in each["tar_at_far"]
+                }
                 error = "" if each["equal_error"] is None else f"{each['equal_error']['rate']:.4f}"
                 about = f"{labels} ({numbers['photographs']} of {numbers['people']} people)"
                 rates = (cells.get(far, "-") for far in (1e-2, 1e-3, 1e-4))
-                table.add_row(name, about, what, str(each["genuine"]), str(each["impostor"]), *rates, error)
+                table.add_row(
+                    name, about, what, str(each["genuine"]), str(each["impostor"]), *rates, error
+                )
     return table
 
 
@@ -153,7 +208,10 @@ def _write(console: Console, output: Path, numbers: dict[str, Any], measured: Me
 
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "report.json", json.dumps(numbers, indent=1, sort_keys=True) + "\n")
-    written = [output / "report.json", *(write(output, curves(measured)) if measured.vectors else [])]
+    written = [
+        output / "report.json",
+        *(write(output, curves(measured)) if measured.vectors else []),
+    ]
     console.print(f"written: {', '.join(str(path) for path in written)}")
 
 
@@ -165,6 +223,14 @@ def _calibrate(console: Console, models_dir: str, numbers: dict[str, Any]) -> No
         if found is None:
             raise TooFew(f"{name}: {measured['thresholds_lack']}")
         place = calibrate(
-            models_dir, name, found["similarity_threshold"], found["merge_cosine"], found["source"], join_cosine=found["join_cosine"]
+            models_dir,
+            name,
+            found["similarity_threshold"],
+            found["merge_cosine"],
+            found["source"],
+            join_cosine=found["join_cosine"],
         )
-        console.print(f"{name}: thresholds written into {place}; DAGs that use this models directory take them")
+        console.print(
+            f"{name}: thresholds written into {place}; DAGs that use this models directory take "
+            "them"
+        )

@@ -1,4 +1,6 @@
-"""The commands `idcluster eval ...`: a dataset against truth. `eval` is imported here alone, when a command runs."""
+"""The commands `idcluster eval ...`: a dataset against truth. `eval` is imported here alone, when a
+command runs.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +12,9 @@ from rich.table import Table
 
 from pipeline.commands.parts import Root, SnapshotNumber, console, explained
 
-eval_app = typer.Typer(help="How good a dataset is, against truth that you have.", no_args_is_help=True)
+eval_app = typer.Typer(
+    help="How good a dataset is, against truth that you have.", no_args_is_help=True
+)
 
 _PHOTOGRAPHS = """
 SELECT i.name AS person, c.address, m.status AS image_status, m.reason AS image_reason,
@@ -19,9 +23,11 @@ SELECT i.name AS person, c.address, m.status AS image_status, m.reason AS image_
     max(k.similarity) FILTER (k.cluster = 0) AS similarity,
     min(k.reason) FILTER (k.reason <> 'other_cluster') AS reason, count(k.face_id) AS faces
 FROM candidates c JOIN identities i USING (identity_id)
-LEFT JOIN images m USING (image_id) LEFT JOIN faces f USING (image_id) LEFT JOIN clusters k USING (face_id)
+LEFT JOIN images m USING (image_id) LEFT JOIN faces f USING (image_id) LEFT
+    JOIN clusters k USING (face_id)
 WHERE c.reason IS DISTINCT FROM 'gone'
-    AND (c.address IN (SELECT unnest($1)) OR substr(c.address, strpos(c.address, ':') + 1) IN (SELECT unnest($1)))
+    AND (c.address IN (SELECT unnest($1)) OR substr(c.address, strpos(c.address,
+        ':') + 1) IN (SELECT unnest($1)))
 GROUP BY ALL ORDER BY c.address
 """
 _COLUMNS = ("precision", "recall", "F1", "kept rightly", "kept wrongly", "lost")
@@ -36,16 +42,30 @@ def _group() -> None:
 def clean(
     root: Root,
     labels: Annotated[
-        Path, typer.Option("--labels", metavar="CSV", help="the truth: columns file (<folder>/<file> or the address), person, label_check")
+        Path,
+        typer.Option(
+            "--labels",
+            metavar="CSV",
+            help="the truth: columns file (<folder>/<file> or the address), person, label_check",
+        ),
     ],
     thresholds: Annotated[
-        str | None, typer.Option("--thresholds", metavar="T", help="from:to:step or a list (default: 21 from the least similarity on)")
+        str | None,
+        typer.Option(
+            "--thresholds",
+            metavar="T",
+            help="from:to:step or a list (default: 21 from the least similarity on)",
+        ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="draw precision and recall (.png, .svg, .pdf)")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="draw precision and recall (.png, .svg, .pdf)"),
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="table or json")] = "table",
     snapshot: SnapshotNumber = None,
 ) -> None:
-    """Precision and recall of what cleaning kept, by person and over thresholds, on photographs that somebody labelled.
+    """Precision and recall of what cleaning kept, by person and over thresholds,
+        on photographs that somebody labelled.
 
     A photograph counts as kept if a face of it is, or if it is the copy of one that is kept.
     """
@@ -67,7 +87,12 @@ def clean(
         if plot is not None:
             cleaning.plot(report, plot, used)
         if format == "json":
-            print(json.dumps({"snapshot": shown.number, "thresholds_used": used, **cleaning.as_json(report)}, indent=1))
+            print(
+                json.dumps(
+                    {"snapshot": shown.number, "thresholds_used": used, **cleaning.as_json(report)},
+                    indent=1,
+                )
+            )
         else:
             _print(console(), report, used)
 
@@ -81,10 +106,21 @@ def _photographs(store: Any, snapshot: Any, labelled: list[str]) -> tuple[list[A
     try:
         answer: Any = connection.sql(_PHOTOGRAPHS, params=[labelled])
         rows = answer.to_arrow_table().to_pylist()
-        every = connection.execute("SELECT count(*) FROM candidates WHERE reason IS DISTINCT FROM 'gone'").fetchall()[0][0]
+        every = connection.execute(
+            "SELECT count(*) FROM candidates WHERE reason IS DISTINCT FROM 'gone'"
+        ).fetchall()[0][0]
     finally:
         connection.close()
-    found = [Judged(row["person"], row["address"], row["kept"], row["similarity"], None if row["kept"] else _why(row)) for row in rows]
+    found = [
+        Judged(
+            row["person"],
+            row["address"],
+            row["kept"],
+            row["similarity"],
+            None if row["kept"] else _why(row),
+        )
+        for row in rows
+    ]
     return found, every - len(found)
 
 
@@ -101,7 +137,10 @@ def _thresholds(snapshot: Any) -> list[float]:
     """The similarity thresholds of the shown rows of `clusters`; usually one."""
     described = snapshot.notes.get("versions", {})
     shown = sorted({entry.version for entry in snapshot.shown("clusters")})
-    found = {described.get(f"clusters/{version}", {}).get("params", {}).get("similarity_threshold") for version in shown}
+    found = {
+        described.get(f"clusters/{version}", {}).get("params", {}).get("similarity_threshold")
+        for version in shown
+    }
     return sorted(value for value in found if value is not None)
 
 
@@ -112,25 +151,42 @@ def _print(to: Console, report: Any, used: list[float]) -> None:
     to.print(
         f"precision {total.precision:.4f}, recall {total.recall:.4f}, F1 {total.f1:.4f}: "
         f"{total.right} kept rightly, {total.wrong} kept wrongly, {total.lost} lost"
-        + (f" ({', '.join(f'{count} {reason}' for reason, count in report.lost.items())})" if report.lost else "")
+        + (
+            f" ({', '.join(f'{count} {reason}' for reason, count in report.lost.items())})"
+            if report.lost
+            else ""
+        )
     )
     for name, (there, kept) in report.apart.items():
         to.print(f"apart, {name}: {kept} of {there} kept")
     if report.unlabelled or report.missing:
-        photographs = f"{counted(report.unlabelled, 'photograph')} {verb(report.unlabelled, 'has', 'have')}"
+        photographs = (
+            f"{counted(report.unlabelled, 'photograph')} {verb(report.unlabelled, 'has', 'have')}"
+        )
         labels = f"{counted(report.missing, 'label')} {verb(report.missing)}"
         to.print(f"{photographs} no label; {labels} of no photograph in the dataset")
     worst = report.worst()
     if worst:
         to.print()
         _table(to, ("person", *_COLUMNS), [(name, *_cells(one)) for name, one in worst])
-    to.print("\nif only the similarity threshold were another one" + (f" (it is {', '.join(f'{one:g}' for one in used)})" if used else ""))
-    rows = [(f"{threshold:g}", *_cells(one)) for threshold, one in zip(report.thresholds, report.curve, strict=True)]
+    to.print(
+        "\nif only the similarity threshold were another one"
+        + (f" (it is {', '.join(f'{one:g}' for one in used)})" if used else "")
+    )
+    rows = [
+        (f"{threshold:g}", *_cells(one))
+        for threshold, one in zip(report.thresholds, report.curve, strict=True)
+    ]
     _table(to, ("threshold", *_COLUMNS), rows)
 
 
 def _cells(one: Any) -> tuple[str, ...]:
-    return (*(f"{value:.4f}" for value in (one.precision, one.recall, one.f1)), str(one.right), str(one.wrong), str(one.lost))
+    return (
+        *(f"{value:.4f}" for value in (one.precision, one.recall, one.f1)),
+        str(one.right),
+        str(one.wrong),
+        str(one.lost),
+    )
 
 
 def _table(to: Console, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

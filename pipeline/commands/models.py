@@ -1,4 +1,6 @@
-"""`idcluster models`: the weight files that backends load, where they come from and what they may be used for."""
+"""`idcluster models`: the weight files that backends load, where they come from and what they may
+be used for.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +16,22 @@ from pipeline.commands.parts import Models, Sets, Usage, console, explained
 
 models_app = typer.Typer(help="The weight files that backends load.", no_args_is_help=True)
 
-Kind = Annotated[str | None, typer.Option("--kind", metavar="KIND", help="only these: detect, embed, ... or a loader such as detect/scrfd")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        metavar="KIND",
+        help="only these: detect, embed, ... or a loader such as detect/scrfd",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON list, a file each")]
-Dag = Annotated[Path | None, typer.Option("--dag", metavar="DAG", help="what the stages of this DAG file load")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", help="names as `idcluster models list` shows them")]
+Dag = Annotated[
+    Path | None, typer.Option("--dag", metavar="DAG", help="what the stages of this DAG file load")
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME", help="names as `idcluster models list` shows them"),
+]
 
 HASHED_AT_ONCE = 500_000_000
 """Bytes from which `list` goes by size alone; `verify` reads every file."""
@@ -25,7 +39,9 @@ HASHED_AT_ONCE = 500_000_000
 
 @models_app.command("list")
 def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = False) -> None:
-    """List all registered weights: what loads them, whether they are here, how large they are and what they may be used for."""
+    """List all registered weights: what loads them, whether they are here, how large they are and
+    what they may be used for.
+    """
     with explained():
         rows = _rows(_folder(models), _names(kind), thorough=False)
         if as_json:
@@ -35,40 +51,82 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
         for column in ("kind", "name", "state", "size", "use", "where, or how to get it"):
             table.add_column(column, justify="right" if column == "size" else "left")
         for name, parts in rows:
-            table.add_row(parts[0]["kind"], name, _state(parts), _size(parts), parts[0]["use"], _remark(name, parts))
+            table.add_row(
+                parts[0]["kind"],
+                name,
+                _state(parts),
+                _size(parts),
+                parts[0]["use"],
+                _remark(name, parts),
+            )
         console().print(table)
         if any(row["state"] == "here" and row["by_size"] for _, parts in rows for row in parts):
-            console().print(f"files of more than {HASHED_AT_ONCE // 1_000_000} MB are judged by size; `idcluster models verify` reads them")
+            console().print(
+                f"files of more than {HASHED_AT_ONCE // 1_000_000} MB are judged by size; "
+                "`idcluster models verify` reads them"
+            )
 
 
 @models_app.command("verify")
 def models_verify(names: Names = None, models: Models = None) -> None:
-    """Read every weight file that is here and check size and SHA-256; exits with 1 if one is damaged, or one that was named is missing."""
+    """Read every weight file that is here and check size and SHA-256; exits with 1 if one is
+    damaged, or one that was named is missing.
+    """
     with explained():
         from schemas.wording import counted, verb
+
         shown = console()
-        rows = [row for _, parts in _rows(_folder(models), names or _names(None), thorough=True) for row in parts]
-        bad = [row for row in rows if row["state"] == "damaged" or (names and row["state"] != "here")]
+        rows = [
+            row
+            for _, parts in _rows(_folder(models), names or _names(None), thorough=True)
+            for row in parts
+        ]
+        bad = [
+            row for row in rows if row["state"] == "damaged" or (names and row["state"] != "here")
+        ]
         for row in rows:
             if row["state"] == "here" or row in bad:
                 shown.print(f"{row['name']}: {row['state']} ({row['path'] or row['remark']})")
-        here, damaged = (sum(row["state"] == state for row in rows) for state in ("here", "damaged"))
-        shown.print(f"{counted(here, 'file')} {verb(here)} whole, {damaged} damaged, {len(rows) - here - damaged} not here or not pinned")
+        here, damaged = (
+            sum(row["state"] == state for row in rows) for state in ("here", "damaged")
+        )
+        shown.print(
+            f"{counted(here, 'file')} {verb(here)} whole, {damaged} damaged, "
+            f"{len(rows) - here - damaged} not here or not pinned"
+        )
         if bad:
             raise typer.Exit(1)
 
 
 @models_app.command("fetch")
 def models_fetch(
-    names: Names = None, models: Models = None, dag: Dag = None, sets: Sets = None,
-    all_any: Annotated[bool, typer.Option("--all-any", help="everything that may be used for any purpose and has an address")] = False,
+    names: Names = None,
+    models: Models = None,
+    dag: Dag = None,
+    sets: Sets = None,
+    all_any: Annotated[
+        bool,
+        typer.Option(
+            "--all-any", help="everything that may be used for any purpose and has an address"
+        ),
+    ] = False,
     mirror: Annotated[
         str | None,
-        typer.Option("--mirror", metavar="DIR|URL", help="look here first: a folder or https addresses, by path, name or sha256"),
+        typer.Option(
+            "--mirror",
+            metavar="DIR|URL",
+            help="look here first: a folder or https addresses, by path, name or sha256",
+        ),
     ] = None,
-    pin: Annotated[bool, typer.Option("--pin", help="take what comes as the right file where no source states a hash")] = False,
-) -> None:  # fmt: skip
-    """Bring weights into the models directory: resumed where it broke off, checked by sha256, whole or not at all.
+    pin: Annotated[
+        bool,
+        typer.Option(
+            "--pin", help="take what comes as the right file where no source states a hash"
+        ),
+    ] = False,
+) -> None:
+    """Bring weights into the models directory: resumed where it broke off, checked by sha256, whole
+    or not at all.
 
     What owners hand out only in person is named with where to register and where to put it.
     """
@@ -84,19 +142,37 @@ def models_fetch(
             for outcome in supply.bring(chosen):
                 outcomes.append(outcome)
                 if outcome.state != "here":
-                    shown.print(f"{outcome.weights.name}: {outcome.state.replace('_', ' ')}{': ' if outcome.said else ''}{outcome.said}")
-        counted = {state: sum(one.state == state for one in outcomes) for state in ("here", "fetched", "unpinned", "by_hand", "failed")}
-        shown.print(", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counted.items() if count) or "nothing to fetch")
+                    shown.print(
+                        f"{outcome.weights.name}: {outcome.state.replace('_', ' ')}"
+                        f"{': ' if outcome.said else ''}{outcome.said}"
+                    )
+        counted = {
+            state: sum(one.state == state for one in outcomes)
+            for state in ("here", "fetched", "unpinned", "by_hand", "failed")
+        }
+        shown.print(
+            ", ".join(
+                f"{count} {state.replace('_', ' ')}" for state, count in counted.items() if count
+            )
+            or "nothing to fetch"
+        )
         terms = {one.weights.use for one in outcomes if one.state == "fetched"} - {"any"}
         if terms:
-            shown.print(f"some of them may not be used for everything ({', '.join(sorted(terms))}): `idcluster models licences`")
+            shown.print(
+                f"some of them may not be used for everything ({', '.join(sorted(terms))}): "
+                "`idcluster models licences`"
+            )
         if counted["failed"] or counted["by_hand"] or counted["unpinned"]:
             raise typer.Exit(1)
 
 
 @models_app.command("licences")
-def models_licences(names: Names = None, models: Models = None, dag: Dag = None, sets: Sets = None) -> None:
-    """Show licence and allowed use of weights, which stages of a DAG load them, and what was accepted when."""
+def models_licences(
+    names: Names = None, models: Models = None, dag: Dag = None, sets: Sets = None
+) -> None:
+    """Show licence and allowed use of weights, which stages of a DAG load them, and what was
+    accepted when.
+    """
     with explained():
         from pipeline.weights.licences import accepted
         from stages.weights import USES, registered
@@ -104,7 +180,9 @@ def models_licences(names: Names = None, models: Models = None, dag: Dag = None,
         shown = console()
         users = _users(dag, sets, models) if dag is not None else {}
         known = accepted(models)
-        chosen = _files(names, models) if names else list(users) if dag is not None else _names(None)
+        chosen = (
+            _files(names, models) if names else list(users) if dag is not None else _names(None)
+        )
         by_licence: dict[tuple[str, str], list[str]] = {}
         for name in chosen:
             entry = registered(name)
@@ -114,42 +192,79 @@ def models_licences(names: Names = None, models: Models = None, dag: Dag = None,
         for use, licence in sorted(by_licence, key=lambda key: (list(USES).index(key[0]), key[1])):
             shown.print(f"{use} ({USES[use]}): {licence}")
             for model in by_licence[use, licence]:
-                stages = sorted({stage for name, found in users.items() if name.split("/")[0] == model for stage in found})
+                stages = sorted(
+                    {
+                        stage
+                        for name, found in users.items()
+                        if name.split("/")[0] == model
+                        for stage in found
+                    }
+                )
                 told = f", stage {', '.join(stages)}" if stages else ""
                 if use != "any":
                     word = known.get(model)
                     same = word is not None and (word.licence, word.use) == (licence, use)
-                    told += f", accepted {word.when} by {word.by}" if word is not None and same else ", not accepted"
+                    told += (
+                        f", accepted {word.when} by {word.by}"
+                        if word is not None and same
+                        else ", not accepted"
+                    )
                 shown.print(f"  {model}{told}")
 
 
 @models_app.command("pin")
 def models_pin(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="the file; for a model of several files, the folder with them")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="the file; for a model of several files, the folder with them"
+        ),
+    ],
     models: Models = None,
     again: Annotated[bool, typer.Option("--again", help="in place of an earlier pin")] = False,
 ) -> None:
-    """Say once which file a name stands for, where no source states its hash; the file is copied into the models directory."""
+    """Say once which file a name stands for, where no source states its hash; the file is copied
+    into the models directory.
+    """
     with explained():
         from stages.weights.pinning import pin
 
         top = _needed(models)
         for entry in pin(top, name, file, again):
-            console().print(f"{entry.name}: {top}/{entry.file}, {entry.bytes} bytes, sha256 {entry.sha256}")
+            console().print(
+                f"{entry.name}: {top}/{entry.file}, {entry.bytes} bytes, sha256 {entry.sha256}"
+            )
 
 
 @models_app.command("add")
 def models_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a name of your own")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="the file; for a model of several files, the folder with them")],
-    like: Annotated[str, typer.Option("--like", metavar="NAME", help="the registered weights that are loaded in the same way")],
-    licence: Annotated[str, typer.Option("--licence", help="the licence of weights and training data")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="the file; for a model of several files, the folder with them"
+        ),
+    ],
+    like: Annotated[
+        str,
+        typer.Option(
+            "--like", metavar="NAME", help="the registered weights that are loaded in the same way"
+        ),
+    ],
+    licence: Annotated[
+        str, typer.Option("--licence", help="the licence of weights and training data")
+    ],
     use: Annotated[str, typer.Option("--use", help="any, restricted, non-commercial or unstated")],
     models: Models = None,
-    source: Annotated[str, typer.Option("--source", help="where the file comes from")] = "added by hand",
+    source: Annotated[
+        str, typer.Option("--source", help="where the file comes from")
+    ] = "added by hand",
     normalisation: Annotated[
-        tuple[float, float] | None, typer.Option("--normalisation", metavar="MEAN STD", help="of pixels of 0 to 255 (default: as --like)")
+        tuple[float, float] | None,
+        typer.Option(
+            "--normalisation", metavar="MEAN STD", help="of pixels of 0 to 255 (default: as --like)"
+        ),
     ] = None,
 ) -> None:
     """Register weights of your own, to be named in DAG files like the others."""
@@ -158,34 +273,78 @@ def models_add(
 
         top = _needed(models)
         for entry in add(top, name, file, like, licence, use, source, normalisation):
-            console().print(f"{entry.name}: {top}/{entry.file}, {entry.bytes} bytes, sha256 {entry.sha256}, kind {entry.kind}")
+            console().print(
+                f"{entry.name}: {top}/{entry.file}, {entry.bytes} bytes, sha256 {entry.sha256}, "
+                f"kind {entry.kind}"
+            )
 
 
 @models_app.command("benchmark")
 def models_benchmark(
-    photographs: Annotated[Path, typer.Argument(metavar="PHOTOS", help="folder of photographs: one folder a person, or with a LABELS.csv")],
-    labels: Annotated[Path | None, typer.Option("--labels", metavar="CSV", help="columns file, person, label_check, n_faces")] = None,
-    detect: Annotated[str, typer.Option("--detect", metavar="BACKEND[:WEIGHTS]", help="the detector")] = "dlib",
+    photographs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PHOTOS",
+            help="folder of photographs: one folder a person, or with a LABELS.csv",
+        ),
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option("--labels", metavar="CSV", help="columns file, person, label_check, n_faces"),
+    ] = None,
+    detect: Annotated[
+        str, typer.Option("--detect", metavar="BACKEND[:WEIGHTS]", help="the detector")
+    ] = "dlib",
     embed: Annotated[
-        list[str] | None, typer.Option("--embed", metavar="BACKEND[:WEIGHTS]", help="a recogniser; give it again for another one")
+        list[str] | None,
+        typer.Option(
+            "--embed",
+            metavar="BACKEND[:WEIGHTS]",
+            help="a recogniser; give it again for another one",
+        ),
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="a parameter: --set detect.scales=[640,320]")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="STAGE.FIELD=VALUE", help="a parameter: --set detect.scales=[640,320]"
+        ),
     ] = None,
     models: Models = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="DIR", help="where report.json, roc.csv and roc.png go")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="where report.json, roc.csv and roc.png go"
+        ),
+    ] = None,
     write_calibration: Annotated[
-        bool, typer.Option("--write-calibration", help="write the thresholds of `clean` into registry.yaml of the models directory")
+        bool,
+        typer.Option(
+            "--write-calibration",
+            help="write the thresholds of `clean` into registry.yaml of the models directory",
+        ),
     ] = False,
 ) -> None:
-    """Measure a detector and recognisers on photographs whose people are known, and the thresholds of `clean` in their spaces."""
+    """Measure a detector and recognisers on photographs whose people are known, and the thresholds
+    of `clean` in their spaces.
+    """
     with explained():
         from pipeline.commands.benchmark import benchmark
 
         if write_calibration:
             _needed(models)
-        benchmark(console(), photographs, labels, detect, embed or [], sets or [], models, device, output, write_calibration)
+        benchmark(
+            console(),
+            photographs,
+            labels,
+            detect,
+            embed or [],
+            sets or [],
+            models,
+            device,
+            output,
+            write_calibration,
+        )
 
 
 # What is chosen, and how it is shown
@@ -196,10 +355,15 @@ def _folder(models: str | None) -> str | None:
     from pipeline.weights.stored import is_url, weight_files
 
     if is_url(models):
-        raise Usage(f"{models}: these commands work on a folder; put it into the store afterwards, as it is")
+        raise Usage(
+            f"{models}: these commands work on a folder; put it into the store afterwards, as it is"
+        )
     folder = weight_files(models).models_dir
     if folder is not None and not Path(folder).is_dir():
-        raise Usage(f"{folder} is no folder; --models or IDCLUSTER_MODELS names the folder that holds weight files")
+        raise Usage(
+            f"{folder} is no folder; --models or IDCLUSTER_MODELS names the folder that holds "
+            "weight files"
+        )
     return folder
 
 
@@ -249,7 +413,13 @@ def _users(dag: Path, sets: Sequence[str] | None, models: str | None) -> dict[st
     return found
 
 
-def _chosen(names: Sequence[str] | None, dag: Path | None, sets: Sequence[str] | None, all_any: bool, models: str) -> list[str]:
+def _chosen(
+    names: Sequence[str] | None,
+    dag: Path | None,
+    sets: Sequence[str] | None,
+    all_any: bool,
+    models: str,
+) -> list[str]:
     from stages.weights import UnknownWeights, registered
 
     chosen = _files(names or [], models)
@@ -257,13 +427,20 @@ def _chosen(names: Sequence[str] | None, dag: Path | None, sets: Sequence[str] |
         chosen += list(_users(dag, sets, models))
     if all_any:
         entries = [registered(name) for name in _names(None)]
-        chosen += [entry.name for entry in entries if entry.use == "any" and entry.address is not None]
+        chosen += [
+            entry.name for entry in entries if entry.use == "any" and entry.address is not None
+        ]
     if not chosen and dag is None and not all_any:
-        raise UnknownWeights("say what to fetch: names, --dag DAG or --all-any; `idcluster models list` shows what there is")
+        raise UnknownWeights(
+            "say what to fetch: names, --dag DAG or --all-any; `idcluster models list` shows "
+            "what there is"
+        )
     return list(dict.fromkeys(chosen))
 
 
-def _rows(models: str | None, names: Sequence[str], thorough: bool) -> list[tuple[str, list[dict[str, Any]]]]:
+def _rows(
+    models: str | None, names: Sequence[str], thorough: bool
+) -> list[tuple[str, list[dict[str, Any]]]]:
     """What is known of each model: its name, and a dictionary for each of its files."""
     from stages.weights import WeightFiles, Weights, is_registered
 
@@ -279,16 +456,39 @@ def _rows(models: str | None, names: Sequence[str], thorough: bool) -> list[tupl
     for name in _files(names, models):
         entry = files.entry(name)
         seen = files.look_at(entry, fits)
-        state = "here" if seen.path else "not pinned" if entry.sha256 is None else "damaged" if seen.wrong else "missing"
-        remark = f"{'; '.join(seen.wrong)}: size or sha256 is not the registered one" if state == "damaged" else _how(entry, seen.wrong)
+        state = (
+            "here"
+            if seen.path
+            else "not pinned"
+            if entry.sha256 is None
+            else "damaged"
+            if seen.wrong
+            else "missing"
+        )
+        remark = (
+            f"{'; '.join(seen.wrong)}: size or sha256 is not the registered one"
+            if state == "damaged"
+            else _how(entry, seen.wrong)
+        )
         found.setdefault(entry.bundle or entry.name, []).append(
             {
-                "kind": entry.kind, "name": name, "state": state, "path": None if seen.path is None else str(seen.path),
-                "by_size": seen.path is not None and not thorough and seen.path.stat().st_size > HASHED_AT_ONCE,
-                "bytes": entry.bytes, "sha256": entry.sha256, "use": entry.use, "licence": entry.licence, "source": entry.source,
-                "address": entry.address, "needed_by": list(entry.needed_by), "remark": remark,
+                "kind": entry.kind,
+                "name": name,
+                "state": state,
+                "path": None if seen.path is None else str(seen.path),
+                "by_size": seen.path is not None
+                and not thorough
+                and seen.path.stat().st_size > HASHED_AT_ONCE,
+                "bytes": entry.bytes,
+                "sha256": entry.sha256,
+                "use": entry.use,
+                "licence": entry.licence,
+                "source": entry.source,
+                "address": entry.address,
+                "needed_by": list(entry.needed_by),
+                "remark": remark,
             }
-        )  # fmt: skip
+        )
     return list(found.items())
 
 
@@ -335,9 +535,22 @@ def _bars(shown: Console) -> Iterator[Callable[[str], Callable[[int, int | None]
     if not shown.is_terminal:
         yield lambda name: _lines(shown, name)
         return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=shown, transient=True) as progress:
 
         def bar(name: str) -> Callable[[int, int | None], None]:
@@ -358,6 +571,10 @@ def _lines(shown: Console, name: str) -> Callable[[int, int | None], None]:
         step = max(total // 10, 50_000_000) if total else 500_000_000
         if have - last[0] >= step:
             last[0] = have
-            shown.print(f"  {name}: {have / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"  {name}: {have / 1e6:.0f} MB")
+            shown.print(
+                f"  {name}: {have / 1e6:.0f} of {total / 1e6:.0f} MB"
+                if total
+                else f"  {name}: {have / 1e6:.0f} MB"
+            )
 
     return told

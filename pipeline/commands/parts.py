@@ -1,4 +1,6 @@
-"""What all commands share: options, the console, and errors that a user can mend told without a traceback."""
+"""What all commands share: options, the console, and errors that a user can mend told without a
+traceback.
+"""
 
 import json
 import shlex
@@ -17,38 +19,84 @@ from pipeline.telling import Teller
 if TYPE_CHECKING:
     from pipeline.catalogue.snapshot_files import Verify
 
-DagPath = Annotated[Path, typer.Argument(help="DAG file (YAML); dags/quickstart.yaml shows what can stand in it", metavar="DAG")]
+DagPath = Annotated[
+    Path,
+    typer.Argument(
+        help="DAG file (YAML); dags/quickstart.yaml shows what can stand in it", metavar="DAG"
+    ),
+]
 Root = Annotated[str, typer.Argument(help="dataset root: a folder", metavar="ROOT")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="change a field of the DAG: --set root=out/ --set stages.clean.params.near_tie=0.8"),
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="change a field of the DAG: --set root=out/ --set stages.clean.params.near_tie=0.8",
+    ),
 ]
-Only = Annotated[str | None, typer.Option("--only", metavar="STAGES", help="these stages alone: --only clean,shard")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out")]
+Only = Annotated[
+    str | None,
+    typer.Option("--only", metavar="STAGES", help="these stages alone: --only clean,shard"),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out"),
+]
 Where = Annotated[
     str | None,
     typer.Option(
-        "--where", metavar="SQL", help="only pictures that match, by columns of candidates and identities: --where \"name = 'Ada'\""
+        "--where",
+        metavar="SQL",
+        help='only pictures that match, by columns of candidates and identities: --where "name '
+        "= 'Ada'\"",
     ),
 ]
 Retry = Annotated[
     str | None,
-    typer.Option("--retry", metavar="SQL", help="compute rows that are not ok again: --retry \"reason = 'decode_error'\""),
+    typer.Option(
+        "--retry",
+        metavar="SQL",
+        help="compute rows that are not ok again: --retry \"reason = 'decode_error'\"",
+    ),
 ]
 Models = Annotated[
     str | None,
-    typer.Option("--models", envvar="IDCLUSTER_MODELS", metavar="DIR", help="folder that holds weight files, by name or anywhere below"),
+    typer.Option(
+        "--models",
+        envvar="IDCLUSTER_MODELS",
+        metavar="DIR",
+        help="folder that holds weight files, by name or anywhere below",
+    ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="say more: why there is something to do, workers, publications, Ray's logs")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="say more: why there is something to do, workers, publications, Ray's logs",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="say nothing but warnings and errors")]
 LogFile = Annotated[
-    Path | None, typer.Option("--log-file", metavar="FILE", help="append all that -v says to a file, each line with the time")
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="FILE",
+        help="append all that -v says to a file, each line with the time",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
-SnapshotNumber = Annotated[int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")]
+SnapshotNumber = Annotated[
+    int | None, typer.Option("--snapshot", help="look at an older snapshot (default: the newest)")
+]
 
 Verified = Annotated[
-    str, typer.Option("--verify", help="how what is read is compared with what was written: crc, digest (whole files) or none")
+    str,
+    typer.Option(
+        "--verify",
+        help="how what is read is compared with what was written: crc, digest (whole files) or "
+        "none",
+    ),
 ]
 
 
@@ -103,7 +151,9 @@ class Watch:
         self._log: Teller | None = None
 
     def console(self, verbose: bool, quiet: bool, log_file: Path | None) -> Teller:
-        """A console that says as much as was asked for. Raises OSError for a file that cannot be written, and Usage."""
+        """A console that says as much as was asked for. Raises OSError for a file that cannot be
+        written, and Usage.
+        """
         if verbose and quiet:
             raise Usage("-v and -q exclude each other; --log-file keeps what is not said")
         made = _teller(1 if verbose else -1 if quiet else 0)
@@ -136,8 +186,8 @@ class Usage(ValueError):
 def explained() -> Iterator[Watch]:
     """Errors that a user can mend as text without a traceback.
 
-    The exit code is the error's `exit_code`: 2 where the command line, the DAG, or a file of decisions, labels or splits
-    asks for what is not there or cannot be meant; else 1.
+    The exit code is the error's `exit_code`: 2 where the command line, the DAG, or a file of
+    decisions, labels or splits asks for what is not there or cannot be meant; else 1.
     """
     watch = Watch()
     try:
@@ -160,11 +210,18 @@ def explained() -> Iterator[Watch]:
 
 def _told(error: Exception) -> str | None:
     """What to say of an error; None for one that is the program's own fault."""
-    # What has not been imported cannot have been raised, and importing it may need packages that are not installed.
-    expected = tuple(getattr(sys.modules[module], name) for module, name in _EXPECTED.items() if module in sys.modules)
+    # What has not been imported cannot have been raised, and importing it may need packages that
+    # are not installed.
+    expected = tuple(
+        getattr(sys.modules[module], name)
+        for module, name in _EXPECTED.items()
+        if module in sys.modules
+    )
     if isinstance(error, expected):
         return str(error.strerror or error) if isinstance(error, OSError) else str(error)
-    if "pipeline.catalogue.connection" in sys.modules and type(error).__module__.lstrip("_").split(".")[0] in ("duckdb", "pyarrow"):
+    if "pipeline.catalogue.connection" in sys.modules and type(error).__module__.lstrip("_").split(
+        "."
+    )[0] in ("duckdb", "pyarrow"):
         met = sys.modules["pipeline.catalogue.connection"].damage(error)
         if met is not None:
             return str(met)
@@ -178,8 +235,15 @@ def _told(error: Exception) -> str | None:
         return f"{error.strerror.lower()}: a file or place that was named cannot be read or written"
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return f"{error.object[:60]!r} is no UTF-8 text; names and addresses have to be"
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in ("pipeline", "stages", "schemas"):
-        return f"this needs the package {error.name}, which is not installed: pip install 'idcluster[faces]'"
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and error.name.split(".")[0] not in ("pipeline", "stages", "schemas")
+    ):
+        return (
+            f"this needs the package {error.name}, which is not installed: pip install "
+            "'idcluster[faces]'"
+        )
     return None
 
 

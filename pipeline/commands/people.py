@@ -17,10 +17,14 @@ Pairs = list[str] | None
 def inspect(
     root: Root,
     person: Annotated[str, typer.Argument(help="a name, or an identity_id", metavar="PERSON")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="where the page goes")] = Path(),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", help="where the page goes")
+    ] = Path(),
     snapshot: SnapshotNumber = None,
 ) -> None:
-    """Write a page (HTML) and a contact sheet (PNG) of one person: kept and rejected faces, why, by similarity; to correct by hand."""
+    """Write a page (HTML) and a contact sheet (PNG) of one person: kept and rejected faces, why, by
+    similarity; to correct by hand.
+    """
     with explained():
         from pipeline.report.person_page import write_page
         from pipeline.root.opening import open_root
@@ -37,31 +41,65 @@ def inspect(
 @people_app.command()
 def correct(
     root: Root,
-    keep: Annotated[Faces, typer.Option("--keep", metavar="FACE", help="this face is the person, whatever any rule says")] = None,
-    reject: Annotated[Faces, typer.Option("--reject", metavar="FACE", help="this face is not the person")] = None,
-    merge: Annotated[Pairs, typer.Option("--merge", metavar="A=B", help="two people, by name or identity_id, who are one")] = None,
-    split: Annotated[Pairs, typer.Option("--split", metavar="A=B", help="two people who are not one, however alike they look")] = None,
-    clear: Annotated[Faces, typer.Option("--clear", metavar="FACE|PERSON", help="take an earlier decision back")] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="decisions of a file: action,subject,target; `inspect` exports one")] = None,
-    author: Annotated[str | None, typer.Option("--author", help="who decided (default: your user name)")] = None,
+    keep: Annotated[
+        Faces,
+        typer.Option(
+            "--keep", metavar="FACE", help="this face is the person, whatever any rule says"
+        ),
+    ] = None,
+    reject: Annotated[
+        Faces, typer.Option("--reject", metavar="FACE", help="this face is not the person")
+    ] = None,
+    merge: Annotated[
+        Pairs,
+        typer.Option(
+            "--merge", metavar="A=B", help="two people, by name or identity_id, who are one"
+        ),
+    ] = None,
+    split: Annotated[
+        Pairs,
+        typer.Option(
+            "--split", metavar="A=B", help="two people who are not one, however alike they look"
+        ),
+    ] = None,
+    clear: Annotated[
+        Faces, typer.Option("--clear", metavar="FACE|PERSON", help="take an earlier decision back")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", help="decisions of a file: action,subject,target; `inspect` exports one"
+        ),
+    ] = None,
+    author: Annotated[
+        str | None, typer.Option("--author", help="who decided (default: your user name)")
+    ] = None,
 ) -> None:
-    """Decide by hand about faces and people. Decisions outlive re-runs and win over every rule; the next run applies them."""
+    """Decide by hand about faces and people. Decisions outlive re-runs and win over every rule; the
+    next run applies them.
+    """
     with explained():
         from pipeline.correct import Decision, pair_of, read_csv
         from pipeline.correct import correct as write_down
         from pipeline.root.opening import new_run_id, open_root
         from schemas.wording import counted, verb
 
-        check_text(author, *(word for given in (keep, reject, merge, split, clear) for word in given or ()))
+        check_text(
+            author, *(word for given in (keep, reject, merge, split, clear) for word in given or ())
+        )
         decisions = [] if table is None else read_csv(table)
         for action, faces in (("keep", keep), ("reject", reject), ("clear", clear)):
             decisions += [Decision(action, face) for face in faces or ()]
         for action, pairs in (("merge", merge), ("apart", split)):
             decisions += [pair_of(action, pair) for pair in pairs or ()]
         store = open_root(root, "", create=False)
-        made, changed = write_down(store, decisions, f"correct-{new_run_id()}", author, console().print)
+        made, changed = write_down(
+            store, decisions, f"correct-{new_run_id()}", author, console().print
+        )
         if changed:
             said = f"{counted(changed, 'decision')} written down, snapshot {made.number}"
-            console().print(f"{said}; `idcluster run` applies {verb(changed, 'it', 'them')}", highlight=False)
+            console().print(
+                f"{said}; `idcluster run` applies {verb(changed, 'it', 'them')}", highlight=False
+            )
         else:
             console().print("nothing changed", highlight=False)

@@ -15,16 +15,27 @@ report_app = typer.Typer()
 @report_app.command()
 def stats(
     root: Root,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAMES", help="these alone: --only funnel,reasons")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="NAMES", help="these alone: --only funnel,reasons"),
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="PATH", help="a file; for csv and parquet of several, a folder")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="PATH",
+            help="a file; for csv and parquet of several, a folder",
+        ),
     ] = None,
     snapshot: SnapshotNumber = None,
     verify: Verified = "crc",
     names: Annotated[bool, typer.Option("--list", help="say which statistics there are")] = False,
 ) -> None:
-    """Count what a dataset holds: what was lost where and why, pictures per person, sizes, licences, hosts, similarity, speed."""
+    """Count what a dataset holds: what was lost where and why, pictures per person, sizes,
+    licences, hosts, similarity, speed.
+    """
     with explained():
         from pipeline.catalogue.answers import FORMATS, as_json, as_text, write
         from pipeline.catalogue.connection import QueryError, connect
@@ -38,10 +49,15 @@ def stats(
             return
         kind = next((one for one in FORMATS if one == format), None)
         if kind is None:
-            raise QueryError(f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}")
+            raise QueryError(
+                f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
+            )
         asked = chosen((only or "").split(","))
         if kind in ("csv", "parquet") and len(asked) > 1 and output is None:
-            raise QueryError(f"{len(asked)} statistics do not fit one {kind}: name one (--only funnel) or a folder (--output numbers/)")
+            raise QueryError(
+                f"{len(asked)} statistics do not fit one {kind}: name one (--only funnel) or a "
+                "folder (--output numbers/)"
+            )
         if kind == "parquet" and output is None:
             raise QueryError("Parquet is not text: name a file for it (--output funnel.parquet)")
         connection = connect(open_root(root, "", create=False), snapshot, verifying(verify))
@@ -60,9 +76,20 @@ def stats(
                     write(table, kind, str(output / f"{name}.{kind}"))
             return
         if kind == "json":
-            text = json.dumps({name: as_json(table) for name, table in found.items()}, indent=1, ensure_ascii=False) + "\n"
+            text = (
+                json.dumps(
+                    {name: as_json(table) for name, table in found.items()},
+                    indent=1,
+                    ensure_ascii=False,
+                )
+                + "\n"
+            )
         else:
-            text = "\n".join(f"{name}: {title(name)}\n{as_text(table, 'table')}" for name, table in found.items() if table.num_rows)
+            text = "\n".join(
+                f"{name}: {title(name)}\n{as_text(table, 'table')}"
+                for name, table in found.items()
+                if table.num_rows
+            )
             empty = ", ".join(name for name, table in found.items() if not table.num_rows)
             text += f"\nno rows: {empty}\n" if empty else ""
         if output is None:
@@ -74,11 +101,17 @@ def stats(
 @report_app.command()
 def report(
     root: Root,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="where the page goes")] = Path("report.html"),
-    people: Annotated[int, typer.Option("--people", min=0, max=10_000, help="sample people whose faces are shown")] = 12,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="where the page goes")
+    ] = Path("report.html"),
+    people: Annotated[
+        int, typer.Option("--people", min=0, max=10_000, help="sample people whose faces are shown")
+    ] = 12,
     snapshot: SnapshotNumber = None,
 ) -> None:
-    """Write one HTML page about a dataset, with plots and sample faces; it needs no network and no server."""
+    """Write one HTML page about a dataset, with plots and sample faces; it needs no network and no
+    server.
+    """
     with explained():
         from pipeline.report.dataset_page import write_report
         from pipeline.root.opening import open_root
@@ -86,5 +119,7 @@ def report(
 
         made = write_report(open_root(root, "", create=False), output, people, snapshot)
         there = f"{counted(made.people, 'person')}, {counted(made.kept, 'kept face')}"
-        console().print(f"snapshot {made.snapshot}: {there}, {counted(made.samples, 'sample person')} shown")
+        console().print(
+            f"snapshot {made.snapshot}: {there}, {counted(made.samples, 'sample person')} shown"
+        )
         print(made.path)

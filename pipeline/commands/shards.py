@@ -7,13 +7,28 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import AsJson, Root, SnapshotNumber, Usage, console, explained, print_json
-
-shards_app = typer.Typer(
-    no_args_is_help=True, help="Look at the shards of a dataset, check them byte by byte, write down who is in which split."
+from pipeline.commands.parts import (
+    AsJson,
+    Root,
+    SnapshotNumber,
+    Usage,
+    console,
+    explained,
+    print_json,
 )
 
-Profile = Annotated[str | None, typer.Option("--profile", help="one set, by its folder below shards/ (default: all, or the only one)")]
+shards_app = typer.Typer(
+    no_args_is_help=True,
+    help="Look at the shards of a dataset, check them byte by byte, write down who is in which "
+    "split.",
+)
+
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", help="one set, by its folder below shards/ (default: all, or the only one)"
+    ),
+]
 
 
 @shards_app.command("list")
@@ -25,13 +40,22 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = F
 
         store = open_root(root, "", create=False)
         sql = (
-            "SELECT split_part(f.file, '/', 2) AS profile, s.split, count(DISTINCT s.canonical_id) AS people, count(*) AS pictures, "
-            "count(DISTINCT s.shard) AS shards, round(sum(s.image_length) / 1e6, 1) AS mb FROM samples s JOIN snapshot_files f ON "
-            "f.current AND f.table = 'shards' AND f.file LIKE '%/' || s.shard GROUP BY ALL ORDER BY ALL"
+            "SELECT split_part(f.file, '/', 2) AS profile, s.split, count(DISTINCT "
+            "s.canonical_id) AS people, count(*) AS pictures, "
+            "count(DISTINCT s.shard) AS shards, round(sum(s.image_length) / 1e6, 1) AS mb FROM "
+            "samples s JOIN snapshot_files f ON "
+            "f.current AND f.table = 'shards' AND f.file LIKE '%/' || s.shard GROUP BY ALL ORDER "
+            "BY ALL"
         )
-        withheld_sql = "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld GROUP BY ALL ORDER BY ALL"
+        withheld_sql = (
+            "SELECT profile, reason AS withheld, count(*) AS faces FROM withheld "
+            "GROUP BY ALL ORDER BY ALL"
+        )
         if as_json:
-            sets, held = (json.loads(query(store, one, "json", snapshot=snapshot) or "[]") for one in (sql, withheld_sql))
+            sets, held = (
+                json.loads(query(store, one, "json", snapshot=snapshot) or "[]")
+                for one in (sql, withheld_sql)
+            )
             print_json({"splits": sets, "withheld": held})
             return
         sys.stdout.write(query(store, sql, snapshot=snapshot) or "")
@@ -42,11 +66,17 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = F
 
 @shards_app.command()
 def verify(
-    place: Annotated[str, typer.Argument(help="a dataset, or any folder of shards with an index.json", metavar="PLACE")],
+    place: Annotated[
+        str,
+        typer.Argument(
+            help="a dataset, or any folder of shards with an index.json", metavar="PLACE"
+        ),
+    ],
     profile: Profile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of the shards again and compare: sha256, places, order, counts, splits; of a dataset also with its tables.
+    """Read every byte of the shards again and compare: sha256, places, order, counts, splits; of a
+    dataset also with its tables.
 
     Prints what is wrong, by file, and then exits with 1.
     """
@@ -55,7 +85,13 @@ def verify(
 
         from pipeline.root.snapshot import load
         from pipeline.root.storage import Store
-        from pipeline.shards.check import CheckError, check_against_tables, check_set, profiles, told
+        from pipeline.shards.check import (
+            CheckError,
+            check_against_tables,
+            check_set,
+            profiles,
+            told,
+        )
         from schemas.wording import counted
 
         store = Store(place)
@@ -63,7 +99,10 @@ def verify(
         names = profiles(store) if whole else []
         if profile is not None and whole:
             if profile not in names:
-                raise Usage(f"{place}: no set {profile!r}; " + (f"there are {', '.join(names)}" if names else "there is none yet"))
+                raise Usage(
+                    f"{place}: no set {profile!r}; "
+                    + (f"there are {', '.join(names)}" if names else "there is none yet")
+                )
             names = [profile]
         if not whole and not store.exists("index.json"):
             raise Usage(f"{place} is no dataset and no folder of shards, which has an index.json")
@@ -73,25 +112,48 @@ def verify(
         wrong = 0
         sets = []
         for folder in [f"shards/{name}" for name in names] or [""]:
-            with Progress(console=shown, disable=as_json or not shown.is_terminal, transient=True) as progress:
+            with Progress(
+                console=shown, disable=as_json or not shown.is_terminal, transient=True
+            ) as progress:
                 task = progress.add_task(folder or place, total=None)
-                checked = check_set(store, folder, lambda url, task=task, progress=progress: progress.advance(task))  # type: ignore[misc]
+                checked = check_set(
+                    store,
+                    folder,
+                    lambda url, task=task, progress=progress: progress.advance(task),  # type: ignore[misc]
+                )
             faults = list(checked.faults)
             if whole:
-                faults += check_against_tables(store, load(store), folder.removeprefix("shards/"), checked)
+                faults += check_against_tables(
+                    store, load(store), folder.removeprefix("shards/"), checked
+                )
             wrong += len(faults)
             if as_json:
-                counts = {name: getattr(checked, name) for name in ("shards", "samples", "people", "bytes")}
+                counts = {
+                    name: getattr(checked, name)
+                    for name in ("shards", "samples", "people", "bytes")
+                }
                 told_all = [{"where": where, "what": what} for where, what in faults]
-                sets.append({"set": folder or place, **counts, "faults": told_all, "notes": list(checked.notes)})
+                sets.append(
+                    {
+                        "set": folder or place,
+                        **counts,
+                        "faults": told_all,
+                        "notes": list(checked.notes),
+                    }
+                )
                 continue
             for line in told(faults):
                 print(f"{folder or place}: {line}")
             for note in checked.notes:
                 shown.print(f"{folder or place}: note: {note}", highlight=False)
             said = "nothing wrong" if not faults else counted(len(faults), "fault")
-            size = f"{counted(checked.shards, 'shard')}, {counted(checked.samples, 'sample')} of {counted(checked.people, 'person')}"
-            shown.print(f"{folder or place}: {size}, {checked.bytes / 1e6:.1f} MB: {said}", highlight=False)
+            size = (
+                f"{counted(checked.shards, 'shard')}, {counted(checked.samples, 'sample')} of "
+                f"{counted(checked.people, 'person')}"
+            )
+            shown.print(
+                f"{folder or place}: {size}, {checked.bytes / 1e6:.1f} MB: {said}", highlight=False
+            )
         if as_json:
             print_json({"wrong": wrong, "sets": sets})
         if wrong:
@@ -102,9 +164,14 @@ def verify(
 def splits(
     root: Root,
     profile: Profile = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="write CSV there (default: print it)")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="write CSV there (default: print it)"),
+    ] = None,
 ) -> None:
-    """Write down who is in which split, as the CSV that `split_list` of a DAG takes: so that a draw stays for good."""
+    """Write down who is in which split, as the CSV that `split_list` of a DAG takes: so that a draw
+    stays for good.
+    """
     with explained():
         from pipeline.root.aside import write_text
         from pipeline.root.opening import open_root
@@ -126,4 +193,6 @@ def splits(
             sys.stdout.write(text)
         else:
             write_text(output, text)
-            console().print(f"{output}: {counted(text.count(chr(10)) - 1, 'person')}", highlight=False)
+            console().print(
+                f"{output}: {counted(text.count(chr(10)) - 1, 'person')}", highlight=False
+            )

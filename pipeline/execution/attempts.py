@@ -1,13 +1,15 @@
 """The ledger of attempts: how a worker knows that it has died on this task before.
 
-A worker writes a mark before it starts a task. Whoever finds the mark of the same run takes the task up after a death:
-it goes member by member (picture or person) and marks each step before it takes it. A step that was marked and not
-left twice is **poisoned**: its rows say so, and its neighbours are computed as always. Marks of other runs count for
-nothing, because whoever kills a run kills its workers in the middle of innocent steps. So does a death whose node is
-gone too: machines are taken away whatever they compute. Only a step that was at work on many lost nodes is given up
-as well, for a picture that takes its whole machine down must not go through all of them.
+A worker writes a mark before it starts a task. Whoever finds the mark of the same run takes the
+task up after a death: it goes member by member (picture or person) and marks each step before it
+takes it. A step that was marked and not left twice is **poisoned**: its rows say so, and its
+neighbours are computed as always. Marks of other runs count for nothing, because whoever kills a
+run kills its workers in the middle of innocent steps. So does a death whose node is gone too:
+machines are taken away whatever they compute. Only a step that was at work on many lost nodes is
+given up as well, for a picture that takes its whole machine down must not go through all of them.
 
-Setting a stage up (loading its models) is marked apart, node by node: what dies in it is the fault of no picture.
+Setting a stage up (loading its models) is marked apart, node by node: what dies in it is the fault
+of no picture.
 """
 
 import json
@@ -50,7 +52,9 @@ def mark_path(run: str, task: str) -> str:
 
 @dataclass
 class Attempt:
-    """One attempt at a task. `careful` says that an earlier one died; `deaths` and `lost` count by step."""
+    """One attempt at a task. `careful` says that an earlier one died; `deaths` and `lost` count by
+    step.
+    """
 
     store: Store
     path: str
@@ -103,16 +107,18 @@ class Attempt:
 
 @contextmanager
 def setting_up(store: Store, run: str, stage: str, node: str = "") -> Iterator[None]:
-    """While a stage is set up. Raises SetupDied where processes of this node have died in that, several in a row.
+    """While a stage is set up. Raises SetupDied where processes of this node have died in that,
+    several in a row.
 
-    A mark is named by the process that wrote it, so that workers of a node that load their models at the same time do
-    not take each other for dead.
+    A mark is named by the process that wrote it, so that workers of a node that load their models
+    at the same time do not take each other for dead.
     """
     folder = f"parts/attempts/{run}/setup/{stage}/{node or 'here'}"
     dead = [path for path in store.list(folder) if not _runs(path.rsplit("/", 1)[-1])]
     if len(dead) >= SETUP_DEATHS:
         raise SetupDied(
-            f"{len(dead)} workers died one after the other while stage {stage} was set up (a crash in native code, or too little"
+            f"{len(dead)} workers died one after the other while stage {stage} was set up (a "
+            "crash in native code, or too little"
             " memory for its models); nothing is wrong with the pictures"
         )
     mark = f"{folder}/{os.getpid()}"
@@ -128,4 +134,6 @@ def _runs(process: str) -> bool:
         about = Path(f"/proc/{process}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return about.rpartition(")")[2].split()[0] != "Z"  # dead, and nobody has asked for its exit code yet
+    return (
+        about.rpartition(")")[2].split()[0] != "Z"
+    )  # dead, and nobody has asked for its exit code yet

@@ -1,7 +1,9 @@
-"""A Ray cluster that is there already: what it has, how a chain of operators shares it, and whether its nodes can do a run.
+"""A Ray cluster that is there already: what it has, how a chain of operators shares it, and whether
+its nodes can do a run.
 
-Pools are sized by trial: actors are laid into the free room of the nodes one by one, so what is promised to a pool really
-fits. Before the first actor, a small task on every node looks whether the node has what the run needs.
+Pools are sized by trial: actors are laid into the free room of the nodes one by one, so what is
+promised to a pool really fits. Before the first actor, a small task on every node looks whether the
+node has what the run needs.
 """
 
 import contextlib
@@ -26,19 +28,26 @@ SHIPPED = ("schemas", "stages", "pipeline", "idcluster")
 """The packages that workers import."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PASSED = (*_CREDENTIALS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3",
-           "IDCLUSTER_PROXY_USER", "IDCLUSTER_PROXY_PASSWORD")  # fmt: skip
+# fmt: off
+_PASSED = (*_CREDENTIALS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+           "IDCLUSTER_PROXY_USER", "IDCLUSTER_PROXY_PASSWORD")
+# fmt: on
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _MOST_LATER = 1000  # nodes of a group without a limit that are counted with
 
 
 class EngineError(RuntimeError):
-    """The execution cannot start or broke off; the message is the cause, not Ray's account of it."""
+    """The execution cannot start or broke off; the message is the cause, not Ray's account of
+    it.
+    """
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of a cluster: what actors may take there. `memory` in bytes. `id` is empty for one that may still come."""
+    """A machine of a cluster: what actors may take there. `memory` in bytes. `id` is empty for one
+    that may still come.
+    """
 
     id: str
     name: str
@@ -47,12 +56,17 @@ class Node:
     memory: float
 
     def describe(self) -> str:
-        return f"{_number(self.cpus)} CPUs, {_number(self.gpus)} GPUs, {self.memory / 2**20:.0f} MB of memory"
+        return (
+            f"{_number(self.cpus)} CPUs, {_number(self.gpus)} GPUs, {self.memory / 2**20:.0f} "
+            "MB of memory"
+        )
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How many actors an operator gets: `now` fit today; it shrinks to `least` and grows to `most`."""
+    """How many actors an operator gets: `now` fit today; it shrinks to `least` and grows to
+    `most`.
+    """
 
     least: int
     now: int
@@ -95,12 +109,18 @@ def fits(asked: Resources, node: Node) -> bool:
     return _Room(node).take(asked)
 
 
-def share(chain: Sequence[tuple[tuple[str, ...], Resources]], nodes: Sequence[Node], later: Sequence[Node] = ()) -> list[Pool]:
-    """A pool for each operator (its stages, what an actor takes), so that all of them fit at once and none is left without.
+def share(
+    chain: Sequence[tuple[tuple[str, ...], Resources]],
+    nodes: Sequence[Node],
+    later: Sequence[Node] = (),
+) -> list[Pool]:
+    """A pool for each operator (its stages, what an actor takes), so that all of them fit at once
+    and none is left without.
 
-    Each gets one actor first, those that fit on few nodes before the others. What GPUs carry goes to stages that ask for
-    them; then whoever holds the fewest cores gets the next actor. `later` are nodes that an autoscaler may still start:
-    pools grow onto them. Raises EngineError when an actor fits on no node, or not all operators fit at once.
+    Each gets one actor first, those that fit on few nodes before the others. What GPUs carry goes
+    to stages that ask for them; then whoever holds the fewest cores gets the next actor. `later`
+    are nodes that an autoscaler may still start: pools grow onto them. Raises EngineError when an
+    actor fits on no node, or not all operators fit at once.
     """
     for stages, asked in chain:
         _check_fits(stages, asked, [*nodes, *later])
@@ -110,7 +130,14 @@ def share(chain: Sequence[tuple[tuple[str, ...], Resources]], nodes: Sequence[No
     def add(index: int, among: Sequence[_Room]) -> bool:
         asked = chain[index][1]
         # Nodes with GPUs last for whoever needs none, the emptiest first.
-        order = sorted(among, key=lambda room: (bool(room.gpus) and not asked.gpus, -sum(room.gpus) if asked.gpus else 0, -room.cpus))
+        order = sorted(
+            among,
+            key=lambda room: (
+                bool(room.gpus) and not asked.gpus,
+                -sum(room.gpus) if asked.gpus else 0,
+                -room.cpus,
+            ),
+        )
         room = next((room for room in order if room.take(asked)), None)
         if room is None:
             return False
@@ -121,20 +148,28 @@ def share(chain: Sequence[tuple[tuple[str, ...], Resources]], nodes: Sequence[No
     def fill(among: Sequence[_Room], limits: Sequence[float]) -> None:
         open_ones = set(range(len(chain)))
         while open_ones:
-            index = min(open_ones, key=lambda i: (not chain[i][1].gpus, placed[i] * chain[i][1].cpus, i))
+            index = min(
+                open_ones, key=lambda i: (not chain[i][1].gpus, placed[i] * chain[i][1].cpus, i)
+            )
             if placed[index] >= limits[index] or not add(index, among):
                 open_ones.discard(index)
 
     def ease(index: int) -> tuple[float, ...]:
         asked = chain[index][1]
-        return (sum(fits(asked, node) for node in nodes) or len(nodes) + 1, -asked.gpus, -asked.cpus)
+        return (
+            sum(fits(asked, node) for node in nodes) or len(nodes) + 1,
+            -asked.gpus,
+            -asked.cpus,
+        )
 
     for index in sorted(range(len(chain)), key=ease):
         if not add(index, rooms) and not add(index, coming):
             wishes = "; ".join(f"{' + '.join(stages)}: {_wish(asked)}" for stages, asked in chain)
             raise EngineError(
-                f"the cluster is too small for all operators at once: {' + '.join(chain[index][0])} finds no room beside the others."
-                f" A worker takes: {wishes}. The nodes have: {'; '.join(node.describe() for node in [*nodes, *later])}. Give the stages"
+                "the cluster is too small for all operators at once: "
+                f"{' + '.join(chain[index][0])} finds no room beside the others."
+                f" A worker takes: {wishes}. The nodes have: "
+                f"{'; '.join(node.describe() for node in [*nodes, *later])}. Give the stages"
                 " equal resources (they then share an actor) or fewer cpus, or add nodes"
             )
     asked_most = [_limits(asked)[1] for _, asked in chain]
@@ -166,8 +201,10 @@ def _check_fits(stages: Sequence[str], asked: Resources, nodes: Sequence[Node]) 
         raise EngineError("the cluster has no nodes")
     largest = max(nodes, key=lambda node: (node.gpus if asked.gpus else 0, node.cpus, node.memory))
     raise EngineError(
-        f"stage {' + '.join(stages)}: a worker takes {_wish(asked)}, and no node of the cluster has that; the largest, {largest.name}, has"
-        f" {largest.describe()}. Set stages.{stages[0]}.resources (cpus, gpus, memory_mb) to what fits, or add a larger node"
+        f"stage {' + '.join(stages)}: a worker takes {_wish(asked)}, and no node of the cluster "
+        f"has that; the largest, {largest.name}, has"
+        f" {largest.describe()}. Set stages.{stages[0]}.resources (cpus, gpus, memory_mb) to "
+        "what fits, or add a larger node"
     )
 
 
@@ -190,7 +227,10 @@ def alive_nodes() -> list[Node]:
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:
             resources = node["Resources"]
-            name = f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node {node['NodeID'][:8]})"
+            name = (
+                f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, node "
+                f"{node['NodeID'][:8]})"
+            )
             sizes = (float(resources.get(key, 0)) for key in ("CPU", "GPU", "memory"))
             found.append(Node(node["NodeID"], name, *sizes))
     return found
@@ -204,18 +244,25 @@ def whereabouts() -> Whereabouts:
 
 
 def _gone(node: str) -> bool:
-    # Work of a lost node is given to others only once Ray has noticed the loss, so the list shows it by then.
-    with contextlib.suppress(Exception):  # no answer: the death counts, as it does where nothing is known of nodes
+    # Work of a lost node is given to others only once Ray has noticed the loss, so the list shows
+    # it by then.
+    with contextlib.suppress(
+        Exception
+    ):  # no answer: the death counts, as it does where nothing is known of nodes
         return node not in {other.id for other in alive_nodes()}
     return False
 
 
 def later_nodes(alive: Sequence[Node]) -> list[Node]:
-    """Nodes that an autoscaler may still start, by the groups that it has announced; none where there is no autoscaler."""
+    """Nodes that an autoscaler may still start, by the groups that it has announced; none where
+    there is no autoscaler.
+    """
     from ray._private.state import state
 
     config = None
-    with contextlib.suppress(Exception):  # no public call gives this; without it the cluster counts as fixed
+    with contextlib.suppress(
+        Exception
+    ):  # no public call gives this; without it the cluster counts as fixed
         config = state.get_cluster_config()
     made = []
     for group in config.node_group_configs if config else ():
@@ -223,7 +270,9 @@ def later_nodes(alive: Sequence[Node]) -> list[Node]:
         cpus, gpus, memory = (float(has.get(key, 0)) for key in ("CPU", "GPU", "memory"))
         most = _MOST_LATER if group.max_count < 0 else min(group.max_count, _MOST_LATER)
         there = sum(node.cpus == cpus and node.gpus == gpus for node in alive)
-        made += [Node("", f"one of group {group.name}", cpus, gpus, memory or float(2**40))] * max(0, most - there)
+        made += [Node("", f"one of group {group.name}", cpus, gpus, memory or float(2**40))] * max(
+            0, most - there
+        )
     return made
 
 
@@ -231,10 +280,11 @@ def later_nodes(alive: Sequence[Node]) -> list[Node]:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of this process that workers need to reach the stores, keys, region and address of S3, and a proxy of the crawl.
+    """Variables of this process that workers need to reach the stores, keys, region and address of
+    S3, and a proxy of the crawl.
 
-    They travel with the actors, not in Ray's runtime environment, which its dashboard shows to everybody. Names of files
-    and of roles are left out: they mean this machine.
+    They travel with the actors, not in Ray's runtime environment, which its dashboard shows to
+    everybody. Names of files and of roles are left out: they mean this machine.
     """
     return {name: environ[name] for name in _PASSED if name in environ}
 
@@ -248,17 +298,22 @@ def adopt_environment(passed: Mapping[str, str]) -> None:
 
 
 def runtime_env(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The runtime environment of the workers: thread limits, and our packages unless the job brings them along.
+    """The runtime environment of the workers: thread limits, and our packages unless the job brings
+    them along.
 
-    A job (`ray job submit --working-dir .`) has a runtime environment of its own; what it sets already must not be set again.
+    A job (`ray job submit --working-dir .`) has a runtime environment of its own; what it sets
+    already must not be set again.
     """
     job = _job_environment(environ)
     made: dict[str, Any] = {}
     ours = {name: value for name, value in variables.items() if name not in job.get("env_vars", {})}
     if ours:
         made["env_vars"] = ours
-    # A working directory may be anything; if we were not imported from there, it does not bring us along.
-    brings = job.get("py_modules") or (job.get("working_dir") and package_folders()[0].parent.resolve() == Path.cwd().resolve())
+    # A working directory may be anything; if we were not imported from there, it does not bring us
+    # along.
+    brings = job.get("py_modules") or (
+        job.get("working_dir") and package_folders()[0].parent.resolve() == Path.cwd().resolve()
+    )
     if not brings:
         made["py_modules"] = [str(folder) for folder in package_folders()]
         if "excludes" not in job:
@@ -286,7 +341,11 @@ def code_digest() -> str:
     hasher = hashlib.blake2b(digest_size=8)
     for folder in package_folders():
         for file in sorted(folder.rglob("*.py")):
-            hasher.update(f"{folder.name}/{file.relative_to(folder)}".encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+            hasher.update(
+                f"{folder.name}/{file.relative_to(folder)}".encode()
+                + b"\0"
+                + hashlib.sha256(file.read_bytes()).digest()
+            )
     return hasher.hexdigest()
 
 
@@ -294,11 +353,15 @@ def code_digest() -> str:
 
 
 def check_address(address: str) -> None:
-    """Raise EngineError for addresses that Ray Data cannot work through, and for those where nobody listens."""
+    """Raise EngineError for addresses that Ray Data cannot work through, and for those where nobody
+    listens.
+    """
     if address.startswith(("ray://", "http://", "https://")):
         raise EngineError(
-            f"{address} is the address of Ray's client or dashboard; a run has to be a process on the cluster: start it on a node with"
-            " `--address auto`, or send it there: ray job submit --address <dashboard> --working-dir . -- idcluster run ..."
+            f"{address} is the address of Ray's client or dashboard; a run has to be a process "
+            "on the cluster: start it on a node with"
+            " `--address auto`, or send it there: ray job submit --address <dashboard> "
+            "--working-dir . -- idcluster run ..."
         )
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
@@ -309,25 +372,33 @@ def check_address(address: str) -> None:
 
 
 def check_shared(spec: "WorkerSpec", nodes: Sequence[Node], later: Sequence[Node]) -> None:
-    """Raise EngineError for a root on a disk, if the cluster has several nodes and nobody says that they share it."""
+    """Raise EngineError for a root on a disk, if the cluster has several nodes and nobody says that
+    they share it.
+    """
     many = len(nodes) + len(later)
     if many > 1 and Store(spec.root).local and not spec.dag.shared_root:
         raise EngineError(
-            f"{spec.root} is a local path and the cluster has {len(nodes)} nodes (it may grow to {many}): each node would write to its own"
-            " disk. Set root to an object store (s3://bucket/prefix), or, if all nodes mount the same file system there, say so:"
+            f"{spec.root} is a local path and the cluster has {len(nodes)} nodes (it may grow to "
+            f"{many}): each node would write to its own"
+            " disk. Set root to an object store (s3://bucket/prefix), or, if all nodes mount the "
+            "same file system there, say so:"
             " `shared_root: true` in the DAG or --shared-root"
         )
 
 
 def check_fits(spec: "WorkerSpec", nodes: Sequence[Node]) -> None:
-    """Raise EngineError for a stage whose worker fits on no node, before anything is computed for the stages before it."""
+    """Raise EngineError for a stage whose worker fits on no node, before anything is computed for
+    the stages before it.
+    """
     for name, config in spec.dag.stages.items():
         if name != SHARD:
             _check_fits((name,), config.resources, nodes)
 
 
 def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[str, str]) -> None:
-    """Let every node that work may go to look for root, source, weights and code. Raises EngineError naming node and file."""
+    """Let every node that work may go to look for root, source, weights and code. Raises
+    EngineError naming node and file.
+    """
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -338,19 +409,36 @@ def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[
     look: Any = ray.remote(num_cpus=0, max_retries=2)(_look)
     asked = []
     for node in nodes:
-        names = [name for name, config in spec.dag.stages.items() if name != SHARD and fits(config.resources, node)]
+        names = [
+            name
+            for name, config in spec.dag.stages.items()
+            if name != SHARD and fits(config.resources, node)
+        ]
         if names:
             strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
-            asked.append((node, look.options(scheduling_strategy=strategy).remote(spec, names, probe, node.id, digest, dict(environment))))
+            asked.append(
+                (
+                    node,
+                    look.options(scheduling_strategy=strategy).remote(
+                        spec, names, probe, node.id, digest, dict(environment)
+                    ),
+                )
+            )
     problems: list[str] = []
     try:
         for node, answer in asked:
             try:
                 problems += [f"node {node.name}: {text}" for text in ray.get(answer)]
             except RayError as error:
-                if node.id in {other.id for other in alive_nodes()}:  # else it is gone, and nothing will run there
+                if node.id in {
+                    other.id for other in alive_nodes()
+                }:  # else it is gone, and nothing will run there
                     cause = getattr(error, "cause", None)
-                    said = f"{type(cause).__name__}: {cause}" if cause else f"cannot start a worker: {str(error).strip().splitlines()[-1]}"
+                    said = (
+                        f"{type(cause).__name__}: {cause}"
+                        if cause
+                        else f"cannot start a worker: {str(error).strip().splitlines()[-1]}"
+                    )
                     problems.append(f"node {node.name}: {said}")
     finally:
         store.delete([probe, *(f"{probe}-{node.id}" for node in nodes)])
@@ -358,13 +446,21 @@ def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[
         raise EngineError("\n".join(problems))
 
 
-def _look(spec: "WorkerSpec", names: Sequence[str], probe: str, node: str, digest: str, environment: Mapping[str, str]) -> list[str]:
+def _look(
+    spec: "WorkerSpec",
+    names: Sequence[str],
+    probe: str,
+    node: str,
+    digest: str,
+    environment: Mapping[str, str],
+) -> list[str]:
     """Runs on a node: what it lacks for the stages `names`."""
     adopt_environment(environment)
     problems = []
     if code_digest() != digest:
         problems.append(
-            f"its workers import other code ({package_folders()[0].parent}) than the driver: install the same version everywhere, or"
+            f"its workers import other code ({package_folders()[0].parent}) than the driver: "
+            "install the same version everywhere, or"
             " leave the packages out of the image and let the run bring them"
         )
     try:
@@ -374,7 +470,10 @@ def _look(spec: "WorkerSpec", names: Sequence[str], probe: str, node: str, diges
         if not store.local:
             store.delete([f"{probe}-{node}"])
     except FileNotFoundError:
-        problems.append(f"{spec.root} is not the same place there: what the driver wrote does not exist; mount the shared file system")
+        problems.append(
+            f"{spec.root} is not the same place there: what the driver wrote does not exist; "
+            "mount the shared file system"
+        )
     except Exception as error:  # noqa: BLE001 - whatever a store raises is told with the node's name
         problems.append(f"{spec.root} cannot be reached or written: {error}")
     return problems + spec.lacking(names)

@@ -1,13 +1,14 @@
 """Compaction: of a finished bucket, each table without pictures in one file.
 
-Chunks are sealed one by one, so a bucket of 50,000 pictures has about a hundred files a table. Once the bucket is full
-and every chunk of a table is complete, the rows that are shown are put into one file, a row group a chunk. The entries
-stay, one a chunk, with the digest and the basis that they had: only where their rows lie is new, so nothing that
-follows from them is computed again. What is replaced or appended later lies in files of its own, until these are many
-enough to be worth another file. The files merged away stay for older snapshots until `idcluster gc`.
+Chunks are sealed one by one, so a bucket of 50,000 pictures has about a hundred files a table. Once
+the bucket is full and every chunk of a table is complete, the rows that are shown are put into one
+file, a row group a chunk. The entries stay, one a chunk, with the digest and the basis that they
+had: only where their rows lie is new, so nothing that follows from them is computed again. What is
+replaced or appended later lies in files of its own, until these are many enough to be worth another
+file. The files merged away stay for older snapshots until `idcluster gc`.
 
-Files with pictures stay one a chunk. Their other columns are written once more, into a companion: a question about all
-pictures then opens one file a bucket instead of a hundred.
+Files with pictures stay one a chunk. Their other columns are written once more, into a companion: a
+question about all pictures then opens one file a bucket instead of a hundred.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,15 +25,21 @@ from pipeline.root.storage import Store
 from schemas import TABLES, TableSchema
 
 GROUP = 8
-"""Chunks a row group: a query over a bucket pays for every row group, whoever wants one chunk reads all of its group."""
+"""Chunks a row group: a query over a bucket pays for every row group, whoever wants one chunk reads
+all of its group.
+"""
 _READERS = 8
 """Files of a store that are read at a time."""
 LOOSE = 8
-"""A file is made anew when one in so many chunks lies outside of it: each row is rewritten a few times, not a hundred."""
+"""A file is made anew when one in so many chunks lies outside of it: each row is rewritten a few
+times, not a hundred.
+"""
 
 
 def compact(store: Store, snapshot: Snapshot, buckets: Iterable[int]) -> list[Entry]:
-    """The entries to replace for what of `buckets` is finished and scattered. Files are written, nothing is published."""
+    """The entries to replace for what of `buckets` is finished and scattered. Files are written,
+    nothing is published.
+    """
     asked = set(buckets)
     chunks: dict[int, list[Entry]] = {}
     for entry in snapshot.shown("candidates"):
@@ -45,20 +52,30 @@ def compact(store: Store, snapshot: Snapshot, buckets: Iterable[int]) -> list[En
         for table, schema in TABLES.items():
             if is_chunked(table):
                 merge = _companion if schema.blobs else _merged
-                changed += merge(store, snapshot, table, bucket, [entry.chunk for entry in candidates])
+                changed += merge(
+                    store, snapshot, table, bucket, [entry.chunk for entry in candidates]
+                )
     return changed
 
 
 def _finished(snapshot: Snapshot, table: str, bucket: int, chunks: Iterable[int]) -> list[Entry]:
-    """What a table shows of a bucket; nothing unless every chunk is complete and all are of one version."""
+    """What a table shows of a bucket; nothing unless every chunk is complete and all are of one
+    version.
+    """
     found = [snapshot.shown_at(table, bucket, chunk) for chunk in chunks]
     shown = [entry for entry in found if entry is not None]
-    if len(shown) < len(found) or not all(entry.basis for entry in shown) or len({entry.version for entry in shown}) != 1:
+    if (
+        len(shown) < len(found)
+        or not all(entry.basis for entry in shown)
+        or len({entry.version for entry in shown}) != 1
+    ):
         return []
     return shown
 
 
-def _merged(store: Store, snapshot: Snapshot, table: str, bucket: int, chunks: Iterable[int]) -> list[Entry]:
+def _merged(
+    store: Store, snapshot: Snapshot, table: str, bucket: int, chunks: Iterable[int]
+) -> list[Entry]:
     shown = _finished(snapshot, table, bucket, chunks)
     there = [entry for entry in shown if entry.file]
     loose = sum(not entry.file_rows for entry in there)
@@ -67,19 +84,34 @@ def _merged(store: Store, snapshot: Snapshot, table: str, bucket: int, chunks: I
     schema, version = TABLES[table], shown[0].version
     try:
         groups = (there[start : start + GROUP] for start in range(0, len(there), GROUP))
-        made = seal_stream(store, schema, version, bucket, WHOLE, (read_entries(store, table, group) for group in groups))
+        made = seal_stream(
+            store,
+            schema,
+            version,
+            bucket,
+            WHOLE,
+            (read_entries(store, table, group) for group in groups),
+        )
     except DamagedFile:
         return []  # whoever needs those rows will say so
     offset, moved = 0, []
     for entry in there:
-        moved.append(replace(entry, file=made.path, offset=offset, file_rows=made.rows, file_bytes=made.bytes))
+        moved.append(
+            replace(
+                entry, file=made.path, offset=offset, file_rows=made.rows, file_bytes=made.bytes
+            )
+        )
         offset += entry.rows
     # An entry replaces all of its chunk and version: rows kept for a switch back are named again.
-    beside = [e for entry in there for e in snapshot.of(*entry.scope, version=version) if not e.live]
+    beside = [
+        e for entry in there for e in snapshot.of(*entry.scope, version=version) if not e.live
+    ]
     return [*moved, *beside]
 
 
-def _companion(store: Store, snapshot: Snapshot, table: str, bucket: int, chunks: Iterable[int]) -> list[Entry]:
+def _companion(
+    store: Store, snapshot: Snapshot, table: str, bucket: int, chunks: Iterable[int]
+) -> list[Entry]:
     shown = _finished(snapshot, table, bucket, chunks)
     if not shown:
         return []
@@ -89,7 +121,14 @@ def _companion(store: Store, snapshot: Snapshot, table: str, bucket: int, chunks
         if entry.basis == basis:
             return [] if entry.current else [replace(entry, current=True)]
     try:
-        made = seal_stream(store, schema, version, bucket, WHOLE, _light(store, TABLES[table], [e for e in shown if e.file]))
+        made = seal_stream(
+            store,
+            schema,
+            version,
+            bucket,
+            WHOLE,
+            _light(store, TABLES[table], [e for e in shown if e.file]),
+        )
     except DamagedFile:
         return []
     return [made.entry(schema, version, bucket, WHOLE, basis)]

@@ -1,8 +1,9 @@
-"""Execution on Ray Data: tasks in, receipts out. Beside `cluster` and `starting` the only module that knows Ray.
+"""Execution on Ray Data: tasks in, receipts out. Beside `cluster` and `starting` the only module
+that knows Ray.
 
-A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the same resources run in
-one actor; pictures stay where they are decoded. Ray restarts actors that die and gives them their tasks again; what a
-death means is decided in `pipeline.execution.attempts`.
+A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the
+same resources run in one actor; pictures stay where they are decoded. Ray restarts actors that die
+and gives them their tasks again; what a death means is decided in `pipeline.execution.attempts`.
 """
 
 import json
@@ -39,7 +40,8 @@ _BLOCKS_AT_ONCE = 4  # of web addresses, in one worker
 
 @dataclass(frozen=True)
 class Operator:
-    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the pool.
+    """Stages of a phase that share an actor, and what an actor takes. `workers` is the size of the
+    pool.
 
     `pool` says more of it on a cluster: how far it may shrink and grow.
     """
@@ -50,20 +52,28 @@ class Operator:
     pool: Pool | None = None
 
 
-def operators(chain: Sequence[str], resources: Mapping[str, Resources], cores: int, gpus: float = 0) -> list[Operator]:
-    """Fuse neighbouring stages with equal resources. `auto` workers: as many as the cores (or GPUs) there are carry."""
+def operators(
+    chain: Sequence[str], resources: Mapping[str, Resources], cores: int, gpus: float = 0
+) -> list[Operator]:
+    """Fuse neighbouring stages with equal resources. `auto` workers: as many as the cores (or GPUs)
+    there are carry.
+    """
     made = []
     for names, asked in _fuse(chain, resources):
         fitting = max(1, int(gpus / asked.gpus if asked.gpus else cores / asked.cpus))
         if isinstance(asked.workers, WorkerRange):
-            size = min(max(fitting, asked.workers.min), asked.workers.max)  # one machine does not grow
+            size = min(
+                max(fitting, asked.workers.min), asked.workers.max
+            )  # one machine does not grow
         else:
             size = fitting if asked.workers == "auto" else asked.workers
         made.append(Operator(names, asked, size))
     return made
 
 
-def _fuse(chain: Sequence[str], resources: Mapping[str, Resources]) -> list[tuple[tuple[str, ...], Resources]]:
+def _fuse(
+    chain: Sequence[str], resources: Mapping[str, Resources]
+) -> list[tuple[tuple[str, ...], Resources]]:
     groups: list[tuple[list[str], Resources]] = []
     for name in chain:
         if groups and groups[-1][1] == resources[name]:
@@ -74,7 +84,9 @@ def _fuse(chain: Sequence[str], resources: Mapping[str, Resources]) -> list[tupl
 
 
 class Inline:
-    """Tasks one after the other in this process: for tests that need no cluster, and as the bench's plain loop."""
+    """Tasks one after the other in this process: for tests that need no cluster, and as the bench's
+    plain loop.
+    """
 
     activity = ""
     say: Callable[[str], None]
@@ -89,7 +101,9 @@ class Inline:
         for task in tasks:
             yield worker.process(task)
 
-    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+    def map(
+        self, function: Callable[[str], str], items: Sequence[str], workers: int
+    ) -> Iterator[str]:
         return map(function, items)
 
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
@@ -116,9 +130,13 @@ class Inline:
 
 
 class RayEngine:
-    """Ray Data, on this machine or on the cluster at `address`. Started by the first call that has work."""
+    """Ray Data, on this machine or on the cluster at `address`. Started by the first call that has
+    work.
+    """
 
-    def __init__(self, spec: WorkerSpec, address: str | None = None, cores: int | None = None) -> None:
+    def __init__(
+        self, spec: WorkerSpec, address: str | None = None, cores: int | None = None
+    ) -> None:
         self.spec, self.address = spec, None if address in ("", "local") else address
         self._cores = cores or available_cores()
         self.activity = "starting Ray" if self.address is None else ""
@@ -133,7 +151,9 @@ class RayEngine:
         self._gate: Any = None
 
     def check(self) -> None:
-        """Connect to a cluster and refuse one whose nodes cannot do the run; nothing on a machine of its own."""
+        """Connect to a cluster and refuse one whose nodes cannot do the run; nothing on a machine
+        of its own.
+        """
         if self.address is not None:
             self._start(0)
 
@@ -145,16 +165,22 @@ class RayEngine:
         return max(1, int(sum(node.cpus for node in cluster.alive_nodes())))
 
     def operators(self, chain: Sequence[str], resources: Mapping[str, Resources]) -> list[Operator]:
-        """The operators of a chain with pools that fit what there is. Raises EngineError if they cannot."""
+        """The operators of a chain with pools that fit what there is. Raises EngineError if they
+        cannot.
+        """
         if self.address is None:
             return operators(chain, resources, self._cores)
         self._start(0)
         groups, nodes = _fuse(chain, resources), cluster.alive_nodes()
         there = {node.id for node in nodes}
-        # Nodes that went since the start may be replaced: what fits on them waits for that and is no error.
+        # Nodes that went since the start may be replaced: what fits on them waits for that and is
+        # no error.
         gone = [replace(node, id="") for node in self._nodes if node.id not in there]
         pools = cluster.share(groups, nodes, [*cluster.later_nodes(nodes), *gone])
-        return [Operator(names, asked, pool.now, pool) for (names, asked), pool in zip(groups, pools, strict=True)]
+        return [
+            Operator(names, asked, pool.now, pool)
+            for (names, asked), pool in zip(groups, pools, strict=True)
+        ]
 
     def _start(self, workers: int) -> None:
         if self._started:
@@ -165,23 +191,37 @@ class RayEngine:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's own processes otherwise print remarks of theirs between our lines; RAY_BACKEND_LOG_LEVEL=info brings them back.
+        # Ray's own processes otherwise print remarks of theirs between our lines;
+        # RAY_BACKEND_LOG_LEVEL=info brings them back.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        variables = {**dict.fromkeys(THREAD_VARIABLES, "1"), "ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0"}
+        variables = {
+            **dict.fromkeys(THREAD_VARIABLES, "1"),
+            "ORT_DISABLE_TELEMETRY": "1",
+            "PYTHONHASHSEED": "0",
+        }
         if not ray.is_initialized():
             options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
             if self.address:
                 self.activity = f"connecting to the Ray cluster at {self.address}"
                 cluster.check_address(self.address)
                 with _Quiet():
-                    starting.connect(self.address, {**options, "runtime_env": cluster.runtime_env(variables, os.environ)})
+                    starting.connect(
+                        self.address,
+                        {**options, "runtime_env": cluster.runtime_env(variables, os.environ)},
+                    )
             else:
                 self.activity = "starting Ray"
-                # Processes of a local Ray inherit the environment: cheaper than a runtime environment.
+                # Processes of a local Ray inherit the environment: cheaper than a runtime
+                # environment.
                 os.environ.update(variables)
-                # Two more logical cores than actors take: pools that hold every core leave Ray's own tasks waiting for ever.
+                # Two more logical cores than actors take: pools that hold every core leave Ray's
+                # own tasks waiting for ever.
                 logical = max(self._cores, workers) + 2
-                options |= {"num_cpus": logical, "include_dashboard": False, "object_store_memory": _OBJECT_STORE}
+                options |= {
+                    "num_cpus": logical,
+                    "include_dashboard": False,
+                    "object_store_memory": _OBJECT_STORE,
+                }
                 with _Quiet():
                     logs = starting.start_local(options, lambda text: self.say(text))
                 self.detail(f"Ray's logs: {logs}")
@@ -196,13 +236,20 @@ class RayEngine:
             logging.getLogger(name).setLevel(logging.ERROR)
         for handler in logging.getLogger("ray.data").handlers:
             if isinstance(handler, logging.StreamHandler):
-                handler.setLevel(logging.CRITICAL + 1)  # what goes wrong is told in one line; all of it is in Ray's logs
+                handler.setLevel(
+                    logging.CRITICAL + 1
+                )  # what goes wrong is told in one line; all of it is in Ray's logs
         if self.address is not None:
-            # Ray Data would spread actors over all nodes; so those without a GPU keep off the nodes with GPUs while they can.
+            # Ray Data would spread actors over all nodes; so those without a GPU keep off the nodes
+            # with GPUs while they can.
             if hasattr(context, "scheduling_strategy"):
-                with warnings.catch_warnings(action="ignore"):  # announced to go, without anything in its place
+                with warnings.catch_warnings(
+                    action="ignore"
+                ):  # announced to go, without anything in its place
                     context.scheduling_strategy = "DEFAULT"
-            context.max_consecutive_actor_init_deaths = _INIT_DEATHS  # nodes may go while their actors start
+            context.max_consecutive_actor_init_deaths = (
+                _INIT_DEATHS  # nodes may go while their actors start
+            )
             self._environment = cluster.worker_environment(os.environ)
             nodes = self._nodes = cluster.alive_nodes()
             later = cluster.later_nodes(nodes)
@@ -224,11 +271,22 @@ class RayEngine:
             most = max(size, min(pool.most, len(tasks)))
             data = data.map_batches(
                 _Actor,
-                fn_constructor_args=(self.spec, operator.stages, self._environment, self.address is not None, operator.resources.memory_mb),
-                batch_size=1 if operator.resources.gpus else None,  # where GPUs are asked for, Ray insists on a number
+                fn_constructor_args=(
+                    self.spec,
+                    operator.stages,
+                    self._environment,
+                    self.address is not None,
+                    operator.resources.memory_mb,
+                ),
+                batch_size=1
+                if operator.resources.gpus
+                else None,  # where GPUs are asked for, Ray insists on a number
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=min(pool.least, size), max_size=most, initial_size=size, max_tasks_in_flight_per_actor=2
+                    min_size=min(pool.least, size),
+                    max_size=most,
+                    initial_size=size,
+                    max_tasks_in_flight_per_actor=2,
                 ),
                 num_cpus=operator.resources.cpus,
                 num_gpus=operator.resources.gpus or None,
@@ -240,7 +298,9 @@ class RayEngine:
 
     @contextmanager
     def _watching(self, chain: Sequence[Operator]) -> Iterator[None]:
-        """On a cluster: say so when nodes have gone and an operator has none left that it fits on; it waits for one."""
+        """On a cluster: say so when nodes have gone and an operator has none left that it fits on;
+        it waits for one.
+        """
         done = threading.Event()
 
         def watch() -> None:
@@ -259,31 +319,42 @@ class RayEngine:
             if self.address is not None:
                 thread.join()
 
-    def map(self, function: Callable[[str], str], items: Sequence[str], workers: int) -> Iterator[str]:
+    def map(
+        self, function: Callable[[str], str], items: Sequence[str], workers: int
+    ) -> Iterator[str]:
         """`function` of every item, in no order, in parallel."""
         import ray.data
 
         self._start(workers)
         rows = [{"item": item} for item in items]
-        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(_Mapped(function, self._environment), num_cpus=1)
+        data = ray.data.from_arrow(_blocks(rows, len(rows))).map(
+            _Mapped(function, self._environment), num_cpus=1
+        )
         for row in self._iterate(data):
             yield row["item"]
 
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]:
-        """Hauls in the order in which blocks end. All workers ask one gate, so that limits by host hold for them together."""
+        """Hauls in the order in which blocks end. All workers ask one gate, so that limits by host
+        hold for them together.
+        """
         import ray
         import ray.data
 
         workers = max(1, min(self.cores(), -(-len(blocks) // _BLOCKS_AT_ONCE)))
         self._start(workers)
         if self._gate is None:
-            # One gate for all rounds of a run: it remembers what hosts said. On the driver's node: it dies with the run.
+            # One gate for all rounds of a run: it remembers what hosts said. On the driver's node:
+            # it dies with the run.
             from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=True
+            )
             kind: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(GateKeeper)
             self._gate = kind.options(scheduling_strategy=here).remote(spec.dag.fetch.politeness)
-        data = ray.data.from_arrow([pa.Table.from_pylist([{"block": block.encode()}]) for block in blocks]).map_batches(
+        data = ray.data.from_arrow(
+            [pa.Table.from_pylist([{"block": block.encode()}]) for block in blocks]
+        ).map_batches(
             _FetchActor,
             fn_constructor_args=(spec, self._environment, self._gate),
             batch_size=None,
@@ -305,7 +376,9 @@ class RayEngine:
         from ray.exceptions import RayError
 
         try:
-            for batch in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for batch in data.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
                 yield from batch.to_pylist()
         except RayError as error:
             raise EngineError(_cause(error)) from error
@@ -324,12 +397,18 @@ class RayEngine:
 class _Actor:
     """One worker in an actor of its own.
 
-    Libraries leak and heaps fragment: an actor whose resident memory has grown by half since its first block, and beyond
-    what its stages ask for, ends itself before it begins the next. Ray starts a new one, which takes that block up.
+    Libraries leak and heaps fragment: an actor whose resident memory has grown by half since its
+    first block, and beyond what its stages ask for, ends itself before it begins the next. Ray
+    starts a new one, which takes that block up.
     """
 
     def __init__(
-        self, spec: WorkerSpec, stages: Sequence[str], environment: Mapping[str, str], on_cluster: bool, memory_mb: int
+        self,
+        spec: WorkerSpec,
+        stages: Sequence[str],
+        environment: Mapping[str, str],
+        on_cluster: bool,
+        memory_mb: int,
     ) -> None:
         import cv2
 
@@ -357,13 +436,18 @@ class _Actor:
             self.meters.count(receipt)
             if row["receipt"]:
                 receipt = _merge(Receipt.decode(row["receipt"]), receipt)
-            done = {"task": row["task"], "fresh": json.dumps([vars(part) for part in receipt.parts]), "receipt": receipt.encode()}
+            done = {
+                "task": row["task"],
+                "fresh": json.dumps([vars(part) for part in receipt.parts]),
+                "receipt": receipt.encode(),
+            }
             yield pa.Table.from_pylist([done])
         self.usual = self.usual or resident()
 
 
 class _Meters:
-    """Counters for dashboards, by worker: Ray exports them to Prometheus as `ray_idcluster_rows_total` and so on.
+    """Counters for dashboards, by worker: Ray exports them to Prometheus as
+    `ray_idcluster_rows_total` and so on.
 
     It does so on nodes with `ray[default]`; elsewhere they are counted and nobody asks.
     """
@@ -372,12 +456,22 @@ class _Meters:
         from ray.util.metrics import Counter
 
         self.rows = Counter("idcluster_rows", "Rows computed.", tag_keys=("stage", "status"))
-        self.failures = Counter("idcluster_failures", "Rows that failed or are poisoned.", tag_keys=("stage", "reason"))
-        self.seconds = Counter("idcluster_seconds", "Time of workers: by stage, and reading, decoding, writing.", tag_keys=("activity",))
-        self.deaths = Counter("idcluster_deaths", "Workers that died on a task which was then done by another one.")
+        self.failures = Counter(
+            "idcluster_failures", "Rows that failed or are poisoned.", tag_keys=("stage", "reason")
+        )
+        self.seconds = Counter(
+            "idcluster_seconds",
+            "Time of workers: by stage, and reading, decoding, writing.",
+            tag_keys=("activity",),
+        )
+        self.deaths = Counter(
+            "idcluster_deaths", "Workers that died on a task which was then done by another one."
+        )
 
     def count(self, receipt: Receipt) -> None:
-        """Add what a worker has done for a task: its own stages alone, and nothing that it found done."""
+        """Add what a worker has done for a task: its own stages alone, and nothing that it found
+        done.
+        """
         for activity, seconds in receipt.seconds.items():
             _add(self.seconds, seconds, {"activity": activity})
         _add(self.deaths, receipt.deaths)
@@ -407,7 +501,9 @@ class _FetchActor:
         self.worker = spec.fetch_worker(gate_of)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return pa.Table.from_pylist([self._fetch(Block.decode(row["block"])) for row in batch.to_pylist()], _HAULS)
+        return pa.Table.from_pylist(
+            [self._fetch(Block.decode(row["block"])) for row in batch.to_pylist()], _HAULS
+        )
 
     def _fetch(self, block: Block) -> dict[str, str]:
         from stages.crawl.web.proxy import ProxyDenied
@@ -419,7 +515,9 @@ class _FetchActor:
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory; 0 where the system does not say (it has no /proc)."""
+    """Bytes of this process that are in memory; 0 where the system does not say (it has no
+    /proc).
+    """
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -436,12 +534,19 @@ class _Mapped:
         return {"item": self.function(row["item"])}
 
 
-def _tell_homeless(chain: Sequence[Operator], nodes: Sequence[Node], told: set[Operator]) -> set[Operator]:
+def _tell_homeless(
+    chain: Sequence[Operator], nodes: Sequence[Node], told: set[Operator]
+) -> set[Operator]:
     """Operators that fit on no node that is there; those not in `told` are told."""
-    homeless = {operator for operator in chain if not any(cluster.fits(operator.resources, node) for node in nodes)}
+    homeless = {
+        operator
+        for operator in chain
+        if not any(cluster.fits(operator.resources, node) for node in nodes)
+    }
     for operator in homeless - told:
         logging.getLogger("idcluster").warning(
-            "%s waits: the nodes that it fits on are gone; it goes on when one is there again", " + ".join(operator.stages)
+            "%s waits: the nodes that it fits on are gone; it goes on when one is there again",
+            " + ".join(operator.stages),
         )
     return homeless
 
@@ -456,7 +561,10 @@ def _on_node(error: Exception) -> str:
 
 def _merge(first: Receipt, second: Receipt) -> Receipt:
     """The receipt of a task that went through two operators."""
-    seconds = {name: first.seconds.get(name, 0.0) + second.seconds.get(name, 0.0) for name in {**first.seconds, **second.seconds}}
+    seconds = {
+        name: first.seconds.get(name, 0.0) + second.seconds.get(name, 0.0)
+        for name in {**first.seconds, **second.seconds}
+    }
     second.parts = [*first.parts, *second.parts]
     second.seconds = seconds
     second.skipped = first.skipped or second.skipped
@@ -466,9 +574,14 @@ def _merge(first: Receipt, second: Receipt) -> Receipt:
 
 
 def _blocks(rows: Sequence[dict[str, str]], workers: int) -> list[pa.Table]:
-    """Few tasks a block: receipts come when a block is done, and the last blocks decide how evenly the work ends."""
+    """Few tasks a block: receipts come when a block is done, and the last blocks decide how evenly
+    the work ends.
+    """
     size = max(1, min(8, len(rows) // (workers * 32)))
-    return [pa.Table.from_pylist(list(rows[start : start + size])) for start in range(0, len(rows), size)]
+    return [
+        pa.Table.from_pylist(list(rows[start : start + size]))
+        for start in range(0, len(rows), size)
+    ]
 
 
 def _cause(error: BaseException) -> str:
@@ -478,17 +591,23 @@ def _cause(error: BaseException) -> str:
         # Ray Data hangs an empty exception of its own below whatever is not the fault of a stage.
         told = cause if str(cause).strip() else told
         cause = getattr(cause, "cause", None) or cause.__cause__
-    said = str(told).split("\nFailed to apply UDF transform")[0].strip()  # Ray adds advice that is of no use here
+    said = (
+        str(told).split("\nFailed to apply UDF transform")[0].strip()
+    )  # Ray adds advice that is of no use here
     if type(told) is EngineError:
         return said
     if told is error:  # nothing but Ray's own account
         where = starting.logs()
-        return f"a worker of Ray ended: {_shortened(said) or type(told).__name__}" + (f"; Ray's logs: {where}" if where else "")
+        return f"a worker of Ray ended: {_shortened(said) or type(told).__name__}" + (
+            f"; Ray's logs: {where}" if where else ""
+        )
     return f"{type(told).__name__}: {said}"
 
 
 def _shortened(said: str) -> str:
-    """What Ray says of an actor or task that ended, in one line: the error itself where a traceback is told."""
+    """What Ray says of an actor or task that ended, in one line: the error itself where a traceback
+    is told.
+    """
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith("\t")]
     if any(line.startswith(("Traceback", "  File ", "ray::")) or "ray::" in line for line in lines):
         lines = lines[-1:]
@@ -501,7 +620,9 @@ def available_cores() -> int:
 
 
 class _Quiet:
-    """Keep the lines off standard error that Ray prints while it starts and stops; what goes wrong is raised, not printed."""
+    """Keep the lines off standard error that Ray prints while it starts and stops; what goes wrong
+    is raised, not printed.
+    """
 
     def __enter__(self) -> None:
         self.level = logging.root.manager.disable

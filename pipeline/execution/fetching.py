@@ -1,8 +1,9 @@
-"""Blocks of web addresses in, answers into the spool: what a worker of a crawl does. Nothing here knows Ray.
+"""Blocks of web addresses in, answers into the spool: what a worker of a crawl does. Nothing here
+knows Ray.
 
-A block names a few hundred addresses of many hosts. Its answers are put down every few seconds, and a block that is
-given out again after a death goes on behind what is in the spool. A host without room holds a block up no longer than
-`patience`: what waits for it comes back as put off.
+A block names a few hundred addresses of many hosts. Its answers are put down every few seconds, and
+a block that is given out again after a death goes on behind what is in the spool. A host without
+room holds a block up no longer than `patience`: what waits for it comes back as put off.
 """
 
 import asyncio
@@ -50,7 +51,8 @@ class Block:
 
 @dataclass
 class Haul:
-    """What came of a block. `outcomes` counts answers by reason, `hosts` failures by host; `bytes` of pictures.
+    """What came of a block. `outcomes` counts answers by reason, `hosts` failures by host; `bytes`
+    of pictures.
 
     `unexpected`: by host, in words, what nobody had thought of.
     """
@@ -72,8 +74,12 @@ class Haul:
         return Haul(**json.loads(text))
 
 
-def blocks(addresses: Sequence[str], patience: float, final: bool = False, size: int = BLOCK) -> Iterator[Block]:
-    """Cut addresses into blocks so that each holds as many hosts as there are: no block is all of one slow host."""
+def blocks(
+    addresses: Sequence[str], patience: float, final: bool = False, size: int = BLOCK
+) -> Iterator[Block]:
+    """Cut addresses into blocks so that each holds as many hosts as there are: no block is all of
+    one slow host.
+    """
     by_host: dict[str, list[str]] = {}
     for address in dict.fromkeys(addresses):
         try:
@@ -94,10 +100,20 @@ def blocks(addresses: Sequence[str], patience: float, final: bool = False, size:
 
 
 class FetchWorker:
-    """Fetches blocks, several at a time from several threads, over one event loop and one client."""
+    """Fetches blocks, several at a time from several threads, over one event loop and one
+    client.
+    """
 
-    def __init__(self, store: Store, run: str, params: WebParams, gate: Gate, draining: Callable[[], bool]) -> None:
-        self.store, self.run, self.params, self.gate, self.draining = store, run, params, gate, draining
+    def __init__(
+        self, store: Store, run: str, params: WebParams, gate: Gate, draining: Callable[[], bool]
+    ) -> None:
+        self.store, self.run, self.params, self.gate, self.draining = (
+            store,
+            run,
+            params,
+            gate,
+            draining,
+        )
         self._stopped = False
         raise_limit()  # the process is a worker's
         self._loop = asyncio.new_event_loop()
@@ -109,7 +125,9 @@ class FetchWorker:
         return WebFetcher(self.params, self.gate)
 
     def fetch(self, block: Block) -> Haul:
-        """Fetch what of a block is not in the spool yet. Raises what is not the fault of an address: a full disk."""
+        """Fetch what of a block is not in the spool yet. Raises what is not the fault of an
+        address: a full disk.
+        """
         return asyncio.run_coroutine_threadsafe(self._fetch(block), self._loop).result()
 
     def close(self) -> None:
@@ -125,11 +143,23 @@ class FetchWorker:
         left = [address for address in block.addresses if address not in there.places]
         watching = asyncio.create_task(self._watch())
         try:
-            deferred = await self._fetcher.fetch_all(left, sink.take, block.patience, lambda: self._stopped, block.final)
+            deferred = await self._fetcher.fetch_all(
+                left, sink.take, block.patience, lambda: self._stopped, block.final
+            )
             if block.final and not self._stopped:
                 detail = f"its host had no room within {block.patience:g} s"
                 for address in deferred:
-                    await sink.take(address, Fetched(None, "failed", "host_busy", detail, fetched_at=time.time_ns() // 1000, attempts=0))
+                    await sink.take(
+                        address,
+                        Fetched(
+                            None,
+                            "failed",
+                            "host_busy",
+                            detail,
+                            fetched_at=time.time_ns() // 1000,
+                            attempts=0,
+                        ),
+                    )
                 deferred = []
             await sink.flush()
         finally:
@@ -145,7 +175,9 @@ class FetchWorker:
 
 
 class _Sink:
-    """Puts answers down in small files, at the latest a few seconds after the first of them came."""
+    """Puts answers down in small files, at the latest a few seconds after the first of them
+    came.
+    """
 
     def __init__(self, store: Store, run: str, block: str, number: int, haul: Haul) -> None:
         self.store, self.run, self.block, self.number, self.haul = store, run, block, number, haul
@@ -183,7 +215,10 @@ class _Sink:
                     self._hosts[host] += 1
                     if answer.reason == "error" and len(self.haul.unexpected) < UNEXPECTED:
                         self.haul.unexpected.setdefault(host, answer.detail or "")
-            self.haul.outcomes, self.haul.hosts = dict(self._outcomes), dict(self._hosts.most_common(20))
+            self.haul.outcomes, self.haul.hosts = (
+                dict(self._outcomes),
+                dict(self._hosts.most_common(20)),
+            )
 
     def stop(self) -> None:
         self._timer.cancel()

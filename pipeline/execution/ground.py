@@ -1,6 +1,7 @@
 """What the tables show, chunk by chunk: the ground that plan, seal and shards stand on.
 
-A **scope** of a stage is what it is complete or incomplete for: a chunk at slice grain, a bucket at bucket grain.
+A **scope** of a stage is what it is complete or incomplete for: a chunk at slice grain, a bucket at
+bucket grain.
 """
 
 import hashlib
@@ -31,8 +32,8 @@ def is_chunked(table: str) -> bool:
 class Ground:
     """The tables of one snapshot as the wanted versions show them.
 
-    Planning walks down the stages and lays what *would* be shown over what is: `assume` replaces the rows of a table in
-    a chunk for everything that reads it afterwards.
+    Planning walks down the stages and lays what *would* be shown over what is: `assume` replaces
+    the rows of a table in a chunk for everything that reads it afterwards.
     """
 
     def __init__(self, store: Store, snapshot: Snapshot, versions: Mapping[str, str]) -> None:
@@ -51,7 +52,11 @@ class Ground:
         return self._chunks[bucket]
 
     def scopes(self, stage: Stage, bucket: int) -> list[Scope]:
-        return [(bucket, WHOLE)] if stage.grain != "slice" else [(bucket, chunk) for chunk in self.chunks(bucket)]
+        return (
+            [(bucket, WHOLE)]
+            if stage.grain != "slice"
+            else [(bucket, chunk) for chunk in self.chunks(bucket)]
+        )
 
     def parts_of(self, table: str, scope: Scope) -> list[Scope]:
         """Where the rows of a table for a scope are: its chunks, or the bucket's one file."""
@@ -69,13 +74,21 @@ class Ground:
         return places(entry for entry in entries if entry is not None)
 
     def pool(self, stage: Stage, scope: Scope) -> list[str]:
-        """Where all rows of the stage's table in the scope in the wanted version lie: rows no longer wanted first."""
+        """Where all rows of the stage's table in the scope in the wanted version lie: rows no
+        longer wanted first.
+        """
         table = stage.writes.name
-        found = [e for at in self.parts_of(table, scope) for e in self.snapshot.of(table, *at, version=self.versions[stage.name])]
+        found = [
+            e
+            for at in self.parts_of(table, scope)
+            for e in self.snapshot.of(table, *at, version=self.versions[stage.name])
+        ]
         return places(sorted(found, key=lambda entry: (entry.live, entry.chunk)))
 
     def basis(self, stage: Stage, scope: Scope) -> str | None:
-        """The hash of all that the wanted rows of a scope follow from; None where that is not all sealed yet."""
+        """The hash of all that the wanted rows of a scope follow from; None where that is not all
+        sealed yet.
+        """
         hasher = hashlib.blake2b(self.versions[stage.name].encode(), digest_size=8)
         for table in self.tables_of(stage):
             for at in self.parts_of(table, scope):
@@ -130,11 +143,17 @@ class Ground:
                 found += [self._assumed[(table, *at)].select(names) for at in stretch]
             else:
                 entries = (self.shown_at(table, at) for at in stretch)
-                found.append(read_entries(self.store, table, [entry for entry in entries if entry is not None], names))
+                found.append(
+                    read_entries(
+                        self.store, table, [entry for entry in entries if entry is not None], names
+                    )
+                )
         return pa.concat_tables(found)
 
     def ok(self, table: str, scope: Scope) -> int:
-        """How many rows of status ok a table shows in a scope, without reading it unless it is assumed."""
+        """How many rows of status ok a table shows in a scope, without reading it unless it is
+        assumed.
+        """
         total = 0
         for at in self.parts_of(table, scope):
             assumed = self._assumed.get((table, *at))
@@ -150,7 +169,9 @@ class Ground:
         total = 0
         for at in self.parts_of(table, scope):
             assumed, entry = self._assumed.get((table, *at)), self.shown_at(table, at)
-            total += assumed.num_rows if assumed is not None else entry.rows if entry is not None else 0
+            total += (
+                assumed.num_rows if assumed is not None else entry.rows if entry is not None else 0
+            )
         return total
 
     def tables(self, stage: Stage, scope: Scope) -> dict[str, pa.Table]:
@@ -158,15 +179,23 @@ class Ground:
         return {table: self.table(table, scope) for table in self.tables_of(stage)}
 
     def tables_of(self, stage: Stage) -> list[str]:
-        """The tables that a stage looks at in this DAG, the parent first: optional ones only if they can be there."""
+        """The tables that a stage looks at in this DAG, the parent first: optional ones only if
+        they can be there.
+        """
         named = dict.fromkeys((stage.parent, *stage.reads, *stage.selects))
         written = {table for table in named if TABLES[table].written_by in self.versions}
-        return [table for table in named if table not in stage.optional or table in written or by_hand(table)]
+        return [
+            table
+            for table in named
+            if table not in stage.optional or table in written or by_hand(table)
+        ]
 
     def chunk_of(self, bucket: int) -> dict[str, int]:
         """Image id to chunk, for all pictures of a bucket."""
         return {
             image: chunk
             for chunk in self.chunks(bucket)
-            for image in self.table("candidates", (bucket, chunk), ["image_id"])["image_id"].to_pylist()
+            for image in self.table("candidates", (bucket, chunk), ["image_id"])[
+                "image_id"
+            ].to_pylist()
         }

@@ -1,7 +1,8 @@
 """Intake: from what a source lists to rows of `identities` and `candidates`.
 
-A person gets a bucket when first seen, a picture a chunk and a rank; both stay. New pictures open new chunks, so what
-is already there is never moved. A picture that the source no longer has stays as a row that says so.
+A person gets a bucket when first seen, a picture a chunk and a rank; both stay. New pictures open
+new chunks, so what is already there is never moved. A picture that the source no longer has stays
+as a row that says so.
 """
 
 import hashlib
@@ -25,7 +26,9 @@ from stages.crawl.listing import Listed, Offer, Source, is_reference
 BUCKET_ROWS = 50_000
 """Candidates after which a bucket takes no new people."""
 
-VERSION = hashlib.sha256(f"intake 1 {TABLES['identities'].version} {TABLES['candidates'].version}".encode()).hexdigest()[:8]
+VERSION = hashlib.sha256(
+    f"intake 1 {TABLES['identities'].version} {TABLES['candidates'].version}".encode()
+).hexdigest()[:8]
 
 _NO_INPUTS = bytes(8)
 _FACTS = ("page", "licence", "author", "fingerprint", "split", "attributes", "reference")
@@ -47,11 +50,12 @@ class Intake:
 
 
 def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = True) -> Intake:
-    """List `sources` and write what is new or changed, bucket by bucket. The caller publishes the entries.
+    """List `sources` and write what is new or changed, bucket by bucket. The caller publishes the
+    entries.
 
-    A picture that several of them offer of a person is one candidate, with what the first says of it.
-    Whoever was removed (`pipeline.root.removals`) is not listed again, nor is an address. With `write=False` nothing is written
-    and there are no entries, only counts. Raises SourceError.
+    A picture that several of them offer of a person is one candidate, with what the first says of
+    it. Whoever was removed (`pipeline.root.removals`) is not listed again, nor is an address. With
+    `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
     """
     bars, remarks = load_bars(store), []
     listed: list[tuple[str, Listed]] = []
@@ -68,16 +72,26 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
             was = f"{counted(removed, 'person')} who {verb(removed, 'was', 'were')} removed"
             remarks.append(f"{source.name} lists {was} and {verb(removed)} left out")
     people = _by_identity(listed)
-    known = {row["identity_id"]: row for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()}
+    known = {
+        row["identity_id"]: row
+        for row in read_entries(store, "identities", snapshot.shown("identities")).to_pylist()
+    }
     before = dict(known)
     shown: dict[int, list[Entry]] = defaultdict(list)
     for entry in snapshot.shown("candidates"):
         shown[entry.bucket].append(entry)
     members: dict[int, list[str]] = defaultdict(list)
     newcomers: deque[str] = deque()
-    by_name = sorted(people, key=lambda person_id: (people[person_id].first.name.casefold(), person_id))
+    by_name = sorted(
+        people, key=lambda person_id: (people[person_id].first.name.casefold(), person_id)
+    )
     order = {person_id: place for place, person_id in enumerate(by_name)}
-    unsure = {f"{person_id} {name}" for person_id, person in people.items() for name, part in person.parts if not part.complete}
+    unsure = {
+        f"{person_id} {name}"
+        for person_id, person in people.items()
+        for name, part in person.parts
+        if not part.complete
+    }
     for person_id in by_name:
         if person_id in known:
             members[known[person_id]["bucket"]].append(person_id)
@@ -93,8 +107,20 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     numbers = deque(sorted({*shown, *members, last}))
     while numbers:
         number = numbers.popleft()
-        bucket = _Bucket([source.name for source in sources], read_entries(store, "candidates", shown[number]), bars)
-        bucket.compare([(person_id, *offer) for person_id in members[number] for offer in people[person_id].offers()], unsure, unread)
+        bucket = _Bucket(
+            [source.name for source in sources],
+            read_entries(store, "candidates", shown[number]),
+            bars,
+        )
+        bucket.compare(
+            [
+                (person_id, *offer)
+                for person_id in members[number]
+                for offer in people[person_id].offers()
+            ],
+            unsure,
+            unread,
+        )
         if number == last:
             filled = bucket.there.num_rows
             grown = deque(Counter(who for who, _, _ in bucket.fresh).items())
@@ -106,9 +132,18 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
                     break
                 person_id = newcomers.popleft()
                 person = people[person_id]
-                row: dict[str, Any] = {"identity_id": person_id, "name": person.first.name, "aliases": [], "external_ids": []}
+                row: dict[str, Any] = {
+                    "identity_id": person_id,
+                    "name": person.first.name,
+                    "aliases": [],
+                    "external_ids": [],
+                }
                 known[person_id] = _named({**row, "bucket": number}, person)
-                offers = [(person_id, *offer) for offer in person.offers() if not bars.address(offer[0].address)]
+                offers = [
+                    (person_id, *offer)
+                    for offer in person.offers()
+                    if not bars.address(offer[0].address)
+                ]
                 bucket.fresh += offers
                 filled += len(offers)
             if newcomers:
@@ -116,19 +151,31 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
                 numbers.append(last)
         others |= bucket.others
         offered += len(bucket.matched) + len(bucket.fresh)
-        new, changed, gone = new + len(bucket.fresh), changed + len(bucket.changed), gone + len(bucket.gone)
+        new, changed, gone = (
+            new + len(bucket.fresh),
+            changed + len(bucket.changed),
+            gone + len(bucket.gone),
+        )
         pictured |= bucket.pictured()
         if write:
-            entries += [_write(store, "candidates", number, chunk, rows) for chunk, rows in bucket.chunks(shown[number])]
+            entries += [
+                _write(store, "candidates", number, chunk, rows)
+                for chunk, rows in bucket.chunks(shown[number])
+            ]
 
     # Whoever has a picture in any source is somebody; without one the row says why nothing follows.
-    known = {person_id: _with_status(row, person_id in pictured) for person_id, row in known.items()}
+    known = {
+        person_id: _with_status(row, person_id in pictured) for person_id, row in known.items()
+    }
     touched = {row["bucket"] for person_id, row in known.items() if row != before.get(person_id)}
     rows_of: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for person_id in sorted(known):
         rows_of[known[person_id]["bucket"]].append(known[person_id])
     if write:
-        entries += [_write(store, "identities", number, WHOLE, rows_of[number]) for number in sorted(touched)]
+        entries += [
+            _write(store, "identities", number, WHOLE, rows_of[number])
+            for number in sorted(touched)
+        ]
     return Intake(entries, len(people), offered, new, changed, gone, remarks, others)
 
 
@@ -138,7 +185,9 @@ Offered = tuple[str, Offer, str]
 
 @dataclass
 class _Person:
-    """Somebody as all sources together list them. `spellings`: all names; `parts`: by source, in their order."""
+    """Somebody as all sources together list them. `spellings`: all names; `parts`: by source, in
+    their order.
+    """
 
     first: Listed
     spellings: set[str]
@@ -147,7 +196,8 @@ class _Person:
     def offers(self) -> Iterable[tuple[Offer, str]]:
         """Without what is listed a second time, and the name of the source that lists it.
 
-        Where one is a reference, every other one says that it is not: so each of them knows that there is one.
+        Where one is a reference, every other one says that it is not: so each of them knows that
+        there is one.
         """
         found: dict[str, tuple[Offer, str]] = {}
         references: set[str] = set()
@@ -162,7 +212,10 @@ class _Person:
         if not said:
             return found.values()
         words = {True: "yes", False: "no" if references else None}
-        return [(replace(offer, reference=words[address in references]), name) for address, (offer, name) in found.items()]
+        return [
+            (replace(offer, reference=words[address in references]), name)
+            for address, (offer, name) in found.items()
+        ]
 
 
 def _by_identity(listed: Iterable[tuple[str, Listed]]) -> dict[str, _Person]:
@@ -192,25 +245,40 @@ class _Bucket:
         self.changed: dict[int, tuple[Offer, str]] = {}
         """Rows whose facts are others now."""
 
-    def compare(self, offers: Sequence[Offered], unsure: Set[str] = frozenset(), unread: Set[str] = frozenset()) -> None:
+    def compare(
+        self,
+        offers: Sequence[Offered],
+        unsure: Set[str] = frozenset(),
+        unread: Set[str] = frozenset(),
+    ) -> None:
         """Take what the sources offer of people who are in the bucket, every picture once.
 
-        Of those who are `unsure` (person and source), nothing is gone: the source does not know what it no longer has; nor of
-        anybody in sources that could not be read whole (`unread`). What a source says that is not asked now stays as it is.
+        Of those who are `unsure` (person and source), nothing is gone: the source does not know
+        what it no longer has; nor of anybody in sources that could not be read whole (`unread`).
+        What a source says that is not asked now stays as it is.
         """
         there = self.there
         names = pa.array(self.sources, pa.string())
         keys = _keys(there["identity_id"], there["address"]).combine_chunks()
-        columns = {name: pa.array([getattr(offer, name) for _, offer, _ in offers], pa.string()) for name in ("address", *_FACTS)}
+        columns = {
+            name: pa.array([getattr(offer, name) for _, offer, _ in offers], pa.string())
+            for name in ("address", *_FACTS)
+        }
         columns["source"] = pa.array([source for _, _, source in offers], pa.string())
         listed = _keys(pa.array([who for who, _, _ in offers], pa.string()), columns["address"])
         where = pc.index_in(listed, value_set=keys)
         known = np.asarray(where.is_valid())
         # What was removed is not there, so it comes as if it were new.
-        self.fresh = [offers[i] for i in np.flatnonzero(~known).tolist() if not self.bars.address(offers[i][1].address)]
+        self.fresh = [
+            offers[i]
+            for i in np.flatnonzero(~known).tolist()
+            if not self.bars.address(offers[i][1].address)
+        ]
         self.matched = where.drop_null().to_numpy()
         lives = np.asarray(pc.equal(there["status"].take(where.drop_null()), "ok"))
-        others = np.asarray(pc.invert(pc.is_in(there["source"].take(where.drop_null()), value_set=names)))
+        others = np.asarray(
+            pc.invert(pc.is_in(there["source"].take(where.drop_null()), value_set=names))
+        )
         same = lives.copy()
         for name in ("source", *_FACTS):
             new, old = columns[name].filter(pa.array(known)), there[name].take(where.drop_null())
@@ -223,50 +291,85 @@ class _Bucket:
         mine = pc.and_(pc.is_in(there["source"], value_set=names), lives_there)
         self.others = bool(pc.any(pc.and_not(lives_there, mine)).as_py())
         if unread:
-            mine = pc.and_not(mine, pc.is_in(there["source"], value_set=pa.array(sorted(unread), pa.string())))
+            mine = pc.and_not(
+                mine, pc.is_in(there["source"], value_set=pa.array(sorted(unread), pa.string()))
+            )
         if unsure:
-            mine = pc.and_not(mine, pc.is_in(_keys(there["identity_id"], there["source"]), value_set=pa.array(sorted(unsure), pa.string())))
+            mine = pc.and_not(
+                mine,
+                pc.is_in(
+                    _keys(there["identity_id"], there["source"]),
+                    value_set=pa.array(sorted(unsure), pa.string()),
+                ),
+            )
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
 
     def pictured(self) -> set[str]:
         """The people who have a picture."""
         ok = pc.equal(self.there["status"], "ok").to_numpy().copy()
         ok[self.matched], ok[self.gone] = True, False
-        return {*self.there["identity_id"].filter(pa.array(ok)).unique().to_pylist(), *(who for who, _, _ in self.fresh)}
+        return {
+            *self.there["identity_id"].filter(pa.array(ok)).unique().to_pylist(),
+            *(who for who, _, _ in self.fresh),
+        }
 
     def chunks(self, entries: Sequence[Entry]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Number and rows of the chunks that are to be written: those with changes, then new ones."""
+        """Number and rows of the chunks that are to be written: those with changes, then new
+        ones.
+        """
         touched = np.zeros(self.there.num_rows, bool)
         touched[self.gone] = touched[list(self.changed)] = True
         lost, start = set(self.gone.tolist()), 0
         for entry in entries:
             if touched[start : start + entry.rows].any():
                 rows = self.there.slice(start, entry.rows).to_pylist()
-                yield entry.chunk, [self._row(start + rank, row, lost) for rank, row in enumerate(rows)]
+                yield (
+                    entry.chunk,
+                    [self._row(start + rank, row, lost) for rank, row in enumerate(rows)],
+                )
             start += entry.rows
         first = max((entry.chunk for entry in entries), default=-1) + 1
         for begin in range(0, len(self.fresh), CHUNK_ROWS):
             offers = enumerate(self.fresh[begin : begin + CHUNK_ROWS])
-            yield first + begin // CHUNK_ROWS, [self._new(*offered, rank) for rank, offered in offers]
+            yield (
+                first + begin // CHUNK_ROWS,
+                [self._new(*offered, rank) for rank, offered in offers],
+            )
 
     def _row(self, number: int, row: dict[str, Any], lost: Set[int]) -> dict[str, Any]:
         if number in self.changed:
             offer, source = self.changed[number]
             return {**row, **_facts(offer), "source": source}
         if number in lost:
-            return {**row, "status": "filtered", "reason": "gone", "detail": "the source no longer has it"}
+            return {
+                **row,
+                "status": "filtered",
+                "reason": "gone",
+                "detail": "the source no longer has it",
+            }
         return row
 
     def _new(self, person_id: str, offer: Offer, source: str, rank: int) -> dict[str, Any]:
-        ids = {"identity_id": person_id, "image_id": image_id(person_id, offer.address), "address": offer.address}
+        ids = {
+            "identity_id": person_id,
+            "image_id": image_id(person_id, offer.address),
+            "address": offer.address,
+        }
         return {**ids, "source": source, "rank": rank, "inputs": _NO_INPUTS, **_facts(offer)}
 
 
 def _facts(offer: Offer) -> dict[str, Any]:
-    return {**{name: getattr(offer, name) for name in _FACTS}, "status": "ok", "reason": None, "detail": None}
+    return {
+        **{name: getattr(offer, name) for name in _FACTS},
+        "status": "ok",
+        "reason": None,
+        "detail": None,
+    }
 
 
-def _keys(people: pa.Array | pa.ChunkedArray, addresses: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+def _keys(
+    people: pa.Array | pa.ChunkedArray, addresses: pa.Array | pa.ChunkedArray
+) -> pa.Array | pa.ChunkedArray:
     """What tells a picture of a person from all others, as `image_id` does."""
     return pc.binary_join_element_wise(people, addresses, " ")
 

@@ -26,26 +26,43 @@ class Originals:
 
     def add(self, rows: pa.Table) -> None:
         """Take the bytes of rows that were just fetched, instead of reading them back."""
-        for image, data in zip(rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True):
+        for image, data in zip(
+            rows["image_id"].to_pylist(), rows["bytes"].to_pylist(), strict=True
+        ):
             if data is not None:
                 self.data[image] = data
 
     def load(self, images: Sequence[str], hashes: Mapping[str, str]) -> None:
-        """Read the bytes of `images`. Raises DamagedFile when bytes are not there or not what their hash says."""
+        """Read the bytes of `images`. Raises DamagedFile when bytes are not there or not what their
+        hash says.
+        """
         absent = {image for image in images if image not in self.data}
         for path in reversed(self.paths):
             if not absent:
                 break
-            rows = read(self.store, TABLES["images"], path, ("image_id", "sha256", "bytes"), ("image_id", absent))
-            for image, sha256, data in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
+            rows = read(
+                self.store,
+                TABLES["images"],
+                path,
+                ("image_id", "sha256", "bytes"),
+                ("image_id", absent),
+            )
+            for image, sha256, data in zip(
+                *(rows[name].to_pylist() for name in rows.column_names), strict=True
+            ):
                 if sha256 != hashes[image] or data is None:
                     continue  # an earlier state of a picture that was replaced
                 if hashlib.sha256(data).hexdigest() != sha256:
-                    raise DamagedFile(f"{self.store.uri(path)}: the bytes of image {image} are not those that were stored")
+                    raise DamagedFile(
+                        f"{self.store.uri(path)}: the bytes of image {image} are not those that "
+                        "were stored"
+                    )
                 self.data[image] = data
                 absent.discard(image)
         if absent:
-            raise DamagedFile(f"{self.store.root}: the bytes of image {min(absent)} are in none of {self.paths}")
+            raise DamagedFile(
+                f"{self.store.root}: the bytes of image {min(absent)} are in none of {self.paths}"
+            )
 
     def picture(self, image: str) -> Picture | PictureError:
         if image not in self.decoded:
@@ -54,7 +71,9 @@ class Originals:
             except PictureError as error:
                 self.decoded[image] = error
             except MemoryError as error:
-                self.decoded[image] = PictureError("error", f"MemoryError while it was decoded: {error}"[:_DETAIL])
+                self.decoded[image] = PictureError(
+                    "error", f"MemoryError while it was decoded: {error}"[:_DETAIL]
+                )
         return self.decoded[image]
 
     def forget(self) -> None:

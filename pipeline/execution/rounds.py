@@ -1,8 +1,9 @@
 """A crawl in rounds: fetch what is missing into the spool, then let the stages take it from there.
 
-Candidates are taken chunk by chunk, a window of them a round. A round ends when all of the window is answered or put off;
-what was put off waits for a later round with more patience, and the last of them gives up what still found no room. So a
-slow host holds up nobody, and after the last round every candidate has its row.
+Candidates are taken chunk by chunk, a window of them a round. A round ends when all of the window
+is answered or put off; what was put off waits for a later round with more patience, and the last of
+them gives up what still found no room. So a slow host holds up nobody, and after the last round
+every candidate has its row.
 """
 
 import time
@@ -33,15 +34,21 @@ from stages.stage import Stage
 WINDOW = 200_000
 """Candidates of a round."""
 PATIENCE = (30.0, 120.0, 600.0)
-"""Seconds that an address waits for room at its host: in the first round, in the next, in the last."""
+"""Seconds that an address waits for room at its host: in the first round, in the next, in the
+last.
+"""
 BREATH = 1.0
-"""Seconds before a later round: longer than workers believe that a site's rules cannot be had for now."""
+"""Seconds before a later round: longer than workers believe that a site's rules cannot be had for
+now.
+"""
 _REFUSALS = ("robots", "opt_out")
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Candidates of one chunk that have no row in `images`: address by image id. `again`: those whose row is to be replaced."""
+    """Candidates of one chunk that have no row in `images`: address by image id. `again`: those
+    whose row is to be replaced.
+    """
 
     scope: Scope
     addresses: Mapping[str, str]
@@ -54,13 +61,19 @@ class Missing:
 
 
 def missing(
-    ground: Ground, crawl: Stage, forced: Set[str], allowed: Set[str] | None, refusals_before: int, limit: int | None = None,
+    ground: Ground,
+    crawl: Stage,
+    forced: Set[str],
+    allowed: Set[str] | None,
+    refusals_before: int,
+    limit: int | None = None,
     serves: Callable[[str], bool] = lambda address: True,
-) -> Iterator[Missing]:  # fmt: skip
+) -> Iterator[Missing]:
     """What `crawl` has to fetch, chunk by chunk. `forced` are image ids that are fetched again.
 
-    So are those whose site refused them before `refusals_before`, microseconds since 1970: a refusal is asked about anew.
-    `serves` tells the addresses that this run can read: others are left to the DAG that has their source.
+    So are those whose site refused them before `refusals_before`, microseconds since 1970: a
+    refusal is asked about anew. `serves` tells the addresses that this run can read: others are
+    left to the DAG that has their source.
     """
     left = limit
     for bucket in ground.buckets:
@@ -79,7 +92,12 @@ def missing(
 
 
 def _missing(
-    ground: Ground, crawl: Stage, scope: Scope, forced: Set[str], allowed: Set[str] | None, refusals_before: int
+    ground: Ground,
+    crawl: Stage,
+    scope: Scope,
+    forced: Set[str],
+    allowed: Set[str] | None,
+    refusals_before: int,
 ) -> Missing:
     places = ground.pool(crawl, scope)
     columns = ["image_id", "inputs", "status", "reason", "fetched_at"]
@@ -92,8 +110,12 @@ def _missing(
     found = reconcile(crawl, ground.tables(crawl, scope), pool, {*forced, *expired})
     rows = found.wanted.rows.take(pa.array(found.missing))
     if allowed is not None:
-        rows = rows.filter(pc.is_in(rows["image_id"], value_set=pa.array(sorted(allowed), pa.string())))
-    addresses = dict(zip(rows["image_id"].to_pylist(), rows["candidates.address"].to_pylist(), strict=True))
+        rows = rows.filter(
+            pc.is_in(rows["image_id"], value_set=pa.array(sorted(allowed), pa.string()))
+        )
+    addresses = dict(
+        zip(rows["image_id"].to_pylist(), rows["candidates.address"].to_pylist(), strict=True)
+    )
     return Missing(scope, addresses, frozenset((forced | expired) & addresses.keys()))
 
 
@@ -106,19 +128,28 @@ def _expired(table: pa.Table, before: int) -> pa.ChunkedArray:
 def _with_old_refusals(ground: Ground, bucket: int, before: int) -> frozenset[int]:
     """The chunks of a bucket with refusals from before a time.
 
-    Of a finished bucket one file is read, its companion; else those with a row that is not ok; of either two columns.
+    Of a finished bucket one file is read, its companion; else those with a row that is not ok; of
+    either two columns.
     """
     images, columns = TABLES["images"], ["reason", "fetched_at"]
     found = (ground.shown_at("images", (bucket, chunk)) for chunk in ground.chunks(bucket))
     shown = [entry for entry in found if entry is not None and entry.file]
     suspect = [entry for entry in shown if entry.ok < entry.rows]
     companion = ground.shown_at(images.companion.name, (bucket, WHOLE))
-    if len(suspect) > 1 and companion is not None and companion.rows == sum(entry.rows for entry in shown):
+    if (
+        len(suspect) > 1
+        and companion is not None
+        and companion.rows == sum(entry.rows for entry in shown)
+    ):
         rows = read(ground.store, images.companion, companion.file, columns)
         starts = np.cumsum([entry.rows for entry in shown])
         at = np.flatnonzero(np.asarray(_expired(rows, before)))
-        return frozenset(shown[i].chunk for i in np.unique(np.searchsorted(starts, at, side="right")).tolist())
-    tables = ((entry.chunk, read_entries(ground.store, "images", [entry], columns)) for entry in suspect)
+        return frozenset(
+            shown[i].chunk for i in np.unique(np.searchsorted(starts, at, side="right")).tolist()
+        )
+    tables = (
+        (entry.chunk, read_entries(ground.store, "images", [entry], columns)) for entry in suspect
+    )
     return frozenset(chunk for chunk, rows in tables if np.asarray(_expired(rows, before)).any())
 
 
@@ -170,11 +201,16 @@ class Fetching:
 def check_contact(fetch: WebParams, addresses: Sequence[str]) -> None:
     """Raise RunError where the public web would be crawled without saying who does it."""
     guard = Guard(fetch.allow_hosts, fetch.resolve)
-    foreign = next((host for host in map(_host, addresses) if host is not None and not guard.is_own(host)), None)
+    foreign = next(
+        (host for host in map(_host, addresses) if host is not None and not guard.is_own(host)),
+        None,
+    )
     if foreign is not None and not fetch.contact:
         raise RunError(
-            f"the crawl would ask {foreign} without saying for whom: set fetch.contact in the DAG to an address or a"
-            " page where its owner can complain (--set fetch.contact=mailto:you@example.org); it goes into the User-Agent of all requests"
+            f"the crawl would ask {foreign} without saying for whom: set fetch.contact in the "
+            "DAG to an address or a"
+            " page where its owner can complain (--set fetch.contact=mailto:you@example.org); it "
+            "goes into the User-Agent of all requests"
         )
 
 
@@ -187,13 +223,25 @@ def _host(address: str) -> str | None:
 
 
 class Rounds:
-    """The rounds of one crawl. `fetch` fetches blocks, `process` lets the stages take what is in the spool."""
+    """The rounds of one crawl. `fetch` fetches blocks, `process` lets the stages take what is in
+    the spool.
+    """
 
     def __init__(
-        self, store: Store, run: str, fetch: Callable[[list[Block], int], Iterator[Haul]],
-        process: Callable[[Set[str], Set[str], Mapping[str, Place]], None], stopped: Callable[[], bool],
-    ) -> None:  # fmt: skip
-        self.store, self.run, self.fetch, self.process, self.stopped = store, run, fetch, process, stopped
+        self,
+        store: Store,
+        run: str,
+        fetch: Callable[[list[Block], int], Iterator[Haul]],
+        process: Callable[[Set[str], Set[str], Mapping[str, Place]], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self.store, self.run, self.fetch, self.process, self.stopped = (
+            store,
+            run,
+            fetch,
+            process,
+            stopped,
+        )
         self.counts = Fetching()
 
     def crawl(self, chunks: Iterator[Missing]) -> None:
@@ -210,11 +258,17 @@ class Rounds:
 
     def _round(self, window: list[Missing], patience: float, final: bool) -> list[Missing]:
         """One round; returns what was put off."""
-        wanted = dict.fromkeys(address for one in window for address in one.addresses.values() if is_web(address))
+        wanted = dict.fromkeys(
+            address for one in window for address in one.addresses.values() if is_web(address)
+        )
         again = {one.addresses[image] for one in window for image in one.again}
         there = look(self.store).places
         mine = f"/{self.run}/"
-        usable = {address for address in wanted if address in there and (address not in again or mine in there[address][0])}
+        usable = {
+            address
+            for address in wanted
+            if address in there and (address not in again or mine in there[address][0])
+        }
         self.counts.spooled += sum(mine not in there[address][0] for address in usable)
         todo = [address for address in wanted if address not in usable]
         began = time.monotonic()
@@ -226,12 +280,24 @@ class Rounds:
         self.counts.seconds += time.monotonic() - began
         self.counts.rounds += 1
         found = look(self.store)
-        fresh = {a: place for a, place in found.places.items() if a in wanted and a not in put_off and (a not in again or mine in place[0])}
-        images = {image for one in window for image, address in one.addresses.items() if address in fresh or not is_web(address)}
+        fresh = {
+            a: place
+            for a, place in found.places.items()
+            if a in wanted and a not in put_off and (a not in again or mine in place[0])
+        }
+        images = {
+            image
+            for one in window
+            for image, address in one.addresses.items()
+            if address in fresh or not is_web(address)
+        }
         if images:
             self.process(images, {image for one in window for image in one.again} & images, fresh)
         if not self.stopped():
-            # Only now are the answers safe in the dataset. A file may hold some that wait for a run with more stages.
-            self.store.delete(path for path, addresses in found.files.items() if set(addresses) <= fresh.keys())
+            # Only now are the answers safe in the dataset. A file may hold some that wait for a run
+            # with more stages.
+            self.store.delete(
+                path for path, addresses in found.files.items() if set(addresses) <= fresh.keys()
+            )
         left = [one.only(put_off) for one in window]
         return [one for one in left if one.addresses]

@@ -1,7 +1,8 @@
 """Sealing: from what was there and what was just computed to the files of a scope.
 
-The rows that are wanted go into the live file of their chunk, the rows that no longer are into a second one, where a
-switch back finds them. Old pictures are not kept: whoever replaces a photograph has replaced it.
+The rows that are wanted go into the live file of their chunk, the rows that no longer are into a
+second one, where a switch back finds them. Old pictures are not kept: whoever replaces a photograph
+has replaced it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,15 @@ import pyarrow.parquet as pq
 
 from pipeline.execution.ground import Ground, Scope, is_chunked
 from pipeline.execution.reconcile import ordered, reconcile
-from pipeline.root.files import NOTHING, SLICE_ROWS, Sealed, open_parquet, read, seal_stream, seal_table
+from pipeline.root.files import (
+    NOTHING,
+    SLICE_ROWS,
+    Sealed,
+    open_parquet,
+    read,
+    seal_stream,
+    seal_table,
+)
 from pipeline.root.snapshot import WHOLE, Entry
 from pipeline.root.storage import Store
 from schemas import TableSchema
@@ -22,14 +31,20 @@ from stages.stage import Stage
 
 
 def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> list[Entry]:
-    """The entries that a snapshot is to have for the stage in the scope, or none if nothing changes.
+    """The entries that a snapshot is to have for the stage in the scope, or none if nothing
+    changes.
 
-    `parts` are paths of new parts, oldest first. Files are written, nothing is published; `ground` shows the result.
+    `parts` are paths of new parts, oldest first. Files are written, nothing is published; `ground`
+    shows the result.
     """
     complete = ground.complete(stage, scope)
     if complete is not None and not parts:
         ground.settle(complete)
-        return [] if all(entry.current for entry in complete) else _shown_again(ground, stage, complete)
+        return (
+            []
+            if all(entry.current for entry in complete)
+            else _shown_again(ground, stage, complete)
+        )
     basis = ground.basis(stage, scope)
     if basis is None:
         return []  # what it reads was never computed: there is nothing to want yet
@@ -41,14 +56,18 @@ def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> li
     starts = np.cumsum([0, *(table.num_rows for table in pool)])
     pick = _Pick(ground.store, schema, paths, everything, starts)
     live = _flat(found.live, starts)
-    order = ordered(stage, found.wanted, everything.take(pa.array(live)).append_column("_row", pa.array(live)))
+    order = ordered(
+        stage, found.wanted, everything.take(pa.array(live)).append_column("_row", pa.array(live))
+    )
     live = order["_row"].to_numpy()
     stale = np.empty(0, np.int64) if schema.name == "images" else _flat(found.stale, starts)
     ready = basis if len(found.missing) == 0 else ""
     version = ground.versions[stage.name]
     entries = []
     for (bucket, chunk), rows, old in _by_chunk(ground, schema, scope, everything, live, stale):
-        entries.append(pick.seal(version, bucket, chunk, rows).entry(schema, version, bucket, chunk, ready))
+        entries.append(
+            pick.seal(version, bucket, chunk, rows).entry(schema, version, bucket, chunk, ready)
+        )
         kept = pick.seal(version, bucket, chunk, old)
         if kept.rows:
             entries.append(kept.entry(schema, version, bucket, chunk, "", live=False))
@@ -59,16 +78,28 @@ def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> li
 def _shown_again(ground: Ground, stage: Stage, live: Sequence[Entry]) -> list[Entry]:
     """The entries of a version that was shown before: nothing is written."""
     version = ground.versions[stage.name]
-    beside = [e for entry in live for e in ground.snapshot.of(*entry.scope, version=version) if not e.live]
+    beside = [
+        e for entry in live for e in ground.snapshot.of(*entry.scope, version=version) if not e.live
+    ]
     return [*(replace(entry, current=True) for entry in live), *beside]
 
 
 def _flat(indices: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.empty(0, np.int64), *(rows + start for rows, start in zip(indices, starts, strict=False))])
+    return np.concatenate(
+        [
+            np.empty(0, np.int64),
+            *(rows + start for rows, start in zip(indices, starts, strict=False)),
+        ]
+    )
 
 
 def _by_chunk(
-    ground: Ground, schema: TableSchema, scope: Scope, everything: pa.Table, live: np.ndarray, stale: np.ndarray
+    ground: Ground,
+    schema: TableSchema,
+    scope: Scope,
+    everything: pa.Table,
+    live: np.ndarray,
+    stale: np.ndarray,
 ) -> Iterator[tuple[Scope, np.ndarray, np.ndarray]]:
     bucket, chunk = scope
     if chunk != WHOLE or not is_chunked(schema.name):
@@ -83,15 +114,30 @@ def _by_chunk(
 class _Pick:
     """Chosen rows of several files of a table, as new files."""
 
-    def __init__(self, store: Store, schema: TableSchema, paths: Sequence[str], light: pa.Table, starts: np.ndarray) -> None:
-        self.store, self.schema, self.paths, self.light, self.starts = store, schema, paths, light, starts
+    def __init__(
+        self,
+        store: Store,
+        schema: TableSchema,
+        paths: Sequence[str],
+        light: pa.Table,
+        starts: np.ndarray,
+    ) -> None:
+        self.store, self.schema, self.paths, self.light, self.starts = (
+            store,
+            schema,
+            paths,
+            light,
+            starts,
+        )
         self._ends: dict[int, np.ndarray] = {}
 
     def seal(self, version: str, bucket: int, chunk: int, rows: np.ndarray) -> Sealed:
         if not len(rows):
             return NOTHING
         if not self.schema.blobs:
-            return seal_table(self.store, self.schema, version, bucket, chunk, self.light.take(pa.array(rows)))
+            return seal_table(
+                self.store, self.schema, version, bucket, chunk, self.light.take(pa.array(rows))
+            )
         return seal_stream(self.store, self.schema, version, bucket, chunk, self._blocks(rows))
 
     def _blocks(self, rows: np.ndarray) -> Iterator[pa.Table]:
@@ -99,7 +145,8 @@ class _Pick:
         for start in range(0, len(rows), SLICE_ROWS):
             block = rows[start : start + SLICE_ROWS]
             pieces = []
-            # Neighbouring rows mostly come from one row group of one file: read each run of them at once.
+            # Neighbouring rows mostly come from one row group of one file: read each run of them at
+            # once.
             located = [self._locate(int(row)) for row in block]
             first = 0
             for i in range(1, len(located) + 1):
@@ -107,7 +154,9 @@ class _Pick:
                     number, row_group, _ = located[first]
                     offsets = [offset for _, _, offset in located[first:i]]
                     rows_there = group(number, row_group)
-                    whole = offsets == list(range(rows_there.num_rows))  # mostly: then nothing is copied
+                    whole = offsets == list(
+                        range(rows_there.num_rows)
+                    )  # mostly: then nothing is copied
                     pieces.append(rows_there if whole else rows_there.take(pa.array(offsets)))
                     first = i
             yield pa.concat_tables(pieces).select(self.schema.names)
@@ -127,7 +176,9 @@ class _Pick:
 
     def _sizes(self, number: int) -> np.ndarray:
         with self._open(number) as file:
-            return np.array([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+            return np.array(
+                [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+            )
 
     def _group(self, number: int, row_group: int) -> pa.Table:
         def attempt() -> pa.Table:

@@ -1,7 +1,9 @@
-"""One gate for the fetching workers of all processes: it lives in one of them, the others ask it in bundles.
+"""One gate for the fetching workers of all processes: it lives in one of them, the others ask it in
+bundles.
 
-A question of its own for every request would cost more than the request: what a worker has to ask and to tell is gathered
-while the exchange before is under way. Nothing here knows Ray; the engine says how an exchange travels.
+A question of its own for every request would cost more than the request: what a worker has to ask
+and to tell is gathered while the exchange before is under way. Nothing here knows Ray; the engine
+says how an exchange travels.
 """
 
 import asyncio
@@ -25,7 +27,9 @@ Granted = tuple[int, str, Permit]
 Exchange = Callable[[str, Sequence[Left], Sequence[Wanted]], Awaitable[Sequence[Granted]]]
 
 _GATHER, _LOOK, _BEAT = 0.01, 0.05, 5.0
-"""Seconds between two exchanges: with something to say, with somebody waiting, and only to be heard of."""
+"""Seconds between two exchanges: with something to say, with somebody waiting, and only to be heard
+of.
+"""
 _PATIENCE = 5.0
 """Seconds beyond the own for which an answer is waited for."""
 
@@ -61,12 +65,16 @@ def _put(box: list[Granted], ticket: int, host: str, permit: Permit) -> None:
 
 
 class SharedGate:
-    """A worker's `Gate` that asks the keeper. Used in one event loop; rules of sites are remembered here as well."""
+    """A worker's `Gate` that asks the keeper. Used in one event loop; rules of sites are remembered
+    here as well.
+    """
 
     def __init__(
-        self, exchange: Exchange, known: Callable[[str], Awaitable[tuple[SitePolicy | None, bool]]],
+        self,
+        exchange: Exchange,
+        known: Callable[[str], Awaitable[tuple[SitePolicy | None, bool]]],
         learn: Callable[[str, str, SitePolicy, float | None], Awaitable[None]],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._exchange, self._known, self._learn = exchange, known, learn
         self.who = secrets.token_hex(8)
         self._tickets = itertools.count()
@@ -87,7 +95,11 @@ class SharedGate:
             async with asyncio.timeout(patience + _PATIENCE):
                 return await answer
         except TimeoutError:
-            return answer.result() if answer.done() and not answer.cancelled() else Permit(False, NO_ROOM)
+            return (
+                answer.result()
+                if answer.done() and not answer.cancelled()
+                else Permit(False, NO_ROOM)
+            )
         finally:
             self._waiting.pop(ticket, None)
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from pipeline.dag import SHARD, Dag, version_of
 from pipeline.execution.worker import Worker
 from pipeline.root.storage import Store
-from pipeline.sources import CommonsConfig, FolderConfig, OpenverseConfig, TableConfig, UrlsConfig, VideoConfig
+from pipeline.sources import (
+    CommonsConfig,
+    FolderConfig,
+    OpenverseConfig,
+    TableConfig,
+    UrlsConfig,
+    VideoConfig,
+)
 from pipeline.sources import Source as SourceConfig
 from pipeline.weights.stored import weight_files
 from stages.backends import backend
@@ -26,13 +33,21 @@ if TYPE_CHECKING:
     from pipeline.execution.fetching import FetchWorker
 
 
-def sources_of(dag: Dag, asking: Asking | None = None, shelf: Callable[[str], Shelf] | None = None) -> list[Source]:
-    """The sources that a DAG names. `asking` is what those that ask a service need to list people; `shelf` gives by the name
-    of a source where it keeps what it has learnt."""
+def sources_of(
+    dag: Dag, asking: Asking | None = None, shelf: Callable[[str], Shelf] | None = None
+) -> list[Source]:
+    """The sources that a DAG names. `asking` is what those that ask a service need to list people;
+    `shelf` gives by the name of a source where it keeps what it has learnt.
+    """
     crawl = dag.stages.get("crawl")
-    limits = {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
+    limits = (
+        {"max_bytes": crawl.params["max_bytes"]} if crawl and "max_bytes" in crawl.params else {}
+    )
     told = replace(asking or Asking(), params=dag.fetch)
-    return [_source_of(config, replace(told, shelf=shelf(config.name) if shelf else None), limits) for config in dag.sources]
+    return [
+        _source_of(config, replace(told, shelf=shelf(config.name) if shelf else None), limits)
+        for config in dag.sources
+    ]
 
 
 def check_sources(dag: Dag) -> None:
@@ -51,42 +66,83 @@ def _source_of(config: SourceConfig, asking: Asking, limits: dict[str, Any]) -> 
     match config:
         case FolderConfig():
             in_store = "://" in config.path
-            return BucketFolderSource(config.path, config.name, **limits) if in_store else FolderSource(path, config.name, **limits)
+            return (
+                BucketFolderSource(config.path, config.name, **limits)
+                if in_store
+                else FolderSource(path, config.name, **limits)
+            )
         case UrlsConfig():
             return UrlsSource(path, config.name, config.columns)
         case TableConfig():
-            return TableSource(path, config.name, config.layout, config.base, config.columns, config.splits, **limits)
+            return TableSource(
+                path,
+                config.name,
+                config.layout,
+                config.base,
+                config.columns,
+                config.splits,
+                **limits,
+            )
         case VideoConfig():
             from stages.crawl.video import VideoSource  # OpenCV, which only this source needs
 
-            video = VideoSource(path, config.name, config.rate, config.per_clip, config.clips, config.prefix, config.format)
+            video = VideoSource(
+                path,
+                config.name,
+                config.rate,
+                config.per_clip,
+                config.clips,
+                config.prefix,
+                config.format,
+            )
             video.shelf = asking.shelf
             return video
         case CommonsConfig():
             from stages.crawl.commons import CommonsSettings, CommonsSource
 
-            chosen = CommonsSettings(**{field.name: getattr(config, field.name) for field in fields(CommonsSettings)})
-            return CommonsSource(path, config.name, chosen, config.columns, config.relist_days, asking)
+            chosen = CommonsSettings(
+                **{field.name: getattr(config, field.name) for field in fields(CommonsSettings)}
+            )
+            return CommonsSource(
+                path, config.name, chosen, config.columns, config.relist_days, asking
+            )
         case OpenverseConfig():
             from stages.crawl.openverse import OpenverseSettings, OpenverseSource
 
-            searched = OpenverseSettings(**{field.name: getattr(config, field.name) for field in fields(OpenverseSettings)})
+            searched = OpenverseSettings(
+                **{field.name: getattr(config, field.name) for field in fields(OpenverseSettings)}
+            )
             token = os.environ.get(config.token_env) if config.token_env else None
-            return OpenverseSource(path, config.name, searched, config.columns, config.relist_days, token, config.token_env, asking)
+            return OpenverseSource(
+                path,
+                config.name,
+                searched,
+                config.columns,
+                config.relist_days,
+                token,
+                config.token_env,
+                asking,
+            )
 
 
-def versions_of(stages: Sequence[Stage], files: WeightFiles) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+def versions_of(
+    stages: Sequence[Stage], files: WeightFiles
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
     """The version of each stage by name, and the description of each version by `table/version`."""
     versions, descriptions = {}, {}
     for stage in stages:
-        version, description = version_of(stage, {name: files.sha256(name) for name in stage.weights})
+        version, description = version_of(
+            stage, {name: files.sha256(name) for name in stage.weights}
+        )
         versions[stage.name] = version
         descriptions[f"{stage.writes.name}/{version}"] = description
     return versions, descriptions
 
 
 class _Services:
-    """Pictures of the sources that are no crawl: each has the addresses that begin with its name."""
+    """Pictures of the sources that are no crawl: each has the addresses that begin with its
+    name.
+    """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = {source.name: source for source in sources}
@@ -100,7 +156,10 @@ class _Services:
             source = self.sources.get(name)
             if source is None or source.web:
                 detail = f"belongs to no source of this DAG, which has {', '.join(self.sources)}"
-                answers = [Fetched(None, "failed", "bad_address", f"{address!r} {detail}") for address in mine]
+                answers = [
+                    Fetched(None, "failed", "bad_address", f"{address!r} {detail}")
+                    for address in mine
+                ]
             else:
                 answers = source.fetch(mine)
             found.update(zip(mine, answers, strict=True))
@@ -120,11 +179,16 @@ class WorkerSpec:
     models: str | None
     run: str
     local: LocalRegistry | None = None
-    """What the driver found in the registry of its models directory: a node with another one would load other weights."""
+    """What the driver found in the registry of its models directory: a node with another one would
+    load other weights.
+    """
 
     def __post_init__(self) -> None:
-        # Workers have another current directory than the driver, where relative paths of the DAG start.
-        sources = tuple(source.model_copy(update={"path": source.anchored()}) for source in self.dag.sources)
+        # Workers have another current directory than the driver, where relative paths of the DAG
+        # start.
+        sources = tuple(
+            source.model_copy(update={"path": source.anchored()}) for source in self.dag.sources
+        )
         object.__setattr__(self, "dag", self.dag.model_copy(update={"sources": sources}))
 
     def weights(self) -> WeightFiles:
@@ -132,7 +196,9 @@ class WorkerSpec:
         return weight_files(self.models, self.local)
 
     def lacking(self, names: Sequence[str]) -> list[str]:
-        """What this machine lacks to run the stages `names`, in words. Brings weights of an object store here."""
+        """What this machine lacks to run the stages `names`, in words. Brings weights of an object
+        store here.
+        """
         problems = []
         if "crawl" in names:
             for source in sources_of(self.dag):
@@ -156,18 +222,41 @@ class WorkerSpec:
         from pipeline.execution.fetching import FetchWorker
 
         store, path = Store(self.root), drain_path(self.run)
-        limits = {name: self.dag.stages["crawl"].params[name] for name in ("max_bytes",)} if "crawl" in self.dag.stages else {}
-        return FetchWorker(store, self.run, self.dag.fetch.model_copy(update=limits), gate, lambda: store.exists(path))
+        limits = (
+            {name: self.dag.stages["crawl"].params[name] for name in ("max_bytes",)}
+            if "crawl" in self.dag.stages
+            else {}
+        )
+        return FetchWorker(
+            store,
+            self.run,
+            self.dag.fetch.model_copy(update=limits),
+            gate,
+            lambda: store.exists(path),
+        )
 
-    def build(self, store: Store | None = None, draining: Callable[[], bool] | None = None) -> Worker:
+    def build(
+        self, store: Store | None = None, draining: Callable[[], bool] | None = None
+    ) -> Worker:
         """A worker. `store` and `draining` are given where the caller has its own."""
         place = store or Store(self.root)
-        files = self.weights()  # parameters may name weights that only the models directory's registry knows
-        stages = {name: backend(name, config.backend)(config.params) for name, config in self.dag.stages.items() if name != SHARD}
+        files = (
+            self.weights()
+        )  # parameters may name weights that only the models directory's registry knows
+        stages = {
+            name: backend(name, config.backend)(config.params)
+            for name, config in self.dag.stages.items()
+            if name != SHARD
+        }
         for name, stage in stages.items():
             stage.device = "cuda" if self.dag.stages[name].resources.gpus else "cpu"
         path = drain_path(self.run)
         return Worker(
-            place, stages, self.versions, files, _Services(sources_of(self.dag)), self.run,
+            place,
+            stages,
+            self.versions,
+            files,
+            _Services(sources_of(self.dag)),
+            self.run,
             draining or (lambda: place.exists(path)),
         )

@@ -1,9 +1,9 @@
-"""How Ray is started on this machine, or connected to: what workers import, where Ray's files go, one more try, and what to
-say where it does not start.
+"""How Ray is started on this machine, or connected to: what workers import, where Ray's files go,
+one more try, and what to say where it does not start.
 
-A first start may fail on what is no fault of the machine's: a slow disk or busy cores, a folder for temporary files with a
-long name, a port of somebody else's, a home folder that cannot be written. The second one waits longer and puts all of that
-aside.
+A first start may fail on what is no fault of the machine's: a slow disk or busy cores, a folder for
+temporary files with a long name, a port of somebody else's, a home folder that cannot be written.
+The second one waits longer and puts all of that aside.
 """
 
 import os
@@ -26,16 +26,21 @@ _BELOW = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 _LONGEST_FOLDER = _LONGEST_SOCKET - _BELOW
 _LONG_SECONDS = 300
 """How long the second start waits for each of Ray's processes; Ray itself gives up after 30."""
+# fmt: off
 _PATIENT = {
-    "RAY_gcs_server_port_wait_time_s": str(_LONG_SECONDS), "RAY_raylet_start_wait_time_s": str(_LONG_SECONDS),
-    "RAY_worker_register_timeout_seconds": str(_LONG_SECONDS), "RAY_agent_register_timeout_ms": str(_LONG_SECONDS * 1000),
+    "RAY_gcs_server_port_wait_time_s": str(_LONG_SECONDS),
+    "RAY_raylet_start_wait_time_s": str(_LONG_SECONDS),
+    "RAY_worker_register_timeout_seconds": str(_LONG_SECONDS),
+    "RAY_agent_register_timeout_ms": str(_LONG_SECONDS * 1000),
     "RAY_gcs_rpc_server_connect_timeout_s": "60", "RAY_py_gcs_connect_timeout_s": "60",
-}  # fmt: skip
+}
+# fmt: on
 _PORT, _LEVEL = "RAY_GCS_SERVER_PORT", "RAY_BACKEND_LOG_LEVEL"
 
 
 def start_local(options: Mapping[str, Any], say: Callable[[str], None]) -> str:
-    """Start a Ray of our own with the arguments `options` of `ray.init`, and return the folder of its logs.
+    """Start a Ray of our own with the arguments `options` of `ray.init`, and return the folder of
+    its logs.
 
     `say` is told of a second try. Raises EngineError, whose message has the cause and what to do.
     """
@@ -77,7 +82,9 @@ def logs() -> str | None:
 
 
 def _attempt(options: Mapping[str, Any], folder: Path) -> str:
-    """One start. Processes of one that fails are ended, so that they are not in the way of the next."""
+    """One start. Processes of one that fails are ended, so that they are not in the way of the
+    next.
+    """
     import psutil  # comes with Ray
     import ray
 
@@ -86,7 +93,9 @@ def _attempt(options: Mapping[str, Any], folder: Path) -> str:
     try:
         with _our_signals():
             # "local": a variable RAY_ADDRESS would otherwise lead to a cluster.
-            ray.init(address="local", _temp_dir=str(folder), job_config=_job(_search_path()), **options)
+            ray.init(
+                address="local", _temp_dir=str(folder), job_config=_job(_search_path()), **options
+            )
     except BaseException:
         with suppress(Exception):
             ray.shutdown()
@@ -103,10 +112,11 @@ def _attempt(options: Mapping[str, Any], folder: Path) -> str:
 
 
 def _job(path: Sequence[str]) -> Any:
-    """A job whose workers do not look into the folder in which the driver was started, where anything may lie.
+    """A job whose workers do not look into the folder in which the driver was started, where
+    anything may lie.
 
-    Ray puts that folder before all others, and a `pipeline/` or `cv2.py` there would be imported in place of what is
-    installed. `path` is searched before all others instead.
+    Ray puts that folder before all others, and a `pipeline/` or `cv2.py` there would be imported in
+    place of what is installed. `path` is searched before all others instead.
     """
     from ray.job_config import JobConfig
 
@@ -123,9 +133,13 @@ def _job(path: Sequence[str]) -> Any:
 
 
 def _search_path() -> list[str]:
-    """The folder that our packages lie in, so that a PYTHONPATH does not hide them; nothing where others lie there too."""
+    """The folder that our packages lie in, so that a PYTHONPATH does not hide them; nothing where
+    others lie there too.
+    """
     folder = package_folders()[0].parent
-    shared = {Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())}
+    shared = {
+        Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())
+    }
     return [] if folder.resolve() in shared else [str(folder)]
 
 
@@ -134,7 +148,10 @@ def _search_path() -> list[str]:
 
 def _usual_folder() -> Path:
     """Where Ray would put its files by itself."""
-    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()) / "ray"
+    return (
+        Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir())
+        / "ray"
+    )
 
 
 def own_folder(parent: Path) -> Path:
@@ -143,20 +160,29 @@ def own_folder(parent: Path) -> Path:
 
 
 def temporary_folder(first: Path) -> Path:
-    """`first` if Ray's sockets fit below it and it can be written, else another one. Raises EngineError if there is none."""
+    """`first` if Ray's sockets fit below it and it can be written, else another one. Raises
+    EngineError if there is none.
+    """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    others = [own_folder(Path("/tmp")), own_folder(Path("/var/tmp")), *([Path(runtime) / "ray"] if runtime else [])]  # noqa: S108
+    others = [
+        own_folder(Path("/tmp")),  # noqa: S108
+        own_folder(Path("/var/tmp")),  # noqa: S108
+        *([Path(runtime) / "ray"] if runtime else []),
+    ]
     for folder in (first, *others):
         if len(os.fsencode(folder)) <= _LONGEST_FOLDER and _usable(folder):
             return folder
     raise EngineError(
-        f"Ray needs a folder for its files that can be written and whose name is not longer than {_LONGEST_FOLDER - len('/ray')} bytes,"
+        "Ray needs a folder for its files that can be written and whose name is not longer than "
+        f"{_LONGEST_FOLDER - len('/ray')} bytes,"
         f" and {first.parent} is none: set RAY_TMPDIR to one"
     )
 
 
 def _usable(folder: Path) -> bool:
-    """Whether files can be put into a folder that is nobody else's, or everybody's as Ray's usual one is."""
+    """Whether files can be put into a folder that is nobody else's, or everybody's as Ray's usual
+    one is.
+    """
     try:
         if folder.parent.name.startswith("idcluster-"):
             folder.parent.mkdir(mode=0o700, exist_ok=True)
@@ -177,7 +203,10 @@ def _usable(folder: Path) -> bool:
 def _put_aside() -> Iterator[None]:
     """Without a port that somebody chose, with a token of our own, with logs that say more."""
     changed: dict[str, str | None] = {_PORT: None, _LEVEL: "info", **_PATIENT}
-    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token" and not {
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+    } & set(os.environ):
         changed["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # Ray would keep one in the home folder
     before = {name: os.environ.get(name) for name in changed}
     _set(changed)
@@ -200,7 +229,8 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 @contextmanager
 def _longer(level: str | None) -> Iterator[None]:
-    """Ray waits 30 seconds for a node to show itself, and no setting changes that: let the question take longer.
+    """Ray waits 30 seconds for a node to show itself, and no setting changes that: let the question
+    take longer.
 
     From then on this process logs at `level`.
     """
@@ -210,7 +240,9 @@ def _longer(level: str | None) -> Iterator[None]:
     deadline = time.monotonic() + _LONG_SECONDS
 
     def patient(*arguments: Any, **named: Any) -> Any:
-        _set({_LEVEL: level})  # Ray's processes are there; what this one would log comes out between our lines
+        _set(
+            {_LEVEL: level}
+        )  # Ray's processes are there; what this one would log comes out between our lines
         while True:
             try:
                 return asked(*arguments, **named)
@@ -228,7 +260,9 @@ def _longer(level: str | None) -> Iterator[None]:
 
 @contextmanager
 def _our_signals() -> Iterator[None]:
-    """Ray puts its own handlers in place, which end the process at once; put back what was there."""
+    """Ray puts its own handlers in place, which end the process at once; put back what was
+    there.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     try:
@@ -254,18 +288,28 @@ def _told(error: BaseException, folder: Path) -> str:
     if isinstance(error, EngineError):
         return str(error)
     cause, remedy = _why(error, _LONG_SECONDS)
-    return f"Ray could not be started, at the second try either: {cause}; {remedy}. {_where(folder)}"
+    return (
+        f"Ray could not be started, at the second try either: {cause}; {remedy}. {_where(folder)}"
+    )
 
 
 def _why(error: BaseException, seconds: int) -> tuple[str, str]:
     """The cause in a few words, and what helps."""
     said = str(error)
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}", "mend that, or set HOME and RAY_TMPDIR to folders that can be written"
+        return (
+            f"{error.filename}: {error.strerror}",
+            "mend that, or set HOME and RAY_TMPDIR to folders that can be written",
+        )
     if "Address already in use" in said or "specified port" in said:
-        return "a port is in use", "end the program that has it (a Ray of an earlier run: `ray stop`) and run again"
+        return (
+            "a port is in use",
+            "end the program that has it (a Ray of an earlier run: `ray stop`) and run again",
+        )
     if any(word in said.lower() for word in ("timed out", "timeout", "unavailable", "overloaded")):
-        remedy = "run again when the machine has less to do, or with fewer workers (resources.workers)"
+        remedy = (
+            "run again when the machine has less to do, or with fewer workers (resources.workers)"
+        )
         return f"its processes did not answer within {seconds} s", remedy
     return _line(error), "run again"
 

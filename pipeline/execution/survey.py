@@ -1,6 +1,7 @@
 """The survey: what is wanted and not there, scope by scope, and the tasks that follow from it.
 
-Nothing is computed and nothing is written. Complete scopes are told by their basis without being read.
+Nothing is computed and nothing is written. Complete scopes are told by their basis without being
+read.
 """
 
 from collections import Counter
@@ -25,11 +26,12 @@ PEOPLE_ROWS = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """What a stage has to do in a scope. `members` are image ids (slice grain) or identity ids (bucket grain), None for all.
+    """What a stage has to do in a scope. `members` are image ids (slice grain) or identity ids
+    (bucket grain), None for all.
 
-    `units` counts the units without rows; `behind` says that more may follow from what stages before it have to do.
-    `why` counts the units by reason: new, inputs (upstream changed), version (code, parameters or weights changed),
-    retry.
+    `units` counts the units without rows; `behind` says that more may follow from what stages
+    before it have to do. `why` counts the units by reason: new, inputs (upstream changed), version
+    (code, parameters or weights changed), retry.
     """
 
     stage: str
@@ -45,7 +47,9 @@ class Finding:
 
 @dataclass
 class Survey:
-    """All findings, in pipeline order, buckets and chunks rising. Complete scopes only count in `done`."""
+    """All findings, in pipeline order, buckets and chunks rising. Complete scopes only count in
+    `done`.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     done: Counter[str] = field(default_factory=Counter)
@@ -80,25 +84,43 @@ def survey(
 ) -> Survey:
     """What `stages` (in pipeline order) have to do on `ground`.
 
-    `forced` are units by table that count as missing; `allowed` restricts what is to do to these image ids. Where a stage
-    has no rows yet in a scope, nothing is read: units are then counted by the rows of status ok in what it reads, and
-    members are not named. `explicit` asks for them all the same.
+    `forced` are units by table that count as missing; `allowed` restricts what is to do to these
+    image ids. Where a stage has no rows yet in a scope, nothing is read: units are then counted by
+    the rows of status ok in what it reads, and members are not named. `explicit` asks for them all
+    the same.
     """
     result = Survey()
     forced = forced or {}
     for bucket in ground.buckets:
         behind: set[tuple[str, int, int]] = set()
-        for stage in (stage for stage in stages if stage.grain != "root"):  # those are for `pipeline.execution.whole`
+        for stage in (
+            stage for stage in stages if stage.grain != "root"
+        ):  # those are for `pipeline.execution.whole`
             for scope in ground.scopes(stage, bucket):
-                _look(result, ground, stage, scope, forced.get(stage.writes.name, frozenset()), allowed, behind, explicit)
+                _look(
+                    result,
+                    ground,
+                    stage,
+                    scope,
+                    forced.get(stage.writes.name, frozenset()),
+                    allowed,
+                    behind,
+                    explicit,
+                )
         ground.forget(bucket)
     return result
 
 
 def _look(
-    result: Survey, ground: Ground, stage: Stage, scope: Scope, forced: frozenset[str], allowed: Set[str] | None,
-    behind: set[tuple[str, int, int]], explicit: bool,
-) -> None:  # fmt: skip
+    result: Survey,
+    ground: Ground,
+    stage: Stage,
+    scope: Scope,
+    forced: frozenset[str],
+    allowed: Set[str] | None,
+    behind: set[tuple[str, int, int]],
+    explicit: bool,
+) -> None:
     table = stage.writes.name
     complete = None if forced else ground.complete(stage, scope)
     if complete is not None:
@@ -108,7 +130,11 @@ def _look(
             result.findings.append(Finding(stage.name, scope, 0, [], Counter(), False, reseal=True))
         return
     looks_at = ground.tables_of(stage)
-    if any(ground.is_bare(name, scope) and all((name, *at) in behind for at in ground.parts_of(name, scope)) for name in looks_at):
+    if any(
+        ground.is_bare(name, scope)
+        and all((name, *at) in behind for at in ground.parts_of(name, scope))
+        for name in looks_at
+    ):
         _wait(result, ground, stage, scope, behind)
         return
     places = ground.pool(stage, scope)
@@ -122,7 +148,9 @@ def _look(
     rows = found.wanted.rows
     column = "identity_id" if stage.grain == "bucket" else "image_id"
     if allowed is not None and stage.grain != "bucket" and len(indices):
-        inside = pc.is_in(rows["image_id"], value_set=pa.array(sorted(allowed), pa.string())).to_pylist()
+        inside = pc.is_in(
+            rows["image_id"], value_set=pa.array(sorted(allowed), pa.string())
+        ).to_pylist()
         indices = indices[[inside[i] for i in indices]]
     units = list(dict.fromkeys(found.wanted.units[i] for i in indices))
     members = list(dict.fromkeys(rows[column].take(pa.array(indices)).to_pylist()))
@@ -131,43 +159,74 @@ def _look(
     reseal = ground.basis(stage, scope) is not None and len(found.missing) == 0
     if units or waits or reseal:
         result.findings.append(
-            Finding(stage.name, scope, len(units), members, why, waits, reseal, forced.intersection(units))
+            Finding(
+                stage.name,
+                scope,
+                len(units),
+                members,
+                why,
+                waits,
+                reseal,
+                forced.intersection(units),
+            )
         )
     _assume(ground, stage, scope, found, pool)
     if len(found.missing) or waits:
         behind.update((table, *at) for at in ground.parts_of(table, scope))
 
 
-def _wait(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:
-    """The finding of a stage that looks at a table which has no rows yet: nothing is known, so nothing is read."""
+def _wait(
+    result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]
+) -> None:
+    """The finding of a stage that looks at a table which has no rows yet: nothing is known, so
+    nothing is read.
+    """
     result.findings.append(Finding(stage.name, scope, 0, [], Counter(), behind=True, reseal=False))
     for at in ground.parts_of(stage.writes.name, scope):
         ground.assume(stage.writes.name, at, stage.writes.bare)
         behind.add((stage.writes.name, *at))
 
 
-def _look_at_nothing(result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]) -> None:
+def _look_at_nothing(
+    result: Survey, ground: Ground, stage: Stage, scope: Scope, behind: set[tuple[str, int, int]]
+) -> None:
     """The finding of a stage that has no rows in a scope: all of it, without reading any of it."""
-    waits = any((name, *at) in behind for name in ground.tables_of(stage) for at in ground.parts_of(name, scope))
-    # Tables of the same key have a row for the same things: no more can be wanted than the shortest has. A stage may want
-    # something in spite of what an optional table says of it, but not before it is there.
+    waits = any(
+        (name, *at) in behind
+        for name in ground.tables_of(stage)
+        for at in ground.parts_of(name, scope)
+    )
+    # Tables of the same key have a row for the same things: no more can be wanted than the shortest
+    # has. A stage may want something in spite of what an optional table says of it, but not before
+    # it is there.
     key = TABLES[stage.parent].key
-    tables = [name for name in ground.tables_of(stage) if TABLES[name].key == key and not by_hand(name)]
-    units = min((ground.rows if name in stage.optional else ground.ok)(name, scope) for name in tables)
+    tables = [
+        name for name in ground.tables_of(stage) if TABLES[name].key == key and not by_hand(name)
+    ]
+    units = min(
+        (ground.rows if name in stage.optional else ground.ok)(name, scope) for name in tables
+    )
     if stage.grain == "bucket" and units:
         units = min(units, ground.ok("identities", scope))
-    others = any(ground.snapshot.of(stage.writes.name, *at) for at in ground.parts_of(stage.writes.name, scope))
+    others = any(
+        ground.snapshot.of(stage.writes.name, *at)
+        for at in ground.parts_of(stage.writes.name, scope)
+    )
     reseal = units == 0 and ground.basis(stage, scope) is not None
     if units or waits or reseal:
         why = Counter({"version" if others else "new": units}) if units else Counter[str]()
-        result.findings.append(Finding(stage.name, scope, units, None if units else [], why, waits, reseal))
+        result.findings.append(
+            Finding(stage.name, scope, units, None if units else [], why, waits, reseal)
+        )
     for at in ground.parts_of(stage.writes.name, scope):
         ground.assume(stage.writes.name, at, stage.writes.bare)
         if units or waits:
             behind.add((stage.writes.name, *at))
 
 
-def _assume(ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool: Sequence[pa.Table]) -> None:
+def _assume(
+    ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool: Sequence[pa.Table]
+) -> None:
     """Let the stages behind see what would be shown if the run stopped here."""
     schema = stage.writes
     there = [table.take(pa.array(indices)) for table, indices in zip(pool, found.live, strict=True)]
@@ -179,19 +238,35 @@ def _assume(ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool:
     chunk_of = ground.chunk_of(bucket)
     at = [chunk_of.get(image) for image in live["image_id"].to_pylist()]
     for number in ground.chunks(bucket):
-        ground.assume(schema.name, (bucket, number), live.filter(pa.array([where == number for where in at], pa.bool_())))
+        ground.assume(
+            schema.name,
+            (bucket, number),
+            live.filter(pa.array([where == number for where in at], pa.bool_())),
+        )
 
 
 def _why(
-    ground: Ground, stage: Stage, scope: Scope, found: Reconciled, pool: Sequence[pa.Table], units: Iterable[str], forced: Set[str]
+    ground: Ground,
+    stage: Stage,
+    scope: Scope,
+    found: Reconciled,
+    pool: Sequence[pa.Table],
+    units: Iterable[str],
+    forced: Set[str],
 ) -> Counter[str]:
     column = unit_column(stage)
     there = {unit for table in pool for unit in table[column].to_pylist()}
     needed = found.wanted.inputs_of()
-    current = {pair for table in pool for pair in zip(table[column].to_pylist(), table["inputs"].to_pylist(), strict=True)}
+    current = {
+        pair
+        for table in pool
+        for pair in zip(table[column].to_pylist(), table["inputs"].to_pylist(), strict=True)
+    }
     version = ground.versions[stage.name]
     others = any(
-        entry.version != version for at in ground.parts_of(stage.writes.name, scope) for entry in ground.snapshot.of(stage.writes.name, *at)
+        entry.version != version
+        for at in ground.parts_of(stage.writes.name, scope)
+        for entry in ground.snapshot.of(stage.writes.name, *at)
     )
     why: Counter[str] = Counter()
     for unit in units:
@@ -205,7 +280,9 @@ def _why(
 
 
 def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
-    """Stages in runs of equal grain: between two of them everything before is finished and published. One of grain root is alone."""
+    """Stages in runs of equal grain: between two of them everything before is finished and
+    published. One of grain root is alone.
+    """
     runs: list[list[Stage]] = []
     for stage in stages:
         if runs and runs[-1][-1].grain == stage.grain != "root":
@@ -216,22 +293,38 @@ def phases(stages: Sequence[Stage]) -> list[list[Stage]]:
 
 
 def tasks(
-    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str = "", limit: int | None = None,
-    cores: int = 0, slice_rows: int | None = None,
-) -> list[Task]:  # fmt: skip
-    """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task is added.
+    ground: Ground,
+    phase: Sequence[Stage],
+    findings: Iterable[Finding],
+    token: str = "",
+    limit: int | None = None,
+    cores: int = 0,
+    slice_rows: int | None = None,
+) -> list[Task]:
+    """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task
+    is added.
 
-    Slices are fixed stretches of ranks of a chunk, so that a picture is always cut into the same one. Where there is too
-    little to do for `cores`, they are smaller, so that all have some of it; `slice_rows` says how small.
+    Slices are fixed stretches of ranks of a chunk, so that a picture is always cut into the same
+    one. Where there is too little to do for `cores`, they are smaller, so that all have some of it;
+    `slice_rows` says how small.
     """
     if slice_rows is not None:
         return _tasks(ground, phase, findings, token, limit, slice_rows)
     made = _tasks(ground, phase, findings, token, limit, SLICE_ROWS)
-    return made if len(made) >= SPREAD * cores else _tasks(ground, phase, findings, token, limit, SMALL_SLICE_ROWS)
+    return (
+        made
+        if len(made) >= SPREAD * cores
+        else _tasks(ground, phase, findings, token, limit, SMALL_SLICE_ROWS)
+    )
 
 
 def _tasks(
-    ground: Ground, phase: Sequence[Stage], findings: Iterable[Finding], token: str, limit: int | None, slice_rows: int
+    ground: Ground,
+    phase: Sequence[Stage],
+    findings: Iterable[Finding],
+    token: str,
+    limit: int | None,
+    slice_rows: int,
 ) -> list[Task]:
     names = {stage.name for stage in phase}
     members: dict[Scope, dict[str, None] | None] = {}
@@ -251,7 +344,11 @@ def _tasks(
     for scope in sorted(members):
         asked = members[scope]
         of_people = phase[0].grain == "bucket"
-        cut = _people(ground, phase[0], scope, asked) if of_people else _slices(ground, scope, asked, slice_rows)
+        cut = (
+            _people(ground, phase[0], scope, asked)
+            if of_people
+            else _slices(ground, scope, asked, slice_rows)
+        )
         common = _common(ground, phase, scope, forced.get(scope, {}), token)
         for number, stretch, size, batch in cut:
             if left is not None and batch is not None and not of_people:
@@ -259,7 +356,15 @@ def _tasks(
                 left -= len(batch)
                 size = len(batch)
             if size:
-                made.append(replace(common, number=number, stretch=stretch, size=size, members=None if batch is None else tuple(batch)))
+                made.append(
+                    replace(
+                        common,
+                        number=number,
+                        stretch=stretch,
+                        size=size,
+                        members=None if batch is None else tuple(batch),
+                    )
+                )
     return made
 
 
@@ -267,20 +372,29 @@ Cut = tuple[int, int, int, list[str] | None]
 """Number, stretch, size and members of a task."""
 
 
-def _slices(ground: Ground, scope: Scope, wanted: Mapping[str, None] | None, slice_rows: int) -> list[Cut]:
+def _slices(
+    ground: Ground, scope: Scope, wanted: Mapping[str, None] | None, slice_rows: int
+) -> list[Cut]:
     if wanted is None:
         entry = ground.shown_at("candidates", scope)
         rows = entry.rows if entry else 0
-        return [(start // slice_rows, slice_rows, min(slice_rows, rows - start), None) for start in range(0, rows, slice_rows)]
+        return [
+            (start // slice_rows, slice_rows, min(slice_rows, rows - start), None)
+            for start in range(0, rows, slice_rows)
+        ]
     slices: dict[int, list[str]] = {}
     candidates = ground.table("candidates", scope, ["image_id", "rank"])
-    for image, rank in zip(candidates["image_id"].to_pylist(), candidates["rank"].to_pylist(), strict=True):
+    for image, rank in zip(
+        candidates["image_id"].to_pylist(), candidates["rank"].to_pylist(), strict=True
+    ):
         if image in wanted:
             slices.setdefault(rank // slice_rows, []).append(image)
     return [(number, slice_rows, len(batch), batch) for number, batch in sorted(slices.items())]
 
 
-def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, None] | None) -> list[Cut]:
+def _people(
+    ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, None] | None
+) -> list[Cut]:
     rows = ground.ok(stage.parent, scope)
     stretch = max(1, -(-rows // PEOPLE_ROWS))
     people = ground.ok("identities", scope)
@@ -292,13 +406,25 @@ def _people(ground: Ground, stage: Stage, scope: Scope, wanted: Mapping[str, Non
     return [(number, stretch, len(batch), batch) for number, batch in sorted(batches.items())]
 
 
-def _common(ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[str, list[str]], token: str) -> Task:
+def _common(
+    ground: Ground, phase: Sequence[Stage], scope: Scope, forced: dict[str, list[str]], token: str
+) -> Task:
     """What all tasks of a scope share."""
     written = {stage.writes.name for stage in phase}
     bucket, chunk = scope
     # A slice says by ranks of candidates which pictures it has.
     first = ("candidates",) if chunk != WHOLE else ()
-    read_only = dict.fromkeys((*first, *(table for stage in phase for table in ground.tables_of(stage) if table not in written)))
+    read_only = dict.fromkeys(
+        (
+            *first,
+            *(
+                table
+                for stage in phase
+                for table in ground.tables_of(stage)
+                if table not in written
+            ),
+        )
+    )
     return Task(
         kind="people" if phase[0].grain == "bucket" else "slice",
         bucket=bucket,

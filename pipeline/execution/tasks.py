@@ -1,4 +1,6 @@
-"""What a worker is told and what it answers, as text that can travel: a task, the parts that it wrote, a receipt."""
+"""What a worker is told and what it answers, as text that can travel: a task, the parts that it
+wrote, a receipt.
+"""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,11 +13,12 @@ from pipeline.root.snapshot import WHOLE
 class Task:
     """What a worker is told.
 
-    `members` are image ids (slice) or identity ids (people), None for everybody of the stretch: for slice `number` the
-    pictures of ranks `number * stretch` and up, for batch `number` of people those whose ids leave that remainder by
-    `stretch`. `size` is how many members to expect. `shown` gives the files of the tables that the chain only reads,
-    `pool` those of the tables that it writes, oldest first; `forced` the units by table that are computed even if they
-    are there, `token` what tells such an order from an earlier one.
+    `members` are image ids (slice) or identity ids (people), None for everybody of the stretch: for
+    slice `number` the pictures of ranks `number * stretch` and up, for batch `number` of people
+    those whose ids leave that remainder by `stretch`. `size` is how many members to expect. `shown`
+    gives the files of the tables that the chain only reads, `pool` those of the tables that it
+    writes, oldest first; `forced` the units by table that are computed even if they are there,
+    `token` what tells such an order from an earlier one.
     """
 
     kind: Literal["slice", "people"]
@@ -31,7 +34,9 @@ class Task:
     forced: dict[str, list[str]] = field(default_factory=dict)
     token: str = ""
     spool: dict[str, tuple[str, int, int]] | None = None
-    """Where the answers of web servers lie (`pipeline.root.spool`), by address; None where the source is no crawl."""
+    """Where the answers of web servers lie (`pipeline.root.spool`), by address; None where the
+    source is no crawl.
+    """
 
     @property
     def name(self) -> str:
@@ -49,12 +54,20 @@ class Task:
     def decode(text: str) -> "Task":
         data = json.loads(text)
         members = data["members"]
-        return Task(**{**data, "members": None if members is None else tuple(members), "chain": tuple(data["chain"])})
+        return Task(
+            **{
+                **data,
+                "members": None if members is None else tuple(members),
+                "chain": tuple(data["chain"]),
+            }
+        )
 
 
 @dataclass
 class Part:
-    """A part that a task wrote or found, and what is in it. `outcomes` counts rows by `status` or `status:reason`."""
+    """A part that a task wrote or found, and what is in it. `outcomes` counts rows by `status` or
+    `status:reason`.
+    """
 
     stage: str
     table: str
@@ -70,8 +83,8 @@ class Part:
 class Receipt:
     """What came of a task.
 
-    `seconds` by activity: each stage, setup, read, decode and write; these four `for` the first of its stages where the
-    worker has only some of the chain.
+    `seconds` by activity: each stage, setup, read, decode and write; these four `for` the first of
+    its stages where the worker has only some of the chain.
     """
 
     task: str

@@ -1,7 +1,8 @@
 """Stages that look at the whole dataset at once: whether they have to run, and where their rows go.
 
-Their rows lie bucket by bucket like all others. What they follow from is everything that their tables show, so one hash
-says whether anything changed; a bucket whose rows are the same as before keeps its file.
+Their rows lie bucket by bucket like all others. What they follow from is everything that their
+tables show, so one hash says whether anything changed; a bucket whose rows are the same as before
+keeps its file.
 """
 
 import hashlib
@@ -40,19 +41,28 @@ def complete(snapshot: Snapshot, stage: Stage, version: str) -> bool:
 
 
 def run_whole(store: Store, snapshot: Snapshot, stage: Stage, version: str) -> list[Entry]:
-    """Run the stage; the entries for the snapshot. Raises what the stage raises: there are no neighbours to be kept."""
+    """Run the stage; the entries for the snapshot. Raises what the stage raises: there are no
+    neighbours to be kept.
+    """
     written = stage.run_whole(_tables(store, snapshot, stage))
-    # Every row follows from everything. A hash of that would change all rows whenever anything does, so `inputs` is one of
-    # the row itself: the same rows are the same file, whatever came before.
+    # Every row follows from everything. A hash of that would change all rows whenever anything
+    # does, so `inputs` is one of the row itself: the same rows are the same file, whatever came
+    # before.
     digests = pa.array(row_digests(written, written.column_names), pa.binary(8))
     rows = written.append_column("inputs", digests).select(stage.writes.names)
     rows = stage.writes.check(rows, f"rows of {stage.name} ({stage.backend})")
     basis = basis_of(snapshot, stage, version)
-    people = read_entries(store, "identities", snapshot.shown("identities"), ["identity_id", "bucket"])
-    bucket = people["bucket"].take(pc.index_in(rows["identity_id"], value_set=people["identity_id"].combine_chunks()))
+    people = read_entries(
+        store, "identities", snapshot.shown("identities"), ["identity_id", "bucket"]
+    )
+    bucket = people["bucket"].take(
+        pc.index_in(rows["identity_id"], value_set=people["identity_id"].combine_chunks())
+    )
     entries = []
     for number in sorted(set(people["bucket"].to_pylist())):
-        sealed = seal_table(store, stage.writes, version, number, WHOLE, rows.filter(pc.equal(bucket, number)))
+        sealed = seal_table(
+            store, stage.writes, version, number, WHOLE, rows.filter(pc.equal(bucket, number))
+        )
         entries.append(sealed.entry(stage.writes, version, number, WHOLE, basis))
     return entries
 
@@ -64,5 +74,7 @@ def _tables(store: Store, snapshot: Snapshot, stage: Stage) -> Mapping[str, pa.T
         ids = [name for name in ("identity_id", "image_id", "face_id") if name in schema.names]
         shown = snapshot.shown(table)
         if shown or table not in stage.optional:
-            found[table] = read_entries(store, table, shown, list(dict.fromkeys((*ids, *columns, "status"))))
+            found[table] = read_entries(
+                store, table, shown, list(dict.fromkeys((*ids, *columns, "status")))
+            )
     return found

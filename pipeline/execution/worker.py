@@ -1,9 +1,10 @@
 """One task, worked off: read what is there, run what is missing, write the new rows as parts.
 
-A **task** is a slice (at most 32 pictures of one chunk) or a batch of people of one bucket, with the chain of stages of
-one phase. It is described by plain JSON: which files to read, which members to look at. The worker finds out by itself
-what is missing (`reconcile`), so a task can be repeated at any time: parts are named by the work that they hold, and a
-part that is there already is taken as it is. Nothing here knows Ray.
+A **task** is a slice (at most 32 pictures of one chunk) or a batch of people of one bucket, with
+the chain of stages of one phase. It is described by plain JSON: which files to read, which members
+to look at. The worker finds out by itself what is missing (`reconcile`), so a task can be repeated
+at any time: parts are named by the work that they hold, and a part that is there already is taken
+as it is. Nothing here knows Ray.
 """
 
 import hashlib
@@ -29,7 +30,9 @@ from stages.pictures import PictureError
 from stages.stage import Picture, Services, Stage, WeightFiles
 
 GROUP_BYTES = 192 * 2**20
-"""Decoded pictures that a worker holds at once; a slice of large photographs is worked off in groups."""
+"""Decoded pictures that a worker holds at once; a slice of large photographs is worked off in
+groups.
+"""
 
 _DETAIL = 300
 
@@ -58,23 +61,47 @@ class Worker:
         """What was removed and must not come back. Nobody removes anything while a run is on."""
         return load_bars(self.store)
 
-    def process(self, task: Task, mine: Collection[str] | None = None, fresh: Sequence[Part] = ()) -> Receipt:
+    def process(
+        self, task: Task, mine: Collection[str] | None = None, fresh: Sequence[Part] = ()
+    ) -> Receipt:
         """Work off `task`; `mine` are the stages of its chain to compute (all by default).
 
-        `fresh` are the parts that other workers have written for the same task. Raises what is not the fault of single
-        rows: a full disk, missing weights, a damaged file.
+        `fresh` are the parts that other workers have written for the same task. Raises what is not
+        the fault of single rows: a full disk, missing weights, a damaged file.
         """
         clock, began = _Clock(task.chain, mine), time.time()
         with clock.time("read"):
             if self.draining():
-                return Receipt(task.name, task.bucket, task.chunk, task.number, task.size, [], {}, began, skipped=True)
-            attempt = Attempt.begin(self.store, self.run, f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name, self.whereabouts)
+                return Receipt(
+                    task.name,
+                    task.bucket,
+                    task.chunk,
+                    task.number,
+                    task.size,
+                    [],
+                    {},
+                    began,
+                    skipped=True,
+                )
+            attempt = Attempt.begin(
+                self.store,
+                self.run,
+                f"{task.name}-{'-'.join(sorted(mine))}" if mine else task.name,
+                self.whereabouts,
+            )
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
         return Receipt(
-            task.name, task.bucket, task.chunk, task.number, len(job.members), parts, clock.seconds, began,
+            task.name,
+            task.bucket,
+            task.chunk,
+            task.number,
+            len(job.members),
+            parts,
+            clock.seconds,
+            began,
             deaths=sum(attempt.deaths.values()) + sum(attempt.lost.values()),
-        )  # fmt: skip
+        )
 
     def is_ready(self, name: str) -> bool:
         """Whether there is nothing (more) to set up."""
@@ -93,7 +120,9 @@ class Worker:
         return stage
 
     def light(self, table: str, path: str) -> pa.Table:
-        """The light columns of a file. Files never change, so what was read for one slice serves the next."""
+        """The light columns of a file. Files never change, so what was read for one slice serves
+        the next.
+        """
         if path in self._files:
             self._files.move_to_end(path)
         else:
@@ -130,21 +159,44 @@ class _Span:
 class _Job:
     """The state of one attempt at one task."""
 
-    def __init__(self, worker: Worker, task: Task, mine: set[str], fresh: Sequence[Part], attempt: Attempt, clock: _Clock) -> None:
-        self.worker, self.task, self.mine, self.attempt, self.clock = worker, task, mine, attempt, clock
+    def __init__(
+        self,
+        worker: Worker,
+        task: Task,
+        mine: set[str],
+        fresh: Sequence[Part],
+        attempt: Attempt,
+        clock: _Clock,
+    ) -> None:
+        self.worker, self.task, self.mine, self.attempt, self.clock = (
+            worker,
+            task,
+            mine,
+            attempt,
+            clock,
+        )
         self.chain = [worker.stages[name] for name in task.chain]
         self.tables: dict[str, pa.Table] = {}
         self.pools: dict[str, list[pa.Table]] = {}
         self.originals = Originals(worker.store, task.shown.get("images", []))
-        self.services: Services = worker.services if task.spool is None else SpoolServices(worker.store, task.spool, worker.services)
+        self.services: Services = (
+            worker.services
+            if task.spool is None
+            else SpoolServices(worker.store, task.spool, worker.services)
+        )
         with clock.time("read"):
             self.members = self._members()
             for table, paths in task.shown.items():
                 self.tables[table] = self._gather(table, paths)
             for stage in self.chain:
                 table = stage.writes.name
-                paths = [*task.pool.get(table, ()), *(part.path for part in fresh if part.table == table)]
-                self.pools[table] = [self._restrict(worker.light(table, path), self.members) for path in paths]
+                paths = [
+                    *task.pool.get(table, ()),
+                    *(part.path for part in fresh if part.table == table),
+                ]
+                self.pools[table] = [
+                    self._restrict(worker.light(table, path), self.members) for path in paths
+                ]
                 if table == "images":
                     self.originals.paths = paths
 
@@ -153,12 +205,20 @@ class _Job:
         if task.members is not None:
             return task.members
         if task.kind == "slice":
-            rows = pa.concat_tables([self.worker.light("candidates", path) for path in task.shown["candidates"]])
+            rows = pa.concat_tables(
+                [self.worker.light("candidates", path) for path in task.shown["candidates"]]
+            )
             inside = [rank // task.stretch == task.number for rank in rows["rank"].to_pylist()]
             return tuple(rows["image_id"].filter(pa.array(inside, pa.bool_())).to_pylist())
         parent = self.chain[0].parent
-        people = {person for path in task.shown[parent] for person in self.worker.light(parent, path)["identity_id"].to_pylist()}
-        return tuple(sorted(person for person in people if share(person, task.stretch) == task.number))
+        people = {
+            person
+            for path in task.shown[parent]
+            for person in self.worker.light(parent, path)["identity_id"].to_pylist()
+        }
+        return tuple(
+            sorted(person for person in people if share(person, task.stretch) == task.number)
+        )
 
     def _gather(self, table: str, paths: Sequence[str]) -> pa.Table:
         schema = TABLES[table]
@@ -168,7 +228,9 @@ class _Job:
     def _restrict(self, table: pa.Table, members: Collection[str]) -> pa.Table:
         column = self.task.member_column
         if column not in table.column_names:
-            return table  # a table of people beside a task of pictures: the join picks what it needs
+            return (
+                table  # a table of people beside a task of pictures: the join picks what it needs
+            )
         return table.filter(pc.is_in(table[column], value_set=pa.array(list(members), pa.string())))
 
     def work(self) -> list[Part]:
@@ -194,7 +256,9 @@ class _Job:
             parts += self._work_in_groups(chain)
         return parts
 
-    def _reconcile(self, stage: Stage, tables: Mapping[str, pa.Table], members: Collection[str]) -> Reconciled:
+    def _reconcile(
+        self, stage: Stage, tables: Mapping[str, pa.Table], members: Collection[str]
+    ) -> Reconciled:
         pool = self.pools[stage.writes.name]
         if len(members) < len(self.members):
             pool = [self._restrict(table, members) for table in pool]
@@ -211,7 +275,9 @@ class _Job:
             try:
                 rows = read(self.worker.store, stage.writes, path, stage.writes.names)
             except DamagedFile:
-                return None  # a power cut can leave an empty part; what is computed again replaces it
+                return (
+                    None  # a power cut can leave an empty part; what is computed again replaces it
+                )
         return self._part(stage, path, rows, 0.0, adopted=True), rows
 
     def _compute_all(self, stage: Stage, whole: Reconciled) -> tuple[Wanted, pa.Table, float]:
@@ -221,12 +287,18 @@ class _Job:
             rows = self._run(stage, missing)
         else:
             column = missing.rows[self.task.member_column].to_pylist()
-            single = [[i for i, value in enumerate(column) if value == member] for member in self.members]
-            rows = pa.concat_tables([self._careful(stage, missing.take(indices)) for indices in single if indices])
+            single = [
+                [i for i, value in enumerate(column) if value == member] for member in self.members
+            ]
+            rows = pa.concat_tables(
+                [self._careful(stage, missing.take(indices)) for indices in single if indices]
+            )
         return missing, rows, self.clock.seconds.get(stage.name, 0.0) - before
 
     def _work_in_groups(self, chain: Sequence[Stage]) -> list[Part]:
-        """The rest of the chain, group by group, so that each picture is decoded once and few are held at a time."""
+        """The rest of the chain, group by group, so that each picture is decoded once and few are
+        held at a time.
+        """
         new: dict[str, list[pa.Table]] = {stage.name: [] for stage in chain}
         done: dict[str, list[Wanted]] = {stage.name: [] for stage in chain}
         before = {stage.name: self.clock.seconds.get(stage.name, 0.0) for stage in chain}
@@ -272,19 +344,30 @@ class _Job:
         if stage.writes.name == "images" and new is not None:
             self.originals.add(new)
 
-    def _live(self, stage: Stage, found: Reconciled, new: pa.Table | None, members: Collection[str]) -> pa.Table:
+    def _live(
+        self, stage: Stage, found: Reconciled, new: pa.Table | None, members: Collection[str]
+    ) -> pa.Table:
         schema = stage.writes
         pool = [self._restrict(table, members) for table in self.pools[schema.name]]
-        rows = [table.take(pa.array(indices)) for table, indices in zip(pool, found.live, strict=True)]
+        rows = [
+            table.take(pa.array(indices)) for table, indices in zip(pool, found.live, strict=True)
+        ]
         if new is not None:
             taken = pa.array(new[unit_column(stage)].unique().to_pylist(), pa.string())
             # A forced unit is in the pool and in the new rows: the new ones count.
-            rows = [table.filter(pc.invert(pc.is_in(table[unit_column(stage)], value_set=taken))) for table in rows]
+            rows = [
+                table.filter(pc.invert(pc.is_in(table[unit_column(stage)], value_set=taken)))
+                for table in rows
+            ]
             rows.append(new.select(schema.light))
-        return ordered(stage, found.wanted, pa.concat_tables([schema.empty().select(schema.light), *rows]))
+        return ordered(
+            stage, found.wanted, pa.concat_tables([schema.empty().select(schema.light), *rows])
+        )
 
     def _careful(self, stage: Stage, missing: Wanted) -> pa.Table:
-        """Run the units of one member after a death, marked; poisoned ones are recorded without running."""
+        """Run the units of one member after a death, marked; poisoned ones are recorded without
+        running.
+        """
         member = missing.rows[self.task.member_column][0].as_py()
         if not self.worker.is_ready(stage.name):
             self.attempt.leave()
@@ -292,7 +375,9 @@ class _Job:
         if self.attempt.step(stage.name, member):
             return self._run(stage, missing)
         detail = self.attempt.told(stage.name, member)
-        return _with_inputs(stage, missing, _given_up(stage, missing.rows, "poisoned", "worker_died", detail))
+        return _with_inputs(
+            stage, missing, _given_up(stage, missing.rows, "poisoned", "worker_died", detail)
+        )
 
     def _set_up(self, stage: Stage) -> None:
         with self.clock.time("setup"):
@@ -313,7 +398,9 @@ class _Job:
         self._set_up(stage)
         with self.clock.time(stage.name):
             if rows.num_rows:
-                outcome.append(self.worker.bars.screen(stage.writes.name, self._attempt(stage, rows, pictures)))
+                outcome.append(
+                    self.worker.bars.screen(stage.writes.name, self._attempt(stage, rows, pictures))
+                )
         return ordered(stage, missing, _with_inputs(stage, missing, pa.concat_tables(outcome)))
 
     def _attempt(self, stage: Stage, rows: pa.Table, pictures: Mapping[str, Picture]) -> pa.Table:
@@ -325,20 +412,32 @@ class _Job:
             written = written.select(schema.names).cast(schema)
             units, wrote = set(rows[column].to_pylist()), set(written[column].to_pylist())
             if units != wrote:
-                raise RuntimeError(f"the backend left {len(units - wrote)} units without a row and wrote {len(wrote - units)} unasked ones")
+                raise RuntimeError(
+                    f"the backend left {len(units - wrote)} units without a row and wrote "
+                    f"{len(wrote - units)} unasked ones"
+                )
             return written
         except Exception as error:  # noqa: BLE001 - whatever a backend raises costs the rows at fault and no others
             units_there = rows[column].unique().to_pylist()
             if len(units_there) == 1:
-                return _given_up(stage, rows, "failed", "error", f"{type(error).__name__}: {error}"[:_DETAIL])
-            single = [self._attempt(stage, rows.filter(pc.equal(rows[column], unit)), pictures) for unit in units_there]
+                return _given_up(
+                    stage, rows, "failed", "error", f"{type(error).__name__}: {error}"[:_DETAIL]
+                )
+            single = [
+                self._attempt(stage, rows.filter(pc.equal(rows[column], unit)), pictures)
+                for unit in units_there
+            ]
             return pa.concat_tables(single)
 
-    def _pictures(self, images: Sequence[str]) -> tuple[dict[str, Picture], dict[str, PictureError]]:
+    def _pictures(
+        self, images: Sequence[str]
+    ) -> tuple[dict[str, Picture], dict[str, PictureError]]:
         table = self.tables["images"]
         hashes = dict(zip(table["image_id"].to_pylist(), table["sha256"].to_pylist(), strict=True))
         with self.clock.time("read"):
-            self.originals.load([image for image in images if image not in self.originals.decoded], hashes)
+            self.originals.load(
+                [image for image in images if image not in self.originals.decoded], hashes
+            )
         pictures, errors = {}, {}
         with self.clock.time("decode"):
             for image in images:
@@ -355,10 +454,16 @@ class _Job:
             hasher.update(unit.encode() + inputs)
         chunk = "all" if self.task.chunk == WHOLE else f"{self.task.chunk:05d}"
         return part_path(
-            stage.writes.name, self.worker.versions[stage.name], self.task.bucket, f"{chunk}-{self.task.number:05d}", hasher.hexdigest()
+            stage.writes.name,
+            self.worker.versions[stage.name],
+            self.task.bucket,
+            f"{chunk}-{self.task.number:05d}",
+            hasher.hexdigest(),
         )
 
-    def _write(self, stage: Stage, missing: Wanted, rows: pa.Table, seconds: float) -> tuple[Part, pa.Table]:
+    def _write(
+        self, stage: Stage, missing: Wanted, rows: pa.Table, seconds: float
+    ) -> tuple[Part, pa.Table]:
         path = self._part_path(stage, missing)
         with self.clock.time("write"):
             # Not waiting for the disk: a part lost to a power cut is computed again.
@@ -367,20 +472,32 @@ class _Job:
 
     def _part(self, stage: Stage, path: str, rows: pa.Table, seconds: float, adopted: bool) -> Part:
         outcomes: dict[str, int] = {}
-        for status, reason in zip(rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True):
+        for status, reason in zip(
+            rows["status"].to_pylist(), rows["reason"].to_pylist(), strict=True
+        ):
             name = status if reason is None else f"{status}:{reason}"
             outcomes[name] = outcomes.get(name, 0) + 1
         units = len(rows[unit_column(stage)].unique())
-        return Part(stage.name, stage.writes.name, path, rows.num_rows, units, seconds, adopted, outcomes)
+        return Part(
+            stage.name, stage.writes.name, path, rows.num_rows, units, seconds, adopted, outcomes
+        )
 
 
 def _concat(wanted: Sequence[Wanted]) -> Wanted:
     rows = pa.concat_tables([want.rows for want in wanted])
-    return Wanted(rows, [unit for want in wanted for unit in want.units], [inputs for want in wanted for inputs in want.inputs])
+    return Wanted(
+        rows,
+        [unit for want in wanted for unit in want.units],
+        [inputs for want in wanted for inputs in want.inputs],
+    )
 
 
-def _given_up(stage: Stage, rows: pa.Table, status: str, reason: str, detail: str | None) -> pa.Table:
-    """Rows that say why there is nothing: one for each unit (for each row of the person where a unit is a person)."""
+def _given_up(
+    stage: Stage, rows: pa.Table, status: str, reason: str, detail: str | None
+) -> pa.Table:
+    """Rows that say why there is nothing: one for each unit (for each row of the person where a
+    unit is a person).
+    """
     columns = [name for name in ("identity_id", "image_id", "face_id") if name in rows.column_names]
     records = rows.select(columns).to_pylist()
     if stage.writes.key == "identity_id":

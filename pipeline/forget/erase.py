@@ -1,12 +1,14 @@
 """Erasure: take people and pictures out of a dataset, everywhere and for good.
 
-First it is found out what there is (`prepare`), for a user to look at; then what is to be done is put down in the root
-(`receipts/unfinished.json`) and done step by step, each of which can be done again: bars, files without the rows, snapshots
-that name those instead, shards, the newest snapshot, and then whatever no snapshot names is deleted. Whatever interrupts
-it, `resume` goes through all steps once more and comes to the same end; until then nothing else may write to the root.
+First it is found out what there is (`prepare`), for a user to look at; then what is to be done is
+put down in the root (`receipts/unfinished.json`) and done step by step, each of which can be done
+again: bars, files without the rows, snapshots that name those instead, shards, the newest snapshot,
+and then whatever no snapshot names is deleted. Whatever interrupts it, `resume` goes through all
+steps once more and comes to the same end; until then nothing else may write to the root.
 
-Snapshots keep their numbers: each that shows the doomed is put again without them, so that going back to it brings nobody
-back. Who reads meanwhile has the old bytes, or is told that a file is gone.
+Snapshots keep their numbers: each that shows the doomed is put again without them, so that going
+back to it brings nobody back. Who reads meanwhile has the old bytes, or is told that a file is
+gone.
 """
 
 import hashlib
@@ -30,8 +32,28 @@ from pipeline.root import removals
 from pipeline.root.files import DamagedFile, seal_table
 from pipeline.root.lease import Lease
 from pipeline.root.opening import RunError, new_run_id
-from pipeline.root.removals import KINDS, UNFINISHED, FaceBar, Key, Receipt, key_of, packed, telling, unpacked, words
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, genuine, load, numbers, path_of
+from pipeline.root.removals import (
+    KINDS,
+    UNFINISHED,
+    FaceBar,
+    Key,
+    Receipt,
+    key_of,
+    packed,
+    telling,
+    unpacked,
+    words,
+)
+from pipeline.root.snapshot import (
+    WHOLE,
+    Entry,
+    Snapshot,
+    SnapshotError,
+    genuine,
+    load,
+    numbers,
+    path_of,
+)
 from pipeline.root.spellings import spellings
 from pipeline.root.storage import StorageError, Store, is_full
 from pipeline.shards.index import reindex
@@ -54,8 +76,10 @@ def silent(text: str) -> None:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What would go. `rows`: by table, of what is shown now; `shards`: by profile, how many would be written anew or leave;
-    `files`: other files and what becomes of them; `lean`: people who stay and lose pictures."""
+    """What would go. `rows`: by table, of what is shown now; `shards`: by profile, how many would
+    be written anew or leave; `files`: other files and what becomes of them; `lean`: people who stay
+    and lose pictures.
+    """
 
     found: Found
     journal: dict[str, Any]
@@ -70,7 +94,9 @@ class Prepared:
 
 @dataclass
 class Done:
-    """What was done. `number` is the snapshot that shows the rest; `unshown`: profiles whose shards the next run completes."""
+    """What was done. `number` is the snapshot that shows the rest; `unshown`: profiles whose shards
+    the next run completes.
+    """
 
     receipt: Receipt
     number: int
@@ -88,9 +114,15 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
     rewriter = _Looking(store, doomed, needles, frozenset(found.buckets))
     newest = load(store)
     rows, lean = _rows(store, newest, rewriter)
-    touched = [entry for entry in newest.entries if entry.table in SHARD_TABLES and rewriter.derived(entry.file)]
+    touched = [
+        entry
+        for entry in newest.entries
+        if entry.table in SHARD_TABLES and rewriter.derived(entry.file)
+    ]
     shown = sorted({_profile(entry.file) for entry in touched if entry.current})
-    shards = Counter(_profile(entry.file) for entry in touched if entry.current and entry.table == "shards")
+    shards = Counter(
+        _profile(entry.file) for entry in touched if entry.current and entry.table == "shards"
+    )
     snapshots, named = [], set()
     for number in genuine(store, newest):
         snapshot = newest if number == newest.number else load(store, number, newest)
@@ -99,7 +131,11 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
             snapshots.append(number)
     sweep = Sweep(store, rewriter, found.sha256s, named)
     # Indexes and cards of shards are put anew with them.
-    changes = (change for change in sweep.changes() if change.data is None or not change.path.startswith("shards/"))
+    changes = (
+        change
+        for change in sweep.changes()
+        if change.data is None or not change.path.startswith("shards/")
+    )
     files = [(change.path, change.what) for change in changes]
     when = datetime.now(UTC)
     journal = {
@@ -118,11 +154,18 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
         "replan": [profile for profile in shown if _up_to_date(newest, profile)],
         "samples": _samples(store, rewriter, named),
         "removed": {
-            "people": len(found.people), "pictures": len(found.images), "of_others": len(found.others), "rows": dict(rows),
-            "shards": dict(shards), "snapshots": len(snapshots), "files": len(files),
+            "people": len(found.people),
+            "pictures": len(found.images),
+            "of_others": len(found.others),
+            "rows": dict(rows),
+            "shards": dict(shards),
+            "snapshots": len(snapshots),
+            "files": len(files),
         },
-    }  # fmt: skip
-    return Prepared(found, journal, rows, shards, snapshots, files, lean, newest.number, _warnings(store))
+    }
+    return Prepared(
+        found, journal, rows, shards, snapshots, files, lean, newest.number, _warnings(store)
+    )
 
 
 class _Looking(Rewriter):
@@ -135,7 +178,12 @@ class _Looking(Rewriter):
         return any(self.holds_entry(entry) for entry in snapshot.entries)
 
     def holds_entry(self, entry: Entry) -> bool:
-        return bool(entry.file) and entry.table != "removals" and not self.is_elsewhere(entry) and self.derived(entry.file)
+        return (
+            bool(entry.file)
+            and entry.table != "removals"
+            and not self.is_elsewhere(entry)
+            and self.derived(entry.file)
+        )
 
 
 def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[str], int]:
@@ -144,16 +192,27 @@ def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[s
     losing: set[str] = set()
     inside: dict[str, list[Entry]] = {}
     for entry in newest.entries:
-        if entry.current and entry.live and entry.file and entry.table in TABLES and entry.bucket in rewriter.buckets:
+        if (
+            entry.current
+            and entry.live
+            and entry.file
+            and entry.table in TABLES
+            and entry.bucket in rewriter.buckets
+        ):
             inside.setdefault(entry.file, []).append(entry)
     for path, entries in inside.items():
         try:
             with store.open(path) as file, pq.ParquetFile(file) as parquet:
-                names = [name for name in ("identity_id", "image_id", "face_id", "target") if name in parquet.schema_arrow.names]
+                names = [
+                    name
+                    for name in ("identity_id", "image_id", "face_id", "target")
+                    if name in parquet.schema_arrow.names
+                ]
                 table = parquet.read(names)
         except (FileNotFoundError, pa.ArrowException) as error:
             raise DamagedFile(
-                f"{store.uri(path)} cannot be read ({error}); bring it back from a copy, or go back to a snapshot that is whole by"
+                f"{store.uri(path)} cannot be read ({error}); bring it back from a copy, or go "
+                "back to a snapshot that is whole by"
                 " `idcluster rollback`, then again"
             ) from error
         gone = rewriter.doomed.rows(table)
@@ -167,18 +226,27 @@ def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[s
 
 
 def _barred(found: Found) -> dict[str, list[Any]]:
-    """What must not come back, in clear, by kind: hashed once the root has a key. Vectors as hexadecimal bytes."""
+    """What must not come back, in clear, by kind: hashed once the root has a key. Vectors as
+    hexadecimal bytes.
+    """
     return {
         "identity": sorted(found.people),
         "name": sorted({words(name) for name in found.names - found.shared_names}),
-        "spelling": sorted({key for name in found.names - found.shared_names for key in spellings(name)} - found.shared_spellings),
+        "spelling": sorted(
+            {key for name in found.names - found.shared_names for key in spellings(name)}
+            - found.shared_spellings
+        ),
         "external_id": sorted(found.external_ids),
         "address": sorted(found.addresses),
         "image": sorted(found.images),
         "sha256": sorted(found.sha256s),
         "phash": sorted(str(value) for value in found.phashes if telling(value)),
-        removals.LOOK: [packed(np.concatenate([looks[:, 0] for looks in found.looks.values()]))] if found.looks else [],
-        "vector": sorted({np.ascontiguousarray(vector, np.float32).tobytes().hex() for vector in found.vectors}),
+        removals.LOOK: [packed(np.concatenate([looks[:, 0] for looks in found.looks.values()]))]
+        if found.looks
+        else [],
+        "vector": sorted(
+            {np.ascontiguousarray(vector, np.float32).tobytes().hex() for vector in found.vectors}
+        ),
     }
 
 
@@ -188,12 +256,20 @@ def _face_bars(found: Found) -> list[dict[str, Any]]:
         limit = found.limits.get(like.recogniser, found.limits.get(""))
         if limit is not None:
             bar = FaceBar(like.recogniser, limit, like.vector)
-            made.append({"recogniser": bar.recogniser, "threshold": bar.threshold, "vector": list(bar.vector)})
+            made.append(
+                {
+                    "recogniser": bar.recogniser,
+                    "threshold": bar.threshold,
+                    "vector": list(bar.vector),
+                }
+            )
     return made
 
 
 def _up_to_date(newest: Snapshot, profile: str) -> bool:
-    """Whether the shards of a profile show exactly what the tables do, by this program: then only touched ones are to be written."""
+    """Whether the shards of a profile show exactly what the tables do, by this program: then only
+    touched ones are to be written.
+    """
     from pipeline.shards.writing import shard_basis
 
     params = _params(newest, profile)
@@ -205,7 +281,9 @@ def _up_to_date(newest: Snapshot, profile: str) -> bool:
 def _params(snapshot: Snapshot, profile: str) -> ShardParams | None:
     """The parameters that the shards of a profile were last made with."""
     try:
-        return ShardParams.model_validate(snapshot.notes[f"index/{profile}"]["description"]["params"])
+        return ShardParams.model_validate(
+            snapshot.notes[f"index/{profile}"]["description"]["params"]
+        )
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -217,32 +295,48 @@ def _profile(path: str) -> str:
 def _samples(store: Store, rewriter: Rewriter, named: Iterable[str]) -> dict[str, list[list[str]]]:
     """By profile, the samples that leave, as the feed names them."""
     found: dict[str, set[tuple[str, str]]] = {}
-    for path in sorted({path for path in (*named, *store.list("shards")) if path.startswith("shards/") and path.endswith(".parquet")}):
+    for path in sorted(
+        {
+            path
+            for path in (*named, *store.list("shards"))
+            if path.startswith("shards/") and path.endswith(".parquet")
+        }
+    ):
         if not rewriter.derived(path):
             continue
         try:
             with store.open(path) as file, pq.ParquetFile(file) as parquet:
                 if not {"key", "sha256", "shard"} <= set(parquet.schema_arrow.names):
                     continue
-                for batch in parquet.iter_batches(_SAMPLES_AT_ONCE, columns=["key", "sha256", "canonical_id", "identity_id", "image_id"]):
+                for batch in parquet.iter_batches(
+                    _SAMPLES_AT_ONCE,
+                    columns=["key", "sha256", "canonical_id", "identity_id", "image_id"],
+                ):
                     table = pa.Table.from_batches([batch])
                     for row in table.filter(pa.array(rewriter.doomed.rows(table))).to_pylist():
-                        found.setdefault(_profile(path), set()).add((feed_hash(row["key"]), feed_hash(row["sha256"])))
+                        found.setdefault(_profile(path), set()).add(
+                            (feed_hash(row["key"]), feed_hash(row["sha256"]))
+                        )
         except (FileNotFoundError, pa.ArrowException):
             continue
-    return {profile: [list(pair) for pair in sorted(pairs)] for profile, pairs in sorted(found.items())}
+    return {
+        profile: [list(pair) for pair in sorted(pairs)] for profile, pairs in sorted(found.items())
+    }
 
 
 def feed_hash(text: str) -> str:
-    """How the feed names a sample, by its key, and its picture, by the sha256 in its metadata: who has the sample can compute
-    it; who has not cannot look the picture up by it."""
+    """How the feed names a sample, by its key, and its picture, by the sha256 in its metadata: who
+    has the sample can compute it; who has not cannot look the picture up by it.
+    """
     return hashlib.sha256(f"idcluster removal\n{text}".encode()).hexdigest()
 
 
 def _warnings(store: Store) -> list[str]:
     warnings = [
-        "backups and copies of this root and of its shards are out of reach, so are the source and temporary folders (idcluster-*) of"
-        " machines on which a run was killed; shards/<profile>/removals.json is for those who have copies of shards"
+        "backups and copies of this root and of its shards are out of reach, so are the source "
+        "and temporary folders (idcluster-*) of"
+        " machines on which a run was killed; shards/<profile>/removals.json is for those who "
+        "have copies of shards"
     ]
     kept = kept_versions(store)
     return [kept, *warnings] if kept else warnings
@@ -253,11 +347,15 @@ def kept_versions(store: Store) -> str | None:
     try:
         state = store.versioning()
     except Exception as error:  # noqa: BLE001 - clients have no common class of errors, and not every store knows the question
-        return f"whether {store.root} keeps old versions of objects could not be asked ({type(error).__name__}): look yourself"
+        return (
+            f"whether {store.root} keeps old versions of objects could not be asked "
+            f"({type(error).__name__}): look yourself"
+        )
     if state is None:
         return None
     return (
-        f"the bucket of {store.root} keeps old versions of objects (versioning is {state.lower()}): what is deleted here stays there until"
+        f"the bucket of {store.root} keeps old versions of objects (versioning is "
+        f"{state.lower()}): what is deleted here stays there until"
         " those are deleted too, by a lifecycle rule for noncurrent versions or by hand"
     )
 
@@ -265,30 +363,45 @@ def kept_versions(store: Store) -> str | None:
 # Doing it
 
 
-def forget(store: Store, prepared: Prepared, run: str, notice: Say = silent, say: Say = silent) -> Done:
-    """Do what was prepared. Takes the lease. Raises LeaseHeld, and RunError where the dataset is another one by now."""
+def forget(
+    store: Store, prepared: Prepared, run: str, notice: Say = silent, say: Say = silent
+) -> Done:
+    """Do what was prepared. Takes the lease. Raises LeaseHeld, and RunError where the dataset is
+    another one by now.
+    """
     with Lease(store, run, notice, frees=True) as lease:
         removals.check_finished(store)
         newest = max(numbers(store), default=0)
         if newest != prepared.number + (lease.fenced is not None):  # a fence shows the same
-            raise RunError(f"{store.root} was written meanwhile (snapshot {newest}, looked at {prepared.number}); look again")
+            raise RunError(
+                f"{store.root} was written meanwhile (snapshot {newest}, looked at "
+                f"{prepared.number}); look again"
+            )
         try:
             rewriter = _rehearsed(store, prepared.journal)
         except OSError as error:
             if not is_full(error):
                 raise
-            rewriter = None  # there is no room for all new files beside the old ones: they are made as room is freed
+            # there is no room for all new files beside the old ones: they are made as room is freed
+            rewriter = None
         if not store.put_new(UNFINISHED, json.dumps(prepared.journal, indent=1).encode()):
-            raise RunError(f"another removal is under way in {store.root}; `idcluster forget {store.root} --resume` finishes it")
+            raise RunError(
+                f"another removal is under way in {store.root}; `idcluster forget {store.root} "
+                "--resume` finishes it"
+            )
         try:
             return _work(store, lease, run, prepared.journal, say, rewriter)
         except Exception:
-            say(f"the removal is not finished, and nothing else may write here until it is: `idcluster forget {store.root} --resume`")
+            say(
+                "the removal is not finished, and nothing else may write here until it is: "
+                f"`idcluster forget {store.root} --resume`"
+            )
             raise
 
 
 def _rehearsed(store: Store, journal: Mapping[str, Any]) -> Rewriter:
-    """A rewriter that has made all files that snapshots will name. What cannot be read is met here, where nothing has begun yet.
+    """A rewriter that has made all files that snapshots will name. What cannot be read is met here,
+    where nothing has begun yet.
 
     Raises DamagedFile, RunError and whatever the store raises; then the new files are gone again.
     """
@@ -321,7 +434,9 @@ def _files_of(store: Store, number: int) -> tuple[str, ...]:
 
 def _rewriter(store: Store, journal: Mapping[str, Any]) -> Rewriter:
     doomed = Doomed(*(frozenset(journal[name]) for name in ("people", "images", "faces")))
-    return Rewriter(store, doomed, Needles.from_json(journal["needles"]), frozenset(journal["buckets"]))
+    return Rewriter(
+        store, doomed, Needles.from_json(journal["needles"]), frozenset(journal["buckets"])
+    )
 
 
 def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> Done | None:
@@ -335,20 +450,35 @@ def resume(store: Store, run: str, notice: Say = silent, say: Say = silent) -> D
             store.delete([UNFINISHED])
             return None
         if journal.get("format") != removals.FORMAT:
-            raise RunError(f"{store.uri(UNFINISHED)} has format {journal.get('format')}; this idcluster reads format {removals.FORMAT}")
+            raise RunError(
+                f"{store.uri(UNFINISHED)} has format {journal.get('format')}; this idcluster "
+                f"reads format {removals.FORMAT}"
+            )
         return _work(store, lease, run, journal, say)
 
 
-def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say: Say, rewriter: Rewriter | None = None) -> Done:
+def _work(
+    store: Store,
+    lease: Lease,
+    run: str,
+    journal: Mapping[str, Any],
+    say: Say,
+    rewriter: Rewriter | None = None,
+) -> Done:
     def check() -> None:
         lease.check(f"`idcluster forget {store.root} --resume` goes on", within=2.0)
 
     key = key_of(store, make=True)
     assert key is not None  # noqa: S101 - made if it was not there
     receipt = Receipt(
-        journal["receipt"], journal["removed_at"], asked=journal["asked"], removed=journal["removed"],
-        hashes=_hashed(key, journal["barred"]), faces=journal["face_bars"], unreachable=_warnings(store),
-    )  # fmt: skip
+        journal["receipt"],
+        journal["removed_at"],
+        asked=journal["asked"],
+        removed=journal["removed"],
+        hashes=_hashed(key, journal["barred"]),
+        faces=journal["face_bars"],
+        unreachable=_warnings(store),
+    )
     store.put(receipt.path, receipt.encode())
     rewriter = rewriter or _rewriter(store, journal)
     while True:
@@ -360,7 +490,10 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
                 raise
             freed = _make_room(store, rewriter, check)
             if not freed:
-                said = f"{error.strerror}; there is nothing more here to delete before: make room and go on with --resume"
+                said = (
+                    f"{error.strerror}; there is nothing more here to delete before: make "
+                    "room and go on with --resume"
+                )
                 raise StorageError(error.errno, said) from error
             say(f"the disk is full: deleted {freed} files that are not needed, and beginning anew")
             rewriter = _rewriter(store, journal)
@@ -368,30 +501,47 @@ def _work(store: Store, lease: Lease, run: str, journal: Mapping[str, Any], say:
     receipt.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
     store.put(receipt.path, receipt.encode())
     store.delete([UNFINISHED])
-    unshown = [profile for profile in sorted(journal["samples"]) if profile not in journal["replan"]]
+    unshown = [
+        profile for profile in sorted(journal["samples"]) if profile not in journal["replan"]
+    ]
     return Done(receipt, newest.number, unshown)
 
 
 def _make_room(store: Store, rewriter: Rewriter, check: Callable[[], None]) -> int:
-    """Delete what can go before anything is written: files that no snapshot names, and tars that hold the doomed (what lies
-    beside them still says that they do); how many."""
+    """Delete what can go before anything is written: files that no snapshot names, and tars that
+    hold the doomed (what lies beside them still says that they do); how many.
+    """
     newest = load(store)
-    named = {file for number in genuine(store, newest) for file in load(store, number, newest).files()}
+    named = {
+        file for number in genuine(store, newest) for file in load(store, number, newest).files()
+    }
     there = [path for top in ("tables", "shards") for path in store.list(top)]
-    spare = [path for path in there if path not in named and path.endswith((".parquet", ".tar", ".tmp"))]
-    spare += [path for path in there if path in named and path.endswith(".tar") and rewriter.derived(path)]
+    spare = [
+        path for path in there if path not in named and path.endswith((".parquet", ".tar", ".tmp"))
+    ]
+    spare += [
+        path for path in there if path in named and path.endswith(".tar") and rewriter.derived(path)
+    ]
     store.delete(spare, before=check)
     return len(spare)
 
 
 def _erase(
-    store: Store, lease: Lease, run: str, journal: Mapping[str, Any], receipt: Receipt, rewriter: Rewriter, check: Callable[[], None],
+    store: Store,
+    lease: Lease,
+    run: str,
+    journal: Mapping[str, Any],
+    receipt: Receipt,
+    rewriter: Rewriter,
+    check: Callable[[], None],
     say: Say,
-) -> Snapshot:  # fmt: skip
+) -> Snapshot:
     """All files and snapshots without the doomed; the snapshot that shows the rest."""
     newest = load(store)
     there = genuine(store, newest)
-    store.delete((path_of(number) for number in set(numbers(store)).difference(there)), before=check)
+    store.delete(
+        (path_of(number) for number in set(numbers(store)).difference(there)), before=check
+    )
     named: set[str] = set()
     for number in there:
         check()
@@ -423,7 +573,12 @@ def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str
     for kind in KINDS:
         values = list(barred.get(kind, ()))
         if kind == "phash":
-            made = [f"{value:016x}" for value in key.phashes(np.array([int(value) for value in values], np.uint64)).tolist()]
+            made = [
+                f"{value:016x}"
+                for value in key.phashes(
+                    np.array([int(value) for value in values], np.uint64)
+                ).tolist()
+            ]
         elif kind == "vector":
             made = [key.vector(np.frombuffer(bytes.fromhex(value), np.float32)) for value in values]
         else:
@@ -437,16 +592,27 @@ def _hashed(key: Key, barred: Mapping[str, Iterable[str]]) -> dict[str, list[str
     return hashes
 
 
-def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, receipt: str, say: Say) -> Snapshot:
+def _following(
+    store: Store, newest: Snapshot, replan: Iterable[str], run: str, receipt: str, say: Say
+) -> Snapshot:
     """The snapshot to publish: with the table `removals`, and with the shards of what is left.
 
     Where shards of those who stay cannot be written, the removal goes on without them.
     """
     schema = TABLES["removals"]
-    sealed = seal_table(store, schema, VERSION, WHOLE, WHOLE, schema.build(removals.table_rows(removals.receipts(store))))
+    sealed = seal_table(
+        store,
+        schema,
+        VERSION,
+        WHOLE,
+        WHOLE,
+        schema.build(removals.table_rows(removals.receipts(store))),
+    )
     following = newest.with_entries([sealed.entry(schema, VERSION, WHOLE, WHOLE, sealed.digest)])
     # Without what says that shards are up to date: the next run looks at all of them.
-    notes = {name: value for name, value in following.notes.items() if not name.startswith("shards/")}
+    notes = {
+        name: value for name, value in following.notes.items() if not name.startswith("shards/")
+    }
     following = Snapshot(newest.number, following.entries, notes)
     for profile in replan:
         params = _params(following, profile)
@@ -456,7 +622,10 @@ def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, 
             plan = plan_shards(store, following, params)
             entries = finish(store, following, [write_shard(store, job) for job in plan.jobs], plan)
         except (ShardError, BadList, DamagedFile) as error:
-            say(f"shards of {profile} lack people who stay until they can be written by a run: {error}")
+            say(
+                f"shards of {profile} lack people who stay until they can be written by a run: "
+                f"{error}"
+            )
             continue
         following = following.with_entries(entries).with_notes(**{f"index/{profile}": plan.note()})
     when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -464,18 +633,24 @@ def _following(store: Store, newest: Snapshot, replan: Iterable[str], run: str, 
 
 
 def _feed_of(store: Store, profile: str) -> dict[str, Any]:
-    """What those who have copies of a profile's shards are told so far. Raises RunError for a damaged file."""
+    """What those who have copies of a profile's shards are told so far. Raises RunError for a
+    damaged file.
+    """
     path = f"shards/{profile}/{FEED}"
     try:
         feed: dict[str, Any] = json.loads(store.read(path))
         if not all("removal" in one for one in feed["removals"]):
             raise ValueError("not in the form that this idcluster writes")
     except FileNotFoundError:
-        how = 'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same of the sha256 in its .json'
+        how = (
+            'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same '
+            "of the sha256 in its .json"
+        )
         return {"format": removals.FORMAT, "how": how, "removals": []}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{store.uri(path)} is damaged ({error}); it tells who copied shards what to delete: bring it back from a copy, or delete it"
+            f"{store.uri(path)} is damaged ({error}); it tells who copied shards what to delete: "
+            "bring it back from a copy, or delete it"
         ) from error
     return feed
 
@@ -487,6 +662,7 @@ def _feed(store: Store, samples: Mapping[str, list[list[str]]], receipt: Receipt
         if any(entry["removal"] == receipt.receipt for entry in feed["removals"]):
             continue
         entries = [{"sample": sample, "picture": picture} for sample, picture in pairs]
-        feed["removals"].append({"removal": receipt.receipt, "removed_at": receipt.removed_at, "samples": entries})
+        feed["removals"].append(
+            {"removal": receipt.receipt, "removed_at": receipt.removed_at, "samples": entries}
+        )
         store.put(path, json.dumps(feed, indent=1, sort_keys=True).encode() + b"\n")
-

@@ -1,8 +1,9 @@
-"""Every file of a root that no snapshot names, or that says something in words: which go, and from which something is struck.
+"""Every file of a root that no snapshot names, or that says something in words: which go, and from
+which something is struck.
 
-Work that is under way (parts, what the web answered) is deleted where the doomed are in it, and done again; what sources
-listed and records of runs are kept without them; reports and contact sheets that show them are deleted, for a command
-makes them again.
+Work that is under way (parts, what the web answered) is deleted where the doomed are in it, and
+done again; what sources listed and records of runs are kept without them; reports and contact
+sheets that show them are deleted, for a command makes them again.
 """
 
 import hashlib
@@ -21,7 +22,21 @@ from pipeline.root import lease, removals, shelf, spool
 from pipeline.root.storage import Store
 from pipeline.shards.split_lists import without
 
-TEXTS = (".json", ".jsonl", ".md", ".txt", ".csv", ".tsv", ".html", ".htm", ".yaml", ".yml", ".log", ".svg", ".xml")
+TEXTS = (
+    ".json",
+    ".jsonl",
+    ".md",
+    ".txt",
+    ".csv",
+    ".tsv",
+    ".html",
+    ".htm",
+    ".yaml",
+    ".yml",
+    ".log",
+    ".svg",
+    ".xml",
+)
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf")
 FEED = "removals.json"
 _OWN = "dataset.json"
@@ -41,15 +56,21 @@ class Change:
 
 
 class Sweep:
-    """Goes through all files of a root. `named`: those that a snapshot names, whose rows are somebody else's business."""
+    """Goes through all files of a root. `named`: those that a snapshot names, whose rows are
+    somebody else's business.
+    """
 
-    def __init__(self, store: Store, rewriter: Rewriter, sha256s: Set[str], named: Set[str]) -> None:
+    def __init__(
+        self, store: Store, rewriter: Rewriter, sha256s: Set[str], named: Set[str]
+    ) -> None:
         self.store, self.rewriter, self.sha256s, self.named = store, rewriter, sha256s, named
         self.needles, self.doomed = rewriter.needles, rewriter.doomed
 
     def changes(self) -> Iterator[Change]:
         """What is to be done, in the order of names. Files that are gone meanwhile are left out."""
-        yield from (Change(path, data) for path, data in without(self.store, self.doomed.people).items())
+        yield from (
+            Change(path, data) for path, data in without(self.store, self.doomed.people).items()
+        )
         for path in self.store.list(""):
             try:
                 change = self._look(path)
@@ -60,7 +81,11 @@ class Sweep:
 
     def _look(self, path: str) -> Change | None:
         top = path.split("/")[0]
-        if path in self.named or path == _OWN or top in ("snapshots", removals.FOLDER, lease.FOLDER, "lists"):
+        if (
+            path in self.named
+            or path == _OWN
+            or top in ("snapshots", removals.FOLDER, lease.FOLDER, "lists")
+        ):
             return Change(path, None) if path.endswith(".tmp") else None
         if path.endswith(".tmp"):
             return Change(path, None)  # nobody writes now: what was begun is never finished
@@ -86,19 +111,26 @@ class Sweep:
             return Change(path, None) if self._answers(path) else None
         if not path.endswith(".parquet"):
             text = unescaped(self.store.read(path).decode(errors="replace"))
-            return Change(path, None) if self.needles.find(text) or self.needles.find(path) else None
+            return (
+                Change(path, None) if self.needles.find(text) or self.needles.find(path) else None
+            )
         if path.startswith(f"{shelf.FOLDER}/"):
             return self._shelf(path)
         return Change(path, None) if self.rewriter.holds(path) else None
 
     def _shelf(self, path: str) -> Change | None:
-        """A file of what a service listed, without the texts about the doomed; in the same order, under the same name."""
+        """A file of what a service listed, without the texts about the doomed; in the same order,
+        under the same name.
+        """
         try:
             table = pq.read_table(io.BytesIO(self.store.read(path)))
         except pa.ArrowException:
             return Change(path, None)  # torn: of no use to anybody
         pairs = zip(table["key"].to_pylist(), table["text"].to_pylist(), strict=True)
-        kept = [not (self.needles.find(f"{key}") or self.needles.find(unescaped(text or ""))) for key, text in pairs]
+        kept = [
+            not (self.needles.find(f"{key}") or self.needles.find(unescaped(text or "")))
+            for key, text in pairs
+        ]
         if all(kept):
             return None
         left = table.filter(pa.array(kept, pa.bool_()))
@@ -107,8 +139,9 @@ class Sweep:
         return Change(path, sink.getvalue() if left.num_rows else None)
 
     def _answers(self, path: str) -> bool:
-        """Whether a file of the spool has an answer that goes, by its address or by the picture that came, or is damaged: it is
-        deleted, and its addresses are asked again."""
+        """Whether a file of the spool has an answer that goes, by its address or by the picture
+        that came, or is damaged: it is deleted, and its addresses are asked again.
+        """
         try:
             found = spool.answers(self.store, path)
         except spool.DamagedSpool:
@@ -116,7 +149,10 @@ class Sweep:
         for address, answer in found or ():
             if answer.data is not None and hashlib.sha256(answer.data).hexdigest() in self.sha256s:
                 return True
-            if any(text and self.needles.find(text) for text in (address, answer.final_address, answer.opt_out, answer.detail)):
+            if any(
+                text and self.needles.find(text)
+                for text in (address, answer.final_address, answer.opt_out, answer.detail)
+            ):
                 return True
         return found is None
 
@@ -128,11 +164,15 @@ class Sweep:
             value = json.loads(text)
         except ValueError:
             struck = needles.strike(text)
-            return Change(path, (struck if needles.find(unescaped(struck)) is None else STRUCK).encode())
+            return Change(
+                path, (struck if needles.find(unescaped(struck)) is None else STRUCK).encode()
+            )
         struck = needles.strike_json(value)
         if struck == value:
             return None
-        return Change(path, json.dumps(struck, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        return Change(
+            path, json.dumps(struck, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        )
 
     def _other(self, path: str) -> Change | None:
         """Files that are none of the dataset's own: reports, contact sheets, exports."""
@@ -147,4 +187,8 @@ class Sweep:
         data = self.store.read(path)
         # A picture at the top of a root is a contact sheet or a plot: nobody can tell who is on it.
         shows = "/" not in path and lower.endswith(PICTURES)
-        return Change(path, None) if shows or hashlib.sha256(data).hexdigest() in self.sha256s else None
+        return (
+            Change(path, None)
+            if shows or hashlib.sha256(data).hexdigest() in self.sha256s
+            else None
+        )

@@ -1,7 +1,8 @@
 """Files and snapshots without the rows of somebody.
 
-What a file is without them is a function of the file alone, and its name of what is in it: so however often this is broken
-off and begun anew, it comes to the same. No file is rewritten under its name.
+What a file is without them is a function of the file alone, and its name of what is in it: so
+however often this is broken off and begun anew, it comes to the same. No file is rewritten under
+its name.
 """
 
 import hashlib
@@ -20,7 +21,16 @@ import pyarrow.parquet as pq
 from pipeline.execution.reconcile import row_digests
 from pipeline.forget.text_columns import OF_PEOPLE
 from pipeline.forget.texts import Needles
-from pipeline.root.files import NOTHING, SLICE_ROWS, DamagedFile, Sealed, encode, open_parquet, seal_stream, seal_table
+from pipeline.root.files import (
+    NOTHING,
+    SLICE_ROWS,
+    DamagedFile,
+    Sealed,
+    encode,
+    open_parquet,
+    seal_stream,
+    seal_table,
+)
 from pipeline.root.snapshot import WHOLE, Entry, Snapshot
 from pipeline.root.storage import Store
 from schemas import TABLES, TableSchema
@@ -34,7 +44,9 @@ _BY_CONTENT = ("identities", "candidates", "overrides")
 
 @dataclass(frozen=True)
 class Doomed:
-    """Whose rows go: people with all that is theirs, and pictures of others. `faces` are those in the pictures."""
+    """Whose rows go: people with all that is theirs, and pictures of others. `faces` are those in
+    the pictures.
+    """
 
     people: frozenset[str]
     images: frozenset[str]
@@ -45,30 +57,47 @@ class Doomed:
         gone = np.zeros(table.num_rows, bool)
         for name in (*_IDS, "target"):
             if name in table.column_names:
-                gone |= np.asarray(pc.is_in(table[name], value_set=self._values[{"image_id": 1, "face_id": 2}.get(name, 0)]))
+                gone |= np.asarray(
+                    pc.is_in(
+                        table[name],
+                        value_set=self._values[{"image_id": 1, "face_id": 2}.get(name, 0)],
+                    )
+                )
         return gone
 
     @cached_property
     def _values(self) -> tuple[pa.Array, ...]:
-        return tuple(pa.array(sorted(ids), pa.string()) for ids in (self.people, self.images, self.faces))
+        return tuple(
+            pa.array(sorted(ids), pa.string()) for ids in (self.people, self.images, self.faces)
+        )
 
     def refers(self, faces: pa.ChunkedArray) -> np.ndarray:
         """Which of some face ids, or nulls, are of faces that go: bool."""
-        return np.asarray(pc.fill_null(pc.is_in(faces, value_set=self._values[2]), False)) & np.asarray(faces.is_valid())
+        return np.asarray(
+            pc.fill_null(pc.is_in(faces, value_set=self._values[2]), False)
+        ) & np.asarray(faces.is_valid())
 
     def in_name(self, path: str) -> bool:
         """Whether a file name has one of the ids in it, as those of shards have."""
         name = path.rsplit("/", 1)[-1]
-        return any(part in self.people or part in self.images for part in name.replace("_", "-").replace(".", "-").split("-"))
+        return any(
+            part in self.people or part in self.images
+            for part in name.replace("_", "-").replace(".", "-").split("-")
+        )
 
 
-def struck(table: str, rows: pa.Table, doomed: Doomed, needles: Needles | None = None) -> tuple[pa.Table, np.ndarray]:
+def struck(
+    table: str, rows: pa.Table, doomed: Doomed, needles: Needles | None = None
+) -> tuple[pa.Table, np.ndarray]:
     """Rows of others without what they say of the doomed, and which rows are others now.
 
-    Whoever was one with somebody who goes, near or akin to them, stands alone; the next run looks at all anew. Of the texts of rows
-    about people `needles` are struck; pictures whose texts name the doomed are doomed themselves.
+    Whoever was one with somebody who goes, near or akin to them, stands alone; the next run looks
+    at all anew. Of the texts of rows about people `needles` are struck; pictures whose texts name
+    the doomed are doomed themselves.
     """
-    rows, named = _unnamed(table, rows, needles.sure) if needles else (rows, np.zeros(rows.num_rows, bool))
+    rows, named = (
+        _unnamed(table, rows, needles.sure) if needles else (rows, np.zeros(rows.num_rows, bool))
+    )
     rows, hit = _apart(table, rows, doomed)
     return rows, hit | named
 
@@ -82,7 +111,11 @@ def _unnamed(table: str, rows: pa.Table, needles: Needles) -> tuple[pa.Table, np
         after = [text and needles.strike(text) for text in before]
         changed = np.array([new != old for new, old in zip(after, before, strict=True)], bool)
         if changed.any():
-            rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), pa.array(after, rows[name].type))
+            rows = rows.set_column(
+                rows.column_names.index(name),
+                rows.schema.field(name),
+                pa.array(after, rows[name].type),
+            )
             hit |= changed
     return rows, hit
 
@@ -100,14 +133,23 @@ def _apart(table: str, rows: pa.Table, doomed: Doomed) -> tuple[pa.Table, np.nda
         return rows, hit
     made = pa.Table.from_pylist(after, schema=rows.schema)
     digests = row_digests(made, [name for name in made.column_names if name != "inputs"])
-    inputs = [digest if changed else row["inputs"] for digest, changed, row in zip(digests, hit.tolist(), before, strict=True)]
-    return made.set_column(made.column_names.index("inputs"), rows.schema.field("inputs"), pa.array(inputs, pa.binary(8))), hit
+    inputs = [
+        digest if changed else row["inputs"]
+        for digest, changed, row in zip(digests, hit.tolist(), before, strict=True)
+    ]
+    return made.set_column(
+        made.column_names.index("inputs"),
+        rows.schema.field("inputs"),
+        pa.array(inputs, pa.binary(8)),
+    ), hit
 
 
 def _blanked(rows: pa.Table, hit: np.ndarray, column: str) -> pa.Table:
     at = rows.column_names.index(column)
     nothing = pa.scalar(None, rows[column].type)
-    return rows.set_column(at, rows.schema.field(column), pc.if_else(pa.array(hit), nothing, rows[column]))
+    return rows.set_column(
+        at, rows.schema.field(column), pc.if_else(pa.array(hit), nothing, rows[column])
+    )
 
 
 def _alone(row: Mapping[str, Any], doomed: Doomed) -> Mapping[str, Any]:
@@ -133,8 +175,10 @@ def _alone(row: Mapping[str, Any], doomed: Doomed) -> Mapping[str, Any]:
 
 @dataclass
 class _Thinned:
-    """A file without the doomed. `starts`: (rows + 1,) how many rows are left before each; `changed`: the same of those that
-    went or are others now. `table`: what is left, of files of many chunks; `known`: what a stretch of it would be as a file."""
+    """A file without the doomed. `starts`: (rows + 1,) how many rows are left before each;
+    `changed`: the same of those that went or are others now. `table`: what is left, of files of
+    many chunks; `known`: what a stretch of it would be as a file.
+    """
 
     made: Sealed
     starts: np.ndarray
@@ -143,19 +187,36 @@ class _Thinned:
     known: dict[tuple[int, int], Sealed] = field(default_factory=dict)
 
     def moved(self, schema: TableSchema, entry: Entry) -> Entry:
-        """The entry with its rows in the new file. Raises LookupError where the table is needed and was put away."""
+        """The entry with its rows in the new file. Raises LookupError where the table is needed and
+        was put away.
+        """
         first, stop = entry.offset, entry.offset + entry.rows
         begin, rows = int(self.starts[first]), int(self.starts[stop] - self.starts[first])
         if not rows:
-            return replace(entry, file="", rows=0, bytes=0, digest="", basis="", ok=0, offset=0, file_rows=0, file_bytes=0)
+            return replace(
+                entry,
+                file="",
+                rows=0,
+                bytes=0,
+                digest="",
+                basis="",
+                ok=0,
+                offset=0,
+                file_rows=0,
+                file_bytes=0,
+            )
         fresh = replace(entry, file=self.made.path)
         if entry.file_rows:
-            fresh = replace(fresh, offset=begin, file_rows=self.made.rows, file_bytes=self.made.bytes)
+            fresh = replace(
+                fresh, offset=begin, file_rows=self.made.rows, file_bytes=self.made.bytes
+            )
         if self.changed[stop] == self.changed[first]:
             return fresh
         about = self._alone(schema, begin, rows) if entry.file_rows else self.made
         basis = about.digest if entry.table in _BY_CONTENT else ""
-        return replace(fresh, rows=rows, bytes=about.bytes, digest=about.digest, ok=about.ok, basis=basis)
+        return replace(
+            fresh, rows=rows, bytes=about.bytes, digest=about.digest, ok=about.ok, basis=basis
+        )
 
     def _alone(self, schema: TableSchema, begin: int, rows: int) -> Sealed:
         if (begin, rows) not in self.known:
@@ -164,21 +225,28 @@ class _Thinned:
             own = self.table.slice(begin, rows)
             data = encode(schema, own)
             ok = pc.sum(pc.equal(own["status"], "ok")).as_py() or 0
-            self.known[begin, rows] = Sealed("", rows, len(data), hashlib.sha256(data).hexdigest()[:32], ok)
+            self.known[begin, rows] = Sealed(
+                "", rows, len(data), hashlib.sha256(data).hexdigest()[:32], ok
+            )
         return self.known[begin, rows]
 
 
 class Rewriter:
-    """Makes files and snapshots without the doomed. `buckets`: where their rows are; what names people of other buckets is looked at
-    everywhere."""
+    """Makes files and snapshots without the doomed. `buckets`: where their rows are; what names
+    people of other buckets is looked at everywhere.
+    """
 
-    def __init__(self, store: Store, doomed: Doomed, needles: Needles, buckets: frozenset[int]) -> None:
+    def __init__(
+        self, store: Store, doomed: Doomed, needles: Needles, buckets: frozenset[int]
+    ) -> None:
         self.store, self.doomed, self.needles, self.buckets = store, doomed, needles, buckets
         self._thinned: dict[str, _Thinned | None] = {}
         self._derived: dict[str, bool] = {}
 
     def snapshot(self, snapshot: Snapshot) -> Snapshot | None:
-        """The snapshot that shows the rest, its new files put; None where it shows nothing of the doomed."""
+        """The snapshot that shows the rest, its new files put; None where it shows nothing of the
+        doomed.
+        """
         entries = []
         for entry in snapshot.entries:
             moved = self._entry(entry)
@@ -194,10 +262,16 @@ class Rewriter:
 
     def made(self) -> set[str]:
         """The new files that were put so far."""
-        return {found.made.path for found in self._thinned.values() if found is not None and found.made.path}
+        return {
+            found.made.path
+            for found in self._thinned.values()
+            if found is not None and found.made.path
+        }
 
     def _entry(self, entry: Entry) -> Entry | None:
-        """What stands in the place of an entry: itself, one that is moved, or None where only a run can make it again."""
+        """What stands in the place of an entry: itself, one that is moved, or None where only a run
+        can make it again.
+        """
         schema = TABLES.get(entry.table)
         if not entry.file or entry.table == "removals" or self.is_elsewhere(entry):
             return entry
@@ -213,19 +287,31 @@ class Rewriter:
             return self._entry(entry)
 
     def is_elsewhere(self, entry: Entry) -> bool:
-        """Whether an entry is of a bucket in which none of the doomed are, and names nobody of another one."""
-        return entry.bucket != WHOLE and entry.bucket not in self.buckets and entry.table not in EVERYWHERE
+        """Whether an entry is of a bucket in which none of the doomed are, and names nobody of
+        another one.
+        """
+        return (
+            entry.bucket != WHOLE
+            and entry.bucket not in self.buckets
+            and entry.table not in EVERYWHERE
+        )
 
     def derived(self, path: str) -> bool:
-        """Whether a shard, what lies beside it, or a copy of other tables' columns holds anything of the doomed."""
+        """Whether a shard, what lies beside it, or a copy of other tables' columns holds anything
+        of the doomed.
+        """
         stem = path.removesuffix(".tar").removesuffix(".parquet")
         if stem not in self._derived:
             there = self.store.exists(f"{stem}.parquet")
-            self._derived[stem] = self.doomed.in_name(path) or (self.holds(f"{stem}.parquet") if there else self.tar_holds(f"{stem}.tar"))
+            self._derived[stem] = self.doomed.in_name(path) or (
+                self.holds(f"{stem}.parquet") if there else self.tar_holds(f"{stem}.tar")
+            )
         return self._derived[stem]
 
     def holds(self, path: str) -> bool:
-        """Whether a Parquet file has rows of the doomed; False for one that is gone, or damaged and of no use to anybody."""
+        """Whether a Parquet file has rows of the doomed; False for one that is gone, or damaged and
+        of no use to anybody.
+        """
         try:
             return self.store.patiently(lambda: self._holds(path))
         except (FileNotFoundError, pa.ArrowException):
@@ -256,7 +342,10 @@ class Rewriter:
             names = [name for name in (*_IDS, "target") if name in parquet.schema_arrow.names]
             if not names:
                 return False
-            return any(self.doomed.rows(parquet.read_row_group(n, names)).any() for n in range(parquet.num_row_groups))
+            return any(
+                self.doomed.rows(parquet.read_row_group(n, names)).any()
+                for n in range(parquet.num_row_groups)
+            )
 
     def _thin(self, schema: TableSchema, entry: Entry) -> _Thinned | None:
         def attempt() -> _Thinned | None:
@@ -266,35 +355,60 @@ class Rewriter:
         try:
             return self.store.patiently(attempt)
         except FileNotFoundError as error:
-            raise DamagedFile(f"{self.store.uri(entry.file)} is named by a snapshot but not there; `idcluster rollback` to one that is"
-                              " whole, or `idcluster gc --keep 1` to do without older ones, then again") from error  # fmt: skip
+            raise DamagedFile(
+                f"{self.store.uri(entry.file)} is named by a snapshot but not there; `idcluster "
+                "rollback` to one that is"
+                " whole, or `idcluster gc --keep 1` to do without older ones, then again"
+            ) from error
         except (pa.ArrowException, OSError) as error:
-            if not isinstance(error, pa.ArrowException) and "checksum" not in str(error) and "CRC" not in str(error):
+            if (
+                not isinstance(error, pa.ArrowException)
+                and "checksum" not in str(error)
+                and "CRC" not in str(error)
+            ):
                 raise
-            raise DamagedFile(f"{self.store.uri(entry.file)} cannot be read ({error}); bring it back from a copy, or delete it and run"
-                              " again, then remove anew") from error  # fmt: skip
+            raise DamagedFile(
+                f"{self.store.uri(entry.file)} cannot be read ({error}); bring it back from a "
+                "copy, or delete it and run"
+                " again, then remove anew"
+            ) from error
 
-    def _thin_open(self, schema: TableSchema, entry: Entry, file: pq.ParquetFile) -> _Thinned | None:
+    def _thin_open(
+        self, schema: TableSchema, entry: Entry, file: pq.ParquetFile
+    ) -> _Thinned | None:
         there = file.schema_arrow.names
         if set(there) < set(schema.names):  # an earlier version of the program wrote it
-            schema = replace(schema, columns=tuple(column for column in schema.columns if column.name in there))
+            schema = replace(
+                schema, columns=tuple(column for column in schema.columns if column.name in there)
+            )
         ids = [name for name in (*_IDS, "target") if name in there]
         groups = [file.read_row_group(n, ids) for n in range(file.num_row_groups)]
         gone = np.concatenate([np.zeros(0, bool), *(self.doomed.rows(group) for group in groups)])
         if schema.blobs:
             if not gone.any():
                 return None
-            made = seal_stream(self.store, schema, entry.version, entry.bucket, entry.chunk, _blocks(file, schema, ~gone))
+            made = seal_stream(
+                self.store,
+                schema,
+                entry.version,
+                entry.bucket,
+                entry.chunk,
+                _blocks(file, schema, ~gone),
+            )
             return _Thinned(made, _starts(~gone), _starts(gone), None)
         groups = [file.read_row_group(n, list(schema.names)) for n in range(file.num_row_groups)]
-        rows, others = struck(schema.name, pa.concat_tables([schema.empty(), *groups]), self.doomed, self.needles)
+        rows, others = struck(
+            schema.name, pa.concat_tables([schema.empty(), *groups]), self.doomed, self.needles
+        )
         changed = gone | others
         if not changed.any():
             return None
         starts = _starts(~gone)
         rows = rows.filter(pa.array(~gone))
         if schema.name == "candidates":
-            rows = _ranked(rows, ~gone, np.concatenate([group["rank"].to_numpy() for group in groups]))
+            rows = _ranked(
+                rows, ~gone, np.concatenate([group["rank"].to_numpy() for group in groups])
+            )
         if not rows.num_rows:
             made = NOTHING
         elif entry.file_rows:
@@ -307,7 +421,9 @@ class Rewriter:
 
 
 def _ranked(rows: pa.Table, kept: np.ndarray, ranks: np.ndarray) -> pa.Table:
-    """Candidates with ranks without gaps again: slices are cut by them. A chunk begins where the rank is 0."""
+    """Candidates with ranks without gaps again: slices are cut by them. A chunk begins where the
+    rank is 0.
+    """
     begins = np.flatnonzero((ranks == 0) | (np.arange(len(ranks)) == 0))
     chunk = np.searchsorted(begins, np.arange(len(ranks)), side="right") - 1
     before = _starts(kept)[:-1]
@@ -329,7 +445,9 @@ def _blocks(file: pq.ParquetFile, schema: TableSchema, kept: np.ndarray) -> Iter
         mask = kept[at : at + rows]
         at += rows
         if mask.any():
-            waiting = pa.concat_tables([waiting, file.read_row_group(number, list(schema.names)).filter(pa.array(mask))])
+            waiting = pa.concat_tables(
+                [waiting, file.read_row_group(number, list(schema.names)).filter(pa.array(mask))]
+            )
         while waiting.num_rows >= SLICE_ROWS:
             yield waiting.slice(0, SLICE_ROWS)
             waiting = waiting.slice(SLICE_ROWS)
@@ -339,7 +457,11 @@ def _blocks(file: pq.ParquetFile, schema: TableSchema, kept: np.ndarray) -> Iter
 
 def _without_empty(entries: list[Entry]) -> Iterator[Entry]:
     """Entries without those of chunks and buckets that nobody is in any more."""
-    candidates = {(e.bucket, e.chunk): e.rows for e in entries if e.table == "candidates" and e.current and e.live}
+    candidates = {
+        (e.bucket, e.chunk): e.rows
+        for e in entries
+        if e.table == "candidates" and e.current and e.live
+    }
     people = {e.bucket: e.rows for e in entries if e.table == "identities" and e.current and e.live}
     for entry in entries:
         at = (entry.bucket, entry.chunk)

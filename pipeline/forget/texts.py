@@ -1,4 +1,6 @@
-"""What names somebody in texts: names by their words, addresses, ids and hashes as they are. Found, or struck out."""
+"""What names somebody in texts: names by their words, addresses, ids and hashes as they are. Found,
+or struck out.
+"""
 
 import html
 import json
@@ -12,10 +14,20 @@ from itertools import accumulate
 from typing import Any
 
 from pipeline.root.removals import folded, words
-from pipeline.root.spellings import AS_ONE, boundless, in_any_order, may_be_several, placed, readings, spellings
+from pipeline.root.spellings import (
+    AS_ONE,
+    boundless,
+    in_any_order,
+    may_be_several,
+    placed,
+    readings,
+    spellings,
+)
 
 STRUCK = "(removed)"
-_HEX = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-f]{16}|[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{64})(?![0-9A-Za-z])")
+_HEX = re.compile(
+    r"(?<![0-9A-Za-z])(?:[0-9a-f]{16}|[0-9a-f]{24}|[0-9a-f]{32}|[0-9a-f]{64})(?![0-9A-Za-z])"
+)
 _TOKEN = re.compile(r"[0-9A-Za-z]+")
 _ESCAPED = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _LEAST = 3
@@ -24,8 +36,10 @@ _LEAST = 3
 
 @dataclass(frozen=True)
 class Needles:
-    """What is looked for. `names` are compared by their words, `spellings` in every spelling (`pipeline.root.spellings`); `addresses`
-    as parts of a text; `ids` (hexadecimal ids and hashes) and `tokens` (external ids) as whole tokens."""
+    """What is looked for. `names` are compared by their words, `spellings` in every spelling
+    (`pipeline.root.spellings`); `addresses` as parts of a text; `ids` (hexadecimal ids and hashes)
+    and `tokens` (external ids) as whole tokens.
+    """
 
     names: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
@@ -35,17 +49,27 @@ class Needles:
 
     @staticmethod
     def of(
-        names: Iterable[str], addresses: Iterable[str], ids: Iterable[str], tokens: Iterable[str], others: Iterable[str] = ()
+        names: Iterable[str],
+        addresses: Iterable[str],
+        ids: Iterable[str],
+        tokens: Iterable[str],
+        others: Iterable[str] = (),
     ) -> "Needles":
         """`others`: spellings that mean somebody else too."""
         known = [name for name in names if folded(name)]
         return Needles(
-            frozenset(map(words, known)), frozenset(addresses), frozenset(ids), frozenset(token for token in tokens if distinct(token)),
+            frozenset(map(words, known)),
+            frozenset(addresses),
+            frozenset(ids),
+            frozenset(token for token in tokens if distinct(token)),
             frozenset(key for name in known for key in spellings(name)) - frozenset(others),
-        )  # fmt: skip
+        )
 
     def as_json(self) -> dict[str, list[str]]:
-        return {name: sorted(getattr(self, name)) for name in ("names", "addresses", "ids", "tokens", "spellings")}
+        return {
+            name: sorted(getattr(self, name))
+            for name in ("names", "addresses", "ids", "tokens", "spellings")
+        }
 
     @staticmethod
     def from_json(found: Mapping[str, Iterable[str]]) -> "Needles":
@@ -53,30 +77,57 @@ class Needles:
 
     @cached_property
     def telling(self) -> frozenset[str]:
-        """Names that can only mean this person, whoever's text they are in: of two words or more."""
+        """Names that can only mean this person, whoever's text they are in: of two words or
+        more.
+        """
         return frozenset(name for name in self.names if " " in name)
 
     @cached_property
     def sure(self) -> "Needles":
         """Without names of one word, which may be a word like any other."""
-        return replace(self, names=self.telling, spellings=frozenset(key for key in self.spellings if _is_telling(key)))
+        return replace(
+            self,
+            names=self.telling,
+            spellings=frozenset(key for key in self.spellings if _is_telling(key)),
+        )
 
     def mentions(self, text: str) -> bool:
         """Whether a telling name stands in a text or address, with any signs between its words."""
-        return (bool(self.telling) and _has(f" {words(text)} ", self.telling)) or self.sure._spelled(text)
+        return (
+            bool(self.telling) and _has(f" {words(text)} ", self.telling)
+        ) or self.sure._spelled(text)
 
     @cached_property
     def rough(self) -> str:
-        """A regular expression (RE2) that all texts match in which a telling name is, and few others: the longest word of each,
-        whatever is between its letters, and signs behind which any letter may hide."""
-        rare = {max(key.split(), key=len) for key in (*self.telling, *(key.lstrip(AS_ONE) for key in self.spellings if _is_telling(key)))}
-        return "|".join([r"[^\x00-\x7F]|%", *(r"[\W_]*".join(word) for word in sorted(rare) if word.isascii() and word.isalnum())])
+        """A regular expression (RE2) that all texts match in which a telling name is, and few
+        others: the longest word of each, whatever is between its letters, and signs behind which
+        any letter may hide.
+        """
+        rare = {
+            max(key.split(), key=len)
+            for key in (
+                *self.telling,
+                *(key.lstrip(AS_ONE) for key in self.spellings if _is_telling(key)),
+            )
+        }
+        return "|".join(
+            [
+                r"[^\x00-\x7F]|%",
+                *(
+                    r"[\W_]*".join(word)
+                    for word in sorted(rare)
+                    if word.isascii() and word.isalnum()
+                ),
+            ]
+        )
 
     def find(self, text: str) -> str | None:
         """The first of the needles in a text, by its kind; None if there is none."""
         if self.ids and any(found in self.ids for found in _HEX.findall(text)):
             return "id or hash"
-        if self.addresses and (text in self.addresses or any(address in text for address in self._long)):
+        if self.addresses and (
+            text in self.addresses or any(address in text for address in self._long)
+        ):
             return "address"
         if self.tokens and any(token in self.tokens for token in _TOKEN.findall(text)):
             return "external id"
@@ -86,7 +137,9 @@ class Needles:
         return "name" if self._spelled(text) else None
 
     def _spelled(self, text: str) -> bool:
-        return bool(self.spellings) and any(next(self._places(found), None) is not None for found in readings(text))
+        return bool(self.spellings) and any(
+            next(self._places(found), None) is not None for found in readings(text)
+        )
 
     def _places(self, found: list[str]) -> Iterator[tuple[int, int]]:
         """Where names stand among the words of a text: first and last word + 1."""
@@ -111,10 +164,20 @@ class Needles:
 
     @cached_property
     def _looked_for(self) -> tuple[frozenset[str], tuple[int, ...], tuple[str, ...]]:
-        """Names by their words in order of the alphabet, how many words they have, and names as one word."""
-        bags = frozenset(key for key in self.spellings if not key.startswith(AS_ONE) and (len(key) >= _LEAST or boundless(key)))
+        """Names by their words in order of the alphabet, how many words they have, and names as one
+        word.
+        """
+        bags = frozenset(
+            key
+            for key in self.spellings
+            if not key.startswith(AS_ONE) and (len(key) >= _LEAST or boundless(key))
+        )
         lengths = tuple(sorted({key.count(" ") + 1 for key in bags}))
-        return bags, lengths, tuple(sorted(key[1:] for key in self.spellings if key.startswith(AS_ONE)))
+        return (
+            bags,
+            lengths,
+            tuple(sorted(key[1:] for key in self.spellings if key.startswith(AS_ONE))),
+        )
 
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
@@ -134,10 +197,15 @@ class Needles:
         longest = sorted(self._inside, key=lambda name: (-len(name), name))
         between = r"(?:[\W_]|%[0-9A-Fa-f]{2})+"
         parts = ((between.join(map(re.escape, name.split())), boundless(name)) for name in longest)
-        return tuple(re.compile(part if free else rf"(?<![^\W_]){part}(?![^\W_])", re.IGNORECASE) for part, free in parts)
+        return tuple(
+            re.compile(part if free else rf"(?<![^\W_]){part}(?![^\W_])", re.IGNORECASE)
+            for part, free in parts
+        )
 
     def strike(self, text: str) -> str:
-        """The text without the needles; all of it struck where a spelling does not show which part they are."""
+        """The text without the needles; all of it struck where a spelling does not show which part
+        they are.
+        """
         if self.find(text) is None:
             return text
         text = unicodedata.normalize("NFC", text)
@@ -162,13 +230,18 @@ class Needles:
         return STRUCK if self.find(text) is not None else text
 
     def strike_json(self, value: Any) -> Any:
-        """A JSON value with every text and key struck. The words by which records say what they are stay as they are."""
+        """A JSON value with every text and key struck. The words by which records say what they are
+        stay as they are.
+        """
         if isinstance(value, str):
             return self.strike(value)
         if isinstance(value, list):
             return [self.strike_json(item) for item in value]
         if isinstance(value, dict):
-            return {self.strike(name): item if name in _OWN_WORDS else self.strike_json(item) for name, item in value.items()}
+            return {
+                self.strike(name): item if name in _OWN_WORDS else self.strike_json(item)
+                for name, item in value.items()
+            }
         return value
 
 
@@ -178,11 +251,17 @@ _OWN_WORDS = frozenset({"status", "started", "finished", "machine", "licences", 
 
 def unescaped(text: str) -> str:
     """A text as whoever reads it sees it, where it is a part of JSON, HTML or XML."""
-    return html.unescape(_ESCAPED.sub(lambda match: json.loads(f'"{match[0]}"'), text)) if "\\u" in text or "&" in text else text
+    return (
+        html.unescape(_ESCAPED.sub(lambda match: json.loads(f'"{match[0]}"'), text))
+        if "\\u" in text or "&" in text
+        else text
+    )
 
 
 def distinct(token: str) -> bool:
-    """Whether an external id can be nothing else in a text: Q42 and nm0000123 can not, 1234 is a number."""
+    """Whether an external id can be nothing else in a text: Q42 and nm0000123 can not, 1234 is a
+    number.
+    """
     return any(map(str.isdigit, token)) and any(map(str.isalpha, token)) and token.isalnum()
 
 

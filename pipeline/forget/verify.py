@@ -1,8 +1,9 @@
 """Whether anything of what was removed is left: every value of every file of a root is looked at.
 
-Files are found by listing, not by a snapshot: every page of every Parquet file is decoded, with its statistics and its
-metadata, every member of every tar and every text; names of files count as well. What is looked for are the hashes in the
-receipts, under the key of the root, and what the caller names.
+Files are found by listing, not by a snapshot: every page of every Parquet file is decoded, with its
+statistics and its metadata, every member of every tar and every text; names of files count as well.
+What is looked for are the hashes in the receipts, under the key of the root, and what the caller
+names.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,9 @@ _HEX = re.compile(r"[0-9a-f]+")
 _NAME_WORDS = 6
 """A name of more words is found only where it stands alone, or where the caller names it."""
 _NAME_LETTERS = 8
-"""As many letters has a name that is looked for inside of words, in scripts without blanks between these."""
+"""As many letters has a name that is looked for inside of words, in scripts without blanks between
+these.
+"""
 _OF_LENGTH = {16: "identity", 24: "image", 64: "sha256"}
 """What hexadecimal digits may be, by how many there are."""
 _LONG = 400
@@ -57,36 +61,57 @@ class Leftover:
 
 @dataclass
 class Checked:
-    """What came of it. `unread` are pictures and other files that are no part of a dataset and cannot be searched."""
+    """What came of it. `unread` are pictures and other files that are no part of a dataset and
+    cannot be searched.
+    """
 
     leftovers: list[Leftover] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     files: int = 0
     values: int = 0
     strangers: list[str] = field(default_factory=list)
-    """What was asked for and neither is anywhere nor was ever removed or barred: it may be written wrongly."""
+    """What was asked for and neither is anywhere nor was ever removed or barred: it may be written
+    wrongly.
+    """
 
 
-def verify(store: Store, identities: Iterable[str] = (), urls: Sequence[str] = (), sha256s: Sequence[str] = ()) -> Checked:
-    """Look through a root. Raises RunError where there is nothing to look for, and for damaged receipts."""
+def verify(
+    store: Store,
+    identities: Iterable[str] = (),
+    urls: Sequence[str] = (),
+    sha256s: Sequence[str] = (),
+) -> Checked:
+    """Look through a root. Raises RunError where there is nothing to look for, and for damaged
+    receipts.
+    """
     bars = load_bars(store)
     given = list(identities)
-    ids = {identity_id(name) for name in given} | {name for name in given if len(name) == 16 and _HEX.fullmatch(name)}
+    ids = {identity_id(name) for name in given} | {
+        name for name in given if len(name) == 16 and _HEX.fullmatch(name)
+    }
     needles = Needles.of((name for name in given if name not in ids), urls, {*ids, *sha256s}, ())
     if not (bars or given or needles.addresses or needles.ids):
-        raise RunError(f"nothing was ever removed from {store.root}, so there is nothing to look for; name somebody by --identity")
+        raise RunError(
+            f"nothing was ever removed from {store.root}, so there is nothing to look for; name "
+            "somebody by --identity"
+        )
     checked = _Verifier(store, bars, needles).all()
     if not any(leftover.what.startswith(_ASKED) for leftover in checked.leftovers):
         checked.strangers = [
-            *(name for name in given if not _was_removed(bars, name)), *(url for url in urls if not _was_barred(bars, url)),
+            *(name for name in given if not _was_removed(bars, name)),
+            *(url for url in urls if not _was_barred(bars, url)),
             *(sha256 for sha256 in sha256s if not bars.text("sha256", sha256)),
-        ]  # fmt: skip
+        ]
     return checked
 
 
 def _was_removed(bars: removals.Bars, said: str) -> bool:
     ids = (said, identity_id(said), identity_id(said, said))
-    return bars.name(said) or bars.text("external_id", said) or any(bars.text("identity", one) for one in ids)
+    return (
+        bars.name(said)
+        or bars.text("external_id", said)
+        or any(bars.text("identity", one) for one in ids)
+    )
 
 
 def _was_barred(bars: removals.Bars, url: str) -> bool:
@@ -117,7 +142,12 @@ class _Verifier:
             except FileNotFoundError:
                 continue
             except (pa.ArrowException, tarfile.TarError, OSError) as error:
-                self._leave(path, "the file", f"cannot be read, so nobody knows what is in it ({' '.join(str(error).split())[:200]})")
+                self._leave(
+                    path,
+                    "the file",
+                    "cannot be read, so nobody knows what is in it "
+                    f"({' '.join(str(error).split())[:200]})",
+                )
             if len(self.checked.leftovers) >= _MOST:
                 self._leave(path, "from here on", "too many places to list")
                 break
@@ -135,7 +165,9 @@ class _Verifier:
         if path == removals.UNFINISHED:
             self._leave(path, "the file", "a removal that was broken off: --resume finishes it")
         elif lower.endswith(".tmp"):
-            self._leave(path, "the file", "something that was begun and never finished, with anything in it")
+            self._leave(
+                path, "the file", "something that was begun and never finished, with anything in it"
+            )
         elif lower.endswith((".parquet", ".pq")):
             self._parquet(path)
         elif lower.endswith(".tar"):
@@ -153,7 +185,10 @@ class _Verifier:
     # Parquet
 
     def _parquet(self, path: str) -> None:
-        with self.store.open(path) as file, pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        with (
+            self.store.open(path) as file,
+            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ):
             for key, value in (parquet.schema_arrow.metadata or {}).items():
                 if not key.startswith(b"ARROW:"):
                     self._text(path, "metadata", value)
@@ -162,7 +197,7 @@ class _Verifier:
                 small = parquet.metadata.row_group(number).total_byte_size < _AT_ONCE
                 names = parquet.schema_arrow.names
                 for together in [names] if small else [[name] for name in names]:
-                    rows = self.store.patiently(lambda n=number, some=together: parquet.read_row_group(n, some))  # type: ignore[misc]
+                    rows = self.store.patiently(partial(parquet.read_row_group, number, together))
                     for name in together:
                         self.checked.values += rows.num_rows
                         for what in self._column(name, rows[name].combine_chunks()):
@@ -175,7 +210,9 @@ class _Verifier:
             for value in (found.min, found.max) if found is not None and found.has_min_max else ():
                 if isinstance(value, str | bytes):
                     text = value if isinstance(value, str) else value.decode(errors="replace")
-                    self._said(path, f"statistics of {group.column(at).path_in_schema}", self._value(text))
+                    self._said(
+                        path, f"statistics of {group.column(at).path_in_schema}", self._value(text)
+                    )
 
     def _column(self, name: str, column: pa.Array) -> Iterator[str]:
         """What of the removed is in a column, by kind."""
@@ -196,13 +233,25 @@ class _Verifier:
         elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
             top = name.split(".")[0]
             look = self._value if top in CLOSED or top in NAMES else self._phrases
-            yield from (what for text in pc.unique(column).drop_null().to_pylist() if (what := look(text)) is not None)
+            yield from (
+                what
+                for text in pc.unique(column).drop_null().to_pylist()
+                if (what := look(text)) is not None
+            )
         elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-            yield from (what for data in column.drop_null().to_pylist() if (what := self._digest(data)) is not None)
+            yield from (
+                what
+                for data in column.drop_null().to_pylist()
+                if (what := self._digest(data)) is not None
+            )
         elif pa.types.is_uint64(kind) and (self.known["phash"] or len(self.bars.looks)):
             values = pc.unique(column).drop_null().to_numpy()
-            hashes = self.bars.key.phashes(values[(np.bitwise_count(values) >= 8) & (np.bitwise_count(values) <= 56)])
-            if np.isin(hashes, self.bars.looks).any() or any(f"{value:016x}" in self.known["phash"] for value in hashes.tolist()):
+            hashes = self.bars.key.phashes(
+                values[(np.bitwise_count(values) >= 8) & (np.bitwise_count(values) <= 56)]
+            )
+            if np.isin(hashes, self.bars.looks).any() or any(
+                f"{value:016x}" in self.known["phash"] for value in hashes.tolist()
+            ):
                 yield "the perceptual hash of a removed picture"
 
     def _vectors(self, column: pa.Array) -> Iterator[str]:
@@ -234,14 +283,21 @@ class _Verifier:
 
     def _external(self, text: str) -> bool:
         known = self.known["external_id"]
-        return bool(known) and len(text) < 40 and distinct(text) and self.bars.key.text("external_id", text) in known
+        return (
+            bool(known)
+            and len(text) < 40
+            and distinct(text)
+            and self.bars.key.text("external_id", text) in known
+        )
 
     def _phrases(self, text: str) -> str | None:
         """As `_words`; names of one word, which may be any word, only where they stand alone."""
         return self._words(text, 2)
 
     def _words(self, text: str, least: int = 1) -> str | None:
-        """What of the removed stands somewhere in a text. `least`: words that a name has to have."""
+        """What of the removed stands somewhere in a text. `least`: words that a name has to
+        have.
+        """
         text = unescaped(text)
         found = self._value(text)
         if found is not None:
@@ -272,10 +328,16 @@ class _Verifier:
             for start in range(len(said)):
                 for stop in range(start + shortest, min(start + _NAME_WORDS, len(said)) + 1):
                     window = said[start:stop]
-                    if (key is not as_one or may_be_several(window)) and self.bars.key.text(kind, key(window)) in hashes:
+                    if (key is not as_one or may_be_several(window)) and self.bars.key.text(
+                        kind, key(window)
+                    ) in hashes:
                         return True
             for word in filter(boundless, said if key is not in_any_order else ()):
-                parts = (word[at : at + size] for size in range(2, _NAME_LETTERS + 1) for at in range(len(word) - size + 1))
+                parts = (
+                    word[at : at + size]
+                    for size in range(2, _NAME_LETTERS + 1)
+                    for at in range(len(word) - size + 1)
+                )
                 if any(self.bars.key.text(kind, key([part])) in hashes for part in parts):
                     return True
         return False
@@ -315,7 +377,11 @@ class _Verifier:
             values = np.load(io.BytesIO(data), allow_pickle=False)
         except ValueError:
             values = np.zeros(0, np.float32)
-        if self.vectors and values.size and self.bars.key.vector(values.astype(np.float32).ravel()) in self.known["vector"]:
+        if (
+            self.vectors
+            and values.size
+            and self.bars.key.vector(values.astype(np.float32).ravel()) in self.known["vector"]
+        ):
             self._leave(path, where, "the vector of a removed face")
 
     def _bytes(self, path: str, where: str, data: bytes) -> None:
@@ -339,13 +405,19 @@ class _Verifier:
 
     def _number(self, values: list[Any]) -> str | None:
         """What of the removed a list of numbers is."""
-        if self.vectors and len(values) > 7 and self.bars.key.vector(np.array(values, np.float32)) in self.known["vector"]:
+        if (
+            self.vectors
+            and len(values) > 7
+            and self.bars.key.vector(np.array(values, np.float32)) in self.known["vector"]
+        ):
             return "the vector of a removed face"
         return None
 
 
 def _addresses(text: str) -> Iterator[str]:
-    """What may be an address in a text: what stands between blanks, quotes or brackets, from a scheme or source on."""
+    """What may be an address in a text: what stands between blanks, quotes or brackets, from a
+    scheme or source on.
+    """
     for part in re.split(r"[\s\"'<>\\]+", text):
         if ":" in part:
             yield part.rstrip(".,;)")
@@ -354,7 +426,9 @@ def _addresses(text: str) -> Iterator[str]:
         yield match[0].rstrip()
 
 
-def _in_json(value: Any, look: Callable[[str], str | None], numbers: Callable[[list[Any]], str | None]) -> Iterator[str]:
+def _in_json(
+    value: Any, look: Callable[[str], str | None], numbers: Callable[[list[Any]], str | None]
+) -> Iterator[str]:
     if isinstance(value, str):
         what = look(value)
         if what is not None:
@@ -364,12 +438,12 @@ def _in_json(value: Any, look: Callable[[str], str | None], numbers: Callable[[l
             yield from _in_json(name, look, numbers)
             yield from _in_json(item, look, numbers)
     elif isinstance(value, list):
-        if value and all(isinstance(item, float | int) and not isinstance(item, bool) for item in value):
+        if value and all(
+            isinstance(item, float | int) and not isinstance(item, bool) for item in value
+        ):
             what = numbers(value)
             if what is not None:
                 yield what
         else:
             for item in value:
                 yield from _in_json(item, look, numbers)
-
-

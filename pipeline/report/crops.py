@@ -14,7 +14,8 @@ _AROUND = 0.35
 
 
 def crop(picture: bytes | None, box: Sequence[float]) -> np.ndarray:
-    """The face with some of its surroundings, (h, w, 3) uint8; a grey square where the picture does not decode.
+    """The face with some of its surroundings, (h, w, 3) uint8; a grey square where the picture does
+    not decode.
 
     `box`: x1 y1 x2 y2 in pixels of the upright picture.
     """

@@ -1,6 +1,8 @@
-"""A report on a whole dataset: one HTML page with everything in it, for whoever does not ask in SQL.
+"""A report on a whole dataset: one HTML page with everything in it, for whoever does not ask in
+SQL.
 
-The page has no script and asks nobody: plots are SVG, faces small JPEGs, and its Content-Security-Policy forbids the rest.
+The page has no script and asks nobody: plots are SVG, faces small JPEGs, and its
+Content-Security-Policy forbids the rest.
 """
 
 import os
@@ -14,7 +16,16 @@ import duckdb
 from pipeline.catalogue.connection import connect
 from pipeline.catalogue.statistics import AFFECT_STEP, POSE_STEP, compute
 from pipeline.report import plots as plots
-from pipeline.report.html import Run, figure, nothing, page, people_section, runs_table, table, tiles
+from pipeline.report.html import (
+    Run,
+    figure,
+    nothing,
+    page,
+    people_section,
+    runs_table,
+    table,
+    tiles,
+)
 from pipeline.report.people import sample_people
 from pipeline.root.aside import write_text
 from pipeline.root.snapshot import load_listing
@@ -22,21 +33,30 @@ from pipeline.root.storage import Store
 from schemas.wording import verb
 
 RUNS_SHOWN = 20
+# fmt: off
 STEP_NAMES = {
-    "offered": "offered", "fetched": "fetched", "with_face": "with a face", "embedded": "embedded", "kept": "kept",
+    "offered": "offered", "fetched": "fetched", "with_face": "with a face", "embedded": "embedded",
+    "kept": "kept",
     "captioned": "captioned", "landmarked": "with dense points", "fitted": "with a head pose",
     "segmented": "with a mask", "with_affect": "with affect", "sharded": "in shards",
-}  # fmt: skip
+}
+# fmt: on
+# fmt: off
 LOST_NAMES = {
-    "offered": "not offered", "fetched": "not fetched", "with_face": "no face", "embedded": "not embedded", "kept": "not kept",
-    "captioned": "no caption", "landmarked": "no dense points", "fitted": "no head pose", "segmented": "no mask",
+    "offered": "not offered", "fetched": "not fetched", "with_face": "no face",
+    "embedded": "not embedded", "kept": "not kept",
+    "captioned": "no caption", "landmarked": "no dense points", "fitted": "no head pose",
+    "segmented": "no mask",
     "with_affect": "no affect", "sharded": "not in shards",
-}  # fmt: skip
+}
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Made:
-    """What was written: people and kept faces of the snapshot, and how many people are shown as samples."""
+    """What was written: people and kept faces of the snapshot, and how many people are shown as
+    samples.
+    """
 
     path: Path
     snapshot: int
@@ -46,7 +66,9 @@ class Made:
 
 
 def write_report(store: Store, output: Path, people: int, snapshot: int | None = None) -> Made:
-    """Write the page to `output`, with at most `people` sample people. Raises SnapshotError, RunError."""
+    """Write the page to `output`, with at most `people` sample people. Raises SnapshotError,
+    RunError.
+    """
     notes = load_listing(store, snapshot)
     connection = connect(store, snapshot)
     try:
@@ -64,17 +86,30 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
     held = sum(line["samples"] for line in rows["shards"])
     head = tiles(
         [
-            ("people", persons["offered"]["came"]), ("people with a kept face", persons.get("kept", nothing_yet)["went_through"]),
-            ("pictures offered", came["offered"]["came"]), ("faces kept", kept), ("samples in shards", held),
+            ("people", persons["offered"]["came"]),
+            ("people with a kept face", persons.get("kept", nothing_yet)["went_through"]),
+            ("pictures offered", came["offered"]["came"]),
+            ("faces kept", kept),
+            ("samples in shards", held),
         ]
-    )  # fmt: skip
+    )
     sections = [
-        ("Funnel", _funnel(rows)), ("People", _people(rows)), ("Pictures", _pictures(rows)), ("Who is who", _identity(rows)),
-        ("Heads and expressions", _heads(rows)), ("Captions", _captions(rows)), ("Sample people", people_section(samples)),
-        ("Failures", _failures(rows)), ("Speed and runs", _speed(rows) + runs_table(runs)),
-    ]  # fmt: skip
+        ("Funnel", _funnel(rows)),
+        ("People", _people(rows)),
+        ("Pictures", _pictures(rows)),
+        ("Who is who", _identity(rows)),
+        ("Heads and expressions", _heads(rows)),
+        ("Captions", _captions(rows)),
+        ("Sample people", people_section(samples)),
+        ("Failures", _failures(rows)),
+        ("Speed and runs", _speed(rows) + runs_table(runs)),
+    ]
     published = notes.notes.get("published")
-    about = f"Snapshot {notes.number}" + (f", published {published}" if published else "") + f", of {store.root}"
+    about = (
+        f"Snapshot {notes.number}"
+        + (f", published {published}" if published else "")
+        + f", of {store.root}"
+    )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, page(name, about, head, sections))
     return Made(output, notes.number, persons["offered"]["came"], kept, len(samples))
@@ -91,7 +126,10 @@ def _name(store: Store) -> str:
 
 def _runs(store: Store, connection: duckdb.DuckDBPyConnection, output: Path) -> list[Run]:
     """The newest runs, with a link to each record where it is a file."""
-    sql = f"SELECT run_id, started, status, seconds, snapshot, error FROM runs ORDER BY started DESC NULLS LAST, run_id LIMIT {RUNS_SHOWN}"  # noqa: S608
+    sql = (
+        "SELECT run_id, started, status, seconds, snapshot, error FROM runs ORDER BY started "  # noqa: S608
+        f"DESC NULLS LAST, run_id LIMIT {RUNS_SHOWN}"
+    )
     found = []
     for row in connection.sql(sql).to_arrow_table().to_pylist():
         path = f"runs/{row['run_id']}.json"
@@ -103,30 +141,53 @@ def _runs(store: Store, connection: duckdb.DuckDBPyConnection, output: Path) -> 
 
 
 def _step(name: str) -> str:
-    return f"shards “{name.removeprefix('sharded ')}”" if name.startswith("sharded ") else STEP_NAMES.get(name, name)
+    return (
+        f"shards “{name.removeprefix('sharded ')}”"
+        if name.startswith("sharded ")
+        else STEP_NAMES.get(name, name)
+    )
 
 
 def _lost(line: dict[str, Any]) -> str:
     """A step and a reason in a few words."""
     step, why = line["step"], line["reason"].replace("_", " ")
-    where = f"not in shards “{step.removeprefix('sharded ')}”" if step.startswith("sharded ") else LOST_NAMES.get(step, step)
+    where = (
+        f"not in shards “{step.removeprefix('sharded ')}”"
+        if step.startswith("sharded ")
+        else LOST_NAMES.get(step, step)
+    )
     return where if where == why else f"{where}: {why}"
 
 
 def _funnel(rows: dict[str, list[dict[str, Any]]]) -> str:
-    steps = [{**line, "step": _step(line["step"]), "of": line["of"] and _step(line["of"])} for line in rows["funnel"]]
+    steps = [
+        {**line, "step": _step(line["step"]), "of": line["of"] and _step(line["of"])}
+        for line in rows["funnel"]
+    ]
     lost = [{**line, "step": _step(line["step"])} for line in rows["reasons"]]
     labels = [f"{line['step']} ({line['unit']})" for line in steps]
     through, came = [line["went_through"] for line in steps], [line["came"] for line in steps]
-    said = "; ".join(f"{label}: {b:,} of {a:,}" for label, a, b in zip(labels, came, through, strict=True))
-    text = "<p>Grey is what came to a step, blue what went through. What did not has a reason below: nothing is lost without one.</p>"
-    first = figure("What becomes of pictures and faces", plots.bars(labels, came, "pictures or faces", through), said, table(steps))
+    said = "; ".join(
+        f"{label}: {b:,} of {a:,}" for label, a, b in zip(labels, came, through, strict=True)
+    )
+    text = (
+        "<p>Grey is what came to a step, blue what went through. What did not has a reason "
+        "below: nothing is lost without one.</p>"
+    )
+    first = figure(
+        "What becomes of pictures and faces",
+        plots.bars(labels, came, "pictures or faces", through),
+        said,
+        table(steps),
+    )
     bars = [_lost(line) for line in rows["reasons"]]
     order = sorted(range(len(lost)), key=lambda i: -lost[i]["rows"])
     if not lost:
         return text + first + nothing("Every row went through every step.")
     alt = "; ".join(f"{bars[i]}: {lost[i]['rows']:,}" for i in order[: plots.BARS_SHOWN])
-    drawn = plots.bars([bars[i] for i in order], [lost[i]["rows"] for i in order], "pictures or faces")
+    drawn = plots.bars(
+        [bars[i] for i in order], [lost[i]["rows"] for i in order], "pictures or faces"
+    )
     return text + first + figure("Why they went no further", drawn, alt, table(lost))
 
 
@@ -135,20 +196,54 @@ def _people(rows: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
     if sizes:
         whose = [f"{line['number']:,} {verb(line['number'], 'person', 'people')}" for line in sizes]
-        alt = "; ".join(f"{line['from']:g} to {_below(line)} kept faces: {who}" for line, who in zip(sizes, whose, strict=True))
+        alt = "; ".join(
+            f"{line['from']:g} to {_below(line)} kept faces: {who}"
+            for line, who in zip(sizes, whose, strict=True)
+        )
         drawn = plots.histogram(sizes, "cluster size: kept faces of a person", "people")
-        parts.append(figure("People by cluster size", drawn, alt, table(sizes, ["kept faces from", "to below", "people"])))
-    steps = [{**line, "step": _step(line["step"]), "of": line["of"] and _step(line["of"])} for line in rows["people"]]
+        parts.append(
+            figure(
+                "People by cluster size",
+                drawn,
+                alt,
+                table(sizes, ["kept faces from", "to below", "people"]),
+            )
+        )
+    steps = [
+        {**line, "step": _step(line["step"]), "of": line["of"] and _step(line["of"])}
+        for line in rows["people"]
+    ]
     labels, came = [line["step"] for line in steps], [line["came"] for line in steps]
     through = [line["went_through"] for line in steps]
-    alt = "; ".join(f"{label}: {b:,} of {a:,}" for label, a, b in zip(labels, came, through, strict=True))
+    alt = "; ".join(
+        f"{label}: {b:,} of {a:,}" for label, a, b in zip(labels, came, through, strict=True)
+    )
     lost = [{**line, "step": _step(line["step"])} for line in rows["people_lost"]]
-    numbers = table(steps) + ("<h4>People who lost their last picture or face at a step</h4>" + table(lost) if lost else "")
-    parts.append(figure("People with a picture or face at each step", plots.bars(labels, came, "people", through), alt, numbers))
-    quantiles = [{**line, "step": _step(line["step"]), "mean": round(line["mean"], 1)} for line in rows["images_per_person"]]
+    numbers = table(steps) + (
+        "<h4>People who lost their last picture or face at a step</h4>" + table(lost)
+        if lost
+        else ""
+    )
+    parts.append(
+        figure(
+            "People with a picture or face at each step",
+            plots.bars(labels, came, "people", through),
+            alt,
+            numbers,
+        )
+    )
+    quantiles = [
+        {**line, "step": _step(line["step"]), "mean": round(line["mean"], 1)}
+        for line in rows["images_per_person"]
+    ]
     flagged = [{**line, "flag": line["flag"].replace("_", " ")} for line in rows["flags"]]
-    parts.append(f"<div class='card wide'><h3>Pictures and faces per person</h3>{table(quantiles)}</div>")
-    parts.append(f"<div class=card><h3>Flags</h3>{table(flagged) if flagged else nothing('Nobody is flagged.')}</div>")
+    parts.append(
+        f"<div class='card wide'><h3>Pictures and faces per person</h3>{table(quantiles)}</div>"
+    )
+    parts.append(
+        "<div class=card><h3>Flags</h3>"
+        f"{table(flagged) if flagged else nothing('Nobody is flagged.')}</div>"
+    )
     return "".join(parts)
 
 
@@ -159,26 +254,67 @@ def _below(line: dict[str, Any]) -> str:
 def _pictures(rows: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
     for key, title, axis, count in (
-        ("picture_sizes", "Pictures by size", "shorter side, pixels", "pictures"), ("face_sizes", "Faces by size", "side, pixels", "faces"),
-    ):  # fmt: skip
+        ("picture_sizes", "Pictures by size", "shorter side, pixels", "pictures"),
+        ("face_sizes", "Faces by size", "side, pixels", "faces"),
+    ):
         if rows[key]:
-            alt = "; ".join(f"{line['from']:g} to {_below(line)} pixels: {line['number']:,}" for line in rows[key])
-            parts.append(figure(title, plots.histogram(rows[key], axis, count), alt, table(rows[key], ["pixels from", "to below", count])))
-    for key, title, column in (("licences", "Licences", "licence"), ("sources", "Sources", "source")):
+            alt = "; ".join(
+                f"{line['from']:g} to {_below(line)} pixels: {line['number']:,}"
+                for line in rows[key]
+            )
+            parts.append(
+                figure(
+                    title,
+                    plots.histogram(rows[key], axis, count),
+                    alt,
+                    table(rows[key], ["pixels from", "to below", count]),
+                )
+            )
+    for key, title, column in (
+        ("licences", "Licences", "licence"),
+        ("sources", "Sources", "source"),
+    ):
         lines = rows[key]
         if lines:
             labels = ["none stated" if line[column] is None else line[column] for line in lines]
             offered, kept = [line["offered"] for line in lines], [line["kept"] for line in lines]
             alt = "With a kept face, of pictures offered: "
-            alt += "; ".join(f"{label}: {b:,} of {a:,}" for label, a, b in zip(labels, offered, kept, strict=True))
+            alt += "; ".join(
+                f"{label}: {b:,} of {a:,}"
+                for label, a, b in zip(labels, offered, kept, strict=True)
+            )
             drawn = plots.bars(labels, offered, "pictures", kept)
-            parts.append(figure(f"{title}: pictures offered (grey), with a kept face (blue)", drawn, alt, table(lines)))
+            parts.append(
+                figure(
+                    f"{title}: pictures offered (grey), with a kept face (blue)",
+                    drawn,
+                    alt,
+                    table(lines),
+                )
+            )
     if rows["hosts"]:
-        labels, offered = [line["host"] for line in rows["hosts"]], [line["offered"] for line in rows["hosts"]]
+        labels, offered = (
+            [line["host"] for line in rows["hosts"]],
+            [line["offered"] for line in rows["hosts"]],
+        )
         alt = "; ".join(f"{label}: {count:,}" for label, count in zip(labels, offered, strict=True))
-        parts.append(figure("Pictures offered by host", plots.bars(labels, offered, "pictures"), alt, table(rows["hosts"])))
+        parts.append(
+            figure(
+                "Pictures offered by host",
+                plots.bars(labels, offered, "pictures"),
+                alt,
+                table(rows["hosts"]),
+            )
+        )
     if rows["formats"]:
-        lines = [{**line, "MB": round(line["bytes"] / 1e6, 1), "mean kB": round(line["mean_bytes"] / 1e3, 1)} for line in rows["formats"]]
+        lines = [
+            {
+                **line,
+                "MB": round(line["bytes"] / 1e6, 1),
+                "mean kB": round(line["mean_bytes"] / 1e3, 1),
+            }
+            for line in rows["formats"]
+        ]
         shown = table(lines, columns=["format", "pictures", "MB", "mean kB"])
         parts.append(f"<div class=card><h3>Formats</h3>{shown}</div>")
     return "".join(parts) or nothing("No picture was fetched.")
@@ -188,15 +324,31 @@ def _identity(rows: dict[str, list[dict[str, Any]]]) -> str:
     lines = rows["similarity"]
     if not lines:
         return nothing("No rows: stage clean did not run, so nobody knows which faces are whose.")
-    kept, others = [line for line in lines if line["keep"]], [line for line in lines if not line["keep"]]
+    kept, others = (
+        [line for line in lines if line["keep"]],
+        [line for line in lines if not line["keep"]],
+    )
     parts = [("kept", plots.KEPT, kept), ("not kept", plots.REJECTED, others)]
-    drawn = plots.layered([part for part in parts if part[2]], "cosine to the person's indicator", "faces", log=True)
-    counts = [f"{name}: {sum(x['number'] for x in some):,} faces{_range(some)}" for name, _, some in parts if some]
-    found = figure("Similarity of faces to their person", drawn, "; ".join(counts), table(lines, ["kept", "from", "to below", "faces"]))
+    drawn = plots.layered(
+        [part for part in parts if part[2]], "cosine to the person's indicator", "faces", log=True
+    )
+    counts = [
+        f"{name}: {sum(x['number'] for x in some):,} faces{_range(some)}"
+        for name, _, some in parts
+        if some
+    ]
+    found = figure(
+        "Similarity of faces to their person",
+        drawn,
+        "; ".join(counts),
+        table(lines, ["kept", "from", "to below", "faces"]),
+    )
     screened = rows["screening"]
     if screened:
         labels = [(line["reason"] or "misses no limit").replace("_", " ") for line in screened]
-        alt = "; ".join(f"{label}: {line['faces']:,}" for label, line in zip(labels, screened, strict=True))
+        alt = "; ".join(
+            f"{label}: {line['faces']:,}" for label, line in zip(labels, screened, strict=True)
+        )
         drawn = plots.bars(labels, [line["faces"] for line in screened], "faces")
         return found + figure("Screening", drawn, alt, table(screened))
     return found + nothing("No rows of screening: stage screen did not run.")
@@ -210,9 +362,14 @@ def _heads(rows: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
     if rows["pose"]:
         total = sum(line["faces"] for line in rows["pose"])
-        frontal = sum(line["faces"] for line in rows["pose"] if -30 <= line["yaw"] < 30 and -20 <= line["pitch"] < 20)
+        frontal = sum(
+            line["faces"]
+            for line in rows["pose"]
+            if -30 <= line["yaw"] < 30 and -20 <= line["pitch"] < 20
+        )
         alt = (
-            f"{total:,} faces over yaw and pitch in squares of {POSE_STEP} degrees; {frontal / total:.0%} lie within 30 degrees of yaw and "
+            f"{total:,} faces over yaw and pitch in squares of {POSE_STEP} degrees; "
+            f"{frontal / total:.0%} lie within 30 degrees of yaw and "
             f"20 of pitch; {len(rows['pose'])} squares have a face"
         )
         axes = ("yaw, degrees (right: to image right)", "pitch, degrees (up)")
@@ -223,25 +380,45 @@ def _heads(rows: dict[str, list[dict[str, Any]]]) -> str:
     if rows["expression"]:
         lines = rows["expression"]
         drawn = plots.histogram(lines, "root mean square of the coefficients", "faces")
-        alt = "; ".join(f"{line['scheme']} {line['from']:g} to {line['to']:g}: {line['number']:,}" for line in lines)
+        alt = "; ".join(
+            f"{line['scheme']} {line['from']:g} to {line['to']:g}: {line['number']:,}"
+            for line in lines
+        )
         parts.append(figure("Expression: distance from rest", drawn, alt, table(lines)))
     else:
-        parts.append(nothing("No expression coefficients: no stage fit with a face model (FLAME, ICT) ran."))
+        parts.append(
+            nothing("No expression coefficients: no stage fit with a face model (FLAME, ICT) ran.")
+        )
     if rows["affect"]:
         lines = rows["affect"]
         total = sum(line["faces"] for line in lines)
         pleasant = sum(line["faces"] for line in lines if line["valence"] >= 0) / total
         aroused = sum(line["faces"] for line in lines if line["arousal"] >= 0) / total
-        alt = f"{total:,} faces over valence and arousal; {pleasant:.0%} have a valence of 0 or more, {aroused:.0%} an arousal of 0 or more"
-        drawn = plots.heat(lines, "valence", "arousal", AFFECT_STEP, "faces", ("valence", "arousal"), (-1.0, 1.0))
+        alt = (
+            f"{total:,} faces over valence and arousal; {pleasant:.0%} have a valence of 0 or "
+            f"more, {aroused:.0%} an arousal of 0 or more"
+        )
+        drawn = plots.heat(
+            lines, "valence", "arousal", AFFECT_STEP, "faces", ("valence", "arousal"), (-1.0, 1.0)
+        )
         parts.append(figure("Valence and arousal", drawn, alt, table(lines)))
     else:
         parts.append(nothing("No rows of affect: stage affect did not run."))
     if rows["emotions"]:
         labels = [f"class {line['class']}" for line in rows["emotions"]]
-        alt = "; ".join(f"{label}: {line['faces']:,}" for label, line in zip(labels, rows["emotions"], strict=True))
+        alt = "; ".join(
+            f"{label}: {line['faces']:,}"
+            for label, line in zip(labels, rows["emotions"], strict=True)
+        )
         drawn = plots.bars(labels, [line["faces"] for line in rows["emotions"]], "faces")
-        parts.append(figure("Most probable emotion, by its place in the backend's order", drawn, alt, table(rows["emotions"])))
+        parts.append(
+            figure(
+                "Most probable emotion, by its place in the backend's order",
+                drawn,
+                alt,
+                table(rows["emotions"]),
+            )
+        )
     return "".join(parts)
 
 
@@ -251,9 +428,14 @@ def _captions(rows: dict[str, list[dict[str, Any]]]) -> str:
         return nothing("No captions: stage caption did not run, or wrote none.")
     total = sum(line["number"] for line in lines)
     mean = sum(line["from"] * line["number"] for line in lines) / total
-    alt = f"{total:,} captions of {lines[0]['from']:g} to {lines[-1]['from']:g} words, {mean:.1f} on average"
+    alt = (
+        f"{total:,} captions of {lines[0]['from']:g} to {lines[-1]['from']:g} words, "
+        f"{mean:.1f} on average"
+    )
     drawn = plots.histogram(lines, "words", "captions")
-    return figure("Captions by length", drawn, alt, table(lines, ["words from", "to below", "captions"]))
+    return figure(
+        "Captions by length", drawn, alt, table(lines, ["words from", "to below", "captions"])
+    )
 
 
 def _failures(rows: dict[str, list[dict[str, Any]]]) -> str:
@@ -262,13 +444,26 @@ def _failures(rows: dict[str, list[dict[str, Any]]]) -> str:
         return nothing("Every picture could be had and read.")
     reasons: dict[str, int] = {}
     for line in lines:
-        reasons[line["reason"] or line["status"]] = reasons.get(line["reason"] or line["status"], 0) + line["pictures"]
+        reasons[line["reason"] or line["status"]] = (
+            reasons.get(line["reason"] or line["status"], 0) + line["pictures"]
+        )
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     alt = "; ".join(f"{name}: {count:,}" for name, count in ranked)
-    drawn = plots.bars([name.replace("_", " ") for name, _ in ranked], [count for _, count in ranked], "pictures")
-    both = figure("Failures by reason", drawn, alt, table([{"reason": name, "pictures": count} for name, count in ranked]))
-    labels = [f"{(line['reason'] or line['status']).replace('_', ' ')}: {line['host']}" for line in lines]
-    alt = "; ".join(f"{label}: {line['pictures']:,}" for label, line in zip(labels, lines, strict=True))
+    drawn = plots.bars(
+        [name.replace("_", " ") for name, _ in ranked], [count for _, count in ranked], "pictures"
+    )
+    both = figure(
+        "Failures by reason",
+        drawn,
+        alt,
+        table([{"reason": name, "pictures": count} for name, count in ranked]),
+    )
+    labels = [
+        f"{(line['reason'] or line['status']).replace('_', ' ')}: {line['host']}" for line in lines
+    ]
+    alt = "; ".join(
+        f"{label}: {line['pictures']:,}" for label, line in zip(labels, lines, strict=True)
+    )
     drawn = plots.bars(labels, [line["pictures"] for line in lines], "pictures")
     return both + figure("Failures by host and reason", drawn, alt, table(lines))
 
@@ -278,8 +473,15 @@ def _speed(rows: dict[str, list[dict[str, Any]]]) -> str:
     if not lines:
         return nothing("No run left a record that says how fast it was.")
     labels = [line["stage"] for line in lines]
-    alt = "; ".join(f"{line['stage']}: {line['rows_per_worker_second']:.3g} rows a second" for line in lines)
-    drawn = plots.bars(labels, [line["rows_per_worker_second"] for line in lines], "rows a second of one worker", log=True)
+    alt = "; ".join(
+        f"{line['stage']}: {line['rows_per_worker_second']:.3g} rows a second" for line in lines
+    )
+    drawn = plots.bars(
+        labels,
+        [line["rows_per_worker_second"] for line in lines],
+        "rows a second of one worker",
+        log=True,
+    )
     shown = [
         {
             **line,

@@ -1,4 +1,6 @@
-"""The plots of a report: SVG pictures by matplotlib that follow the page into the dark, as addresses of an <img>."""
+"""The plots of a report: SVG pictures by matplotlib that follow the page into the dark, as
+addresses of an <img>.
+"""
 
 import base64
 import io
@@ -14,19 +16,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 INK, FAINT, KEPT, REJECTED, BAR = "#010203", "#010204", "#010205", "#010206", "#010207"
-"""Colours that stand for others until the picture is written: what they are depends on how light the reader's screen is."""
+"""Colours that stand for others until the picture is written: what they are depends on how light
+the reader's screen is.
+"""
+# fmt: off
 _COLOURS = {  # light, dark
-    INK: ("#222222", "#e4e4e4"), FAINT: ("#b8bcc4", "#565b64"), KEPT: ("#1f7a3a", "#63c17f"), REJECTED: ("#b23030", "#ef8a80"),
+    INK: ("#222222", "#e4e4e4"), FAINT: ("#b8bcc4", "#565b64"), KEPT: ("#1f7a3a", "#63c17f"),
+    REJECTED: ("#b23030", "#ef8a80"),
     BAR: ("#2b62a8", "#7fb0ea"),
-}  # fmt: skip
+}
+# fmt: on
 _SIZE = (4.4, 2.9)
+# fmt: off
 _SETTINGS: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "idcluster", "font.family": "sans-serif", "font.size": 12, "text.color": INK,
-    "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT, "axes.grid": True,
-    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False, "grid.linewidth": 0.5, "xtick.labelsize": 11,
+    "svg.fonttype": "none", "svg.hashsalt": "idcluster", "font.family": "sans-serif",
+    "font.size": 12, "text.color": INK,
+    "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
+    "grid.color": FAINT, "axes.grid": True,
+    "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+    "grid.linewidth": 0.5, "xtick.labelsize": 11,
     "ytick.labelsize": 11, "axes.titlesize": 12,
     "text.parse_math": False,  # names from the web are text, not formulas
-}  # fmt: skip
+}
+# fmt: on
 BARS_SHOWN = 20
 
 
@@ -34,12 +46,15 @@ def _drawn(draw: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> s
     from matplotlib import rc_context
 
     with rc_context(_SETTINGS), warnings.catch_warnings():
-        # Only the room for a text is measured with matplotlib's font; the browser draws it with those of the reader.
+        # Only the room for a text is measured with matplotlib's font; the browser draws it with
+        # those of the reader.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
         sink = io.StringIO()
-        figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     return _address(sink.getvalue())
 
 
@@ -51,19 +66,33 @@ def _address(svg: str) -> str:
         svg = re.sub(rf"(fill|stroke): {colour}", rf"\1: var(--{name})", svg)
     light = "".join(f"--{names[colour]}:{pair[0]};" for colour, pair in _COLOURS.items())
     dark = "".join(f"--{names[colour]}:{pair[1]};" for colour, pair in _COLOURS.items())
-    style = f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}text{{font-family:system-ui,sans-serif}}</style>"
+    style = (
+        f"<style>svg{{{light}}}@media(prefers-color-scheme:dark){{svg{{{dark}}}}}"
+        "text{font-family:system-ui,sans-serif}</style>"
+    )
     start = svg.index("<svg")
     at = svg.index(">", start) + 1
-    return "data:image/svg+xml;base64," + base64.b64encode((svg[start:at] + style + svg[at:]).encode()).decode()
+    return (
+        "data:image/svg+xml;base64,"
+        + base64.b64encode((svg[start:at] + style + svg[at:]).encode()).decode()
+    )
 
 
 def shortened(text: str, most: int = 30) -> str:
     """A text that fits beside a bar."""
-    printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    printable = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
     return printable if len(printable) <= most else f"{printable[: most - 1]}…"
 
 
-def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Sequence[float] | None = None, log: bool = False) -> str:
+def bars(
+    labels: Sequence[str],
+    values: Sequence[float],
+    axis: str,
+    inner: Sequence[float] | None = None,
+    log: bool = False,
+) -> str:
     """Horizontal bars from the top down; `inner` are parts of them, drawn in another colour."""
     labels, values = labels[:BARS_SHOWN], values[:BARS_SHOWN]
 
@@ -74,7 +103,14 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
             axes.barh(places, inner[:BARS_SHOWN], color=BAR, height=0.72)
         for place, value in enumerate(values):
             shown = value if inner is None else inner[place]
-            axes.annotate(number(shown), (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=10)
+            axes.annotate(
+                number(shown),
+                (value, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
         axes.set_yticks(places, [shortened(label) for label in labels])
         axes.set_ylim(len(labels) - 0.45, -0.55)
         axes.grid(axis="y", visible=False)
@@ -90,7 +126,9 @@ def bars(labels: Sequence[str], values: Sequence[float], axis: str, inner: Seque
 
 
 def histogram(rows: Sequence[dict[str, Any]], axis: str, count: str, log: bool = False) -> str:
-    """Bars over bins `from` to `to` (null: open) of rows with a `number`. Bins of different widths are drawn equally wide."""
+    """Bars over bins `from` to `to` (null: open) of rows with a `number`. Bins of different widths
+    are drawn equally wide.
+    """
     lows = [row["from"] for row in rows]
     widths = {round(row["to"] - row["from"], 6) for row in rows if row["to"] is not None}
     even = len(widths) <= 1 and all(row["to"] is not None for row in rows)
@@ -103,7 +141,13 @@ def histogram(rows: Sequence[dict[str, Any]], axis: str, count: str, log: bool =
             axes.locator_params(axis="x", integer=True)
         else:
             axes.bar(range(len(rows)), numbers, width=0.88, color=BAR)
-            axes.set_xticks(range(len(rows)), [_bin(row) for row in rows], rotation=45, ha="right", rotation_mode="anchor")
+            axes.set_xticks(
+                range(len(rows)),
+                [_bin(row) for row in rows],
+                rotation=45,
+                ha="right",
+                rotation_mode="anchor",
+            )
         _axes(axes, axis, count, log)
 
     return _drawn(draw)
@@ -117,14 +161,27 @@ def _bin(row: dict[str, Any]) -> str:
     return low if high <= row["from"] else f"{low}–{high:g}"
 
 
-def layered(parts: Sequence[tuple[str, str, Sequence[dict[str, Any]]]], axis: str, count: str, log: bool = False) -> str:
+def layered(
+    parts: Sequence[tuple[str, str, Sequence[dict[str, Any]]]],
+    axis: str,
+    count: str,
+    log: bool = False,
+) -> str:
     """Histograms over one another: name, colour, rows."""
 
     def draw(axes: Axes) -> None:
         for name, colour, rows in parts:
             lows = [row["from"] for row in rows]
             widths = [row["to"] - row["from"] for row in rows]
-            axes.bar(lows, [row["number"] for row in rows], width=widths, align="edge", color=colour, alpha=0.65, label=name)
+            axes.bar(
+                lows,
+                [row["number"] for row in rows],
+                width=widths,
+                align="edge",
+                color=colour,
+                alpha=0.65,
+                label=name,
+            )
         axes.legend(frameon=False, fontsize=11)
         _axes(axes, axis, count, log)
 
@@ -141,7 +198,9 @@ def _axes(axes: Axes, axis: str, count: str, log: bool) -> None:
 
 
 def _plain_numbers(axis: Axis) -> None:
-    """A logarithmic axis over less than a decade writes numbers at its small marks too, as formulas unless it is told otherwise."""
+    """A logarithmic axis over less than a decade writes numbers at its small marks too, as formulas
+    unless it is told otherwise.
+    """
     axis.set_major_formatter(lambda value, _: number(value))
     if axis.get_scale() == "log":
         axis.set_minor_formatter(_FewNumbers())
@@ -155,9 +214,14 @@ class _FewNumbers(LogFormatter):
 
 
 def heat(
-    rows: Sequence[dict[str, Any]], x: str, y: str, step: float, count: str, labels: tuple[str, str],
+    rows: Sequence[dict[str, Any]],
+    x: str,
+    y: str,
+    step: float,
+    count: str,
+    labels: tuple[str, str],
     limits: tuple[float, float] | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Counts over a plane cut into squares of side `step`; squares without any stay empty."""
     xs, ys = np.array([row[x] for row in rows], float), np.array([row[y] for row in rows], float)
     counts = np.array([row[count] for row in rows], float)
@@ -166,7 +230,10 @@ def heat(
         from matplotlib.colors import LogNorm
 
         if limits is None:
-            reach_x, reach_y = (np.ceil(max(abs(v.min()), abs(v.max() + step), step) / step) * step for v in (xs, ys))
+            reach_x, reach_y = (
+                np.ceil(max(abs(v.min()), abs(v.max() + step), step) / step) * step
+                for v in (xs, ys)
+            )
             low_x, high_x, low_y, high_y = -reach_x, reach_x, -reach_y, reach_y
         else:
             low_x, high_x, low_y, high_y = (*limits, *limits)
@@ -176,7 +243,13 @@ def heat(
         at_y = np.clip(np.round((ys - low_y) / step).astype(int), 0, lines - 1)
         plane[at_y, at_x] = counts
         edges = np.linspace(low_x, high_x, columns + 1), np.linspace(low_y, high_y, lines + 1)
-        mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(plane), cmap="viridis", norm=LogNorm(1, max(2.0, counts.max())), linewidth=0)
+        mesh = axes.pcolormesh(
+            *edges,
+            np.ma.masked_invalid(plane),
+            cmap="viridis",
+            norm=LogNorm(1, max(2.0, counts.max())),
+            linewidth=0,
+        )
         axes.axhline(0, color=FAINT, linewidth=0.8)
         axes.axvline(0, color=FAINT, linewidth=0.8)
         axes.set_xlabel(labels[0])

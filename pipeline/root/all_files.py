@@ -1,4 +1,6 @@
-"""The files of all snapshots of a root: every row that there is or was, once, whichever of them shows it."""
+"""The files of all snapshots of a root: every row that there is or was, once, whichever of them
+shows it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +25,9 @@ class Files:
         self.newest = load(store)
         self.tables: dict[str, dict[str, Entry]] = {}
         for number in genuine(store, self.newest):
-            snapshot = self.newest if number == self.newest.number else load(store, number, self.newest)
+            snapshot = (
+                self.newest if number == self.newest.number else load(store, number, self.newest)
+            )
             for entry in snapshot.entries:
                 if entry.file and entry.table in TABLES:
                     self.tables.setdefault(entry.table, {}).setdefault(entry.file, entry)
@@ -31,23 +35,41 @@ class Files:
         self._instead: dict[str, tuple[set[str], list[Entry]]] = {}
 
     def of(self, table: str, buckets: Iterable[int] | None = None) -> list[Entry]:
-        """The files to look at for the columns of a table that are no pictures: the companion of a finished bucket in place of
-        the files that it stands for."""
+        """The files to look at for the columns of a table that are no pictures: the companion of a
+        finished bucket in place of the files that it stands for.
+        """
         inside = None if buckets is None else set(buckets)
         if table not in self._instead:
-            companions = {(e.version, e.bucket): e for e in self.newest.entries if e.table == f"{table}{LIGHT}" and e.current and e.file}
-            covered = {e.file for e in self.newest.shown(table) if (e.version, e.bucket) in companions}
+            companions = {
+                (e.version, e.bucket): e
+                for e in self.newest.entries
+                if e.table == f"{table}{LIGHT}" and e.current and e.file
+            }
+            covered = {
+                e.file for e in self.newest.shown(table) if (e.version, e.bucket) in companions
+            }
             self._instead[table] = covered, list(companions.values())
         covered, companions_of = self._instead[table]
-        found = [*companions_of, *(entry for entry in self.tables.get(table, {}).values() if entry.file not in covered)]
+        found = [
+            *companions_of,
+            *(entry for entry in self.tables.get(table, {}).values() if entry.file not in covered),
+        ]
         return [entry for entry in found if inside is None or entry.bucket in inside]
 
     def each(
-        self, table: str, columns: Sequence[str], look: Callable[[Entry, pa.Table], T], buckets: Iterable[int] | None = None
+        self,
+        table: str,
+        columns: Sequence[str],
+        look: Callable[[Entry, pa.Table], T],
+        buckets: Iterable[int] | None = None,
     ) -> Iterator[T]:
-        """What `look` makes of the columns of each file, a few files at a time; a column that a file lacks is null."""
+        """What `look` makes of the columns of each file, a few files at a time; a column that a
+        file lacks is null.
+        """
         with ThreadPoolExecutor(4 if self.store.local else 16) as pool:
-            yield from pool.map(lambda entry: look(entry, self.read(table, entry, columns)), self.of(table, buckets))
+            yield from pool.map(
+                lambda entry: look(entry, self.read(table, entry, columns)), self.of(table, buckets)
+            )
 
     def read(self, table: str, entry: Entry, columns: Sequence[str]) -> pa.Table:
         schema = TABLES[table]
@@ -57,7 +79,9 @@ class Files:
                 there = file.read([name for name in columns if name in file.schema_arrow.names])
             missing = [name for name in columns if name not in there.column_names]
             for name in missing:
-                there = there.append_column(name, pa.nulls(there.num_rows, schema.arrow.field(name).type))
+                there = there.append_column(
+                    name, pa.nulls(there.num_rows, schema.arrow.field(name).type)
+                )
             return there.select(list(columns))
 
         try:
@@ -66,4 +90,7 @@ class Files:
             # A snapshot whose files are gone can be shown by nobody: nothing of it is left.
             return schema.empty().select(list(columns))
         except pa.ArrowException as error:
-            raise DamagedFile(f"{self.store.uri(entry.file)} cannot be read ({error}); bring it back from a copy, or delete it") from error
+            raise DamagedFile(
+                f"{self.store.uri(entry.file)} cannot be read ({error}); bring it back from a "
+                "copy, or delete it"
+            ) from error

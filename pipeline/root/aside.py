@@ -9,10 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def aside(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Where to write what is to be `path`: beside it, under its name when the block ends, deleted when the block fails.
+    """Where to write what is to be `path`: beside it, under its name when the block ends, deleted
+    when the block fails.
 
-    What is no ordinary file (a pipe, a terminal) is written directly. A link goes on pointing where it did. Raises
-    OSError with `path` as its file name.
+    What is no ordinary file (a pipe, a terminal) is written directly. A link goes on pointing where
+    it did. Raises OSError with `path` as its file name.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():

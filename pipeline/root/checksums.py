@@ -1,11 +1,14 @@
-"""Check sums inside a file of a table, so that whoever reads a piece of it knows that the piece is what was written.
+"""Check sums inside a file of a table, so that whoever reads a piece of it knows that the piece is
+what was written.
 
-Parquet's own check sums cover the bytes of pages: neither the headers of pages nor the footer, which says where columns
-lie and holds the counts and the least and largest values by which a query leaves rows out. And not every reader looks at
-them. So between the last page and the footer, where no Parquet reader looks, lies a list: of each column chunk where it
-begins and the CRC-32 of its bytes, then the CRC-32 of this list and the footer.
+Parquet's own check sums cover the bytes of pages: neither the headers of pages nor the footer,
+which says where columns lie and holds the counts and the least and largest values by which a query
+leaves rows out. And not every reader looks at them. So between the last page and the footer, where
+no Parquet reader looks, lies a list: of each column chunk where it begins and the CRC-32 of its
+bytes, then the CRC-32 of this list and the footer.
 
-    pages | begin (8 bytes), CRC-32 (4) of each chunk | number of chunks (4), CRC-32 (4), mark (8) | footer | its length (4), PAR1
+    pages | begin (8 bytes), CRC-32 (4) of each chunk | number of chunks (4), CRC-32 (4), mark (8) |
+    footer | its length (4), PAR1
 
 Numbers are little-endian. Files that an earlier version of the program wrote have no such list.
 """
@@ -36,13 +39,16 @@ _BLOCK = 1 << 22
 class WrongBytes(pa.ArrowInvalid):
     """Bytes are not what was written; the message says which, without the name of the file.
 
-    An error of Arrow's, as a page is that has another check sum than its header: whoever reads files expects those.
+    An error of Arrow's, as a page is that has another check sum than its header: whoever reads
+    files expects those.
     """
 
 
 @dataclass
 class Sums:
-    """The check sums of one file. `tail` is its end from byte `stop` on, which is known to be right."""
+    """The check sums of one file. `tail` is its end from byte `stop` on, which is known to be
+    right.
+    """
 
     begins: np.ndarray
     crcs: np.ndarray
@@ -61,13 +67,21 @@ class Sums:
         return _MAGIC + self.tail[len(self.begins) * _CHUNK.itemsize + _HEAD.size :]
 
     def unseen(self, start: int, stop: int) -> tuple[int, int]:
-        """From where to where to read so that all chunks that a stretch touches can be compared; empty if all were."""
+        """From where to where to read so that all chunks that a stretch touches can be compared;
+        empty if all were.
+        """
         first, last = self._touched(start, stop)
         new = np.flatnonzero(~self.seen[first:last])
-        return (start, start) if not len(new) else (self._begin(first + int(new[0])), self._begin(first + int(new[-1]) + 1))
+        return (
+            (start, start)
+            if not len(new)
+            else (self._begin(first + int(new[0])), self._begin(first + int(new[-1]) + 1))
+        )
 
     def compare(self, start: int, data: bytes | memoryview) -> None:
-        """Compare the chunks that lie whole in `data`, the bytes from `start` on. Raises WrongBytes."""
+        """Compare the chunks that lie whole in `data`, the bytes from `start` on. Raises
+        WrongBytes.
+        """
         view = memoryview(data)
         first, last = self._touched(start, start + len(view))
         for number in range(first, last):
@@ -122,7 +136,9 @@ def _places(file: IO[bytes], size: int) -> tuple[int, list[int]]:
     for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
         for column in (group.column(number) for number in range(group.num_columns)):
             first = column.dictionary_page_offset if column.has_dictionary_page else None
-            begins.append(column.data_page_offset if first is None else min(first, column.data_page_offset))
+            begins.append(
+                column.data_page_offset if first is None else min(first, column.data_page_offset)
+            )
     return size - _END.size - length, sorted(set(begins))
 
 
@@ -142,9 +158,11 @@ def _crc(body: bytes, number: int, footer: bytes) -> int:
 
 
 def read_sums(read: Callable[[int, int], bytes], size: int) -> Sums | None:
-    """The check sums of a file of `size` bytes, of which `read` gives so many bytes from a place; None where it has none.
+    """The check sums of a file of `size` bytes, of which `read` gives so many bytes from a place;
+    None where it has none.
 
-    Raises WrongBytes where the file does not end as a Parquet file does, or its list and footer are not what was written.
+    Raises WrongBytes where the file does not end as a Parquet file does, or its list and footer are
+    not what was written.
     """
     least = min(size, _LIKELY)
     end = read(size - least, least)

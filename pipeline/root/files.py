@@ -1,7 +1,8 @@
 """Parquet files of the dataset: how they are named, written and read.
 
-Files are named by what is in them and never rewritten. The same rows give the same bytes. Tables with pictures keep
-them uncompressed in small row groups, so that a reader who needs a slice reads a slice.
+Files are named by what is in them and never rewritten. The same rows give the same bytes. Tables
+with pictures keep them uncompressed in small row groups, so that a reader who needs a slice reads a
+slice.
 """
 
 import hashlib
@@ -44,7 +45,9 @@ def lost(store: Store, path: str) -> DamagedFile:
 
 def damaged(store: Store, path: str, why: object) -> DamagedFile:
     """What to say of a file that is not what was written."""
-    return DamagedFile(f"{store.uri(path)} cannot be read ({' '.join(str(why).split())}); {_remedy(store)}")
+    return DamagedFile(
+        f"{store.uri(path)} cannot be read ({' '.join(str(why).split())}); {_remedy(store)}"
+    )
 
 
 def _remedy(store: Store) -> str:
@@ -63,11 +66,13 @@ def _chunk_name(chunk: int) -> str:
 
 
 def sealed_path(table: str, version: str, bucket: int, chunk: int, digest: str) -> str:
-    return f"tables/{table}/v={version}/bucket={bucket_name(bucket)}/chunk-{_chunk_name(chunk)}-{digest[:8]}.parquet"
+    folder = f"tables/{table}/v={version}/bucket={bucket_name(bucket)}"
+    return f"{folder}/chunk-{_chunk_name(chunk)}-{digest[:8]}.parquet"
 
 
 def places(entries: Iterable[Entry]) -> list[str]:
-    """Where the rows of `entries` lie, for `read`: paths, or `path#first+count` for a stretch of the rows of a file.
+    """Where the rows of `entries` lie, for `read`: paths, or `path#first+count` for a stretch of
+    the rows of a file.
 
     Entries whose rows follow one another in a file are one place, so that it is read once.
     """
@@ -80,7 +85,10 @@ def places(entries: Iterable[Entry]) -> list[str]:
             found[-1] = (file, first, rows + entry.rows, whole)
         else:
             found.append((entry.file, entry.offset, entry.rows, entry.file_rows))
-    return [file if whole in (0, rows) else f"{file}#{first}+{rows}" for file, first, rows, whole in found]
+    return [
+        file if whole in (0, rows) else f"{file}#{first}+{rows}"
+        for file, first, rows, whole in found
+    ]
 
 
 def part_path(table: str, version: str, bucket: int, task: str, digest: str) -> str:
@@ -92,13 +100,16 @@ def _settings(schema: TableSchema) -> dict[str, Any]:
     """How a table is written: pictures as they are, everything else compressed, with statistics."""
     sink = io.BytesIO()
     pq.write_table(schema.empty(), sink)
-    # Lists and maps have their values in leaves below them (vector.list.element), which is what the writer goes by.
+    # Lists and maps have their values in leaves below them (vector.list.element), which is what the
+    # writer goes by.
     leaves = pq.ParquetFile(sink).schema
     paths = [leaves.column(i).path for i in range(len(leaves.names))]
     light = [path for path in paths if path not in schema.blobs]
     return {
         "compression": {**dict.fromkeys(light, "ZSTD"), **dict.fromkeys(schema.blobs, "NONE")},
-        "use_dictionary": [name for name in schema.light if schema.arrow.field(name).type == pa.string()],
+        "use_dictionary": [
+            name for name in schema.light if schema.arrow.field(name).type == pa.string()
+        ],
         "write_statistics": light,
         "write_page_checksum": True,
     }
@@ -108,16 +119,24 @@ def encode(schema: TableSchema, table: pa.Table) -> bytes:
     """The Parquet file of a checked table; of tables of the dataset with its check sums."""
     checked = schema.check(table, f"rows for {schema.name}")
     sink = io.BytesIO()
-    # A table that is read back row by row or appended from slices has its chunks in memory laid out differently;
-    # combining them first makes the bytes a function of the values alone.
-    pq.write_table(checked.combine_chunks(), sink, row_group_size=SLICE_ROWS if schema.blobs else 65536, **_settings(schema))
-    # What lies beside shards goes to people who have copies of it: its bytes stay what they always were.
+    # A table that is read back row by row or appended from slices has its chunks in memory laid out
+    # differently; combining them first makes the bytes a function of the values alone.
+    pq.write_table(
+        checked.combine_chunks(),
+        sink,
+        row_group_size=SLICE_ROWS if schema.blobs else 65536,
+        **_settings(schema),
+    )
+    # What lies beside shards goes to people who have copies of it: its bytes stay what they always
+    # were.
     return with_sums(sink.getvalue()) if schema.name in TABLES else sink.getvalue()
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """A file that was written: where, how large, and the SHA-256 of its bytes (the first 32 hex digits); `ok` rows of status ok."""
+    """A file that was written: where, how large, and the SHA-256 of its bytes (the first 32 hex
+    digits); `ok` rows of status ok.
+    """
 
     path: str
     rows: int
@@ -125,18 +144,45 @@ class Sealed:
     digest: str
     ok: int
 
-    def entry(self, schema: TableSchema, version: str, bucket: int, chunk: int, basis: str, live: bool = True) -> Entry:
-        return Entry(schema.name, version, bucket, chunk, self.path, self.rows, self.bytes, self.digest, basis, live, live, self.ok)
+    def entry(
+        self,
+        schema: TableSchema,
+        version: str,
+        bucket: int,
+        chunk: int,
+        basis: str,
+        live: bool = True,
+    ) -> Entry:
+        return Entry(
+            schema.name,
+            version,
+            bucket,
+            chunk,
+            self.path,
+            self.rows,
+            self.bytes,
+            self.digest,
+            basis,
+            live,
+            live,
+            self.ok,
+        )
 
 
 NOTHING = Sealed("", 0, 0, "", 0)
 
 
 def _ok(table: pa.Table) -> int:
-    return pc.sum(pc.equal(table["status"], "ok")).as_py() or 0 if "status" in table.column_names else 0
+    return (
+        pc.sum(pc.equal(table["status"], "ok")).as_py() or 0
+        if "status" in table.column_names
+        else 0
+    )
 
 
-def seal_table(store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, table: pa.Table) -> Sealed:
+def seal_table(
+    store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, table: pa.Table
+) -> Sealed:
     """Put a table as a sealed file; no file for no rows."""
     if table.num_rows == 0:
         return NOTHING
@@ -148,13 +194,23 @@ def seal_table(store: Store, schema: TableSchema, version: str, bucket: int, chu
 
 
 def put_missing(store: Store, path: str, data: bytes, digest: str) -> None:
-    """Put a file that is named by what is in it, unless it is there already. One that was damaged since is put again."""
+    """Put a file that is named by what is in it, unless it is there already. One that was damaged
+    since is put again.
+    """
     if not (store.exists(path) and is_whole(store, path, len(data), digest)):
         store.put(path, data)
 
 
-def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, chunk: int, tables: Iterable[pa.Table]) -> Sealed:
-    """As `seal_table` for tables with pictures: row group by row group through a temporary file, never all in memory.
+def seal_stream(
+    store: Store,
+    schema: TableSchema,
+    version: str,
+    bucket: int,
+    chunk: int,
+    tables: Iterable[pa.Table],
+) -> Sealed:
+    """As `seal_table` for tables with pictures: row group by row group through a temporary file,
+    never all in memory.
 
     Each of `tables` becomes one row group, so the caller cuts them to the same sizes each time.
     """
@@ -163,7 +219,10 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
         local = Path(folder) / "sealed"
         with pq.ParquetWriter(local, schema.arrow, **_settings(schema)) as writer:
             for table in tables:
-                writer.write_table(schema.check(table, f"rows for {schema.name}").combine_chunks(), row_group_size=table.num_rows)
+                writer.write_table(
+                    schema.check(table, f"rows for {schema.name}").combine_chunks(),
+                    row_group_size=table.num_rows,
+                )
                 rows += table.num_rows
                 ok += _ok(table)
         if rows == 0:
@@ -179,13 +238,18 @@ def seal_stream(store: Store, schema: TableSchema, version: str, bucket: int, ch
 
 
 def read(
-    store: Store, schema: TableSchema, place: str, columns: Sequence[str] | None = None, where: Where | None = None
+    store: Store,
+    schema: TableSchema,
+    place: str,
+    columns: Sequence[str] | None = None,
+    where: Where | None = None,
 ) -> pa.Table:
-    """Rows of one place (see `places`): all light columns unless `columns` says which; only rows whose `where` column is
-    in the collection.
+    """Rows of one place (see `places`): all light columns unless `columns` says which; only rows
+    whose `where` column is in the collection.
 
-    With `where`, only the row groups that hold such rows are read. Late columns (`schemas.Column`) that a file lacks are
-    null. Files without pictures are compared with the SHA-256 in their name, once a process. Raises DamagedFile.
+    With `where`, only the row groups that hold such rows are read. Late columns (`schemas.Column`)
+    that a file lacks are null. Files without pictures are compared with the SHA-256 in their name,
+    once a process. Raises DamagedFile.
     """
     names = list(schema.light if columns is None else columns)
     path, _, stretch = place.partition("#")
@@ -216,9 +280,11 @@ def read(
 
 
 def open_parquet(store: Store, schema: TableSchema, path: str) -> pq.ParquetFile:
-    """An open file of a table, from a store read whole where it has no pictures: one request instead of several.
+    """An open file of a table, from a store read whole where it has no pictures: one request
+    instead of several.
 
-    Its footer is compared with its check sum, pages are when they are read. Raises what Arrow raises.
+    Its footer is compared with its check sum, pages are when they are read. Raises what Arrow
+    raises.
     """
     if not store.local and not schema.blobs:
         data = store.read(path)
@@ -233,12 +299,16 @@ def open_parquet(store: Store, schema: TableSchema, path: str) -> pq.ParquetFile
 
 
 def _checked_footer(file: IO[bytes]) -> pq.FileMetaData | None:
-    """The metadata of a file that has check sums; None for one of an earlier version of the program."""
+    """The metadata of a file that has check sums; None for one of an earlier version of the
+    program.
+    """
     sums = sums_of_file(file)
     return None if sums is None else pq.read_metadata(io.BytesIO(sums.footer))
 
 
-def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Collection[str]) -> pa.Table:
+def _read_where(
+    file: pq.ParquetFile, names: list[str], column: str, values: Collection[str]
+) -> pa.Table:
     chosen = pa.array(sorted(values), pa.string())
     parts = []
     for group in range(file.num_row_groups):
@@ -246,7 +316,11 @@ def _read_where(file: pq.ParquetFile, names: list[str], column: str, values: Col
         if pc.any(mask).as_py():
             parts.append(file.read_row_group(group, names).filter(mask))
     empty = file.schema_arrow.empty_table()
-    return pa.concat_tables(parts) if parts else empty.select([name for name in names if name in empty.column_names])
+    return (
+        pa.concat_tables(parts)
+        if parts
+        else empty.select([name for name in names if name in empty.column_names])
+    )
 
 
 @lru_cache(maxsize=64)
@@ -262,27 +336,44 @@ def _footer(store: Store, path: str) -> pq.FileMetaData:
         return pq.read_metadata(file)
 
 
-def _read_stretch(store: Store, path: str, names: list[str], first: int, count: int, where: Where | None) -> pa.Table:
+def _read_stretch(
+    store: Store, path: str, names: list[str], first: int, count: int, where: Where | None
+) -> pa.Table:
     """Rows `first` to `first + count` of a file; only the row groups that hold them are read."""
     metadata = _footer(store, path)
     ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
     if first + count > metadata.num_rows:
-        raise pa.ArrowInvalid(f"it has {metadata.num_rows} rows, rows {first} to {first + count} are asked for")
+        raise pa.ArrowInvalid(
+            f"it has {metadata.num_rows} rows, rows {first} to {first + count} are asked for"
+        )
     low, high = bisect_right(ends, first), bisect_left(ends, first + count)
     source = store.uri(path) if store.local else store.open(path)
     columns = names if where is None else list(dict.fromkeys((*names, where[0])))
-    with pq.ParquetFile(source, metadata=metadata, pre_buffer=not store.local, page_checksum_verification=True) as file:
+    with pq.ParquetFile(
+        source, metadata=metadata, pre_buffer=not store.local, page_checksum_verification=True
+    ) as file:
         table = file.read_row_groups(range(low, high + 1), columns)
     table = table.slice(first - (ends[low - 1] if low else 0), count)
     if where is not None:
-        table = table.filter(pc.is_in(table[where[0]], value_set=pa.array(sorted(where[1]), pa.string())))
+        table = table.filter(
+            pc.is_in(table[where[0]], value_set=pa.array(sorted(where[1]), pa.string()))
+        )
     return table.select([name for name in names if name in table.column_names])
 
 
 def read_entries(
-    store: Store, table: str, entries: Iterable[Entry], columns: Sequence[str] | None = None, where: Where | None = None
+    store: Store,
+    table: str,
+    entries: Iterable[Entry],
+    columns: Sequence[str] | None = None,
+    where: Where | None = None,
 ) -> pa.Table:
     """The rows of several entries of one table, one after the other."""
     schema = TABLES[table]
     names = list(schema.light if columns is None else columns)
-    return pa.concat_tables([schema.empty().select(names), *(read(store, schema, place, names, where) for place in places(entries))])
+    return pa.concat_tables(
+        [
+            schema.empty().select(names),
+            *(read(store, schema, place, names, where) for place in places(entries)),
+        ]
+    )

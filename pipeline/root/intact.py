@@ -1,6 +1,8 @@
-"""Whether a file is still the one that was written: by its size, and the SHA-256 that its name or the snapshot gives.
+"""Whether a file is still the one that was written: by its size, and the SHA-256 that its name or
+the snapshot gives.
 
-A process looks at a file once. On a disk it looks again when the file bears another time or number since.
+A process looks at a file once. On a disk it looks again when the file bears another time or number
+since.
 """
 
 import hashlib
@@ -16,20 +18,24 @@ _NAMED = re.compile(r"^tables/.*-([0-9a-f]{8})\.parquet$")
 
 Stamp = tuple[int, ...]
 
-# What was found whole in this process, by root and path. Files are not rewritten, so this is true while the stamp is.
+# What was found whole in this process, by root and path. Files are not rewritten, so this is true
+# while the stamp is.
 _WHOLE: dict[tuple[str, str], Stamp] = {}
 # Check sums, and which chunks were compared with them.
 _SUMS: dict[tuple[str, str], tuple[Stamp, Sums | None]] = {}
 
 
 def named_digest(path: str) -> str:
-    """The first digits of the SHA-256 of a file of a table, as its name gives them; empty where the name has none."""
+    """The first digits of the SHA-256 of a file of a table, as its name gives them; empty where the
+    name has none.
+    """
     found = _NAMED.match(path)
     return found[1] if found else ""
 
 
 def stamp(store: Store, path: str) -> Stamp:
-    """What tells a file from one that has taken its place: size, time and number on a disk, nothing in an object store.
+    """What tells a file from one that has taken its place: size, time and number on a disk, nothing
+    in an object store.
 
     Raises FileNotFoundError.
     """
@@ -55,7 +61,8 @@ def digest_of(store: Store, path: str) -> tuple[int, str]:
 
 
 def check_digest(store: Store, path: str, digest: str, data: bytes | None = None) -> None:
-    """Compare a file with the first digits of its SHA-256, or `data`, which was read from it; with none nothing is compared.
+    """Compare a file with the first digits of its SHA-256, or `data`, which was read from it; with
+    none nothing is compared.
 
     Raises WrongBytes and FileNotFoundError.
     """
@@ -77,7 +84,9 @@ def check_size(found: int, size: int) -> None:
 
 
 def known_sums(store: Store, path: str, file: IO[bytes]) -> Sums | None:
-    """The check sums of an open file with what this process has compared of it; None where it has none. Raises WrongBytes."""
+    """The check sums of an open file with what this process has compared of it; None where it has
+    none. Raises WrongBytes.
+    """
     now = stamp(store, path)
     known = _SUMS.get((store.root, path))
     if known is None or known[0] != now:

@@ -1,4 +1,6 @@
-"""A dataset root as a whole: opening it, and counting what it shows. Needs nothing beyond the core packages."""
+"""A dataset root as a whole: opening it, and counting what it shows. Needs nothing beyond the core
+packages.
+"""
 
 import json
 import secrets
@@ -12,7 +14,9 @@ from pipeline.root.storage import Store
 from schemas import TABLES
 
 ROOT_FORMAT = 1
-"""Of a root as a whole, as `dataset.json` names it: which folders there are and how their files are named."""
+"""Of a root as a whole, as `dataset.json` names it: which folders there are and how their files are
+named.
+"""
 
 
 class RunError(RuntimeError):
@@ -36,21 +40,35 @@ def open_root(root: str, name: str, create: bool) -> Store:
         about = json.loads(store.read("dataset.json"))
     except FileNotFoundError:
         if not create:
-            raise AskedWrongly(f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one") from None
-        store.put_new("dataset.json", json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n")
+            raise AskedWrongly(
+                f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one"
+            ) from None
+        store.put_new(
+            "dataset.json",
+            json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n",
+        )
         return store
     except ValueError as error:
         raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
     if not isinstance(about, dict):
-        raise RunError(f'{store.uri("dataset.json")} is damaged: it is to hold {{"format": {ROOT_FORMAT}, "name": ...}}')
+        raise RunError(
+            f'{store.uri("dataset.json")} is damaged: it is to hold {{"format": {ROOT_FORMAT}, '
+            f'"name": ...}}'
+        )
     if about.get("format") != ROOT_FORMAT:
-        raise RunError(f"{store.root} has format {about.get('format')}; this idcluster reads format {ROOT_FORMAT}")
+        raise RunError(
+            f"{store.root} has format {about.get('format')}; this idcluster reads format "
+            f"{ROOT_FORMAT}"
+        )
     return store
 
 
-def counts(store: Store, snapshot: Snapshot, without: Collection[str] = ()) -> dict[str, Counter[str]]:
-    """Rows by status of every table, those in the files `without` left out. Only files that hold rows of another status than
-    ok are read."""
+def counts(
+    store: Store, snapshot: Snapshot, without: Collection[str] = ()
+) -> dict[str, Counter[str]]:
+    """Rows by status of every table, those in the files `without` left out. Only files that hold
+    rows of another status than ok are read.
+    """
     result = {}
     for table, schema in TABLES.items():
         entries = [entry for entry in snapshot.shown(table) if entry.file not in without]

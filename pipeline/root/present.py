@@ -1,4 +1,6 @@
-"""Whether the files that a snapshot names are there and have their size: without reading any of them."""
+"""Whether the files that a snapshot names are there and have their size: without reading any of
+them.
+"""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -11,11 +13,16 @@ _FOLDERS = ("tables", "shards")
 
 
 def lacking(store: Store, entries: Iterable[Entry]) -> dict[str, tuple[int, int]]:
-    """Files of `entries` that are not as they were written: the bytes that they are to have, and those that they have, GONE
-    where they are not there."""
+    """Files of `entries` that are not as they were written: the bytes that they are to have, and
+    those that they have, GONE where they are not there.
+    """
     wanted = sizes(entries)
     there = _sizes_of(store, wanted)
-    return {file: (size, there.get(file, GONE)) for file, size in wanted.items() if there.get(file, GONE) != size}
+    return {
+        file: (size, there.get(file, GONE))
+        for file, size in wanted.items()
+        if there.get(file, GONE) != size
+    }
 
 
 def sizes(entries: Iterable[Entry]) -> dict[str, int]:
@@ -26,7 +33,11 @@ def sizes(entries: Iterable[Entry]) -> dict[str, int]:
 def _sizes_of(store: Store, wanted: Mapping[str, int]) -> dict[str, int]:
     if not store.local:
         # A request for a thousand files instead of one for each.
-        return {path: size for folder in _FOLDERS for path, (size, _) in store.marks(folder).items()} if wanted else {}
+        return (
+            {path: size for folder in _FOLDERS for path, (size, _) in store.marks(folder).items()}
+            if wanted
+            else {}
+        )
     found = {}
     for path in wanted:
         try:

@@ -1,6 +1,8 @@
-"""Whether a process that somebody wrote down still runs: told by the machine since its start, the namespace, and the ticks since then.
+"""Whether a process that somebody wrote down still runs: told by the machine since its start, the
+namespace, and the ticks since then.
 
-From /proc itself: a root is also looked at and collected where the packages of a run are not installed.
+From /proc itself: a root is also looked at and collected where the packages of a run are not
+installed.
 """
 
 import contextlib
@@ -10,9 +12,11 @@ from pathlib import Path
 
 
 def place() -> str:
-    """What tells this machine, since it was started, and this namespace of processes from all others; empty if nothing does.
+    """What tells this machine, since it was started, and this namespace of processes from all
+    others; empty if nothing does.
 
-    Containers may share the name of their host, and numbers of processes mean something in their namespace alone.
+    Containers may share the name of their host, and numbers of processes mean something in their
+    namespace alone.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -23,8 +27,8 @@ def place() -> str:
 
 
 def started(pid: int) -> int | None:
-    """When a process of this place was started, in ticks since the machine was; None for one that was killed. Raises OSError
-    where it is gone, or hidden.
+    """When a process of this place was started, in ticks since the machine was; None for one that
+    was killed. Raises OSError where it is gone, or hidden.
 
     Not as a time of day: that changes when the clock is set.
     """
@@ -36,7 +40,9 @@ def started(pid: int) -> int | None:
 
 
 def runs(pid: int, since: int) -> bool | None:
-    """Whether the process of this place runs that was started at `since`, as `started` told; None for one that is hidden from us."""
+    """Whether the process of this place runs that was started at `since`, as `started` told; None
+    for one that is hidden from us.
+    """
     with contextlib.suppress(OSError):
         return started(pid) == since
     try:

@@ -11,18 +11,25 @@ from pipeline.root.storage import Store
 from schemas.schema import Column, TableSchema
 
 _TEXT, _INT, _FLOAT, _TIME = pa.string(), pa.int64(), pa.float64(), pa.timestamp("us", tz="UTC")
+# fmt: off
 _STAGE = pa.struct(
     {
-        "stage": _TEXT, "rows": _INT, "units": _INT, "adopted": _INT, "failed": _INT, "seconds": _FLOAT, "rows_per_second": _FLOAT,
+        "stage": _TEXT, "rows": _INT, "units": _INT, "adopted": _INT, "failed": _INT,
+        "seconds": _FLOAT, "rows_per_second": _FLOAT,
     }
-)  # fmt: skip
+)
+# fmt: on
+# fmt: off
 _PHASE = pa.struct(
     {
-        "stages": pa.list_(_TEXT), "members": _INT, "workers": _INT, "wall_seconds": _FLOAT, "startup_seconds": _FLOAT, "deaths": _INT,
+        "stages": pa.list_(_TEXT), "members": _INT, "workers": _INT, "wall_seconds": _FLOAT,
+        "startup_seconds": _FLOAT, "deaths": _INT,
         "bottleneck": _TEXT,
     }
-)  # fmt: skip
+)
+# fmt: on
 
+# fmt: off
 RUNS = TableSchema(
     "runs", 1, "run", "What ran: one row a record in `runs/`.", "run_id", None, None,
     (
@@ -32,18 +39,25 @@ RUNS = TableSchema(
         Column("status", _TEXT, "done, drained (stopped as asked) or failed"),
         Column("seconds", _FLOAT, "from the first to the last"),
         Column("snapshot", _INT, "the newest one when it ended"),
-        Column("stages", pa.list_(_STAGE), "by stage: rows written, units computed, rows taken over from an interrupted run, rows that "
+        Column("stages", pa.list_(_STAGE),
+            "by stage: rows written, units computed, rows taken over from an interrupted run, "
+            "rows that "
                "failed, seconds of its workers, rows a second by the wall clock of its phase"),
-        Column("phases", pa.list_(_PHASE), "stages that ran together: units, workers, seconds by the wall clock, seconds before the first "
+        Column("phases", pa.list_(_PHASE),
+            "stages that ran together: units, workers, seconds by the wall clock, seconds before "
+            "the first "
                "worker began, workers that died, the activity that took most of the time"),
         Column("error", _TEXT, "of one that failed"),
         Column("record", _TEXT, "the whole record as JSON"),
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 
 def runs_table(store: Store) -> pa.Table:
-    """One row a record in `runs/`. Records of other versions of the program are read as far as they are understood."""
+    """One row a record in `runs/`. Records of other versions of the program are read as far as they
+    are understood.
+    """
     rows = []
     for path in store.list("runs"):
         if not path.endswith(".json"):
@@ -79,7 +93,10 @@ def _run_row(record: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _stage_rows(value: Any) -> list[dict[str, Any]]:
     """Of `{stage: {...}}` or `[{"stage": ..., ...}]`."""
     if isinstance(value, Mapping):
-        value = [{"stage": name, **(row if isinstance(row, Mapping) else {"rows": row})} for name, row in value.items()]
+        value = [
+            {"stage": name, **(row if isinstance(row, Mapping) else {"rows": row})}
+            for name, row in value.items()
+        ]
     if not isinstance(value, list):
         return []
     return [

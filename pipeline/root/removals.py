@@ -1,14 +1,18 @@
-"""What must not come back: keyed hashes of people, addresses and pictures that were removed, kept in the root's receipts.
+"""What must not come back: keyed hashes of people, addresses and pictures that were removed, kept
+in the root's receipts.
 
-A receipt (`receipts/<id>.json`) is written by `pipeline.forget.erase` and says when, how much, and what is barred since, as
-hashes under a key that lies beside it: whoever has the receipts or the table `removals` alone cannot try names out on them.
-Whoever has the whole root can, so the key is to be as private as the root. A root without receipts bars nothing.
+A receipt (`receipts/<id>.json`) is written by `pipeline.forget.erase` and says when, how much, and
+what is barred since, as hashes under a key that lies beside it: whoever has the receipts or the
+table `removals` alone cannot try names out on them. Whoever has the whole root can, so the key is
+to be as private as the root. A root without receipts bars nothing.
 
-Names are compared by their words, without case and punctuation (`name`, of which older receipts have nothing else), and in every
-spelling that means the same (`spelling`, see `pipeline.root.spellings`). Pictures are barred by their bytes, and by perceptual
-hashes that differ in at most `NEAR_BITS` of 64 bits: of each new picture all hashes that near are looked up (SipHash-2-4,
-Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need not be kept. Mirrored, cropped and turned
-copies are known by `look`: hashes of what they may look like (`stages.lookalikes`), packed, 2.7 kB a picture.
+Names are compared by their words, without case and punctuation (`name`, of which older receipts
+have nothing else), and in every spelling that means the same (`spelling`, see
+`pipeline.root.spellings`). Pictures are barred by their bytes, and by perceptual hashes that differ
+in at most `NEAR_BITS` of 64 bits: of each new picture all hashes that near are looked up
+(SipHash-2-4, Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need
+not be kept. Mirrored, cropped and turned copies are known by `look`: hashes of what they may look
+like (`stages.lookalikes`), packed, 2.7 kB a picture.
 """
 
 import hashlib
@@ -39,14 +43,30 @@ from stages.crawl.listing import Listed
 FOLDER = "receipts"
 KEY = f"{FOLDER}/key.json"
 UNFINISHED = f"{FOLDER}/unfinished.json"
-"""What a removal that is at work has to do. It names the person, and is deleted when all is done."""
+"""What a removal that is at work has to do. It names the person, and is deleted when all is
+done.
+"""
 FORMAT = 1
-KINDS = ("identity", "name", "spelling", "external_id", "address", "image", "sha256", "phash", "vector")
+KINDS = (
+    "identity",
+    "name",
+    "spelling",
+    "external_id",
+    "address",
+    "image",
+    "sha256",
+    "phash",
+    "vector",
+)
 LOOK = "look"
-"""Beside KINDS: a text of base64, of eight bytes a hash. They are in receipts alone, for a table would have hundreds of rows a picture."""
+"""Beside KINDS: a text of base64, of eight bytes a hash. They are in receipts alone, for a table
+would have hundreds of rows a picture.
+"""
 NEAR_BITS = 3
-"""Bits in which the perceptual hash of a picture may differ from a barred one, as in the stage match. (Photographs of one
-person are 8 apart and more, see stages.clean.duplicates; halved or compressed copies mostly within 2.)"""
+"""Bits in which the perceptual hash of a picture may differ from a barred one, as in the stage
+match. (Photographs of one person are 8 apart and more, see stages.clean.duplicates; halved or
+compressed copies mostly within 2.)
+"""
 REASON = "removed"
 
 
@@ -54,19 +74,25 @@ REASON = "removed"
 
 
 def folded(name: str) -> str:
-    """A name as `schemas.ids.identity_id` compares it: case-folded NFC, runs of white space as one blank."""
+    """A name as `schemas.ids.identity_id` compares it: case-folded NFC, runs of white space as one
+    blank.
+    """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     return " ".join(text.split())
 
 
 def words(text: str) -> str:
-    """The words of a text or address, case-folded, with single blanks between them; of signs alone, the signs."""
+    """The words of a text or address, case-folded, with single blanks between them; of signs alone,
+    the signs.
+    """
     plain = folded(unquote(text))
     return " ".join(re.findall(r"[^\W_]+", plain)) or plain
 
 
 def telling(phash: int) -> bool:
-    """Whether a perceptual hash says which picture it is: flat and empty ones have hashes that many share."""
+    """Whether a perceptual hash says which picture it is: flat and empty ones have hashes that many
+    share.
+    """
     return 8 <= phash.bit_count() <= 56
 
 
@@ -81,7 +107,9 @@ class Key:
 
     def text(self, kind: str, value: str) -> str:
         """32 hex digits of a text (names by their words, see `words`)."""
-        return hashlib.blake2b(value.encode(), key=self.secret, digest_size=16, person=kind.encode()).hexdigest()
+        return hashlib.blake2b(
+            value.encode(), key=self.secret, digest_size=16, person=kind.encode()
+        ).hexdigest()
 
     def vector(self, values: Sequence[float] | np.ndarray) -> str:
         """32 hex digits of an embedding in single precision, bit for bit."""
@@ -90,7 +118,9 @@ class Key:
 
     def phashes(self, hashes: np.ndarray) -> np.ndarray:
         """(n,) uint64 of (n,) uint64 perceptual hashes."""
-        return siphash(hashes, hashlib.blake2b(self.secret, digest_size=16, person=b"phash").digest())
+        return siphash(
+            hashes, hashlib.blake2b(self.secret, digest_size=16, person=b"phash").digest()
+        )
 
 
 def packed(hashes: np.ndarray) -> str:
@@ -107,8 +137,12 @@ def siphash(values: np.ndarray, key: bytes) -> np.ndarray:
     """SipHash-2-4 of 64-bit numbers, each a message of 8 bytes: (n,) uint64. `key`: 16 bytes."""
     low, high = (np.uint64(int.from_bytes(key[at : at + 8], "little")) for at in (0, 8))
     message = np.ascontiguousarray(values, np.uint64)
-    start = (low ^ np.uint64(0x736F6D6570736575), high ^ np.uint64(0x646F72616E646F6D),
-             low ^ np.uint64(0x6C7967656E657261), high ^ np.uint64(0x7465646279746573))  # fmt: skip
+    start = (
+        low ^ np.uint64(0x736F6D6570736575),
+        high ^ np.uint64(0x646F72616E646F6D),
+        low ^ np.uint64(0x6C7967656E657261),
+        high ^ np.uint64(0x7465646279746573),
+    )
     v0, v1, v2, v3 = (np.full(len(message), value) for value in start)
 
     def turn(value: np.ndarray, bits: int) -> None:
@@ -184,10 +218,14 @@ class Bars:
         """Whether a name is barred, in any spelling."""
         if self.text("name", words(name)):
             return True
-        return bool(self.hashes.get("spelling")) and any(self.text("spelling", key) for key in read_as(name))
+        return bool(self.hashes.get("spelling")) and any(
+            self.text("spelling", key) for key in read_as(name)
+        )
 
     def person(self, listed: Listed) -> bool:
-        """Whether somebody whom a source lists is barred: by id, by an external id or by any spelling of the name."""
+        """Whether somebody whom a source lists is barred: by id, by an external id or by any
+        spelling of the name.
+        """
         if not self:
             return False
         if self.text("identity", identity_id(listed.name, listed.given)):
@@ -205,7 +243,9 @@ class Bars:
         return self.text("address", address)
 
     def picture(self, sha256: str | None, phash: int | None, data: bytes | None = None) -> bool:
-        """Whether a picture is barred by its bytes, or looks like one that is: mirrored, cropped or turned if `data` is given."""
+        """Whether a picture is barred by its bytes, or looks like one that is: mirrored, cropped or
+        turned if `data` is given.
+        """
         if sha256 is not None and self.text("sha256", sha256):
             return True
         if phash is None or not telling(phash):
@@ -231,14 +271,20 @@ class Bars:
     @cached_property
     def looks(self) -> np.ndarray:
         """(n,) uint64, sorted: hashes under the key of what copies may look like."""
-        return np.unique(np.concatenate([np.zeros(0, np.uint64), *map(unpacked, self.hashes.get(LOOK, ()))]))
+        return np.unique(
+            np.concatenate([np.zeros(0, np.uint64), *map(unpacked, self.hashes.get(LOOK, ()))])
+        )
 
     @cached_property
     def _phashes(self) -> np.ndarray:
-        return np.sort(np.array([int(value, 16) for value in self.hashes.get("phash", ())], np.uint64))
+        return np.sort(
+            np.array([int(value, 16) for value in self.hashes.get("phash", ())], np.uint64)
+        )
 
     def screen(self, table: str, rows: pa.Table) -> pa.Table:
-        """Rows of `images` or `embeddings` as a stage has just written them; of those that are barred only that they are."""
+        """Rows of `images` or `embeddings` as a stage has just written them; of those that are
+        barred only that they are.
+        """
         if not self or table not in ("images", "embeddings") or not rows.num_rows:
             return rows
         barred = self._pictures(rows) if table == "images" else self._near_faces(rows)
@@ -258,17 +304,29 @@ class Bars:
     def _pictures(self, rows: pa.Table) -> np.ndarray:
         pairs = zip(rows["sha256"].to_pylist(), rows["phash"].to_pylist(), strict=True)
         files = rows["bytes"] if "bytes" in rows.column_names and len(self.looks) else None
-        barred = [self.picture(*pair, None if files is None else files[at].as_py()) for at, pair in enumerate(pairs)]
+        barred = [
+            self.picture(*pair, None if files is None else files[at].as_py())
+            for at, pair in enumerate(pairs)
+        ]
         return np.array(barred, bool)
 
     def _near_faces(self, rows: pa.Table) -> np.ndarray:
         barred = np.zeros(rows.num_rows, bool)
         for face in self.faces:
-            mine = np.flatnonzero(pc.fill_null(pc.and_(pc.equal(rows["recogniser"], face.recogniser), rows["vector"].is_valid()), False))
+            mine = np.flatnonzero(
+                pc.fill_null(
+                    pc.and_(
+                        pc.equal(rows["recogniser"], face.recogniser), rows["vector"].is_valid()
+                    ),
+                    False,
+                )
+            )
             if len(mine):
                 unit = vectors(rows["vector"].take(pa.array(mine)))
                 if unit.shape[1] == len(face.vector):
-                    barred[mine] |= unit.astype(np.float64) @ np.array(face.vector) >= face.threshold
+                    barred[mine] |= (
+                        unit.astype(np.float64) @ np.array(face.vector) >= face.threshold
+                    )
         return barred
 
 
@@ -280,7 +338,9 @@ NO_BARS = Bars(Key(b""))
 
 @dataclass
 class Receipt:
-    """What a removal leaves behind. `asked` and `removed` count; `hashes` are by kind; `finished_at` is null until all is done."""
+    """What a removal leaves behind. `asked` and `removed` count; `hashes` are by kind;
+    `finished_at` is null until all is done.
+    """
 
     receipt: str
     removed_at: str
@@ -304,15 +364,26 @@ class Receipt:
         try:
             receipt = Receipt(**json.loads(data))
         except (ValueError, TypeError) as error:
-            raise RunError(f"{source} is damaged ({error}); it says what must not come back: bring it back from a copy") from error
+            raise RunError(
+                f"{source} is damaged ({error}); it says what must not come back: bring it back "
+                "from a copy"
+            ) from error
         if receipt.format != FORMAT:
-            raise RunError(f"{source} has format {receipt.format}; this idcluster reads format {FORMAT}")
+            raise RunError(
+                f"{source} has format {receipt.format}; this idcluster reads format {FORMAT}"
+            )
         return receipt
 
 
 def receipts(store: Store) -> list[Receipt]:
-    """All receipts of a root, oldest first. Raises RunError for a damaged one: what is barred would be forgotten."""
-    paths = [path for path in store.list(FOLDER) if path.endswith(".json") and path not in (KEY, UNFINISHED)]
+    """All receipts of a root, oldest first. Raises RunError for a damaged one: what is barred would
+    be forgotten.
+    """
+    paths = [
+        path
+        for path in store.list(FOLDER)
+        if path.endswith(".json") and path not in (KEY, UNFINISHED)
+    ]
     found = [Receipt.decode(store.read(path), store.uri(path)) for path in paths]
     return sorted(found, key=lambda receipt: (receipt.removed_at, receipt.receipt))
 
@@ -324,13 +395,19 @@ def key_of(store: Store, make: bool = False) -> Key | None:
     except FileNotFoundError:
         if not make:
             return None
-        fresh = json.dumps({"key": secrets.token_hex(32), "use": "hashes in receipts; as private as the root"}, indent=1)
+        fresh = json.dumps(
+            {"key": secrets.token_hex(32), "use": "hashes in receipts; as private as the root"},
+            indent=1,
+        )
         store.put_new(KEY, fresh.encode() + b"\n")
         data = store.read(KEY)
     try:
         return Key(bytes.fromhex(json.loads(data)["key"]))
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{store.uri(KEY)} is damaged ({error}); without it nothing that was removed is known again") from error
+        raise RunError(
+            f"{store.uri(KEY)} is damaged ({error}); without it nothing that was removed is "
+            "known again"
+        ) from error
 
 
 def load_bars(store: Store) -> Bars:
@@ -340,16 +417,33 @@ def load_bars(store: Store) -> Bars:
         return NO_BARS
     key = key_of(store)
     if key is None:
-        raise RunError(f"{store.uri(KEY)} is gone; without it nothing that was removed is known again: bring it back from a copy")
-    hashes = {kind: frozenset(value for receipt in found for value in receipt.hashes.get(kind, ())) for kind in (*KINDS, LOOK)}
+        raise RunError(
+            f"{store.uri(KEY)} is gone; without it nothing that was removed is known again: "
+            "bring it back from a copy"
+        )
+    hashes = {
+        kind: frozenset(value for receipt in found for value in receipt.hashes.get(kind, ()))
+        for kind in (*KINDS, LOOK)
+    }
     faces = (face for receipt in found for face in receipt.faces)
-    return Bars(key, hashes, tuple(FaceBar(face["recogniser"], face["threshold"], tuple(face["vector"])) for face in faces))
+    return Bars(
+        key,
+        hashes,
+        tuple(
+            FaceBar(face["recogniser"], face["threshold"], tuple(face["vector"])) for face in faces
+        ),
+    )
 
 
 def check_finished(store: Store) -> None:
-    """Raise RunError where a removal was broken off: nothing else may be written until it is done."""
+    """Raise RunError where a removal was broken off: nothing else may be written until it is
+    done.
+    """
     if store.exists(UNFINISHED):
-        raise RunError(f"a removal from {store.root} was broken off; `idcluster forget {store.root} --resume` finishes it, then go on")
+        raise RunError(
+            f"a removal from {store.root} was broken off; `idcluster forget {store.root} "
+            "--resume` finishes it, then go on"
+        )
 
 
 def table_rows(found: Iterable[Receipt]) -> list[dict[str, Any]]:
@@ -358,5 +452,9 @@ def table_rows(found: Iterable[Receipt]) -> list[dict[str, Any]]:
     for receipt in found:
         when = datetime.fromisoformat(receipt.removed_at)
         about = {"removed_at": when, "receipt": receipt.receipt}
-        rows += [{"hash": value, "kind": kind, **about} for kind in KINDS for value in sorted(receipt.hashes.get(kind, ()))]
+        rows += [
+            {"hash": value, "kind": kind, **about}
+            for kind in KINDS
+            for value in sorted(receipt.hashes.get(kind, ()))
+        ]
     return rows

@@ -1,4 +1,5 @@
-"""What sources have learnt, kept in the dataset's root between two listings: small files of texts by key.
+"""What sources have learnt, kept in the dataset's root between two listings: small files of texts
+by key.
 
 Garbage collection may take them at any time: whatever is not there is asked about again.
 """
@@ -21,7 +22,9 @@ _KEPT_DAYS = 90.0
 
 
 class StoreShelf:
-    """The texts of one source. Implements `stages.crawl.listing.Shelf`. Without `write` nothing new outlives the process."""
+    """The texts of one source. Implements `stages.crawl.listing.Shelf`. Without `write` nothing new
+    outlives the process.
+    """
 
     def __init__(self, store: Store, source: str, write: bool = True) -> None:
         self.store, self.folder, self.write = store, f"{FOLDER}/{source}", write
@@ -56,8 +59,13 @@ class StoreShelf:
         places = self._index()
         rows = [(key, at, text) for key, (at, text) in self._waiting.items()]
         sink = io.BytesIO()
-        columns = [pa.array(values, kind) for values, kind in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)]
-        pq.write_table(pa.table(columns, schema=_SCHEMA), sink, compression="zstd", write_page_checksum=True)
+        columns = [
+            pa.array(values, kind)
+            for values, kind in zip(zip(*rows, strict=True), _SCHEMA.types, strict=True)
+        ]
+        pq.write_table(
+            pa.table(columns, schema=_SCHEMA), sink, compression="zstd", write_page_checksum=True
+        )
         path = f"{self.folder}/{time.time_ns():020d}.parquet"
         self.store.put(path, sink.getvalue(), durable=False)
         places.update((key, (at, path, number)) for number, (key, at, _) in enumerate(rows))
@@ -68,11 +76,15 @@ class StoreShelf:
         if self._places is None:
             self._places = {}
             # Names begin with their time, so that the newest text of a key comes last.
-            for path in (path for path in self.store.list(self.folder) if path.endswith(".parquet")):
+            for path in (
+                path for path in self.store.list(self.folder) if path.endswith(".parquet")
+            ):
                 heads = _columns(self.store, path, ["key", "at"])
                 if heads is None:
                     continue  # torn by a power cut: as if it were not there
-                for row, (key, at) in enumerate(zip(heads["key"].to_pylist(), heads["at"].to_pylist(), strict=True)):
+                for row, (key, at) in enumerate(
+                    zip(heads["key"].to_pylist(), heads["at"].to_pylist(), strict=True)
+                ):
                     self._places[key] = at, path, row
         return self._places
 
@@ -84,7 +96,13 @@ class StoreShelf:
         """Delete files of which every text has a newer one, or is old."""
         limit = time.time() - _KEPT_DAYS * 86_400
         needed = {path for at, path, _ in places.values() if at > limit}
-        self.store.delete([path for path in self.store.list(self.folder) if path.endswith(".parquet") and path not in needed])
+        self.store.delete(
+            [
+                path
+                for path in self.store.list(self.folder)
+                if path.endswith(".parquet") and path not in needed
+            ]
+        )
         for key in [key for key, (_, path, _) in places.items() if path not in needed]:
             del places[key]
 

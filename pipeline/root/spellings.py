@@ -1,8 +1,10 @@
-"""Names in every spelling that means the same: what two of them are compared by, and where one stands in a text.
+"""Names in every spelling that means the same: what two of them are compared by, and where one
+stands in a text.
 
-Compared are words, without case, accents and invisible characters, letters of other scripts and widths that look like Latin ones
-(Unicode's list of confusables, UTS 39, as far as it has letters) as those; and words in any order, or written as one. What is not
-the same: other words, nicknames, transcriptions (Müller and Mueller), letters that are left out or typed wrongly.
+Compared are words, without case, accents and invisible characters, letters of other scripts and
+widths that look like Latin ones (Unicode's list of confusables, UTS 39, as far as it has letters)
+as those; and words in any order, or written as one. What is not the same: other words, nicknames,
+transcriptions (Müller and Mueller), letters that are left out or typed wrongly.
 """
 
 import re
@@ -15,28 +17,55 @@ AS_ONE = "="
 """Before the words of a name as one: no word begins with it."""
 _LONG_WORD = 9
 """Letters of a word that is hardly a first name by chance."""
+# fmt: off
 _LOOKALIKES = (
-    "AΑАᎪᗅꓮ BΒВᏴᗷꓐꞴ CСᏟⲤꓚ DᎠᗞᗪꓓ EΕЕᎬⴹꓰ FϜᖴꓝꞘ GԌᏀᏳꓖ HΗНᎻᕼⲎꓧ IƖǀΙІӀᛁⲒⵏꓲ JͿЈᎫᒍꓙꞲ KΚКᏦᛕⲔꓗ LᏞᒪⳐꓡ MΜϺМᎷᗰᛖⲘꓟ NΝⲚꓠ OΟОՕଠዐⲞⵔꓳ"
-    " PΡРᏢᑭⲢꓑ Qⵕ RƦᎡᏒᖇꓣ SЅՏᏕᏚꓢ TΤТᎢⲦꓔ UՍሀᑌꓴ VѴᏙᐯⴸꓦꛟ WԜᎳᏔꓪ XΧХᚷⲬⵝꓫꞳ YΥУҮᎩᎽⲨꓬ ZΖᏃꓜ aɑαа bƄЬЬᏏᑲᖯвβ cсᴄⲥꮯ dԁᏧᑯꓒ eеҽꬲε fքẝꞙꬵ"
-    " gƍɡցᶃ hһհᏂн iıɩɪιіӏᎥꙇꭵ jϳј kкκ mм nոռη oοσоօഠဝჿᴏᴑⲟꬽ pρрⲣ qԛգզ rгᴦⲅꭇꭈꮁ sƽѕꜱꮪ tтτ uʋυսᴜꞟꭎꭒ vνѵᴠꮩ wɯѡԝաᴡꮃ xхᕁᕽχ"
+    "AΑАᎪᗅꓮ BΒВᏴᗷꓐꞴ CСᏟⲤꓚ DᎠᗞᗪꓓ EΕЕᎬⴹꓰ FϜᖴꓝꞘ GԌᏀᏳꓖ HΗНᎻᕼⲎꓧ IƖǀΙІӀᛁⲒⵏꓲ JͿЈᎫᒍꓙꞲ KΚКᏦᛕⲔꓗ LᏞᒪⳐꓡ "
+    "MΜϺМᎷᗰᛖⲘꓟ NΝⲚꓠ OΟОՕଠዐⲞⵔꓳ"
+    " PΡРᏢᑭⲢꓑ Qⵕ RƦᎡᏒᖇꓣ SЅՏᏕᏚꓢ TΤТᎢⲦꓔ UՍሀᑌꓴ VѴᏙᐯⴸꓦꛟ WԜᎳᏔꓪ XΧХᚷⲬⵝꓫꞳ YΥУҮᎩᎽⲨꓬ ZΖᏃꓜ aɑαа bƄЬЬᏏᑲᖯвβ "
+    "cсᴄⲥꮯ dԁᏧᑯꓒ eеҽꬲε fքẝꞙꬵ"
+    " gƍɡցᶃ hһհᏂн iıɩɪιіӏᎥꙇꭵ jϳј kкκ mм nոռη oοσоօഠဝჿᴏᴑⲟꬽ pρрⲣ qԛգզ rгᴦⲅꭇꭈꮁ sƽѕꜱꮪ tтτ uʋυսᴜꞟꭎꭒ "
+    "vνѵᴠꮩ wɯѡԝաᴡꮃ xхᕁᕽχ"
     " yɣʏγуүყᶌỿꭚ zᴢꮓζ"
-)  # fmt: skip
+)
+# fmt: on
 """A Latin letter, and the letters that look like it or like its other case."""
 _LIKE = {ord(other): group[0] for group in _LOOKALIKES.split() for other in group[1:]}
-_WRITTEN = {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ħ": "h", "ŧ": "t", "ŋ": "n", "ƒ": "f"}
+_WRITTEN = {
+    "ø": "o",
+    "ł": "l",
+    "đ": "d",
+    "ð": "d",
+    "þ": "th",
+    "æ": "ae",
+    "œ": "oe",
+    "ħ": "h",
+    "ŧ": "t",
+    "ŋ": "n",
+    "ƒ": "f",
+}
 """Latin letters that no accent can be taken from."""
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Letters and signs that show nothing, beside those of the category Cf and the variation selectors."""
+"""Letters and signs that show nothing, beside those of the category Cf and the variation
+selectors.
+"""
+# fmt: off
 _MARKS = (
-    (0x0300, 0x036F), (0x0483, 0x0489), (0x0591, 0x05C7), (0x0610, 0x061A), (0x064B, 0x065F), (0x0670, 0x0670), (0x06D6, 0x06ED),
-    (0x180B, 0x180F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0xE0100, 0xE01EF),
-)  # fmt: skip
-"""Accents, points and vowel signs that may be left out; those of other scripts make another word. Variation selectors."""
+    (0x0300, 0x036F), (0x0483, 0x0489), (0x0591, 0x05C7), (0x0610, 0x061A), (0x064B, 0x065F),
+    (0x0670, 0x0670), (0x06D6, 0x06ED),
+    (0x180B, 0x180F), (0x1AB0, 0x1AFF), (0x1DC0, 0x1DFF), (0x20D0, 0x20FF), (0xFE00, 0xFE0F),
+    (0xFE20, 0xFE2F), (0xE0100, 0xE01EF),
+)
+# fmt: on
+"""Accents, points and vowel signs that may be left out; those of other scripts make another word.
+Variation selectors.
+"""
 _PERCENT = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 
 
 class _Letters(dict[int, str]):
-    """What each character is compared as, for `str.translate`; `shape`: whether capitals are what they look like."""
+    """What each character is compared as, for `str.translate`; `shape`: whether capitals are what
+    they look like.
+    """
 
     def __init__(self, shape: bool) -> None:
         super().__init__()
@@ -52,7 +81,11 @@ class _Letters(dict[int, str]):
         plain = []
         for one in unicodedata.normalize("NFKD", letter.casefold()):
             kind = unicodedata.category(one)
-            if kind == "Cf" or one in _FILLERS or any(first <= ord(one) <= last for first, last in _MARKS):
+            if (
+                kind == "Cf"
+                or one in _FILLERS
+                or any(first <= ord(one) <= last for first, last in _MARKS)
+            ):
                 continue
             like = _LIKE.get(ord(one), one).lower()
             plain.append(_WRITTEN.get(like, like) if like.isalnum() or kind[0] == "M" else " ")
@@ -60,11 +93,15 @@ class _Letters(dict[int, str]):
 
 
 _FOLDED, _SHAPES = _Letters(False), _Letters(True)
-"""Capitals as their small letters, which keeps the case of other scripts out of it; and as the Latin letters that they look like."""
+"""Capitals as their small letters, which keeps the case of other scripts out of it; and as the
+Latin letters that they look like.
+"""
 
 
 def readings(text: str) -> list[list[str]]:
-    """The words of a text or address as they are compared, in order: one list, or two where capitals look like Latin ones."""
+    """The words of a text or address as they are compared, in order: one list, or two where
+    capitals look like Latin ones.
+    """
     plain = unquote(text)
     if plain.isascii():
         return [plain.translate(_FOLDED).split()]
@@ -83,7 +120,9 @@ def as_one(words: list[str]) -> str:
 
 
 def spellings(name: str) -> frozenset[str]:
-    """What is kept of a name: texts that are spellings of it are `read_as` one of these. Empty for signs alone."""
+    """What is kept of a name: texts that are spellings of it are `read_as` one of these. Empty for
+    signs alone.
+    """
     found = set()
     for words in filter(None, readings(name)):
         found.add(in_any_order(words))
@@ -99,14 +138,26 @@ def read_as(name: str) -> frozenset[str]:
 
 
 def may_be_several(words: list[str]) -> bool:
-    """Whether words may be a name of other words, written with other blanks. A single short word may not: Lina is not Li Na."""
-    return len(words) > 1 or (len(words) == 1 and (len(words[0]) >= _LONG_WORD or boundless(words[0])))
+    """Whether words may be a name of other words, written with other blanks. A single short word
+    may not: Lina is not Li Na.
+    """
+    return len(words) > 1 or (
+        len(words) == 1 and (len(words[0]) >= _LONG_WORD or boundless(words[0]))
+    )
 
 
 def boundless(text: str) -> bool:
-    """Whether a text is in a script that puts no blanks between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese."""
-    return any("\u0e00" <= c <= "\u0eff" or "\u1000" <= c <= "\u109f" or "\u1780" <= c <= "\u17ff" or "\u2e80" <= c <= "\u9fff"
-               or c >= "\U00020000" for c in text)  # fmt: skip
+    """Whether a text is in a script that puts no blanks between words: Chinese, Japanese, Thai,
+    Lao, Khmer, Burmese.
+    """
+    return any(
+        "\u0e00" <= c <= "\u0eff"
+        or "\u1000" <= c <= "\u109f"
+        or "\u1780" <= c <= "\u17ff"
+        or "\u2e80" <= c <= "\u9fff"
+        or c >= "\U00020000"
+        for c in text
+    )
 
 
 @dataclass(frozen=True)

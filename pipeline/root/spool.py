@@ -1,11 +1,13 @@
 """The spool: answers of web servers, put down as soon as they are there.
 
-A small immutable file holds the answers of a few dozen addresses. What is in the spool is never asked for again, however
-a run ends; the crawl stage takes rows of `images` from it, and files whose answers are in the dataset are deleted.
+A small immutable file holds the answers of a few dozen addresses. What is in the spool is never
+asked for again, however a run ends; the crawl stage takes rows of `images` from it, and files whose
+answers are in the dataset are deleted.
 
-An answer is found without reading what lies beside it, for the pictures of a person come from many files (in Parquet the
-footer alone would cost more than the picture). A file holds records, each a header of two numbers, JSON, and the bytes
-that a server sent; then an index of addresses and places as JSON, its length and check sum, and a mark.
+An answer is found without reading what lies beside it, for the pictures of a person come from many
+files (in Parquet the footer alone would cost more than the picture). A file holds records, each a
+header of two numbers, JSON, and the bytes that a server sent; then an index of addresses and places
+as JSON, its length and check sum, and a mark.
 """
 
 import json
@@ -20,7 +22,16 @@ from stages.stage import Fetched, Services
 FOLDER = "parts/spool"
 ENDING = ".spool"
 
-_FACTS = ("status", "reason", "detail", "opt_out", "fetched_at", "http_status", "attempts", "final_address")
+_FACTS = (
+    "status",
+    "reason",
+    "detail",
+    "opt_out",
+    "fetched_at",
+    "http_status",
+    "attempts",
+    "final_address",
+)
 _HEAD = struct.Struct("<II")
 """Of a record: the length of its JSON, and the CRC-32 of all that follows."""
 _TAIL = struct.Struct("<II8s")
@@ -37,7 +48,9 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Found:
-    """What the spool holds: the place of the newest answer to each address, and the addresses of each file."""
+    """What the spool holds: the place of the newest answer to each address, and the addresses of
+    each file.
+    """
 
     places: Mapping[str, Place]
     files: Mapping[str, Sequence[str]]
@@ -48,7 +61,9 @@ class DamagedSpool(OSError):
 
 
 def is_web(address: str) -> bool:
-    """Whether an address is asked over the web; others are `name:path`, of a source that reads files."""
+    """Whether an address is asked over the web; others are `name:path`, of a source that reads
+    files.
+    """
     return address.startswith(("http://", "https://"))
 
 
@@ -64,18 +79,26 @@ def put(store: Store, path: str, answers: Sequence[tuple[str, Fetched]]) -> None
     """Put answers down as one file."""
     pieces, index, start = [], [], 0
     for address, answer in answers:
-        facts = json.dumps([getattr(answer, name) for name in _FACTS] + [answer.data is not None]).encode()
+        facts = json.dumps(
+            [getattr(answer, name) for name in _FACTS] + [answer.data is not None]
+        ).encode()
         data = answer.data or b""
         pieces += [_HEAD.pack(len(facts), zlib.crc32(data, zlib.crc32(facts))), facts, data]
         length = _HEAD.size + len(facts) + len(data)
         index.append((address, start, length))
         start += length
     said = json.dumps(index).encode()
-    store.put(path, b"".join([*pieces, said, _TAIL.pack(len(said), zlib.crc32(said), _MARK)]), durable=False)
+    store.put(
+        path,
+        b"".join([*pieces, said, _TAIL.pack(len(said), zlib.crc32(said), _MARK)]),
+        durable=False,
+    )
 
 
 def look(store: Store, folder: str = FOLDER, tidy: bool = True) -> Found:
-    """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut tore are deleted if `tidy`."""
+    """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut
+    tore are deleted if `tidy`.
+    """
     places: dict[str, Place] = {}
     files: dict[str, list[str]] = {}
     for path in (path for path in store.list(folder) if path.endswith(ENDING)):
@@ -119,14 +142,27 @@ class SpoolServices:
     Addresses that are not on the web are those of `others`.
     """
 
-    def __init__(self, store: Store, places: Mapping[str, Place], others: Services | None = None) -> None:
+    def __init__(
+        self, store: Store, places: Mapping[str, Place], others: Services | None = None
+    ) -> None:
         self.store, self.places, self.others = store, places, others
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
-        """The answers to addresses. Raises KeyError for one of the web that was never asked: such a picture is in no task."""
-        local = [] if self.others is None else [address for address in addresses if not is_web(address)]
-        found = dict(zip(local, self.others.fetch(local), strict=True)) if self.others is not None and local else {}
-        return [found[address] if address in found else self.answer(*self.places[address]) for address in addresses]
+        """The answers to addresses. Raises KeyError for one of the web that was never asked: such a
+        picture is in no task.
+        """
+        local = (
+            [] if self.others is None else [address for address in addresses if not is_web(address)]
+        )
+        found = (
+            dict(zip(local, self.others.fetch(local), strict=True))
+            if self.others is not None and local
+            else {}
+        )
+        return [
+            found[address] if address in found else self.answer(*self.places[address])
+            for address in addresses
+        ]
 
     def answer(self, path: str, start: int, length: int) -> Fetched:
         """The answer at a place. Raises DamagedSpool."""
@@ -137,4 +173,7 @@ class SpoolServices:
         if zlib.crc32(memoryview(record)[_HEAD.size :]) != check:
             raise DamagedSpool(f"{path} is damaged: an answer is not what was put down{_AGAIN}")
         *facts, with_data = json.loads(record[_HEAD.size : _HEAD.size + size])
-        return Fetched(record[_HEAD.size + size :] if with_data else None, **dict(zip(_FACTS, facts, strict=True)))
+        return Fetched(
+            record[_HEAD.size + size :] if with_data else None,
+            **dict(zip(_FACTS, facts, strict=True)),
+        )

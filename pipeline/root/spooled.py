@@ -1,4 +1,6 @@
-"""Which files of the spool hold answers that a later run still takes: what garbage collection leaves there."""
+"""Which files of the spool hold answers that a later run still takes: what garbage collection
+leaves there.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,14 +13,17 @@ from pipeline.root.spool import look
 from pipeline.root.storage import Store
 
 _FRESH = timedelta(days=14)
-"""For so long an answer may still replace the row that is there: later the page will have changed again."""
+"""For so long an answer may still replace the row that is there: later the page will have changed
+again.
+"""
 
 
 def waited_for(store: Store, snapshot: Snapshot) -> set[str]:
-    """Spool files with an answer for a candidate that has no row in `images`, or one that was fetched before.
+    """Spool files with an answer for a candidate that has no row in `images`, or one that was
+    fetched before.
 
-    The latter is what a crawl leaves that was killed while it fetched everything anew. Reads no pictures, and nothing at
-    all where there is no spool.
+    The latter is what a crawl leaves that was killed while it fetched everything anew. Reads no
+    pictures, and nothing at all where there is no spool.
     """
     found = look(store, tidy=False)
     wanted: set[str] = set()
@@ -29,12 +34,18 @@ def waited_for(store: Store, snapshot: Snapshot) -> set[str]:
     candidates, images = _by_bucket(snapshot, "candidates"), _by_bucket(snapshot, "images")
     for bucket, entries in candidates.items():
         rows = read_entries(store, "candidates", entries, ["image_id", "address", "status"])
-        rows = rows.filter(pc.and_(pc.equal(rows["status"], "ok"), pc.is_in(rows["address"], value_set=addresses)))
+        rows = rows.filter(
+            pc.and_(pc.equal(rows["status"], "ok"), pc.is_in(rows["address"], value_set=addresses))
+        )
         if not rows.num_rows:
             continue
         there = read_entries(store, "images", images.get(bucket, []), ["image_id", "fetched_at"])
-        taken = dict(zip(there["image_id"].to_pylist(), there["fetched_at"].to_pylist(), strict=True))
-        for image, address in zip(rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True):
+        taken = dict(
+            zip(there["image_id"].to_pylist(), there["fetched_at"].to_pylist(), strict=True)
+        )
+        for image, address in zip(
+            rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True
+        ):
             path = found.places[address][0]
             if image not in taken or _is_newer(began[path], taken[image]):
                 wanted.add(path)

@@ -1,6 +1,8 @@
-"""Check a set of shards by reading all of it again: bytes, places, order, counts, and that no split knows another.
+"""Check a set of shards by reading all of it again: bytes, places, order, counts, and that no split
+knows another.
 
-A set is checked by itself wherever it lies (a copy, too); one that lies in its dataset also against the tables.
+A set is checked by itself wherever it lies (a copy, too); one that lies in its dataset also against
+the tables.
 """
 
 import hashlib
@@ -53,7 +55,9 @@ class Checked:
 
 @dataclass
 class _Shard:
-    """What one shard holds: people in their order with samples, and of its pictures the first 8 bytes of the sha256."""
+    """What one shard holds: people in their order with samples, and of its pictures the first 8
+    bytes of the sha256.
+    """
 
     faults: list[str] = field(default_factory=list)
     people: list[tuple[str, int]] = field(default_factory=list)
@@ -63,18 +67,24 @@ class _Shard:
 
 def profiles(store: Store) -> list[str]:
     """Names of the sets of a dataset."""
-    return sorted(path.split("/")[1] for path in store.list("shards") if path.endswith("/index.json"))
+    return sorted(
+        path.split("/")[1] for path in store.list("shards") if path.endswith("/index.json")
+    )
 
 
 def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda url: None) -> Checked:
     """Read the set in `folder` (below the store; "" for the store itself) through its `index.json`.
 
-    `done` is told the file name of every shard that was read. Raises CheckError where there is no index.
+    `done` is told the file name of every shard that was read. Raises CheckError where there is no
+    index.
     """
     prefix = f"{folder}/" if folder else ""
     index = _json(store, f"{prefix}index.json")
     if index is None or not isinstance(index.get("shardlist"), list):
-        raise CheckError(f"{store.uri(f'{prefix}index.json')}: not there, or no index of shards; name a dataset or a folder of shards")
+        raise CheckError(
+            f"{store.uri(f'{prefix}index.json')}: not there, or no index of shards; name a "
+            "dataset or a folder of shards"
+        )
     stripped = bool(index.get("description", {}).get("params", {}).get("strip_gps"))
     listed: list[dict[str, Any]] = index["shardlist"]
     found = Checked(shards=len(listed))
@@ -101,35 +111,59 @@ def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda ur
             for person, _ in shard.people:
                 before = seen.setdefault(person, (split, url))
                 if before[0] != split:
-                    found.faults.append((url, f"person {person} is also in {before[1]}: in two splits"))
+                    found.faults.append(
+                        (url, f"person {person} is also in {before[1]}: in two splits")
+                    )
                 elif before[1] != url and not (alone and name and name["first"] == person):
-                    found.faults.append((url, f"person {person} is also in {before[1]}: samples of a person belong together"))
+                    found.faults.append(
+                        (
+                            url,
+                            f"person {person} is also in {before[1]}: samples of a person belong "
+                            "together",
+                        )
+                    )
             if name and alone:
                 parts.setdefault((split, name["first"]), []).append(int(name["part"]))
     for (split, person), numbers in parts.items():
         if numbers != list(range(len(numbers))):
-            found.faults.append(("index.json", f"parts of person {person} in {split} are numbered {numbers}"))
+            found.faults.append(
+                ("index.json", f"parts of person {person} in {split} are numbered {numbers}")
+            )
     found.people = len(seen)
     found.splits = {person: split for person, (split, _) in seen.items()}
     found.faults += _shared_pictures(pictures)
     found.faults += _check_indexes(store, prefix, index, found)
     strangers = _strangers(store, prefix, listed)
     if strangers:
-        found.notes.append(f"{strangers} further shards are here that the index does not list: of earlier sets, until `gc`")
+        found.notes.append(
+            f"{strangers} further shards are here that the index does not list: of earlier sets, "
+            "until `gc`"
+        )
     return found
 
 
-def check_against_tables(store: Store, snapshot: Snapshot, profile: str, checked: Checked) -> Iterator[tuple[str, str]]:
-    """What is wrong with a set when the tables are asked: shards that should be there, near people in two splits."""
+def check_against_tables(
+    store: Store, snapshot: Snapshot, profile: str, checked: Checked
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with a set when the tables are asked: shards that should be there, near people
+    in two splits.
+    """
     about = snapshot.notes.get(f"index/{profile}")
     index = _json(store, f"shards/{profile}/index.json") or {}
     mine = [e for e in snapshot.shown("shards") if e.file.startswith(f"shards/{profile}/")]
     shown = {e.file.rsplit("/", 1)[-1]: (e.digest, e.rows, e.bytes) for e in mine}
-    listed = {item["url"]: (item["digest"], item["nsamples"], item["filesize"]) for item in index.get("shardlist", ())}
+    listed = {
+        item["url"]: (item["digest"], item["nsamples"], item["filesize"])
+        for item in index.get("shardlist", ())
+    }
     for url in sorted(shown.keys() | listed.keys()):
         if shown.get(url) != listed.get(url):
             lacking = "index" if url not in listed else "snapshot"
-            what = f"is not in the {lacking}" if url not in listed or url not in shown else "is another in the snapshot"
+            what = (
+                f"is not in the {lacking}"
+                if url not in listed or url not in shown
+                else "is another in the snapshot"
+            )
             yield url, f"{what}; run again"
     if about is None:
         yield "index.json", "the snapshot does not say how the set was made; run again"
@@ -150,7 +184,9 @@ def check_against_tables(store: Store, snapshot: Snapshot, profile: str, checked
     if rows != plan.withheld.num_rows:
         yield "withheld", f"names {rows} faces, {plan.withheld.num_rows} are withheld; run again"
     if checked.faults:
-        checked.notes.append("near people and pictures in two splits are looked for once nothing else is wrong")
+        checked.notes.append(
+            "near people and pictures in two splits are looked for once nothing else is wrong"
+        )
         return
     yield from _near_people(store, snapshot, checked.splits)
     yield from _near_pictures(store, snapshot, profile)
@@ -165,7 +201,11 @@ def told(faults: Sequence[tuple[str, str]]) -> list[str]:
         kinds[kind] += 1
         if kinds[kind] <= _TOLD:
             lines.append(f"{where}: {what}")
-    return lines + [f"... and {count - _TOLD} more like: {kind}" for kind, count in kinds.items() if count > _TOLD]
+    return lines + [
+        f"... and {count - _TOLD} more like: {kind}"
+        for kind, count in kinds.items()
+        if count > _TOLD
+    ]
 
 
 # One shard
@@ -187,7 +227,9 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
         found.faults.append(f"the Parquet file beside it cannot be read: {error}")
         return found
     if len(rows) != item.get("nsamples"):
-        found.faults.append(f"{len(rows)} rows in the Parquet file, {item.get('nsamples')} in the index")
+        found.faults.append(
+            f"{len(rows)} rows in the Parquet file, {item.get('nsamples')} in the index"
+        )
     expected: set[str] = set()
     order: list[tuple[str, str]] = []
     digests = []
@@ -197,16 +239,23 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
         order.append((row["canonical_id"], row["image_id"]))
         digests.append(int(row["sha256"][:16], 16))
     if order != sorted(set(order)):
-        found.faults.append("samples are not in the order of person and picture, or one is there twice")
+        found.faults.append(
+            "samples are not in the order of person and picture, or one is there twice"
+        )
     if order and order[0][0] != name["first"]:
         found.faults.append(f"begins with person {order[0][0]}")
-    found.faults += [f"member {member} is in no row of the Parquet file" for member in sorted(members.keys() - expected)]
+    found.faults += [
+        f"member {member} is in no row of the Parquet file"
+        for member in sorted(members.keys() - expected)
+    ]
     found.people = list(Counter(person for person, _ in order).items())
     found.pictures = np.array(digests, np.uint64)
     return found
 
 
-def _check_tar(store: Store, path: str, item: Mapping[str, Any], found: _Shard) -> Mapping[str, Place]:
+def _check_tar(
+    store: Store, path: str, item: Mapping[str, Any], found: _Shard
+) -> Mapping[str, Place]:
     """Offset, length and sha256 of every member by name."""
     try:
         tar = read_tar(store, path)
@@ -243,7 +292,11 @@ def _check_row(
     elif not stripped and picture[2] != row["sha256"]:
         yield f"sample {key}: the picture is not the one that was fetched"
     about = told.get(f"{key}.json")
-    if about is None or about[2] != hashlib.sha256(metadata_json({name: row[name] for name in METADATA})).hexdigest():
+    if (
+        about is None
+        or about[2]
+        != hashlib.sha256(metadata_json({name: row[name] for name in METADATA})).hexdigest()
+    ):
         yield f"sample {key}: its .json and the Parquet file do not say the same"
 
 
@@ -251,15 +304,24 @@ def _check_row(
 
 
 def _shared_pictures(pictures: Mapping[str, Iterable[np.ndarray]]) -> Iterator[tuple[str, str]]:
-    hashes = {split: np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays])) for split, arrays in pictures.items()}
+    hashes = {
+        split: np.unique(np.concatenate([np.zeros(0, np.uint64), *arrays]))
+        for split, arrays in pictures.items()
+    }
     for place, split in enumerate(SPLITS):
         for other in SPLITS[place + 1 :]:
             shared = np.intersect1d(hashes[split], hashes[other], assume_unique=True)
             if len(shared):
-                yield "index.json", f"{len(shared)} pictures are in {split} and in {other}, sha256 {int(shared[0]):016x}... first"
+                yield (
+                    "index.json",
+                    f"{len(shared)} pictures are in {split} and in {other}, sha256 "
+                    f"{int(shared[0]):016x}... first",
+                )
 
 
-def _check_indexes(store: Store, prefix: str, index: Mapping[str, Any], found: Checked) -> Iterator[tuple[str, str]]:
+def _check_indexes(
+    store: Store, prefix: str, index: Mapping[str, Any], found: Checked
+) -> Iterator[tuple[str, str]]:
     listed = index["shardlist"]
     for split in SPLITS:
         mine = [item for item in listed if item.get("split") == split]
@@ -276,13 +338,21 @@ def _check_indexes(store: Store, prefix: str, index: Mapping[str, Any], found: C
     about = _json(store, f"{prefix}dataset.json")
     if about is None:
         yield "dataset.json", "is not there"
-    elif sum(split.get("samples", 0) for split in about.get("contents", {}).get("splits", {}).values()) != found.samples:
+    elif (
+        sum(
+            split.get("samples", 0)
+            for split in about.get("contents", {}).get("splits", {}).values()
+        )
+        != found.samples
+    ):
         yield "dataset.json", f"does not count {found.samples} samples"
 
 
 def _strangers(store: Store, prefix: str, listed: Iterable[Mapping[str, Any]]) -> int:
     known = {f"{prefix}{item.get('url')}" for item in listed}
-    return sum(path.endswith(".tar") and path not in known for path in store.list(prefix.rstrip("/")))
+    return sum(
+        path.endswith(".tar") and path not in known for path in store.list(prefix.rstrip("/"))
+    )
 
 
 def _json(store: Store, path: str) -> dict[str, Any] | None:
@@ -296,7 +366,9 @@ def _json(store: Store, path: str) -> dict[str, Any] | None:
 # Against the tables
 
 
-def _near_people(store: Store, snapshot: Snapshot, splits: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def _near_people(
+    store: Store, snapshot: Snapshot, splits: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """Pairs of people in two splits whose indicators are as near as the stage match calls near."""
     limit = _near_limit(snapshot)
     if limit is None:
@@ -304,7 +376,11 @@ def _near_people(store: Store, snapshot: Snapshot, splits: Mapping[str, str]) ->
     with connect(store, snapshot) as connection:
         rows = connection.sql(_INDICATORS).to_arrow_table()
         apart = {frozenset(pair) for pair in connection.execute(_APART).fetchall()}
-    rows = rows.filter(pa.array([canonical in splits for canonical in rows["canonical_id"].to_pylist()], pa.bool_()))
+    rows = rows.filter(
+        pa.array(
+            [canonical in splits for canonical in rows["canonical_id"].to_pylist()], pa.bool_()
+        )
+    )
     if not rows.num_rows:
         return
     who, canonical = rows["identity_id"].to_pylist(), rows["canonical_id"].to_pylist()
@@ -312,14 +388,20 @@ def _near_people(store: Store, snapshot: Snapshot, splits: Mapping[str, str]) ->
     for i, j, cosine in zip(left.tolist(), right.tolist(), cosines.tolist(), strict=True):
         one, other = splits[canonical[i]], splits[canonical[j]]
         if one != other and frozenset((who[i], who[j])) not in apart:
-            yield "index.json", f"{who[i]} in {one} and {who[j]} in {other} are near one another: cosine {cosine:.3f}, limit {limit:g}"
+            yield (
+                "index.json",
+                f"{who[i]} in {one} and {who[j]} in {other} are near one another: cosine "
+                f"{cosine:.3f}, limit {limit:g}",
+            )
 
 
 def _near_limit(snapshot: Snapshot) -> float | None:
     known = snapshot.notes.get("versions", {})
     for entry in snapshot.shown("matches"):
         params = known.get(f"matches/{entry.version}", {}).get("params", {})
-        limits = [params[name] for name in ("near_cosine", "same_cosine") if params.get(name) is not None]
+        limits = [
+            params[name] for name in ("near_cosine", "same_cosine") if params.get(name) is not None
+        ]
         return min(limits, default=None)
     return None
 
@@ -338,10 +420,16 @@ _SAME_BITS = 3
 
 
 def _near_pictures(store: Store, snapshot: Snapshot, profile: str) -> Iterator[tuple[str, str]]:
-    """Pictures in two splits that are the same to the eye: perceptual hashes that differ in at most 3 bits."""
+    """Pictures in two splits that are the same to the eye: perceptual hashes that differ in at most
+    3 bits.
+    """
     shown = Snapshot(
         snapshot.number,
-        tuple(e for e in snapshot.entries if e.table != "samples" or e.file.startswith(f"shards/{profile}/")),
+        tuple(
+            e
+            for e in snapshot.entries
+            if e.table != "samples" or e.file.startswith(f"shards/{profile}/")
+        ),
         snapshot.notes,
     )
     with connect(store, shown) as connection:
@@ -352,4 +440,8 @@ def _near_pictures(store: Store, snapshot: Snapshot, profile: str) -> Iterator[t
     left, right, _ = near(rows["phash"].to_numpy().astype(np.uint64), _SAME_BITS)
     for i, j in zip(left.tolist(), right.tolist(), strict=True):
         if splits[i] != splits[j]:
-            yield "index.json", f"sample {keys[i]} in {splits[i]} and {keys[j]} in {splits[j]} are one picture to the eye"
+            yield (
+                "index.json",
+                f"sample {keys[i]} in {splits[i]} and {keys[j]} in {splits[j]} are one picture "
+                "to the eye",
+            )

@@ -1,4 +1,6 @@
-"""What makes a set of shards known: one index a split and one over all, `dataset.json` and the data card."""
+"""What makes a set of shards known: one index a split and one over all, `dataset.json` and the data
+card.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +17,16 @@ from stages.shard.webdataset import SAMPLES
 _INDEX = "index.json"
 
 
-def put_indexes(store: Store, snapshot: Snapshot, profile: str, note: Mapping[str, Any], tars: Iterable[tuple[Entry, int]]) -> None:
-    """Put all of a set but its shards. `tars` are the entries of the shards in their order with their people; `note` is
-    `ShardPlan.note`. The index over all is put last."""
+def put_indexes(
+    store: Store,
+    snapshot: Snapshot,
+    profile: str,
+    note: Mapping[str, Any],
+    tars: Iterable[tuple[Entry, int]],
+) -> None:
+    """Put all of a set but its shards. `tars` are the entries of the shards in their order with
+    their people; `note` is `ShardPlan.note`. The index over all is put last.
+    """
     listed = [_listed(tar, people) for tar, people in tars]
     made = _indexes(profile, note["version"], note["description"], listed)
     last = made.pop(f"shards/{profile}/{_INDEX}")
@@ -30,23 +39,41 @@ def put_indexes(store: Store, snapshot: Snapshot, profile: str, note: Mapping[st
 def _about(snapshot: Snapshot, profile: str, note: Mapping[str, Any]) -> dict[str, bytes]:
     known = snapshot.notes.get("versions", {})
     stages = {}
-    for table in sorted({entry.table for entry in snapshot.entries if entry.current} & TABLES.keys()):
-        described = [known[name] for name in sorted({f"{table}/{e.version}" for e in snapshot.shown(table)}) if name in known]
+    for table in sorted(
+        {entry.table for entry in snapshot.entries if entry.current} & TABLES.keys()
+    ):
+        described = [
+            known[name]
+            for name in sorted({f"{table}/{e.version}" for e in snapshot.shown(table)})
+            if name in known
+        ]
         if described:
             stages[table] = described[-1]
     given = (profile, note["version"], note["description"]["params"], note["contents"], stages)
-    return {f"shards/{profile}/dataset.json": dataset_json(*given), f"shards/{profile}/README.md": data_card(*given)}
+    return {
+        f"shards/{profile}/dataset.json": dataset_json(*given),
+        f"shards/{profile}/README.md": data_card(*given),
+    }
 
 
 def _listed(tar: Entry, identities: int) -> dict[str, Any]:
     url = tar.file.rsplit("/", 1)[-1]
     return {
-        "url": url, "nsamples": tar.rows, "filesize": tar.bytes, "split": url.split("-")[0], "identities": identities, "digest": tar.digest
-    }  # fmt: skip
+        "url": url,
+        "nsamples": tar.rows,
+        "filesize": tar.bytes,
+        "split": url.split("-")[0],
+        "identities": identities,
+        "digest": tar.digest,
+    }
 
 
-def _indexes(profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-    """One index a split, then `index.json` over all: the format of wids (version 1), with our counts beside it."""
+def _indexes(
+    profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
+    """One index a split, then `index.json` over all: the format of wids (version 1), with our
+    counts beside it.
+    """
     made = {}
     for split in (*SPLITS, None):
         shown = [item for item in listed if split in (None, item["split"])]
@@ -68,13 +95,17 @@ def _indexes(profile: str, version: str, description: Mapping[str, Any], listed:
 
 
 def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
-    """Put the index files of every profile whose indexes do not list the shards that `snapshot` shows; their names.
+    """Put the index files of every profile whose indexes do not list the shards that `snapshot`
+    shows; their names.
 
     Without `write` they are only named.
 
-    For what publishes a snapshot without planning shards: going back, and tidying up after a run that broke off.
+    For what publishes a snapshot without planning shards: going back, and tidying up after a run
+    that broke off.
     """
-    tars: dict[str, list[Entry]] = {path.split("/")[1]: [] for path in store.list("shards") if path.endswith(".json")}
+    tars: dict[str, list[Entry]] = {
+        path.split("/")[1]: [] for path in store.list("shards") if path.endswith(".json")
+    }
     for entry in snapshot.shown("shards"):
         tars.setdefault(entry.file.split("/")[1], []).append(entry)
     order = {split: place for place, split in enumerate(SPLITS)}
@@ -88,7 +119,9 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
         expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
         note = {"version": version, "description": description, "contents": about.get("contents")}
         cards = _about(snapshot, profile, note) if note["contents"] else {}
-        same = all(_digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items())
+        same = all(
+            _digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items()
+        )
         if same and all(_read(store, path) == data for path, data in cards.items()):
             continue
         renewed.append(profile)
@@ -96,7 +129,9 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
             continue
         listed: list[tuple[Entry, int]] = []
         for entry in entries:
-            people = files.read(store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"])["canonical_id"]
+            people = files.read(
+                store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"]
+            )["canonical_id"]
             listed.append((entry, len(people.unique())))
         put_indexes(store, snapshot, profile, note, listed)
     return renewed

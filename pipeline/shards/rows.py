@@ -1,6 +1,8 @@
-"""Which kept faces of a snapshot become samples of a profile, in which split and shard, and which are withheld and why.
+"""Which kept faces of a snapshot become samples of a profile, in which split and shard,
+    and which are withheld and why.
 
-Every kept face is either in `chosen` or in `withheld`: the rules are applied one after the other, and the first that a
+Every kept face is either in `chosen` or in `withheld`: the rules are applied one after the other,
+    and the first that a
 face misses is its reason.
 """
 
@@ -26,14 +28,18 @@ from stages.shard.splits import NOWHERE, SPLITS, SURPLUS, Assigned, Person, assi
 from stages.shard.webdataset import WITHHELD, sample_key
 
 OVERHEAD = 4096  # bytes a sample, about: tar headers, padding and the .json member
-_SAMPLES_AT_ONCE = 100_000  # whose metadata is in memory: a quarter of a gigabyte, as much again with vectors
+_SAMPLES_AT_ONCE = (
+    100_000  # whose metadata is in memory: a quarter of a gigabyte, as much again with vectors
+)
 _ORDER = ("canonical_id", "image_id")
 _Key = TypeVar("_Key", str, int)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one shard: `rows` have the columns of METADATA and what a job needs to find the bytes."""
+    """The rows of one shard: `rows` have the columns of METADATA and what a job needs to find the
+    bytes.
+    """
 
     split: str
     part: int
@@ -43,7 +49,9 @@ class Rows:
 class Selection:
     """What a snapshot has for a profile. Use as a context: it holds a connection."""
 
-    def __init__(self, store: Store, snapshot: Snapshot, params: ShardParams, lists: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, snapshot: Snapshot, params: ShardParams, lists: Mapping[str, str]
+    ) -> None:
         """`lists`: identity_id to split, as `stages.shard.splits.assign` takes it."""
         self._params, self._snapshot, self._store = params, snapshot, store
         self._connection = connect(store, snapshot)
@@ -64,41 +72,61 @@ class Selection:
             for who, split in self._connection.execute(_STATED).fetchall():
                 meant = meant_split(split)
                 if meant is None:
-                    raise BadList(f"the source states split {split!r}; split_source knows {', '.join(STATED)}. Name a split_list instead")
+                    raise BadList(
+                        f"the source states split {split!r}; split_source knows "
+                        f"{', '.join(STATED)}. Name a split_list instead"
+                    )
                 stated[who] = min(meant, stated.get(who, meant), key=order.__getitem__)
             lists = {**stated, **lists}
         people = []
         for canonical, kin, pictures, names in self._connection.execute(_PEOPLE).fetchall():
-            listed = min((lists[name] for name in {*names, canonical} if name in lists), key=order.__getitem__, default=None)
+            listed = min(
+                (lists[name] for name in {*names, canonical} if name in lists),
+                key=order.__getitem__,
+                default=None,
+            )
             people.append(Person(canonical, kin, pictures, listed))
         found = assign(people, self._connection.execute(_SHARING).fetchall(), self._params)
-        self._register("assigned", {"canonical_id": list(found.split), "split": list(found.split.values())})
-        self._register("barred", {"canonical_id": list(found.reason), "reason": list(found.reason.values())})
+        self._register(
+            "assigned", {"canonical_id": list(found.split), "split": list(found.split.values())}
+        )
+        self._register(
+            "barred", {"canonical_id": list(found.reason), "reason": list(found.reason.values())}
+        )
         benchmark = [person for person, split in found.split.items() if split == SPLITS[2]]
         images: dict[str, list[str]] = {}
         for canonical, image in self._connection.execute(_IMAGES_OF, [benchmark]).fetchall():
             images.setdefault(canonical, []).append(image)
-        drawn = [(image, *role) for mine in images.values() for image, role in roles(mine, self._params).items()]
+        drawn = [
+            (image, *role)
+            for mine in images.values()
+            for image, role in roles(mine, self._params).items()
+        ]
         self._register(
             "roles",
             {
-                "image_id": [image for image, _, _ in drawn], "role": [role for _, role, _ in drawn],
+                "image_id": [image for image, _, _ in drawn],
+                "role": [role for _, role, _ in drawn],
                 "role_number": [number for _, _, number in drawn],
             },
-        )  # fmt: skip
+        )
         self._connection.execute(_CHOSEN)
         return found
 
     def _register(self, name: str, columns: Mapping[str, list[Any]]) -> None:
         types = {"role_number": pa.int32()}
-        table = pa.table({key: pa.array(values, types.get(key, pa.string())) for key, values in columns.items()})
+        table = pa.table(
+            {key: pa.array(values, types.get(key, pa.string())) for key, values in columns.items()}
+        )
         self._connection.register("given", table)
         self._connection.execute(f"CREATE TEMP TABLE {name} AS FROM given")
         self._connection.unregister("given")
 
     def withheld(self) -> pa.Table:
         """Rows of WITHHELD, by canonical_id and face_id."""
-        found: pa.Table = self._connection.sql(_WITHHELD, params=[SURPLUS, self._params.profile]).to_arrow_table()
+        found: pa.Table = self._connection.sql(
+            _WITHHELD, params=[SURPLUS, self._params.profile]
+        ).to_arrow_table()
         return found.select(WITHHELD.names).cast(WITHHELD.arrow)
 
     def shards(self) -> Iterator[Rows]:
@@ -106,7 +134,9 @@ class Selection:
         people = self._connection.execute(_SIZES, [OVERHEAD]).fetchall()
         shard_of: dict[str, tuple[str, int]] = {}
         for split in SPLITS:
-            within = [(person, size) for person, _, size in people if self.assigned.split[person] == split]
+            within = [
+                (person, size) for person, _, size in people if self.assigned.split[person] == split
+            ]
             for number, shard in enumerate(cut(within, self._params.target)):
                 shard_of.update((within[index][0], (split, number)) for index in shard)
         open_rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
@@ -133,8 +163,12 @@ class Selection:
 
     def _rows(self, people: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, Any]]:
         """The samples of all people, by canonical_id and image_id."""
-        included = {table for table, _ in (SOURCES[name] for name in self._params.include)} - {"embeddings"}
-        self._versions = {table: {e.file: e.version for e in self._snapshot.shown(table)} for table in included}
+        included = {table for table, _ in (SOURCES[name] for name in self._params.include)} - {
+            "embeddings"
+        }
+        self._versions = {
+            table: {e.file: e.version for e in self._snapshot.shown(table)} for table in included
+        }
         for table in self._tables(people):
             for batch in table.to_batches(max_chunksize=10_000):
                 yield from map(self._finished, batch.to_pylist())
@@ -142,7 +176,8 @@ class Selection:
     def _tables(self, people: Sequence[tuple[str, int, int]]) -> Iterator[pa.Table]:
         """The same as tables that fit into memory.
 
-        The order is that of people, whose rows are in whatever bucket. So buckets are read one group after the other,
+        The order is that of people, whose rows are in whatever bucket. So buckets are read one
+            group after the other,
         each file once, and what there is of each stretch of people is put aside until all are read.
         """
         counts: list[tuple[int, int]] = self._connection.execute(_BUCKETS).fetchall()
@@ -152,22 +187,36 @@ class Selection:
             return
         wanted = sum(count for _, count, _ in people)
         with scratch("what samples consist of") as folder:
-            spill = Spill(folder, _ORDER, [last for _, last in _stretches([(person, count) for person, count, _ in people])])
+            spill = Spill(
+                folder,
+                _ORDER,
+                [last for _, last in _stretches([(person, count) for person, count, _ in people])],
+            )
             try:
                 for first, last in buckets:
                     rows = self._joined_alone(first, last)
                     wanted -= rows.num_rows
                     spill.add(rows)
                 if wanted:
-                    raise ShardError(f"{wanted} samples are not in the bucket that identities has for their person; `idcluster status`")
+                    raise ShardError(
+                        f"{wanted} samples are not in the bucket that identities has for their "
+                        "person; `idcluster status`"
+                    )
                 yield from spill.tables()
             finally:
                 spill.close()
 
     def _joined_alone(self, first: int, last: int) -> pa.Table:
-        """`_joined` for some buckets: a catalogue of their files alone builds no tables of everybody's rows."""
-        some = Snapshot(self._snapshot.number, tuple(e for e in self._snapshot.entries if first <= e.bucket <= last))
-        chosen = self._connection.sql("FROM chosen WHERE bucket BETWEEN ? AND ?", params=[first, last]).to_arrow_table()
+        """`_joined` for some buckets: a catalogue of their files alone builds no tables of
+        everybody's rows.
+        """
+        some = Snapshot(
+            self._snapshot.number,
+            tuple(e for e in self._snapshot.entries if first <= e.bucket <= last),
+        )
+        chosen = self._connection.sql(
+            "FROM chosen WHERE bucket BETWEEN ? AND ?", params=[first, last]
+        ).to_arrow_table()
         connection = connect(self._store, some)
         try:
             connection.register("chosen", chosen)
@@ -178,8 +227,15 @@ class Selection:
     def _joined(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> pa.Table:
         """`chosen` with all that samples carry, in any order."""
         for table in ("masks", "renders"):
-            _create_with_names(connection, f"{table}_places", table, [e.file for e in snapshot.shown(table) if table in self._versions])
-        _create_with_names(connection, "images_places", "images", [e.file for e in snapshot.shown("images")])
+            _create_with_names(
+                connection,
+                f"{table}_places",
+                table,
+                [e.file for e in snapshot.shown(table) if table in self._versions],
+            )
+        _create_with_names(
+            connection, "images_places", "images", [e.file for e in snapshot.shown("images")]
+        )
         vector = "e.vector" if "arcface" in self._params.include else "NULL"
         found: pa.Table = connection.sql(_ROWS.format(vector=vector)).to_arrow_table()
         return found
@@ -196,11 +252,17 @@ class Selection:
     def _basis(self, row: Mapping[str, Any]) -> str:
         """What the conditions of a sample follow from."""
         found = [
-            f"{self._versions[table][row[f'{table}_file']]}:{row[f'{table}_inputs']}" if row[f"{table}_file"] else ""
+            f"{self._versions[table][row[f'{table}_file']]}:{row[f'{table}_inputs']}"
+            if row[f"{table}_file"]
+            else ""
             for table in sorted(self._versions)
         ]
         if row["vector"] is not None:
-            found.append(hashlib.blake2b(np.asarray(row["vector"], np.float32).tobytes(), digest_size=8).hexdigest())
+            found.append(
+                hashlib.blake2b(
+                    np.asarray(row["vector"], np.float32).tobytes(), digest_size=8
+                ).hexdigest()
+            )
         return " ".join(found)
 
 
@@ -214,7 +276,12 @@ def _judged(params: ShardParams) -> str:
     ]
     if params.withhold_flags:
         flags = "[" + ", ".join(f"'{flag}'" for flag in params.withhold_flags) + "]"
-        rules.append(("flagged", f"list_has_any(list_concat(coalesce(w.flags, []), coalesce(m.flags, [])), {flags})"))
+        rules.append(
+            (
+                "flagged",
+                f"list_has_any(list_concat(coalesce(w.flags, []), coalesce(m.flags, [])), {flags})",
+            )
+        )
     if params.licences is not None:
         allowed = " OR ".join(["lower(d.licence) GLOB ?"] * len(params.licences)) or "false"
         rules.append(("licence", f"NOT coalesce({allowed}, false)"))
@@ -226,8 +293,14 @@ def _judged(params: ShardParams) -> str:
         rules.append(("nsfw", f"coalesce(s.nsfw, 2) > {params.max_nsfw!r}"))
     if params.min_age is not None:
         rules.append(("minor", f"coalesce(s.age, -1) < {params.min_age!r}"))
-    joins = [f"LEFT JOIN {table} ON {table}.face_id = c.face_id" for table in sorted({TABLES_OF[need] for need in params.need})]
-    rules += [(f"no_{need}", f"coalesce({TABLES_OF[need]}.status, 'none') <> 'ok'") for need in params.need]
+    joins = [
+        f"LEFT JOIN {table} ON {table}.face_id = c.face_id"
+        for table in sorted({TABLES_OF[need] for need in params.need})
+    ]
+    rules += [
+        (f"no_{need}", f"coalesce({TABLES_OF[need]}.status, 'none') <> 'ok'")
+        for need in params.need
+    ]
     if params.withhold_flags:
         joins.append("LEFT JOIN people w ON w.identity_id = c.identity_id")
     if params.max_nsfw is not None or params.min_age is not None:
@@ -244,7 +317,8 @@ def _patterns(params: ShardParams) -> Iterator[str]:
 _JUDGED = """
 CREATE TEMP TABLE judged AS
 WITH kept AS (
-    SELECT coalesce(m.same_as, c.identity_id) AS canonical_id, coalesce(m.kin, m.same_as, c.identity_id) AS kin,
+    SELECT coalesce(m.same_as, c.identity_id) AS canonical_id, coalesce(m.kin, m.same_as,
+        c.identity_id) AS kin,
         c.identity_id, c.image_id, c.face_id, c.similarity, i.sha256, i.size, d.licence, n.bucket,
         CASE {cases} END AS reason
     FROM clusters c
@@ -262,16 +336,21 @@ WITH kept AS (
     FROM kept
 ), unique_pictures AS (
     SELECT * REPLACE (CASE WHEN reason IS NULL AND row_number() OVER (
-        PARTITION BY canonical_id, sha256, reason IS NULL ORDER BY similarity DESC NULLS LAST, image_id) > 1
+        PARTITION BY canonical_id, sha256, reason IS NULL
+            ORDER BY similarity DESC NULLS LAST, image_id) > 1
         THEN 'same_picture' ELSE reason END AS reason)
     FROM one_a_picture
 )
-SELECT * REPLACE (CASE WHEN reason IS NULL AND count(*) FILTER (reason IS NULL) OVER (PARTITION BY canonical_id) < {min_pictures}
+SELECT * REPLACE (CASE WHEN reason IS NULL AND count(*) FILTER (reason IS NULL) OVER (PARTITION BY
+    canonical_id) < {min_pictures}
     THEN 'few_pictures' ELSE reason END AS reason)
 FROM unique_pictures
 """
 _BUCKETS = "SELECT bucket, count(*) FROM chosen GROUP BY bucket ORDER BY bucket"
-_STATED = "SELECT DISTINCT identity_id, split FROM candidates WHERE status = 'ok' AND split IS NOT NULL ORDER BY ALL"
+_STATED = (
+    "SELECT DISTINCT identity_id, split FROM candidates WHERE status = 'ok' AND split IS "
+    "NOT NULL ORDER BY ALL"
+)
 _PEOPLE = """
 SELECT canonical_id, min(kin), count(*), list(DISTINCT identity_id) FROM judged WHERE reason IS NULL
 GROUP BY canonical_id ORDER BY canonical_id
@@ -282,25 +361,37 @@ SELECT first, other FROM (
     FROM judged WHERE reason IS NULL GROUP BY sha256 HAVING count(DISTINCT canonical_id) > 1
 ) WHERE first <> other ORDER BY ALL
 """
-_IMAGES_OF = "SELECT canonical_id, image_id FROM judged WHERE reason IS NULL AND canonical_id IN (SELECT unnest(?)) ORDER BY ALL"
+_IMAGES_OF = (
+    "SELECT canonical_id, image_id FROM judged WHERE reason IS NULL AND canonical_id IN "
+    "(SELECT unnest(?)) ORDER BY ALL"
+)
 _CHOSEN = """
 CREATE TEMP TABLE chosen AS SELECT j.*, a.split, r.role, r.role_number
 FROM judged j JOIN assigned a USING (canonical_id) LEFT JOIN roles r USING (image_id)
 WHERE j.reason IS NULL AND (a.split <> 'benchmark' OR r.role IS NOT NULL)
 """
 _WITHHELD = """
-SELECT j.canonical_id, j.identity_id, j.image_id, j.face_id, coalesce(j.reason, b.reason, $1) AS reason, $2 AS profile,
-    CASE WHEN j.reason = 'licence' THEN coalesce('stated as ' || j.licence, 'none is stated') END AS detail
+SELECT j.canonical_id, j.identity_id, j.image_id, j.face_id, coalesce(j.reason, b.reason,
+    $1) AS reason, $2 AS profile,
+    CASE WHEN j.reason = 'licence' THEN coalesce('stated as ' || j.licence,
+        'none is stated') END AS detail
 FROM judged j LEFT JOIN barred b USING (canonical_id) ANTI JOIN chosen USING (face_id)
 ORDER BY ALL
 """
-_SIZES = "SELECT canonical_id, count(*), sum(size + ?)::BIGINT FROM chosen GROUP BY canonical_id ORDER BY canonical_id"
+_SIZES = (
+    "SELECT canonical_id, count(*), sum(size + ?)::BIGINT FROM chosen GROUP BY canonical_id "
+    "ORDER BY canonical_id"
+)
 _ROWS = """
-SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size, s.split, s.role, s.role_number,
-    n.name, d.address, d.page, d.source, d.licence, d.author, d.attributes, i.format, i.width, i.height, i.orientation,
-    f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image, f.subject,
+SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size,
+    s.split, s.role, s.role_number,
+    n.name, d.address, d.page, d.source, d.licence, d.author, d.attributes, i.format, i.width,
+        i.height, i.orientation,
+    f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image,
+        f.subject,
     t.caption, t.prompt_id, t.model AS caption_model, l.scheme AS points_scheme, l.points,
-    h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression, h.pose AS head_pose,
+    h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression,
+        h.pose AS head_pose,
     h.camera AS head_camera, h.light AS head_light, h.texture AS head_texture,
     m."window" AS mask_window, m.classes AS mask_classes, m.coverage AS mask_coverage, r.frame,
     a.valence, a.arousal, a.emotions, e.recogniser, {vector} AS vector,
@@ -322,7 +413,9 @@ LEFT JOIN renders_places r ON r.face_id = s.face_id AND r.status = 'ok'
 """
 
 
-def _create_with_names(connection: duckdb.DuckDBPyConnection, view: str, table: str, paths: Iterable[str]) -> None:
+def _create_with_names(
+    connection: duckdb.DuckDBPyConnection, view: str, table: str, paths: Iterable[str]
+) -> None:
     quoted = ", ".join("'dataset:///" + path.replace("'", "''") + "'" for path in paths if path)
     if quoted:
         source = f"FROM read_parquet([{quoted}], filename = true, hive_partitioning = false)"
@@ -332,7 +425,9 @@ def _create_with_names(connection: duckdb.DuckDBPyConnection, view: str, table: 
 
 
 def _stretches(counts: Sequence[tuple[_Key, int]]) -> list[tuple[_Key, _Key]]:
-    """First and last of neighbours that have about `_SAMPLES_AT_ONCE` samples together; the last ones may have fewer."""
+    """First and last of neighbours that have about `_SAMPLES_AT_ONCE` samples together; the last
+    ones may have fewer.
+    """
     found: list[tuple[_Key, _Key]] = []
     mine: list[_Key] = []
     samples = 0

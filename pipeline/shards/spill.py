@@ -1,4 +1,6 @@
-"""Rows in another order than they come in, when they are too many for memory: put aside by stretches, each then sorted alone."""
+"""Rows in another order than they come in, when they are too many for memory: put aside by
+stretches, each then sorted alone.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +12,11 @@ _PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 class Spill:
-    """Takes rows in any order and gives them by `keys`, the first of which tells the stretch: it ends with a value of `ends`.
+    """Takes rows in any order and gives them by `keys`, the first of which tells the stretch: it
+    ends with a value of `ends`.
 
-    `ends` rise, and no row lies behind the last of them. `folder` has to be there; files of it stay open until `tables`.
+    `ends` rise, and no row lies behind the last of them. `folder` has to be there; files of it stay
+    open until `tables`.
     """
 
     def __init__(self, folder: Path, keys: Sequence[str], ends: Sequence[str]) -> None:
@@ -21,10 +25,14 @@ class Spill:
         self._writers: dict[int, pa.ipc.RecordBatchFileWriter] = {}
 
     def add(self, rows: pa.Table) -> None:
-        stretch = np.searchsorted(self._ends, rows[self._keys[0]].to_numpy(zero_copy_only=False).astype(str))
+        stretch = np.searchsorted(
+            self._ends, rows[self._keys[0]].to_numpy(zero_copy_only=False).astype(str)
+        )
         for number in np.unique(stretch).tolist():
             if number not in self._writers:
-                self._writers[number] = pa.ipc.new_file(str(self._path(number)), rows.schema, options=_PACKED)
+                self._writers[number] = pa.ipc.new_file(
+                    str(self._path(number)), rows.schema, options=_PACKED
+                )
             self._writers[number].write_table(rows.take(np.flatnonzero(stretch == number)))
 
     def tables(self) -> Iterator[pa.Table]:

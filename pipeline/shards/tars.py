@@ -42,7 +42,9 @@ def read_tar(store: Store, path: str) -> Tar:
             with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", bufsize=_BLOCK) as tar:
                 for member in tar:
                     if not member.isfile() or not _MEMBER.fullmatch(member.name):
-                        found.faults.append(f"holds {member.name!r}, which is no member of a sample")
+                        found.faults.append(
+                            f"holds {member.name!r}, which is no member of a sample"
+                        )
                         continue
                     if member.name in found.members:
                         found.faults.append(f"member {member.name} is there twice")
@@ -50,7 +52,11 @@ def read_tar(store: Store, path: str) -> Tar:
                     inside = tar.extractfile(member)
                     while inside is not None and (block := inside.read(_BLOCK)):
                         hasher.update(block)
-                    found.members[member.name] = (member.offset_data, member.size, hasher.hexdigest())
+                    found.members[member.name] = (
+                        member.offset_data,
+                        member.size,
+                        hasher.hexdigest(),
+                    )
         except (tarfile.TarError, EOFError) as error:
             found.faults.append(f"is no whole tar: {error}")
         stream.drain()
@@ -61,7 +67,10 @@ def read_tar(store: Store, path: str) -> Tar:
 def told_members(row: dict[str, Any]) -> Iterator[tuple[str, Place]]:
     """The members of a sample as its row in the Parquet file beside the tar tells them."""
     for member in row["members"]:
-        yield f"{row['key']}.{member['name']}", (member["offset"], member["length"], member["sha256"])
+        yield (
+            f"{row['key']}.{member['name']}",
+            (member["offset"], member["length"], member["sha256"]),
+        )
 
 
 class _Hashed:

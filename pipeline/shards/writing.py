@@ -1,8 +1,8 @@
 """Shards of a snapshot: which there are to be, writing one, and making the set known.
 
-A shard is named by its split, the first person in it and a hash of all that goes into it, and is never rewritten. Where
-shards end depends only on the people around (`stages.shard.cut`), so a changed person costs its shard and rarely a
-neighbour, and a set that did not change costs nothing.
+A shard is named by its split, the first person in it and a hash of all that goes into it, and is
+never rewritten. Where shards end depends only on the people around (`stages.shard.cut`), so a
+changed person costs its shard and rarely a neighbour, and a set that did not change costs nothing.
 """
 
 import hashlib
@@ -33,16 +33,27 @@ from stages.shard.gps import VERSION as GPS_VERSION
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS, shortfalls
-from stages.shard.webdataset import CODE_VERSION, METADATA, SAMPLES, WITHHELD, Sample, metadata_json, write_tar
+from stages.shard.webdataset import (
+    CODE_VERSION,
+    METADATA,
+    SAMPLES,
+    WITHHELD,
+    Sample,
+    metadata_json,
+    write_tar,
+)
 
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
-# What a job carries beside the metadata of its samples: where the bytes are, how many, and what the conditions follow from.
+# What a job carries beside the metadata of its samples: where the bytes are, how many, and what the
+# conditions follow from.
 _WORK = ("size", "image_file", "masks_file", "renders_file", "basis", "vector")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard that is to be there. `name` is its path without `.tar` and `.parquet`; `bytes` is the planned size."""
+    """One shard that is to be there. `name` is its path without `.tar` and `.parquet`; `bytes` is
+    the planned size.
+    """
 
     name: str
     split: str
@@ -56,8 +67,8 @@ class Shard:
 class ShardPlan:
     """All shards of a profile in their order, and what is to be done for them.
 
-    `jobs` are arguments of `write_shard`, one for every shard that is not there yet. `reused` are the entries of those
-    that are. `withheld` are the rows of WITHHELD.
+    `jobs` are arguments of `write_shard`, one for every shard that is not there yet. `reused` are
+    the entries of those that are. `withheld` are the rows of WITHHELD.
     """
 
     params: ShardParams
@@ -71,32 +82,53 @@ class ShardPlan:
     """What the set holds, for its card."""
 
     def note(self) -> dict[str, Any]:
-        """What a snapshot keeps of the set beside its files, under `index/<profile>`: enough to put its indexes again."""
-        return {"version": self.version, "description": dict(self.description), "contents": dict(self.contents)}
+        """What a snapshot keeps of the set beside its files, under `index/<profile>`: enough to put
+        its indexes again.
+        """
+        return {
+            "version": self.version,
+            "description": dict(self.description),
+            "contents": dict(self.contents),
+        }
 
 
 def shard_version(params: ShardParams) -> tuple[str, dict[str, Any]]:
-    """The version of the shard stage and its description, as `pipeline.dag.version_of` gives for the other stages."""
+    """The version of the shard stage and its description, as `pipeline.dag.version_of` gives for
+    the other stages.
+    """
     return describe("shard", "webdataset", _code(params), SAMPLES.version, params, {})
 
 
 def _code(params: ShardParams) -> int:
-    """The version of what writes the bytes: of profiles without places also that of what takes these out."""
+    """The version of what writes the bytes: of profiles without places also that of what takes
+    these out.
+    """
     return CODE_VERSION + (1000 * GPS_VERSION if params.strip_gps else 0)
 
 
 def shard_basis(snapshot: Snapshot, params: Any) -> str:
-    """What the shards of a profile follow from: every live file of every table, and the parameters."""
-    digests = sorted(f"{e.table}/{e.digest}" for e in snapshot.entries if e.current and e.live and e.table in TABLES)
-    return hashlib.blake2b("\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8).hexdigest()
+    """What the shards of a profile follow from: every live file of every table, and the
+    parameters.
+    """
+    digests = sorted(
+        f"{e.table}/{e.digest}"
+        for e in snapshot.entries
+        if e.current and e.live and e.table in TABLES
+    )
+    return hashlib.blake2b(
+        "\n".join([shard_version(params)[0], *digests]).encode(), digest_size=8
+    ).hexdigest()
 
 
-def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bool = True) -> ShardPlan:
+def plan_shards(
+    store: Store, snapshot: Snapshot, params: ShardParams, write: bool = True
+) -> ShardPlan:
     """The shards that show `snapshot`, and jobs for those that are not in it.
 
-    A sample is a kept face whose picture is there: at most one a picture, and one where merged people list the same
-    picture twice (the face most similar to its person). What has no caption, mask, points or head has nulls there.
-    With `write=False` (for a plan that is only shown) the files that jobs read are not put. Raises BadList and ShardError.
+    A sample is a kept face whose picture is there: at most one a picture, and one where merged
+    people list the same picture twice (the face most similar to its person). What has no caption,
+    mask, points or head has nulls there. With `write=False` (for a plan that is only shown) the
+    files that jobs read are not put. Raises BadList and ShardError.
     """
     params, lists = resolve(store, params, write)
     version, description = shard_version(params)
@@ -110,9 +142,19 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
         for found in selection.shards():
             rows = found.rows
             digest = _digest(rows, params)
-            name = f"shards/{params.profile}/{found.split}-{rows[0]['canonical_id']}-{found.part:03d}-{digest[:8]}"
+            first = f"{rows[0]['canonical_id']}-{found.part:03d}"
+            name = f"shards/{params.profile}/{found.split}-{first}-{digest[:8]}"
             people = len({row["canonical_id"] for row in rows})
-            shards.append(Shard(name, found.split, digest, len(rows), people, sum(row["size"] + OVERHEAD for row in rows)))
+            shards.append(
+                Shard(
+                    name,
+                    found.split,
+                    digest,
+                    len(rows),
+                    people,
+                    sum(row["size"] + OVERHEAD for row in rows),
+                )
+            )
             for row in rows:
                 contents.add(row)
             known = there.get(digest, ())
@@ -122,23 +164,50 @@ def plan_shards(store: Store, snapshot: Snapshot, params: ShardParams, write: bo
             work = f"parts/shards/v={version}/{digest}.parquet"
             if write:
                 store.put(work, _encode_work(rows), durable=False)
-            job = {"name": name, "digest": digest, "version": version, "work": work, "samples": len(rows), "bytes": shards[-1].bytes}
-            jobs.append({**job, "include": list(params.include), "need": list(params.need), "strip_gps": params.strip_gps})
-        drawn = {"validation_share": selection.assigned.share, "moved_from_list": selection.assigned.moved}
+            job = {
+                "name": name,
+                "digest": digest,
+                "version": version,
+                "work": work,
+                "samples": len(rows),
+                "bytes": shards[-1].bytes,
+            }
+            jobs.append(
+                {
+                    **job,
+                    "include": list(params.include),
+                    "need": list(params.need),
+                    "strip_gps": params.strip_gps,
+                }
+            )
+        drawn = {
+            "validation_share": selection.assigned.share,
+            "moved_from_list": selection.assigned.moved,
+        }
     order = {split: place for place, split in enumerate(SPLITS)}
     shards.sort(key=lambda shard: (order[shard.split], shard.name))
-    about = {**contents.as_json(), **drawn, "withheld": withheld_counts(withheld["reason"].to_pylist())}
-    remarks = shortfalls({split: counts["people"] for split, counts in contents.splits.items()}, params)
+    about = {
+        **contents.as_json(),
+        **drawn,
+        "withheld": withheld_counts(withheld["reason"].to_pylist()),
+    }
+    remarks = shortfalls(
+        {split: counts["people"] for split, counts in contents.splits.items()}, params
+    )
     if remarks:
         about["remarks"] = remarks
-    return ShardPlan(params, version, description, tuple(shards), tuple(jobs), tuple(reused), withheld, about)
+    return ShardPlan(
+        params, version, description, tuple(shards), tuple(jobs), tuple(reused), withheld, about
+    )
 
 
 def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the tar and the sidecar of one job of a plan. Gives `{"entries": [...]}`, both in JSON types, for `finish`.
+    """Write the tar and the sidecar of one job of a plan. Gives `{"entries": [...]}`, both in JSON
+    types, for `finish`.
 
-    A shard that is there already, put by a run that did not come to its end, is taken as it is. Raises ShardError when a
-    picture is not what the snapshot says, DamagedFile when a table cannot be read.
+    A shard that is there already, put by a run that did not come to its end, is taken as it is.
+    Raises ShardError when a picture is not what the snapshot says, DamagedFile when a table cannot
+    be read.
     """
     name = job["name"].rsplit("/", 1)[-1]
     found = _adopt(store, job)
@@ -159,54 +228,97 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     return _written(job, rows.num_rows, size, digest, sidecar)
 
 
-def _written(job: Mapping[str, Any], rows: int, size: int, digest: str, sidecar: bytes) -> dict[str, Any]:
-    common = {"version": job["version"], "bucket": WHOLE, "chunk": _chunk(job["digest"]), "rows": rows}
+def _written(
+    job: Mapping[str, Any], rows: int, size: int, digest: str, sidecar: bytes
+) -> dict[str, Any]:
+    common = {
+        "version": job["version"],
+        "bucket": WHOLE,
+        "chunk": _chunk(job["digest"]),
+        "rows": rows,
+    }
     common |= {"basis": job["digest"], "live": True, "current": True}
     return {
         "entries": [
-            {**common, "table": "shards", "file": f"{job['name']}.tar", "bytes": size, "digest": digest},
             {
-                **common, "table": "samples", "file": f"{job['name']}.parquet", "bytes": len(sidecar),
+                **common,
+                "table": "shards",
+                "file": f"{job['name']}.tar",
+                "bytes": size,
+                "digest": digest,
+            },
+            {
+                **common,
+                "table": "samples",
+                "file": f"{job['name']}.parquet",
+                "bytes": len(sidecar),
                 "digest": hashlib.sha256(sidecar).hexdigest()[:32],
             },
         ]
-    }  # fmt: skip
+    }
 
 
 def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What `write_shard` gives for a shard that is there; None where it is not, or is not what its sidecar says in every member."""
+    """What `write_shard` gives for a shard that is there; None where it is not, or is not what its
+    sidecar says in every member.
+    """
     try:
         sidecar = store.read(f"{job['name']}.parquet")
         table = pq.read_table(io.BytesIO(sidecar), page_checksum_verification=True)
         rows = table.to_pylist()
         tar = read_tar(store, f"{job['name']}.tar")
         told = dict(place for row in rows for place in told_members(row))
-        # Nobody knows the check sum of the sidecar yet: written anew it is the same, and the tar says the same as it.
+        # Nobody knows the check sum of the sidecar yet: written anew it is the same, and the tar
+        # says the same as it.
         same = files.encode(SAMPLES, table) == sidecar
-        said = {f"{row['key']}.json": hashlib.sha256(metadata_json(row)).hexdigest() for row in rows}
+        said = {
+            f"{row['key']}.json": hashlib.sha256(metadata_json(row)).hexdigest() for row in rows
+        }
     except (FileNotFoundError, KeyError, TypeError, SchemaError, pa.ArrowException, OSError):
         return None
-    whole = same and not tar.faults and tar.is_ended and tar.members == told and len(rows) == job["samples"]
-    if not whole or any(told[name][2] != sha256 for name, sha256 in said.items() if name in told) or not said.keys() <= told.keys():
+    whole = (
+        same
+        and not tar.faults
+        and tar.is_ended
+        and tar.members == told
+        and len(rows) == job["samples"]
+    )
+    if (
+        not whole
+        or any(told[name][2] != sha256 for name, sha256 in said.items() if name in told)
+        or not said.keys() <= told.keys()
+    ):
         return None
     return _written(job, len(rows), tar.size, tar.sha256[:32], sidecar)
 
 
-def finish(store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]], plan: ShardPlan) -> list[Entry]:
+def finish(
+    store: Store, snapshot: Snapshot, results: Iterable[Mapping[str, Any]], plan: ShardPlan
+) -> list[Entry]:
     """Put the index files of the set and give what to pass to `snapshot.with_entries`.
 
-    `results` are what `write_shard` gave for every job. Shards of the profile that are in no plan any more stop being
-    current; they stay known, so that going back finds them. Raises ShardError when a job's result is missing.
+    `results` are what `write_shard` gave for every job. Shards of the profile that are in no plan
+    any more stop being current; they stay known, so that going back finds them. Raises ShardError
+    when a job's result is missing.
     """
     fresh = [Entry(**entry) for result in results for entry in result["entries"]]
     wanted = {e.file: replace(e, current=True, live=True) for e in (*plan.reused, *fresh)}
-    missing = [s.name for s in plan.shards if not {f"{s.name}.tar", f"{s.name}.parquet"} <= wanted.keys()]
+    missing = [
+        s.name for s in plan.shards if not {f"{s.name}.tar", f"{s.name}.parquet"} <= wanted.keys()
+    ]
     if missing:
-        raise ShardError(f"{len(missing)} of {len(plan.shards)} shards were not written, {missing[0]} first; run again to go on")
+        raise ShardError(
+            f"{len(missing)} of {len(plan.shards)} shards were not written, {missing[0]} first; "
+            "run again to go on"
+        )
     if plan.withheld.num_rows:
         entry = _put_withheld(store, plan)
         wanted[entry.file] = entry
-    retired = [replace(e, current=False) for e in _entries(snapshot, plan.params) if e.current and e.file not in wanted]
+    retired = [
+        replace(e, current=False)
+        for e in _entries(snapshot, plan.params)
+        if e.current and e.file not in wanted
+    ]
     tars = [(wanted[f"{shard.name}.tar"], shard.identities) for shard in plan.shards]
     put_indexes(store, snapshot, plan.params.profile, plan.note(), tars)
     store.delete(job["work"] for job in plan.jobs)
@@ -221,14 +333,28 @@ def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
     path = f"shards/{plan.params.profile}/withheld-{digest[:8]}.parquet"
     files.put_missing(store, path, data, digest)
     return Entry(
-        table="withheld", version=plan.version, bucket=WHOLE, chunk=chunk, file=path, rows=plan.withheld.num_rows, bytes=len(data),
-        digest=digest, basis=digest, live=True, current=True,
-    )  # fmt: skip
+        table="withheld",
+        version=plan.version,
+        bucket=WHOLE,
+        chunk=chunk,
+        file=path,
+        rows=plan.withheld.num_rows,
+        bytes=len(data),
+        digest=digest,
+        basis=digest,
+        live=True,
+        current=True,
+    )
 
 
 def _digest(rows: Iterable[Mapping[str, Any]], params: ShardParams) -> str:
     """32 hex digits over everything that the bytes of a shard and its sidecar follow from."""
-    head = {"code": _code(params), "schema": SAMPLES.version, "profile": params.profile, "include": list(params.include)}
+    head = {
+        "code": _code(params),
+        "schema": SAMPLES.version,
+        "profile": params.profile,
+        "include": list(params.include),
+    }
     if params.strip_gps:
         head["strip_gps"] = True
     hasher = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=16)
@@ -250,30 +376,47 @@ def _encode_work(rows: Sequence[Mapping[str, Any]]) -> bytes:
 # Reading what goes into a sample
 
 
-def _samples(store: Store, job: Mapping[str, Any], work: Sequence[Mapping[str, Any]]) -> Iterator[Sample]:
+def _samples(
+    store: Store, job: Mapping[str, Any], work: Sequence[Mapping[str, Any]]
+) -> Iterator[Sample]:
     endings = ShardParams.model_construct(include=tuple(job["include"])).members
     for window in _windows(work):
         pictures = _blobs(store, "images", "image_id", ["bytes"], window, "image_file")
-        found = {table: _blobs(store, table, "face_id", columns, window, f"{table}_file") for table, columns in _columns(job).items()}
+        found = {
+            table: _blobs(store, table, "face_id", columns, window, f"{table}_file")
+            for table, columns in _columns(job).items()
+        }
         for row in window:
             picture = pictures.get(row["image_id"], {}).get("bytes")
             if picture is None or hashlib.sha256(picture).hexdigest() != row["sha256"]:
                 raise ShardError(
                     f"{store.uri(row['image_file'])}: the bytes of image {row['image_id']} "
-                    + ("are not there" if picture is None else f"do not have the SHA-256 {row['sha256'][:16]}... of their row")
+                    + (
+                        "are not there"
+                        if picture is None
+                        else f"do not have the SHA-256 {row['sha256'][:16]}... of their row"
+                    )
                     + "; go back to an older snapshot, or delete the file and run again"
                 )
             members = {}
             for condition, ending in endings.items():
                 table, column = SOURCES[condition]
-                data = _npy(row["vector"]) if condition == "arcface" else found[table].get(row["face_id"], {}).get(column)
+                data = (
+                    _npy(row["vector"])
+                    if condition == "arcface"
+                    else found[table].get(row["face_id"], {}).get(column)
+                )
                 if data is not None:
                     members[ending] = data
                 elif condition in job["need"]:
                     said = f"face {row['face_id']} has no {column} in {table}, though its row is ok"
                     raise ShardError(f"{said}; take {condition} out of `need`")
             metadata = {name: row[name] for name in METADATA}
-            yield Sample(metadata, strip_gps(picture, row["format"]) if job["strip_gps"] else picture, members)
+            yield Sample(
+                metadata,
+                strip_gps(picture, row["format"]) if job["strip_gps"] else picture,
+                members,
+            )
 
 
 def _columns(job: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -288,7 +431,9 @@ def _npy(vector: Sequence[float] | None) -> bytes | None:
     if vector is None:
         return None
     sink = io.BytesIO()
-    np.lib.format.write_array(sink, np.asarray(vector, np.float32), version=(1, 0), allow_pickle=False)
+    np.lib.format.write_array(
+        sink, np.asarray(vector, np.float32), version=(1, 0), allow_pickle=False
+    )
     return sink.getvalue()
 
 
@@ -304,16 +449,25 @@ def _windows(work: Sequence[Mapping[str, Any]]) -> Iterator[Sequence[Mapping[str
 
 
 def _blobs(
-    store: Store, table: str, key: str, blobs: Sequence[str], window: Iterable[Mapping[str, Any]], file_column: str
+    store: Store,
+    table: str,
+    key: str,
+    blobs: Sequence[str],
+    window: Iterable[Mapping[str, Any]],
+    file_column: str,
 ) -> dict[str, dict[str, bytes]]:
-    """The bytes of blob columns by key; of each file only the row groups that hold wanted rows are read."""
+    """The bytes of blob columns by key; of each file only the row groups that hold wanted rows are
+    read.
+    """
     wanted: dict[str, list[str]] = {}
     for row in window:
         if row[file_column]:
             wanted.setdefault(row[file_column], []).append(row[key])
     found: dict[str, dict[str, bytes]] = {}
     for path, keys in wanted.items():
-        for values in files.read(store, TABLES[table], path, [key, *blobs], (key, keys)).to_pylist():
+        for values in files.read(
+            store, TABLES[table], path, [key, *blobs], (key, keys)
+        ).to_pylist():
             found[values[key]] = {name: values[name] for name in blobs if values[name] is not None}
     return found
 

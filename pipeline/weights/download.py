@@ -1,7 +1,7 @@
 """One file over https: resumed where it broke off, bounded, patient with a server that is busy.
 
-A server that sends something else than was asked for is not trusted to say so: sizes are counted here, and whoever
-called checks the hash.
+A server that sends something else than was asked for is not trusted to say so: sizes are counted
+here, and whoever called checks the hash.
 """
 
 import http.client
@@ -55,17 +55,26 @@ def check_address(address: str) -> None:
         return
     if parts.scheme == "http" and parts.hostname in _LOCALHOST:
         return
-    raise BadMirror(f"{address}: only https is fetched from (http on localhost alone): what comes over http can be changed on the way")
+    raise BadMirror(
+        f"{address}: only https is fetched from (http on localhost alone): what comes over http "
+        "can be changed on the way"
+    )
 
 
 def download(
-    address: str, target: Path, size: int | None = None, progress: Progress = lambda have, total: None,
-    attempts: int = 6, wait: Callable[[float], None] = time.sleep,
-) -> None:  # fmt: skip
-    """Bring what is behind `address` into `target`; what lies there from an earlier try is gone on with.
+    address: str,
+    target: Path,
+    size: int | None = None,
+    progress: Progress = lambda have, total: None,
+    attempts: int = 6,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Bring what is behind `address` into `target`; what lies there from an earlier try is gone on
+    with.
 
-    `size`: the bytes that it has to have. Busy servers and broken connections are tried `attempts` times in a row
-    without a byte of progress, with growing pauses. Raises DownloadError, NotThere, and OSError of the disk.
+    `size`: the bytes that it has to have. Busy servers and broken connections are tried `attempts`
+    times in a row without a byte of progress, with growing pauses. Raises DownloadError, NotThere,
+    and OSError of the disk.
     """
     check_address(address)
     failures, pause = 0, 1.0
@@ -77,10 +86,14 @@ def download(
             return
         except _Again as error:
             after = target.stat().st_size if target.exists() else 0
-            # A body that breaks off again and again still arrives, as long as each try brings some of it.
+            # A body that breaks off again and again still arrives, as long as each try brings some
+            # of it.
             failures, pause = (failures + 1, pause) if after <= before else (0, 1.0)
             if failures >= attempts:
-                raise DownloadError(f"{address}: {error} (tried {attempts} times; what came is kept, so that it can go on)") from error
+                raise DownloadError(
+                    f"{address}: {error} (tried {attempts} times; what came is kept, so that it "
+                    "can go on)"
+                ) from error
             wait(min(error.wait if error.wait is not None else pause, 120.0))
             pause = min(pause * 2, 60.0)
 
@@ -94,26 +107,38 @@ def _attempt(address: str, target: Path, size: int | None, progress: Progress) -
         progress(have, size)
         return
     if have and size is None and tag is None:
-        have = _restart(target)  # nothing says whether the file behind the address is still the one that was begun
+        have = _restart(
+            target
+        )  # nothing says whether the file behind the address is still the one that was begun
     headers = {"User-Agent": "idcluster", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
         if tag:
             headers["If-Range"] = tag
     try:
-        with _opener().open(urllib.request.Request(address, headers=headers), timeout=_TIMEOUT) as answer:  # noqa: S310 - checked
+        with _opener().open(
+            urllib.request.Request(address, headers=headers),  # noqa: S310 - checked above
+            timeout=_TIMEOUT,
+        ) as answer:
             _receive(address, answer, target, have, size, progress)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             _restart(target)
             raise _Again("the server has another file than the one that was begun", 0.0) from error
         _refuse(address, error)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         reason = getattr(error, "reason", None) or error
         raise _Again(f"no connection: {reason}") from error
 
 
-def _receive(address: str, answer: Any, target: Path, have: int, size: int | None, progress: Progress) -> None:
+def _receive(
+    address: str, answer: Any, target: Path, have: int, size: int | None, progress: Progress
+) -> None:
     total = _total(answer, have)
     if have and answer.status != http.HTTPStatus.PARTIAL_CONTENT:
         have = 0  # the server knows no ranges, or the file has changed: it sends the whole
@@ -144,14 +169,20 @@ def _read(answer: Any, have: int, total: int | None) -> bytes:
     except http.client.IncompleteRead as error:
         return bytes(error.partial)  # the end of the body; what is missing is seen by its size
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Again(f"the connection broke off after {have} of {total or 'unknown'} bytes: {error}") from error
+        raise _Again(
+            f"the connection broke off after {have} of {total or 'unknown'} bytes: {error}"
+        ) from error
     return piece
 
 
 def _total(answer: Any, have: int) -> int | None:
-    """The bytes of the whole file, as the answer's headers say; raises _Again where they do not fit the question."""
+    """The bytes of the whole file, as the answer's headers say; raises _Again where they do not fit
+    the question.
+    """
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-        span, _, total = str(answer.headers.get("Content-Range", "")).removeprefix("bytes ").partition("/")
+        span, _, total = (
+            str(answer.headers.get("Content-Range", "")).removeprefix("bytes ").partition("/")
+        )
         if span.partition("-")[0] != str(have):
             raise _Again(f"the server sent another range than the one that begins at {have}")
         return int(total) if total.isdecimal() else None
@@ -164,10 +195,14 @@ def _refuse(address: str, error: urllib.error.HTTPError) -> NoReturn:
     if error.code in (404, 410):
         raise NotThere(said) from error
     if error.code in (401, 403):
-        raise DownloadError(f"{said}: the owner hands it out to registered people only, or no longer") from error
+        raise DownloadError(
+            f"{said}: the owner hands it out to registered people only, or no longer"
+        ) from error
     if error.code in (408, 425, 429) or error.code >= 500:
         after = error.headers.get("Retry-After", "") if error.headers else ""
-        raise _Again(f"HTTP {error.code} {error.reason}", float(after) if after.isdecimal() else None) from error
+        raise _Again(
+            f"HTTP {error.code} {error.reason}", float(after) if after.isdecimal() else None
+        ) from error
     raise DownloadError(said) from error
 
 
@@ -188,7 +223,9 @@ def _about(target: Path) -> Path:
 
 
 def _remember(target: Path, address: str, tag: str | None) -> None:
-    """Keep the strong validator of what is being fetched, so that a later try asks for the rest of that very file."""
+    """Keep the strong validator of what is being fetched, so that a later try asks for the rest of
+    that very file.
+    """
     if tag is None or tag.startswith("W/"):
         _about(target).unlink(missing_ok=True)
     else:

@@ -1,4 +1,6 @@
-"""Licences of weights: what a DAG needs that may not be used for everything, and who said when that their use is allowed."""
+"""Licences of weights: what a DAG needs that may not be used for everything, and who said when that
+their use is allowed.
+"""
 
 import getpass
 import os
@@ -18,11 +20,15 @@ from stages.stage import Stage
 from stages.weights import registered
 
 FILE = "accepted.yaml"
-_HEAD = "# Licences of weights that were accepted here; `idcluster run --accept-licence` writes it.\n"
+_HEAD = (
+    "# Licences of weights that were accepted here; `idcluster run --accept-licence` writes it.\n"
+)
 
 
 class NotAccepted(RuntimeError):
-    """A DAG loads weights that may not be used for everything, and nobody has said that this use is allowed."""
+    """A DAG loads weights that may not be used for everything, and nobody has said that this use is
+    allowed.
+    """
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,9 @@ def terms(stages: Iterable[Stage]) -> list[Term]:
 
 
 def places(models: str | None) -> list[Path]:
-    """Where acceptances are remembered: in the models directory if there is one, and in the user's configuration."""
+    """Where acceptances are remembered: in the models directory if there is one, and in the user's
+    configuration.
+    """
     home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     own = Path(home) / "idcluster" / FILE
     if models is None or is_url(models):
@@ -84,10 +92,16 @@ def lacking(wanted: Sequence[Term], models: str | None) -> list[Term]:
     return [term for term in wanted if words.get(term.weights) != (term.licence, term.use)]
 
 
-def settle(wanted: Sequence[Term], models: str | None, accept: bool, say: Callable[[str], None] = lambda text: None) -> list[Acceptance]:
+def settle(
+    wanted: Sequence[Term],
+    models: str | None,
+    accept: bool,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Acceptance]:
     """The acceptances that a run rests on.
 
-    With `accept` the word is given now where it is open, and remembered where that can be written. Raises NotAccepted.
+    With `accept` the word is given now where it is open, and remembered where that can be written.
+    Raises NotAccepted.
     """
     open_terms = lacking(wanted, models)
     if open_terms and not accept:
@@ -96,7 +110,11 @@ def settle(wanted: Sequence[Term], models: str | None, accept: bool, say: Callab
     if given:
         # The user's own file first: a word is somebody's, and a models directory may serve many.
         place = _remember(given, list(reversed(places(models))))
-        where = "for this run; it can be written down nowhere" if place is None else f"and written down in {place}"
+        where = (
+            "for this run; it can be written down nowhere"
+            if place is None
+            else f"and written down in {place}"
+        )
         say(f"accepted {where}: {', '.join(one.weights for one in given)}")
     known = {**accepted(models), **{one.weights: one for one in given}}
     return [known[term.weights] for term in wanted]
@@ -105,7 +123,9 @@ def settle(wanted: Sequence[Term], models: str | None, accept: bool, say: Callab
 def acceptance(term: Term) -> Acceptance:
     """Acceptance by whoever runs this, now."""
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    return Acceptance(term.weights, term.licence, term.use, when, f"{_user()}@{socket.gethostname()}")
+    return Acceptance(
+        term.weights, term.licence, term.use, when, f"{_user()}@{socket.gethostname()}"
+    )
 
 
 def as_records(given: Iterable[Acceptance]) -> list[dict[str, Any]]:
@@ -115,16 +135,22 @@ def as_records(given: Iterable[Acceptance]) -> list[dict[str, Any]]:
 
 def _request(open_terms: Sequence[Term]) -> str:
     lines = [f"this DAG loads weights that may not be used for everything ({len(open_terms)}):"]
-    lines += [f"  {term.weights} (stage {', '.join(term.stages)}): {term.use}: {term.licence}" for term in open_terms]
     lines += [
-        "If your use is allowed, say so once: `idcluster run ... --accept-licence`. It is remembered, and kept in the record of the run.",
+        f"  {term.weights} (stage {', '.join(term.stages)}): {term.use}: {term.licence}"
+        for term in open_terms
+    ]
+    lines += [
+        "If your use is allowed, say so once: `idcluster run ... --accept-licence`. It is "
+        "remembered, and kept in the record of the run.",
         "`idcluster models licences --dag DAG` shows all of them.",
     ]
     return "\n".join(lines)
 
 
 def _of_store(url: str) -> list[Acceptance]:
-    """What lies beside the weights in an object store: a models directory that was put there as it was."""
+    """What lies beside the weights in an object store: a models directory that was put there as it
+    was.
+    """
     try:
         return _parsed(Store(url, patience=10.0).read(FILE))
     except Exception:  # noqa: BLE001 - the clients below fsspec have no common error; whoever is not understood asks again
@@ -141,7 +167,10 @@ def _read(place: Path) -> list[Acceptance]:
 def _parsed(content: bytes) -> list[Acceptance]:
     try:
         document = yaml.safe_load(content)
-        return [Acceptance(**{name: str(item[name]) for name in Acceptance.__dataclass_fields__}) for item in document["accepted"]]
+        return [
+            Acceptance(**{name: str(item[name]) for name in Acceptance.__dataclass_fields__})
+            for item in document["accepted"]
+        ]
     except (UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError):
         return []  # whoever damaged the file is asked again
 
@@ -149,7 +178,9 @@ def _parsed(content: bytes) -> list[Acceptance]:
 def _remember(given: Sequence[Acceptance], candidates: Sequence[Path]) -> Path | None:
     for place in candidates:
         kept = {one.weights: one for one in (*_read(place), *given)}
-        text = yaml.safe_dump({"accepted": as_records(kept.values())}, sort_keys=False, allow_unicode=True, width=130)
+        text = yaml.safe_dump(
+            {"accepted": as_records(kept.values())}, sort_keys=False, allow_unicode=True, width=130
+        )
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             temporary = place.with_name(f".{secrets.token_hex(8)}.tmp")

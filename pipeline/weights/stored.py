@@ -1,4 +1,6 @@
-"""Weights that are kept in an object store: brought to a machine once, checked, and opened from its own disk."""
+"""Weights that are kept in an object store: brought to a machine once, checked, and opened from its
+own disk.
+"""
 
 import fcntl
 import hashlib
@@ -9,7 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.root.storage import Store
-from stages.weights import BadRegistry, LocalRegistry, MissingWeights, WeightFiles, Weights, activate
+from stages.weights import (
+    BadRegistry,
+    LocalRegistry,
+    MissingWeights,
+    WeightFiles,
+    Weights,
+    activate,
+)
 from stages.weights.local import FILE, NOTHING, parse
 
 _PIECE = 16 * 2**20
@@ -23,27 +32,39 @@ def is_url(models: str | None) -> bool:
 def weight_files(models: str | None, local: LocalRegistry | None = None) -> WeightFiles:
     """The weights of a models directory: a folder, the URL of one in an object store, or None.
 
-    What the team registered there (`registry.yaml`, or `local` where the driver of a run has read it) becomes the
-    registry of this process. Raises MissingWeights where that file is damaged or cannot be read.
+    What the team registered there (`registry.yaml`, or `local` where the driver of a run has read
+    it) becomes the registry of this process. Raises MissingWeights where that file is damaged or
+    cannot be read.
     """
     if models is None:
         files = WeightFiles(None, local)
     elif is_url(models):
         files = StoredWeights(models, local)
     else:
-        files = WeightFiles(os.path.abspath(os.path.expanduser(models.removeprefix("file://"))), local)
+        files = WeightFiles(
+            os.path.abspath(os.path.expanduser(models.removeprefix("file://"))), local
+        )
     activate(files.local)
     return files
 
 
 def cache_folder(url: str) -> Path:
-    """Where this machine keeps what it fetched from `url`: below XDG_CACHE_HOME, else `~/.cache`."""
+    """Where this machine keeps what it fetched from `url`: below XDG_CACHE_HOME, else
+    `~/.cache`.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(home) / "idcluster" / "models" / hashlib.blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+    return (
+        Path(home)
+        / "idcluster"
+        / "models"
+        / hashlib.blake2b(url.rstrip("/").encode(), digest_size=6).hexdigest()
+    )
 
 
 class StoredWeights(WeightFiles):
-    """Weights below the URL of an object store. `path` fetches a file that this machine does not have yet."""
+    """Weights below the URL of an object store. `path` fetches a file that this machine does not
+    have yet.
+    """
 
     def __init__(self, url: str, local: LocalRegistry | None = None) -> None:
         super().__init__(url, local)
@@ -57,7 +78,9 @@ class StoredWeights(WeightFiles):
             return NOTHING
         except BadRegistry:
             raise
-        except Exception as error:  # the clients below fsspec have no common error: no keys, no connection, ...
+        except (
+            Exception
+        ) as error:  # the clients below fsspec have no common error: no keys, no connection, ...
             raise BadRegistry(f"{store.uri(FILE)}: cannot be read: {error}") from error
 
     def look(self, name: str) -> None:
@@ -68,7 +91,9 @@ class StoredWeights(WeightFiles):
             self._find(weights)
 
     def path(self, name: str) -> str:
-        """The local path of weights whose sha256 is the registered one. Raises MissingWeights, UnknownWeights."""
+        """The local path of weights whose sha256 is the registered one. Raises MissingWeights,
+        UnknownWeights.
+        """
         self.sha256(name)
         weights = self.entry(name)
         if self._has_package(weights):
@@ -83,11 +108,15 @@ class StoredWeights(WeightFiles):
                     self._fetch(weights, target)
         except OSError as error:
             said = error.strerror or error
-            raise MissingWeights(f"weights {name!r}: {self.url}/{weights.file} cannot be kept in {target}: {said}") from error
+            raise MissingWeights(
+                f"weights {name!r}: {self.url}/{weights.file} cannot be kept in {target}: {said}"
+            ) from error
         return WeightFiles(str(folder), self.local).path(name)
 
     def _has_package(self, weights: Weights) -> bool:
-        return weights.package is not None and _is_there(WeightFiles(None, self.local), weights.name)
+        return weights.package is not None and _is_there(
+            WeightFiles(None, self.local), weights.name
+        )
 
     def _find(self, weights: Weights) -> tuple[Store, str]:
         store = Store(self.url)
@@ -98,14 +127,18 @@ class StoredWeights(WeightFiles):
             except FileNotFoundError:
                 continue
             except PermissionError as error:
-                raise MissingWeights(f"weights {weights.name!r}: {store.uri(file)} may not be read: {error}") from error
+                raise MissingWeights(
+                    f"weights {weights.name!r}: {store.uri(file)} may not be read: {error}"
+                ) from error
             if weights.bytes in (None, size):
                 return store, file
             wrong.append(f"; {store.uri(file)} is another file: {size} bytes, not {weights.bytes}")
         raise MissingWeights(
-            f"weights {weights.name!r} are not there: {self.url} holds neither {weights.file} nor {Path(weights.file).name}"
+            f"weights {weights.name!r} are not there: {self.url} holds neither {weights.file} "
+            f"nor {Path(weights.file).name}"
             f"{''.join(wrong)}\n"
-            f"  sha256   {weights.sha256}\n  source   {weights.source}\nPut the file there (`idcluster models list` names all of them)."
+            f"  sha256   {weights.sha256}\n  source   {weights.source}\nPut the file there "
+            "(`idcluster models list` names all of them)."
         )
 
     def _fetch(self, weights: Weights, target: Path) -> None:
@@ -115,7 +148,8 @@ class StoredWeights(WeightFiles):
             digest = store.patiently(lambda: _copy(store, file, temporary))
             if digest != weights.sha256:
                 raise MissingWeights(
-                    f"weights {weights.name!r}: {store.uri(file)} is another file: its sha256 is {digest}, registered is {weights.sha256}"
+                    f"weights {weights.name!r}: {store.uri(file)} is another file: its sha256 is "
+                    f"{digest}, registered is {weights.sha256}"
                 )
             os.replace(temporary, target)
         finally:
@@ -123,9 +157,13 @@ class StoredWeights(WeightFiles):
 
 
 def _places(weights: Weights) -> tuple[str, ...]:
-    """Where a store may hold a file: at the registered path, by bare name unless that says nothing, by sha256."""
+    """Where a store may hold a file: at the registered path, by bare name unless that says nothing,
+    by sha256.
+    """
     bare = weights.name if weights.bundle is not None else Path(weights.file).name
-    return tuple(dict.fromkeys((weights.file, bare, *((weights.sha256,) if weights.sha256 else ()))))
+    return tuple(
+        dict.fromkeys((weights.file, bare, *((weights.sha256,) if weights.sha256 else ())))
+    )
 
 
 def _copy(store: Store, file: str, target: Path) -> str:

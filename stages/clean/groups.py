@@ -1,11 +1,13 @@
 """Groups of faces that hang together, by average linkage on their cosines.
 
-Two groups are one as long as the mean cosine between their faces is at least a limit (Sokal and Michener 1958; by scipy). The
-number of groups follows from the faces, so that a folder of twenty people has twenty, and a person with two looks one.
+Two groups are one as long as the mean cosine between their faces is at least a limit (Sokal and
+Michener 1958; by scipy). The number of groups follows from the faces, so that a folder of twenty
+people has twenty, and a person with two looks one.
 
-Linkage takes memory by the square of the faces. So it is done for a block of them at a time: the groups of a block take in
-what is near them of all other faces, and the next block is drawn from what is left over. Groups of two blocks are joined by
-the same limit, which is exact, for the mean cosine of two groups is the product of their plain means.
+Linkage takes memory by the square of the faces. So it is done for a block of them at a time: the
+groups of a block take in what is near them of all other faces, and the next block is drawn from
+what is left over. Groups of two blocks are joined by the same limit, which is exact, for the mean
+cosine of two groups is the product of their plain means.
 """
 
 import numpy as np
@@ -17,16 +19,19 @@ from stages.clean.indicator import normalised, similarities, sums
 BLOCK = 1024
 """Faces that are linked at a time: 8 MB of distances."""
 COMPARED = 64
-"""Groups that faces may move to and that may be joined: the largest. Smaller ones decide nothing where there are more."""
+"""Groups that faces may move to and that may be joined: the largest. Smaller ones decide nothing
+where there are more.
+"""
 _ROUNDS = 10  # of moving faces; two are usual
 
 
 def hang_together(vectors: np.ndarray, merge_cosine: float, near_cosine: float) -> np.ndarray:
     """Labels (n,) int64, 0 and up: faces of one label hang together.
 
-    `vectors`: (n, d) float32 unit vectors. More than BLOCK faces should come in an order that has nothing to do with who they
-    are. `merge_cosine`: least mean cosine between two groups that are one. `near_cosine`: least cosine to the sum of a group
-    with which a face outside the block belongs to it.
+    `vectors`: (n, d) float32 unit vectors. More than BLOCK faces should come in an order that has
+    nothing to do with who they are. `merge_cosine`: least mean cosine between two groups that are
+    one. `near_cosine`: least cosine to the sum of a group with which a face outside the block
+    belongs to it.
     """
     labels = np.empty(len(vectors), dtype=np.int64)
     rest, count = np.arange(len(vectors)), 0
@@ -48,7 +53,9 @@ def hang_together(vectors: np.ndarray, merge_cosine: float, near_cosine: float) 
 
 
 def _linked(vectors: np.ndarray, merge_cosine: float) -> np.ndarray:
-    """Labels (n,) from 0 by average linkage, cut where the mean cosine falls below `merge_cosine`."""
+    """Labels (n,) from 0 by average linkage, cut where the mean cosine falls below
+    `merge_cosine`.
+    """
     if len(vectors) < 2:
         return np.zeros(len(vectors), dtype=np.int64)
     distance = 1.0 - (vectors @ vectors.T).astype(np.float64)
@@ -57,12 +64,20 @@ def _linked(vectors: np.ndarray, merge_cosine: float) -> np.ndarray:
     return found
 
 
-def joined(unit: np.ndarray, labels: np.ndarray, merge_cosine: float, near_cosine: float, same_cosine: float | None) -> np.ndarray:
-    """Labels (n,) int64, 0 and up, after groups that agree are one and faces have gone where they are nearer.
+def joined(
+    unit: np.ndarray,
+    labels: np.ndarray,
+    merge_cosine: float,
+    near_cosine: float,
+    same_cosine: float | None,
+) -> np.ndarray:
+    """Labels (n,) int64, 0 and up, after groups that agree are one and faces have gone where they
+    are nearer.
 
-    `unit`: (n, d) float64 unit vectors. Groups are one whose faces have a mean cosine of `merge_cosine`, or whose sums have one
-    of `same_cosine`; the most alike first. Then a face moves to the group whose sum it is nearest to, from `near_cosine` on,
-    if it is nearer to that than to the others of its own group. Groups of one face take in nobody.
+    `unit`: (n, d) float64 unit vectors. Groups are one whose faces have a mean cosine of
+    `merge_cosine`, or whose sums have one of `same_cosine`; the most alike first. Then a face moves
+    to the group whose sum it is nearest to, from `near_cosine` on, if it is nearer to that than to
+    the others of its own group. Groups of one face take in nobody.
     """
     for _ in range(_ROUNDS):
         labels = _merged(unit, labels, merge_cosine, same_cosine)
@@ -74,13 +89,17 @@ def joined(unit: np.ndarray, labels: np.ndarray, merge_cosine: float, near_cosin
 
 
 def _compared(labels: np.ndarray) -> np.ndarray:
-    """The groups of two faces or more, the largest COMPARED of them, in the order of their labels."""
+    """The groups of two faces or more, the largest COMPARED of them, in the order of their
+    labels.
+    """
     size = np.bincount(labels)
     largest = np.argsort(-size, kind="stable")[:COMPARED]
     return np.sort(largest[size[largest] > 1])
 
 
-def _merged(unit: np.ndarray, labels: np.ndarray, merge_cosine: float, same_cosine: float | None) -> np.ndarray:
+def _merged(
+    unit: np.ndarray, labels: np.ndarray, merge_cosine: float, same_cosine: float | None
+) -> np.ndarray:
     groups = _compared(labels)
     if len(groups) < 2:
         return labels

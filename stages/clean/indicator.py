@@ -1,8 +1,9 @@
 """The indicator embedding of a person: the mean direction of the faces that are the person.
 
-All faces count alike. Weights by the detector's score, side, sharpness or the raw norm of the vectors were measured on 768
-photographs of 60 people against everybody else's: no share of own faces found at one stranger in 10,000 rises (edgeface_xs
-0.9987 whatever the weights; dlib_resnet_v1, with indicators of four photographs, 0.886 without and 0.870 to 0.891 with).
+All faces count alike. Weights by the detector's score, side, sharpness or the raw norm of the
+vectors were measured on 768 photographs of 60 people against everybody else's: no share of own
+faces found at one stranger in 10,000 rises (edgeface_xs 0.9987 whatever the weights;
+dlib_resnet_v1, with indicators of four photographs, 0.886 without and 0.870 to 0.891 with).
 """
 
 from itertools import pairwise
@@ -13,8 +14,8 @@ import numpy as np
 def sums(vectors: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """Sums of vectors by group: (groups, d) float64, zeros for groups without any.
 
-    `vectors`: (n, d); `group`: (n,) integers, 0 to `groups` - 1. Every sum runs in the order of the rows, so that its bits
-    do not depend on the other groups.
+    `vectors`: (n, d); `group`: (n,) integers, 0 to `groups` - 1. Every sum runs in the order of the
+    rows, so that its bits do not depend on the other groups.
     """
     found = np.zeros((groups, vectors.shape[1]))
     if len(vectors):
@@ -35,14 +36,20 @@ def normalised(vectors: np.ndarray) -> np.ndarray:
     return unit
 
 
-def similarities(vectors: np.ndarray, total: np.ndarray, group: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """Cosines (n,) float64 of unit vectors with a sum of unit vectors each, 0 where that is nothing.
+def similarities(
+    vectors: np.ndarray, total: np.ndarray, group: np.ndarray, without: np.ndarray
+) -> np.ndarray:
+    """Cosines (n,) float64 of unit vectors with a sum of unit vectors each, 0 where that is
+    nothing.
 
-    `vectors`: (n, d); `total`: (groups, d) float64; `group`: (n,) which sum a vector is compared with; `without`: (n,)
-    bool, the vector is a part of that sum and is left out of it.
+    `vectors`: (n, d); `total`: (groups, d) float64; `group`: (n,) which sum a vector is compared
+    with; `without`: (n,) bool, the vector is a part of that sum and is left out of it.
     """
     square = np.einsum("gd,gd->g", total, total)[group]
-    dot, own = np.einsum("nd,nd->n", vectors, total[group]), np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    dot, own = (
+        np.einsum("nd,nd->n", vectors, total[group]),
+        np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64),
+    )
     dot = dot - np.where(without, own, 0.0)
     # |t - x|^2 = |t|^2 - 2 x (t - x) - |x|^2, with x (t - x) in `dot` already.
     square = np.where(without, square - 2 * dot - own, square)

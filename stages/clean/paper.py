@@ -1,12 +1,14 @@
 """FlashFace's rule to the letter, as a pure function of the faces of many people; for comparisons.
 
-FlashFace (Zhang et al. 2024, section 3.1) clusters the face embeddings of a person with k-means, takes the centre of the
-largest cluster as the indicator embedding, and drops the other clusters and everything whose similarity to the indicator
-is below a threshold. What it does not say: ties of size go to the tighter cluster, then to the first face.
+FlashFace (Zhang et al. 2024, section 3.1) clusters the face embeddings of a person with k-means,
+takes the centre of the largest cluster as the indicator embedding, and drops the other clusters and
+everything whose similarity to the indicator is below a threshold. What it does not say: ties of
+size go to the tighter cluster, then to the first face.
 
-k-means alone is not enough: it has to make k clusters, whoever is there. A person of one look is cut up, and all but one
-cluster is lost; where more people than k have several images, two of them share a cluster, and both pass by their likeness to
-their common mean. A stranger with most faces in a crowd wins; of a tie somebody is kept. stages/clean/rule.py does better.
+k-means alone is not enough: it has to make k clusters, whoever is there. A person of one look is
+cut up, and all but one cluster is lost; where more people than k have several images, two of them
+share a cluster, and both pass by their likeness to their common mean. A stranger with most faces in
+a crowd wins; of a tie somebody is kept. stages/clean/rule.py does better.
 """
 
 from collections.abc import Iterator
@@ -42,7 +44,12 @@ def judge(faces: Faces, seeds: np.ndarray, rule: PaperRule) -> Verdict:
     """
     blocks = list(_blocks(faces.starts, rule, faces.vectors.shape[1])) or [(0, 0)]
     parts = [_judge(faces.take(first, last), seeds[first:last], rule) for first, last in blocks]
-    return Verdict(**{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Verdict)})
+    return Verdict(
+        **{
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(Verdict)
+        }
+    )
 
 
 def _blocks(starts: np.ndarray, rule: PaperRule, width: int) -> Iterator[tuple[int, int]]:
@@ -63,15 +70,21 @@ def _judge(faces: Faces, seeds: np.ndarray, rule: PaperRule) -> Verdict:
     rows = np.flatnonzero(counted)
     cluster = np.full(len(unit), -1, dtype=np.int64)
     if len(rows):
-        cluster[rows] = _clusters(rounded[rows], unit[rows], person[rows], faces.forced[rows] == KEEP, seeds, rule)
+        cluster[rows] = _clusters(
+            rounded[rows], unit[rows], person[rows], faces.forced[rows] == KEEP, seeds, rule
+        )
     own = np.where(faces.duplicate_of < 0, np.arange(len(unit)), faces.duplicate_of)
     cluster = np.where(fine & (faces.forced != REJECT), cluster[own], -1)
 
     main = counted & ((cluster == 0) | (faces.forced == KEEP))
-    total, size = sums(unit[main], person[main], people), np.bincount(person[main], minlength=people)
+    total, size = (
+        sums(unit[main], person[main], people),
+        np.bincount(person[main], minlength=people),
+    )
     # A copy is compared as what it is a copy of.
     similarity = similarities(unit[own], total, person, np.zeros(len(unit), dtype=bool))
-    # Rounded as it is stored before it is judged, so that a query for the threshold finds the very faces that were kept.
+    # Rounded as it is stored before it is judged, so that a query for the threshold finds the very
+    # faces that were kept.
     similarity = np.where(fine & (size > 0)[person], similarity, np.nan).astype(np.float32)
     reason = np.zeros(len(unit), dtype=np.int8)
     reason[~(similarity >= rule.similarity_threshold)] = CODE["below_threshold"]
@@ -80,25 +93,40 @@ def _judge(faces: Faces, seeds: np.ndarray, rule: PaperRule) -> Verdict:
     reason[alone & main] = 0
     reason = conclude(faces, cluster, similarity, reason, rule.min_faces)
     return Verdict(
-        cluster.astype(np.int32), similarity, reason == 0, reason, normalised(total), np.full(people, np.nan, dtype=np.float32)
-    )  # fmt: skip
+        cluster.astype(np.int32),
+        similarity,
+        reason == 0,
+        reason,
+        normalised(total),
+        np.full(people, np.nan, dtype=np.float32),
+    )
 
 
 def _clusters(
-    rounded: np.ndarray, unit: np.ndarray, person: np.ndarray, by_hand: np.ndarray, seeds: np.ndarray, rule: PaperRule
+    rounded: np.ndarray,
+    unit: np.ndarray,
+    person: np.ndarray,
+    by_hand: np.ndarray,
+    seeds: np.ndarray,
+    rule: PaperRule,
 ) -> np.ndarray:
-    """Clusters (n,) as ranks within the person: 0 has most faces; ties go to the tighter, then to the first.
+    """Clusters (n,) as ranks within the person: 0 has most faces; ties go to the tighter, then to
+    the first.
 
     A cluster with faces that were kept by hand goes before all others.
     """
     owners = np.unique(person)
     starts = np.searchsorted(person, np.append(owners, len(seeds)))
     labels = kmeans(rounded, starts, seeds[owners], rule.k, rule.spherical)
-    group, first, of = np.unique(person * (rule.k + 1) + labels, return_index=True, return_inverse=True)
+    group, first, of = np.unique(
+        person * (rule.k + 1) + labels, return_index=True, return_inverse=True
+    )
     owner, size = person[first], np.bincount(of, minlength=len(group))
     means = sums(unit, of, len(group)) / size[:, None]
     tightness = np.sqrt(np.einsum("gd,gd->g", means, means))
-    order = np.lexsort((first, -tightness, -size, -np.bincount(of[by_hand], minlength=len(group)), owner))
+    order = np.lexsort(
+        (first, -tightness, -size, -np.bincount(of[by_hand], minlength=len(group)), owner)
+    )
     rank = np.empty(len(group), dtype=np.int64)
     rank[order] = np.arange(len(group)) - np.searchsorted(owner[order], owner[order])
     ranked: np.ndarray = rank[of]

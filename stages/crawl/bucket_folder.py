@@ -16,7 +16,8 @@ _READERS = 8
 
 
 class BucketFolderSource:
-    """The folders below `path`, a URL that fsspec knows. Addresses are those that the same folder has on a disk.
+    """The folders below `path`, a URL that fsspec knows. Addresses are those that the same folder
+    has on a disk.
 
     Names that begin with a dot are left out, as is what does not lie in a person's folder directly.
     """
@@ -37,7 +38,10 @@ class BucketFolderSource:
         except Exception as error:
             raise self._refused(error) from error
         if not any(entry["type"] == "directory" for entry in found):
-            raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
+            raise SourceError(
+                f"source {self.name!r}: {self.path} holds no folders; it needs one folder a "
+                "person: people/<name>/*.jpg"
+            )
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
@@ -56,13 +60,20 @@ class BucketFolderSource:
             relative = "/".join(parts)
             if is_of_a_person(relative):
                 said = "yes" if len(parts) == 3 else None
-                offers.setdefault(parts[0], []).append(Offer(address_of(self.name, relative), _fingerprint(found[key]), reference=said))
+                offers.setdefault(parts[0], []).append(
+                    Offer(address_of(self.name, relative), _fingerprint(found[key]), reference=said)
+                )
             else:
                 nested += len(parts) > 1
         remarks = []
-        for count, where in ((loose, "beside the folders of people"), (nested, "in folders inside those of people")):
+        for count, where in (
+            (loose, "beside the folders of people"),
+            (nested, "in folders inside those of people"),
+        ):
             if count:
-                remarks.append(f"{counted(count, 'file')} {where} in {self.path} {verb(count)} not used")
+                remarks.append(
+                    f"{counted(count, 'file')} {where} in {self.path} {verb(count)} not used"
+                )
         return [Listed(person, offers[person]) for person in sorted(offers)], remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
@@ -72,7 +83,9 @@ class BucketFolderSource:
     def _fetch(self, address: str) -> Fetched:
         relative = relative_of(self.name, address)
         if relative is None or not is_of_a_person(relative):
-            return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
+            return Fetched(
+                None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}"
+            )
         fs, top = self._open()
         try:
             data = fs.cat_file(f"{top}/{relative}", start=0, end=self.max_bytes + 1)
@@ -90,16 +103,32 @@ class BucketFolderSource:
             fs, top = fsspec.core.url_to_fs(self.path, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             scheme = self.path.split("://")[0]
-            hint = "install the group s3: pip install 'idcluster[s3]'" if scheme == "s3" else "set source.path to a folder or to s3://..."
-            raise SourceError(f"source {self.name!r}: {self.path} cannot be opened ({error}); {hint}") from error
+            hint = (
+                "install the group s3: pip install 'idcluster[s3]'"
+                if scheme == "s3"
+                else "set source.path to a folder or to s3://..."
+            )
+            raise SourceError(
+                f"source {self.name!r}: {self.path} cannot be opened ({error}); {hint}"
+            ) from error
         return fs, str(top).rstrip("/")
 
     def _refused(self, error: Exception) -> SourceError:
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        return SourceError(f"source {self.name!r}: {self.path} cannot be listed: {said}; look at address, keys and AWS_ENDPOINT_URL")
+        return SourceError(
+            f"source {self.name!r}: {self.path} cannot be listed: {said}; look at address, keys "
+            "and AWS_ENDPOINT_URL"
+        )
 
 
 def _fingerprint(about: dict[str, Any]) -> str:
     """What changes with a file: its size, and its tag or time, whichever the store gives."""
-    changes = next((str(about[name]) for name in ("ETag", "etag", "LastModified", "mtime", "created") if about.get(name) is not None), "")
+    changes = next(
+        (
+            str(about[name])
+            for name in ("ETag", "etag", "LastModified", "mtime", "created")
+            if about.get(name) is not None
+        ),
+        "",
+    )
     return f"{about.get('size')}-{changes.strip(chr(34))}"

@@ -1,4 +1,6 @@
-"""Pictures from a folder: `people/<name>/*`, one folder a person; `people/<name>/_reference/*` surely shows the person."""
+"""Pictures from a folder: `people/<name>/*`, one folder a person; `people/<name>/_reference/*`
+surely shows the person.
+"""
 
 import os
 import stat
@@ -15,15 +17,18 @@ REFERENCES = "_reference"
 
 
 class FolderSource:
-    """The folders below `path`. Addresses are `name:<person folder>/<file>`, so that ids do not depend on the path.
+    """The folders below `path`. Addresses are `name:<person folder>/<file>`, so that ids do not
+    depend on the path.
 
-    All files of a person's folder are offered, whatever their names end in: what is no picture becomes a row that says
-    so. Hidden files are left out.
+    All files of a person's folder are offered, whatever their names end in: what is no picture
+    becomes a row that says so. Hidden files are left out.
     """
 
     web = False
 
-    def __init__(self, path: str | os.PathLike[str], name: str = "local", max_bytes: int = 25_000_000) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], name: str = "local", max_bytes: int = 25_000_000
+    ) -> None:
         self.path = Path(path)
         self.name = name
         self.max_bytes = max_bytes
@@ -31,37 +36,66 @@ class FolderSource:
     def check(self) -> None:
         if not self.path.is_dir():
             what = "is not a folder" if self.path.exists() else "does not exist"
-            raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder a person")
+            raise SourceError(
+                f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one "
+                "folder a person"
+            )
         try:
             with os.scandir(self.path) as entries:
-                empty = not any(is_folder(entry) and not entry.name.startswith(".") for entry in entries)
+                empty = not any(
+                    is_folder(entry) and not entry.name.startswith(".") for entry in entries
+                )
             if empty:
-                raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder a person: people/<name>/*.jpg")
+                raise SourceError(
+                    f"source {self.name!r}: {self.path} holds no folders; it needs one folder a "
+                    "person: people/<name>/*.jpg"
+                )
         except OSError as error:
-            raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
+            raise SourceError(
+                f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}"
+            ) from error
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
         try:
-            folders = sorted(entry.name for entry in os.scandir(self.path) if is_folder(entry) and not entry.name.startswith("."))
-            loose = sum(1 for entry in os.scandir(self.path) if not is_folder(entry) and not entry.name.startswith("."))
+            folders = sorted(
+                entry.name
+                for entry in os.scandir(self.path)
+                if is_folder(entry) and not entry.name.startswith(".")
+            )
+            loose = sum(
+                1
+                for entry in os.scandir(self.path)
+                if not is_folder(entry) and not entry.name.startswith(".")
+            )
         except OSError as error:
-            raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
+            raise SourceError(
+                f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}"
+            ) from error
         listed, remarks = [], []
         if loose:
-            remarks.append(f"{counted(loose, 'file')} beside the folders of people in {self.path} {verb(loose)} not used")
+            remarks.append(
+                f"{counted(loose, 'file')} beside the folders of people in {self.path} "
+                f"{verb(loose)} not used"
+            )
         closed = 0
         for person in folders:
             try:
                 offers, nested = self._offers(person)
             except OSError as error:
                 # The others are there; of this one nobody knows what it still has.
-                remarks.append(f"{self.path / person} cannot be listed ({error.strerror}); its pictures stay as they were")
+                remarks.append(
+                    f"{self.path / person} cannot be listed ({error.strerror}); its pictures "
+                    "stay as they were"
+                )
                 listed.append(Listed(readable(person), [], complete=False))
                 closed += 1
                 continue
             if nested:
-                remarks.append(f"{counted(nested, 'folder')} inside {self.path / person} {verb(nested)} not used")
+                remarks.append(
+                    f"{counted(nested, 'folder')} inside {self.path / person} {verb(nested)} not "
+                    "used"
+                )
             listed.append(Listed(readable(person), offers))
         if closed == len(folders):
             raise SourceError(f"source {self.name!r}: " + "; ".join(remarks))
@@ -80,7 +114,9 @@ class FolderSource:
                 offers += self._references(person) if known else []
                 nested += not known
                 continue
-            offers.append(Offer(address_of(self.name, f"{person}/{entry.name}"), fingerprint_of(entry.path)))
+            offers.append(
+                Offer(address_of(self.name, f"{person}/{entry.name}"), fingerprint_of(entry.path))
+            )
         return offers, nested
 
     def _references(self, person: str) -> list[Offer]:
@@ -88,9 +124,20 @@ class FolderSource:
         try:
             entries = sorted(os.scandir(self.path / inside), key=lambda entry: entry.name)
         except OSError as error:
-            raise SourceError(f"source {self.name!r}: {self.path / inside} cannot be listed: {error.strerror}") from error
-        there = [entry for entry in entries if not entry.name.startswith(".") and not is_folder(entry)]
-        return [Offer(address_of(self.name, f"{inside}/{entry.name}"), fingerprint_of(entry.path), reference="yes") for entry in there]
+            raise SourceError(
+                f"source {self.name!r}: {self.path / inside} cannot be listed: {error.strerror}"
+            ) from error
+        there = [
+            entry for entry in entries if not entry.name.startswith(".") and not is_folder(entry)
+        ]
+        return [
+            Offer(
+                address_of(self.name, f"{inside}/{entry.name}"),
+                fingerprint_of(entry.path),
+                reference="yes",
+            )
+            for entry in there
+        ]
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         return [self._fetch(address) for address in addresses]
@@ -98,7 +145,9 @@ class FolderSource:
     def _fetch(self, address: str) -> Fetched:
         relative = relative_of(self.name, address)
         if relative is None or not is_of_a_person(relative):
-            return Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
+            return Fetched(
+                None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}"
+            )
         return read_file(self.path / relative, self.max_bytes)
 
 
@@ -144,10 +193,16 @@ def address_of(source: str, relative: str) -> str:
 
 
 def relative_of(source: str, address: str) -> str | None:
-    """The path behind an address; None for one that is not of this source, or leads out of its folder."""
+    """The path behind an address; None for one that is not of this source, or leads out of its
+    folder.
+    """
     prefix = f"{source}:"
     relative = unescape(address.removeprefix(prefix))
-    inside = address.startswith(prefix) and "\0" not in relative and not any(part in ("", ".", "..") for part in relative.split("/"))
+    inside = (
+        address.startswith(prefix)
+        and "\0" not in relative
+        and not any(part in ("", ".", "..") for part in relative.split("/"))
+    )
     return relative if inside else None
 
 
@@ -159,8 +214,13 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def escape(path: str) -> str:
-    """The path as valid text: `%` and bytes that are no UTF-8 as percent escapes, everything else as it is."""
-    return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path.replace("%", "%25"))
+    """The path as valid text: `%` and bytes that are no UTF-8 as percent escapes, everything else
+    as it is.
+    """
+    return "".join(
+        f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c
+        for c in path.replace("%", "%25")
+    )
 
 
 def unescape(text: str) -> str:
@@ -168,5 +228,7 @@ def unescape(text: str) -> str:
 
 
 def readable(folder: str) -> str:
-    """A folder's name as text: bytes that are no UTF-8 as percent escapes, so that two such names stay two."""
+    """A folder's name as text: bytes that are no UTF-8 as percent escapes, so that two such names
+    stay two.
+    """
     return "".join(f"%{ord(c) - 0xDC00:02X}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in folder)

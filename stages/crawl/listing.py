@@ -9,7 +9,9 @@ from stages.stage import Fetched
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One picture that a source offers. `fingerprint` changes when the content behind the address has changed."""
+    """One picture that a source offers. `fingerprint` changes when the content behind the address
+    has changed.
+    """
 
     address: str
     fingerprint: str | None = None
@@ -25,7 +27,9 @@ class Offer:
 
 @dataclass(frozen=True)
 class Listed:
-    """One person as the source names them, with what it offers. `given` is an external id that stands for the person."""
+    """One person as the source names them, with what it offers. `given` is an external id that
+    stands for the person.
+    """
 
     name: str
     offers: Sequence[Offer]
@@ -33,12 +37,24 @@ class Listed:
     external_ids: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     complete: bool = True
-    """False: the source could not be asked about all of the person now, so what is not offered need not be gone."""
+    """False: the source could not be asked about all of the person now, so what is not offered need
+    not be gone.
+    """
 
 
 def is_reference(said: str | None) -> bool:
-    """Whether a source's word for it means that the image is a reference: it surely shows the person."""
-    return said is not None and said.strip().casefold() in ("1", "true", "t", "yes", "y", "x", "1.0")
+    """Whether a source's word for it means that the image is a reference: it surely shows the
+    person.
+    """
+    return said is not None and said.strip().casefold() in (
+        "1",
+        "true",
+        "t",
+        "yes",
+        "y",
+        "x",
+        "1.0",
+    )
 
 
 class SourceError(ValueError):
@@ -60,10 +76,12 @@ class Shelf(Protocol):
 
 
 class Source(Protocol):
-    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not URLs.
+    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not
+    URLs.
 
-    `web`: its addresses are canonical web addresses, which the pipeline fetches; its own `fetch` is never called then.
-    One that could not read all of its list sets `incomplete` in `people`: what it does not list need not be gone then.
+    `web`: its addresses are canonical web addresses, which the pipeline fetches; its own `fetch` is
+    never called then. One that could not read all of its list sets `incomplete` in `people`: what
+    it does not list need not be gone then.
     """
 
     name: str
@@ -78,5 +96,7 @@ class Source(Protocol):
         ...
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
-        """The bytes behind addresses of this source, in their order; failures have a status and a reason."""
+        """The bytes behind addresses of this source, in their order; failures have a status and a
+        reason.
+        """
         ...

@@ -1,8 +1,9 @@
 """Openverse: openly licensed pictures that a search for people's names finds.
 
-`GET /v1/images/`: at most 20 results a page and 240 in all for whoever has no token; answers say in headers what is left of
-the minute's and the day's questions. Its terms forbid to copy the catalogue: this is for lists of people, not for all of it.
-A search knows names, not people: what it finds is cleaned like any other crawl.
+`GET /v1/images/`: at most 20 results a page and 240 in all for whoever has no token; answers say in
+headers what is left of the minute's and the day's questions. Its terms forbid to copy the
+catalogue: this is for lists of people, not for all of it. A search knows names, not people: what it
+finds is cleaned like any other crawl.
 """
 
 import re
@@ -26,7 +27,18 @@ ANONYMOUS_RATE = 1 / 3
 """Questions a second without a token: 20 a minute."""
 _QUERY = 200
 """Characters of a query that are looked at."""
-_WINDOWS = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86_400, "day": 86_400}
+_WINDOWS = {
+    "s": 1,
+    "sec": 1,
+    "second": 1,
+    "m": 60,
+    "min": 60,
+    "minute": 60,
+    "h": 3600,
+    "hour": 3600,
+    "d": 86_400,
+    "day": 86_400,
+}
 
 
 @dataclass(frozen=True)
@@ -43,16 +55,29 @@ class OpenverseSettings:
 
 
 class OpenverseSource:
-    """Pictures of the people in a list. `token`: an access token; `token_env`: the variable that should have held it."""
+    """Pictures of the people in a list. `token`: an access token; `token_env`: the variable that
+    should have held it.
+    """
 
     web = True
 
     def __init__(
-        self, path: Path, name: str = "openverse", settings: OpenverseSettings | None = None, columns: Mapping[str, str] | None = None,
-        relist_days: float = 1.0, token: str | None = None, token_env: str | None = None, asking: Asking | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        name: str = "openverse",
+        settings: OpenverseSettings | None = None,
+        columns: Mapping[str, str] | None = None,
+        relist_days: float = 1.0,
+        token: str | None = None,
+        token_env: str | None = None,
+        asking: Asking | None = None,
+    ) -> None:
         self.path, self.name, self.settings = path, name, settings or OpenverseSettings()
-        self.columns, self.relist_days, self.asking = dict(columns or {}), relist_days, asking or Asking()
+        self.columns, self.relist_days, self.asking = (
+            dict(columns or {}),
+            relist_days,
+            asking or Asking(),
+        )
         self.token, self.token_env = token, token_env
 
     def check(self) -> None:
@@ -60,7 +85,8 @@ class OpenverseSource:
         check_contact(self.name, self.asking.params, self.settings.api)
         if self.token_env and not self.token:
             raise SourceError(
-                f"source {self.name!r}: the environment variable {self.token_env}, which source.token_env names, is not set; set it to an"
+                f"source {self.name!r}: the environment variable {self.token_env}, which "
+                "source.token_env names, is not set; set it to an"
                 " access token of Openverse, or leave token_env out to ask without one"
             )
 
@@ -72,10 +98,23 @@ class OpenverseSource:
         def client() -> ApiClient:
             polite = asking.params.politeness
             if not self.token and polite.rate is not None:
-                polite = Politeness(**{**polite.model_dump(), "rate": min(polite.rate, ANONYMOUS_RATE), "concurrency": 1})
+                polite = Politeness(
+                    **{
+                        **polite.model_dump(),
+                        "rate": min(polite.rate, ANONYMOUS_RATE),
+                        "concurrency": 1,
+                    }
+                )
             headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
             gate = LocalGate(polite, asking.clock)
-            return ApiClient(asking.params, gate, headers=headers, stopped=asking.stopped, sleep=asking.sleep, clock=asking.clock)
+            return ApiClient(
+                asking.params,
+                gate,
+                headers=headers,
+                stopped=asking.stopped,
+                sleep=asking.sleep,
+                clock=asking.clock,
+            )
 
         told: dict[str, str] = {}
 
@@ -83,7 +122,9 @@ class OpenverseSource:
             for person in batch:
                 take(person, await self._about(asked, person, told))
 
-        listed, more = list_people(self.name, names, self.settings, asking, self.relist_days, ask, client)
+        listed, more = list_people(
+            self.name, names, self.settings, asking, self.relist_days, ask, client
+        )
         return listed, remarks + more
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
@@ -104,14 +145,20 @@ class OpenverseSource:
         return found
 
     async def _search(
-        self, asked: ApiClient, name: str, taken: dict[str, Offer], left_out: Counter[str], told: dict[str, str]
+        self,
+        asked: ApiClient,
+        name: str,
+        taken: dict[str, Offer],
+        left_out: Counter[str],
+        told: dict[str, str],
     ) -> None:
         settings, page = self.settings, 1
         phrase = " ".join(re.sub(r'["\\]', " ", name).split())[: _QUERY - 2]
         query: dict[str, str | int] = {
-            "q": f'"{phrase}"' if settings.exact else phrase, "license": ",".join(settings.licences),
+            "q": f'"{phrase}"' if settings.exact else phrase,
+            "license": ",".join(settings.licences),
             "page_size": PAGE_WITH_TOKEN if self.token else PAGE,
-        }  # fmt: skip
+        }
         if settings.sources:
             query["source"] = ",".join(settings.sources)
         while len(taken) < settings.per_person:
@@ -134,7 +181,9 @@ class OpenverseSource:
                 return
             page += 1
 
-    def _choose(self, result: Mapping[str, Any], taken: dict[str, Offer], left_out: Counter[str]) -> None:
+    def _choose(
+        self, result: Mapping[str, Any], taken: dict[str, Offer], left_out: Counter[str]
+    ) -> None:
         code = str(result.get("license") or "").lower()
         sides = [result.get("width"), result.get("height")]
         known = [int(side) for side in sides if isinstance(side, int)]
@@ -150,7 +199,15 @@ class OpenverseSource:
             left_out["without an address of the web"] += 1
             return
         page, author = result.get("foreign_landing_url") or None, result.get("creator") or None
-        taken.setdefault(address, Offer(address, page=page, licence=_licence(code, result.get("license_version")), author=author))
+        taken.setdefault(
+            address,
+            Offer(
+                address,
+                page=page,
+                licence=_licence(code, result.get("license_version")),
+                author=author,
+            ),
+        )
 
 
 def _licence(code: str, version: Any) -> str:
@@ -160,7 +217,8 @@ def _licence(code: str, version: Any) -> str:
 
 
 async def _wait(asked: ApiClient, headers: Mapping[str, str]) -> None:
-    """Wait where a limit is used up (`x-ratelimit-available-anon_burst: 0`), before the service has to say so.
+    """Wait where a limit is used up (`x-ratelimit-available-anon_burst: 0`), before the service has
+    to say so.
 
     Raises ApiError where it would be longer than a crawl waits.
     """

@@ -1,7 +1,9 @@
-"""Rows out of files as people have them: CSV, TSV, JSON lines or a JSON array, Parquet; packed with gzip where they are text.
+"""Rows out of files as people have them: CSV, TSV, JSON lines or a JSON array, Parquet; packed with
+gzip where they are text.
 
-Text is read by `csv` and `json` of the standard library, which say of every row in which line it stands; faster readers
-know that of no row that they accept. A row that cannot be read costs itself alone, and is told with its line.
+Text is read by `csv` and `json` of the standard library, which say of every row in which line it
+stands; faster readers know that of no row that they accept. A row that cannot be read costs itself
+alone, and is told with its line.
 """
 
 import csv
@@ -38,14 +40,20 @@ Rows = tuple[Sequence[int], Mapping[str, Any]]
 
 
 class Unreadable(ValueError):
-    """A file that cannot be read as a list at all; the message says where and why, without its name."""
+    """A file that cannot be read as a list at all; the message says where and why, without its
+    name.
+    """
 
 
 def ending_of(file: Path) -> str:
     """The ending that says what is in a file, in small letters: `.csv` of list.CSV.gz."""
     ending = file.suffix.lower()
     inner = Path(file.stem).suffix.lower()
-    return inner if ending == ".gz" and inner in ENDINGS and inner not in (".parquet", ".pq") else ending
+    return (
+        inner
+        if ending == ".gz" and inner in ENDINGS and inner not in (".parquet", ".pq")
+        else ending
+    )
 
 
 def numbers_lines(file: Path) -> bool:
@@ -54,7 +62,8 @@ def numbers_lines(file: Path) -> bool:
 
 
 def names_in(file: Path, likely: Collection[str]) -> list[str]:
-    """The names of a file's columns, in its order. `likely`: names that columns may have, which tell the delimiter of a CSV file.
+    """The names of a file's columns, in its order. `likely`: names that columns may have, which
+    tell the delimiter of a CSV file.
 
     Raises Unreadable, also where two columns have one name.
     """
@@ -75,8 +84,12 @@ def names_in(file: Path, likely: Collection[str]) -> list[str]:
     return list(found)
 
 
-def rows_in(file: Path, columns: Sequence[str], likely: Collection[str], fault: Fault) -> Iterator[Rows]:
-    """Those columns of a file, some rows at a time. Rows that cannot be read go to `fault`. Raises Unreadable."""
+def rows_in(
+    file: Path, columns: Sequence[str], likely: Collection[str], fault: Fault
+) -> Iterator[Rows]:
+    """Those columns of a file, some rows at a time. Rows that cannot be read go to `fault`. Raises
+    Unreadable.
+    """
     ending = ending_of(file)
     if ending in (".parquet", ".pq"):
         first = 1
@@ -91,7 +104,10 @@ def rows_in(file: Path, columns: Sequence[str], likely: Collection[str], fault: 
         return
     rows = _objects(file, fault)
     while some := list(islice(rows, AT_ONCE)):
-        yield [line for line, _ in some], {name: [row.get(name) for _, row in some] for name in columns}
+        yield (
+            [line for line, _ in some],
+            {name: [row.get(name) for _, row in some] for name in columns},
+        )
 
 
 class _Cells:
@@ -115,21 +131,35 @@ class _Cells:
         delimiter = "\t" if self._tabs else _delimiter(head, likely)
         self._skipped = skipped
         # A row within a cell: an address at the head of a line or of a cell.
-        self._row_inside = re.compile(rf'[\r\n](?:[^\r\n]*{re.escape(delimiter)})?"?https?://[^\r\n]*')
+        self._row_inside = re.compile(
+            rf'[\r\n](?:[^\r\n]*{re.escape(delimiter)})?"?https?://[^\r\n]*'
+        )
         self._delimiter = delimiter
         options: dict[str, Any] = {"delimiter": delimiter, "strict": True}
-        # `name, url`: blanks behind delimiters are no part of the cells, and a quote may stand behind them.
-        options |= {"quoting": csv.QUOTE_NONE} if self._tabs else {"skipinitialspace": f"{delimiter} " in head}
+        # `name, url`: blanks behind delimiters are no part of the cells, and a quote may stand
+        # behind them.
+        options |= (
+            {"quoting": csv.QUOTE_NONE}
+            if self._tabs
+            else {"skipinitialspace": f"{delimiter} " in head}
+        )
         self._reader = csv.reader(chain([head], lines), **options)
         try:
             with _long_cells():
                 heading = next(self._reader)
         except csv.Error as error:
-            raise Unreadable(f"line {skipped + 1}, the names of the columns, cannot be read: {error}") from error
+            raise Unreadable(
+                f"line {skipped + 1}, the names of the columns, cannot be read: {error}"
+            ) from error
         if any("\0" in name or not _is_text(name) for name in heading):
-            raise Unreadable(f"line {skipped + 1}, the names of the columns, is no UTF-8 text; save the file as UTF-8")
+            raise Unreadable(
+                f"line {skipped + 1}, the names of the columns, is no UTF-8 text; save the file "
+                "as UTF-8"
+            )
         given = [(_unquoted(name) if self._tabs else name).strip() for name in heading]
-        self._named = len(given) - next((i for i, name in enumerate(reversed(given)) if name), len(given))
+        self._named = len(given) - next(
+            (i for i, name in enumerate(reversed(given)) if name), len(given)
+        )
         """Columns up to the last one with a name: what is behind it may be missing."""
         self.names = [name or f"column {number}" for number, name in enumerate(given, 1)]
         twice = next((name for name in self.names if self.names.count(name) > 1), None)
@@ -148,15 +178,33 @@ class _Cells:
             # Looked at all at once: hardly ever is there anything to be found.
             texts = ["".join(column) for column in cells]
             if any("\0" in text or not (text.isascii() or _is_text(text)) for text in texts):
-                good = [i for i, row in enumerate(zip(*cells, strict=True)) if self._is_sound("".join(row), places[i], fault)]
-                places, cells = [places[i] for i in good], [tuple(column[i] for i in good) for column in cells]
+                good = [
+                    i
+                    for i, row in enumerate(zip(*cells, strict=True))
+                    if self._is_sound("".join(row), places[i], fault)
+                ]
+                places, cells = (
+                    [places[i] for i in good],
+                    [tuple(column[i] for i in good) for column in cells],
+                )
             if self._tabs:
-                cells = [tuple(map(_unquoted, column)) if '"' in text else column for text, column in zip(texts, cells, strict=True)]
+                cells = [
+                    tuple(map(_unquoted, column)) if '"' in text else column
+                    for text, column in zip(texts, cells, strict=True)
+                ]
             arrays = [pa.array(column, pa.large_string()) for column in cells]
-            yield places, {name: pc.if_else(pc.equal(array, ""), _NONE, array) for name, array in zip(columns, arrays, strict=True)}
+            yield (
+                places,
+                {
+                    name: pc.if_else(pc.equal(array, ""), _NONE, array)
+                    for name, array in zip(columns, arrays, strict=True)
+                },
+            )
 
     def _some(self, fault: Fault) -> tuple[list[int], list[list[str]]]:
-        """The next rows, at most `AT_ONCE`, none at the end: their lines and their cells, as many as there are names."""
+        """The next rows, at most `AT_ONCE`, none at the end: their lines and their cells, as many
+        as there are names.
+        """
         reader, width, skipped = self._reader, len(self.names), self._skipped
         places: list[int] = []
         rows: list[list[str]] = []
@@ -187,17 +235,29 @@ class _Cells:
 
     @staticmethod
     def _is_sound(cells: str, line: int, fault: Fault) -> bool:
-        why = "it holds a zero byte" if "\0" in cells else "" if _is_text(cells) else "it is no UTF-8; save the file as UTF-8"
+        why = (
+            "it holds a zero byte"
+            if "\0" in cells
+            else ""
+            if _is_text(cells)
+            else "it is no UTF-8; save the file as UTF-8"
+        )
         if why:
             fault(line, why)
         return not why
 
     def _look_inside(self, line: int, row: Sequence[str], fault: Fault) -> None:
-        """Tell where a cell seems to hold other rows, as one does whose quote was not meant as one."""
+        """Tell where a cell seems to hold other rows, as one does whose quote was not meant as
+        one.
+        """
         for name, cell in zip(self.names, row, strict=False):
             found = self._row_inside.search(cell)
             if found and found[0].count(self._delimiter) >= len(self.names) - 2:
-                fault(line, f"its cell {name!r} holds what looks like other rows; a quote may stand for a letter there, or not be closed")
+                fault(
+                    line,
+                    f"its cell {name!r} holds what looks like other rows; a quote may stand for "
+                    "a letter there, or not be closed",
+                )
 
     def _last(self) -> int:
         return self._reader.line_num + self._skipped
@@ -206,16 +266,21 @@ class _Cells:
         last = self._last()
         if "unexpected end of data" in str(error):
             raise Unreadable(
-                f"line {line} opens a quote that nothing closes, so that all behind it is one cell; close it, or write two quotes for one"
+                f"line {line} opens a quote that nothing closes, so that all behind it is one "
+                "cell; close it, or write two quotes for one"
             )
         if "larger than field limit" in str(error):
-            return f"a cell has more than {_LONGEST} characters" + (", perhaps as a quote is not closed" if last > line else "")
+            return f"a cell has more than {_LONGEST} characters" + (
+                ", perhaps as a quote is not closed" if last > line else ""
+            )
         behind = f", up to line {last}" if last > line else ""
         return f"a quote ends within a cell{behind}; within quotes write two quotes for one"
 
 
 def _delimiter(head: str, likely: Collection[str]) -> str:
-    """What stands between the names of a heading: what gives most names that are known, else most names."""
+    """What stands between the names of a heading: what gives most names that are known, else most
+    names.
+    """
 
     def worth(delimiter: str) -> tuple[int, int]:
         names = [name.strip().strip('"').lower() for name in head.split(delimiter)]
@@ -233,7 +298,9 @@ def _unquoted(cell: str) -> str:
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """The limit on the length of cells is the whole process's, so it is put back whenever rows are handed out."""
+    """The limit on the length of cells is the whole process's, so it is put back whenever rows are
+    handed out.
+    """
     before = csv.field_size_limit(_LONGEST)
     try:
         yield
@@ -241,11 +308,15 @@ def _long_cells() -> Iterator[None]:
         csv.field_size_limit(before)
 
 
-def _objects(file: Path, fault: Fault, decoder: json.JSONDecoder | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(
+    file: Path, fault: Fault, decoder: json.JSONDecoder | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines or of one JSON array, each with its line or number."""
     good = 0
     first = ""
-    for number, row, why in _items(file) if _is_array(file) else _lines_of_json(file, decoder or _JSON):
+    for number, row, why in (
+        _items(file) if _is_array(file) else _lines_of_json(file, decoder or _JSON)
+    ):
         if not why and isinstance(row, dict):
             good += 1
             yield number, row
@@ -254,7 +325,9 @@ def _objects(file: Path, fault: Fault, decoder: json.JSONDecoder | None = None) 
             first = first or f"{'line' if numbers_lines(file) else 'row'} {number}: {why}"
             fault(number, why)
     if first and not good:
-        raise Unreadable(f"{first}; it has to be JSON lines, one object a line, or one array of objects")
+        raise Unreadable(
+            f"{first}; it has to be JSON lines, one object a line, or one array of objects"
+        )
 
 
 def _items(file: Path) -> Iterator[tuple[int, Any, str]]:
@@ -292,7 +365,8 @@ _JSON = json.JSONDecoder(object_pairs_hook=_no_doubles)
 
 
 def json_values(read: Callable[[int], str], opening: str, at_once: int = 2**20) -> Iterator[Any]:
-    """The items of a JSON array, or members (name and value) of an object, one after the other as `read` gives their text.
+    """The items of a JSON array, or members (name and value) of an object, one after the other as
+    `read` gives their text.
 
     Raises ValueError for anything else, and for what breaks off.
     """
@@ -334,7 +408,9 @@ def _past(text: str, at: int, skipped: str) -> int:
 
 
 def _is_array(file: Path) -> bool:
-    """Whether a JSON file is one array, not lines. Of one whose every line is an array that is no matter: neither is a list of people."""
+    """Whether a JSON file is one array, not lines. Of one whose every line is an array that is no
+    matter: neither is a list of people.
+    """
     if ending_of(file) in (".csv", ".tsv", ".parquet", ".pq"):
         return False
     with _text(file) as lines:
@@ -346,7 +422,9 @@ def _is_array(file: Path) -> bool:
 
 @contextmanager
 def _text(file: Path, newline: str | None = None) -> Iterator[Iterator[str]]:
-    """The lines of a text file, unpacked, without a byte order mark; bytes that are no UTF-8 become lone surrogates."""
+    """The lines of a text file, unpacked, without a byte order mark; bytes that are no UTF-8 become
+    lone surrogates.
+    """
     opened: Any = gzip.open if file.suffix.lower() == ".gz" else open
     with opened(file, "rb") as data:
         encoding = _encoding(data.read(4096))
@@ -356,7 +434,9 @@ def _text(file: Path, newline: str | None = None) -> Iterator[Iterator[str]]:
 
 
 def text_lines(file: Path, fault: Fault) -> Iterator[tuple[int, str]]:
-    """The lines of a plain text file, with their numbers. Those that are no UTF-8 go to `fault`. Raises Unreadable, OSError."""
+    """The lines of a plain text file, with their numbers. Those that are no UTF-8 go to `fault`.
+    Raises Unreadable, OSError.
+    """
     with _text(file) as lines:
         for number, line in enumerate(lines, 1):
             if _is_text(line):
@@ -395,4 +475,3 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-

@@ -1,7 +1,9 @@
-"""People listed by asking a service over the network: politely, once, and so that it can be broken off.
+"""People listed by asking a service over the network: politely, once, and so that it can be broken
+off.
 
-What was learnt of a person is put on a shelf at once. A listing that goes on, and a plan, take it from there; whoever
-could not be asked about is listed with what the shelf has, and counts as not completely listed.
+What was learnt of a person is put on a shelf at once. A listing that goes on, and a plan, take it
+from there; whoever could not be asked about is listed with what the shelf has, and counts as not
+completely listed.
 """
 
 import asyncio
@@ -30,7 +32,9 @@ _EXAMPLES = 5
 
 @dataclass
 class Asking:
-    """What whoever lists gives a source that asks. `ask` False: nobody is asked, the shelf has to do."""
+    """What whoever lists gives a source that asks. `ask` False: nobody is asked, the shelf has to
+    do.
+    """
 
     params: WebParams = FETCH
     shelf: Shelf | None = None
@@ -44,7 +48,9 @@ class Asking:
 
 @dataclass
 class Found:
-    """What a service knows of a person. `left_out` counts pictures by the words for why, `note` is for the user."""
+    """What a service knows of a person. `left_out` counts pictures by the words for why, `note` is
+    for the user.
+    """
 
     name: str
     offers: list[Offer] = field(default_factory=list)
@@ -68,7 +74,9 @@ class Found:
 
 Take = Callable[[Person, Found], None]
 Ask = Callable[[ApiClient, Sequence[Person], Take], Awaitable[None]]
-"""Asks about some people and gives each to `Take`, finished. Raises ApiError where nobody else can be asked about either."""
+"""Asks about some people and gives each to `Take`, finished. Raises ApiError where nobody else can
+be asked about either.
+"""
 
 
 def check_contact(source: str, params: WebParams, *addresses: str) -> None:
@@ -77,18 +85,28 @@ def check_contact(source: str, params: WebParams, *addresses: str) -> None:
     for address in addresses:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SourceError(f"source {source!r}: {address!r} is no address of a service; it begins with https://")
+            raise SourceError(
+                f"source {source!r}: {address!r} is no address of a service; it begins with "
+                "https://"
+            )
         if not params.contact and not guard.is_own(parts.hostname):
             raise SourceError(
-                f"source {source!r}: {parts.hostname} would be asked without saying for whom: set fetch.contact in the DAG to an address or"
-                " a page where its owner can complain (--set fetch.contact=mailto:you@example.org); it goes into the User-Agent"
+                f"source {source!r}: {parts.hostname} would be asked without saying for whom: "
+                "set fetch.contact in the DAG to an address or"
+                " a page where its owner can complain (--set "
+                "fetch.contact=mailto:you@example.org); it goes into the User-Agent"
             )
 
 
 def list_people(
-    source: str, people: Sequence[Person], settings: object, asking: Asking, relist_days: float, ask: Ask,
+    source: str,
+    people: Sequence[Person],
+    settings: object,
+    asking: Asking,
+    relist_days: float,
+    ask: Ask,
     client: Callable[[], ApiClient],
-) -> tuple[list[Listed], list[str]]:  # fmt: skip
+) -> tuple[list[Listed], list[str]]:
     """Everybody of `people`, as the shelf or the service knows them, and remarks.
 
     `settings` are all that decides what comes out: what was learnt under others counts for nothing.
@@ -100,7 +118,11 @@ def list_people(
         if there is not None:
             kept[person] = there[0], Found.decode(there[1])
     oldest = asking.now() - relist_days * 86_400
-    fresh = {person for person, (at, found) in kept.items() if found.complete and (at > oldest or not asking.ask)}
+    fresh = {
+        person
+        for person, (at, found) in kept.items()
+        if found.complete and (at > oldest or not asking.ask)
+    }
     todo = [person for person in keys if person not in fresh]
     learnt: dict[Person, Found] = {}
     remarks = []
@@ -116,17 +138,28 @@ def list_people(
     if fresh and not asking.ask:
         times = [kept[person][0] for person in fresh]
         when = " to ".join(dict.fromkeys((_day(min(times)), _day(max(times)))))
-        remarks.append(f"{source}: as listed {when}; a run asks about people anew after {relist_days:g} days")
-    listed = [_listed(person, learnt.get(person), kept.get(person), person in fresh) for person in keys]
+        remarks.append(
+            f"{source}: as listed {when}; a run asks about people anew after {relist_days:g} days"
+        )
+    listed = [
+        _listed(person, learnt.get(person), kept.get(person), person in fresh) for person in keys
+    ]
     shown = [learnt.get(person) or (kept[person][1] if person in kept else None) for person in keys]
     return listed, remarks + _remarks(source, [found for found in shown if found is not None])
 
 
 def _ask_all(
-    source: str, todo: Sequence[Person], asking: Asking, ask: Ask, client: Callable[[], ApiClient],
-    learnt: dict[Person, Found], keys: dict[Person, str],
-) -> str | None:  # fmt: skip
-    """Ask about everybody; what comes back goes into `learnt` and onto the shelf. Why not everybody was asked, if so."""
+    source: str,
+    todo: Sequence[Person],
+    asking: Asking,
+    ask: Ask,
+    client: Callable[[], ApiClient],
+    learnt: dict[Person, Found],
+    keys: dict[Person, str],
+) -> str | None:
+    """Ask about everybody; what comes back goes into `learnt` and onto the shelf. Why not everybody
+    was asked, if so.
+    """
     told = asking.clock()
     pictures = 0
 
@@ -138,7 +171,10 @@ def _ask_all(
             asking.shelf.put(keys[person], found.encode())
         if asking.clock() - told >= _TOLD_EVERY:
             told = asking.clock()
-            asking.say(f"{source}: {len(learnt)} of {counted(len(todo), 'person')} listed, {counted(pictures, 'picture')}")
+            asking.say(
+                f"{source}: {len(learnt)} of {counted(len(todo), 'person')} listed, "
+                f"{counted(pictures, 'picture')}"
+            )
 
     async def everybody() -> str | None:
         asked = client()
@@ -161,7 +197,9 @@ def _ask_all(
             asking.shelf.flush()
 
 
-def _listed(person: Person, learnt: Found | None, kept: tuple[float, Found] | None, fresh: bool) -> Listed:
+def _listed(
+    person: Person, learnt: Found | None, kept: tuple[float, Found] | None, fresh: bool
+) -> Listed:
     found = learnt or (kept[1] if kept else None)
     ids = {**person.external_ids, **({"wikidata": person.wikidata} if person.wikidata else {})}
     if found is None:
@@ -169,24 +207,40 @@ def _listed(person: Person, learnt: Found | None, kept: tuple[float, Found] | No
     complete = found.complete and (learnt is not None or fresh)
     # Without a Q-id the name is what tells the person: it stays as the list has it.
     name = found.name if person.name == person.wikidata else person.name
-    aliases = tuple(alias for alias in dict.fromkeys((*person.aliases, found.name, *found.aliases)) if alias not in (name, person.wikidata))
-    return Listed(name, found.offers, person.wikidata, {**found.external_ids, **ids}, aliases, complete)
+    aliases = tuple(
+        alias
+        for alias in dict.fromkeys((*person.aliases, found.name, *found.aliases))
+        if alias not in (name, person.wikidata)
+    )
+    return Listed(
+        name, found.offers, person.wikidata, {**found.external_ids, **ids}, aliases, complete
+    )
 
 
 def _remarks(source: str, found: Sequence[Found]) -> list[str]:
     left_out: Counter[str] = Counter()
     for one in found:
         left_out.update(one.left_out)
-    remarks = [f"{source}: {counted(count, 'picture')} {verb(count)} left out: {why}" for why, count in left_out.most_common()]
+    remarks = [
+        f"{source}: {counted(count, 'picture')} {verb(count)} left out: {why}"
+        for why, count in left_out.most_common()
+    ]
     notes = [one.note for one in found if one.note]
     remarks += [f"{source}: {note}" for note in notes[:_EXAMPLES]]
     if len(notes) > _EXAMPLES:
-        remarks.append(f"{source}: {counted(len(notes) - _EXAMPLES, 'more person')} with such remarks")
+        remarks.append(
+            f"{source}: {counted(len(notes) - _EXAMPLES, 'more person')} with such remarks"
+        )
     return remarks
 
 
 def _key(source: str, settings: object, person: Person) -> str:
-    said = json.dumps([source, settings, person.name, person.wikidata, person.aliases], ensure_ascii=False, sort_keys=True, default=str)
+    said = json.dumps(
+        [source, settings, person.name, person.wikidata, person.aliases],
+        ensure_ascii=False,
+        sort_keys=True,
+        default=str,
+    )
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 

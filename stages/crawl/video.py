@@ -1,8 +1,10 @@
-"""Frames of clips: one folder a person, clips anywhere below it, as MEAD has them (`M003/video/front/angry/level_1/001.mp4`).
+"""Frames of clips: one folder a person, clips anywhere below it, as MEAD has them
+(`M003/video/front/angry/level_1/001.mp4`).
 
-A frame's address is `name:<person>/<clip>#t=12.480`, in seconds of the clip at its nominal frame rate. Its bytes are a
-picture that is made here, the same for the same clip with the same version of OpenCV: clips are decoded by one thread,
-from the start or from a fixed step before the frame, never from wherever an earlier frame has left off.
+A frame's address is `name:<person>/<clip>#t=12.480`, in seconds of the clip at its nominal frame
+rate. Its bytes are a picture that is made here, the same for the same clip with the same version of
+OpenCV: clips are decoded by one thread, from the start or from a fixed step before the frame, never
+from wherever an earlier frame has left off.
 """
 
 import os
@@ -26,9 +28,12 @@ ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 _STEP = 500
 """Frames between two places from which decoding begins."""
+# fmt: off
 _JPEG = (
-    cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-)  # fmt: skip
+    cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+)
+# fmt: on
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 3)
 
 
@@ -53,7 +58,8 @@ class BadClip(Exception):
 
 
 class VideoSource:
-    """Frames at `rate` a second of the clips below the folders of `path`; `per_clip` spreads so many over each.
+    """Frames at `rate` a second of the clips below the folders of `path`; `per_clip` spreads so
+    many over each.
 
     `shelf` may keep what the heads of clips say between two listings.
     """
@@ -61,19 +67,37 @@ class VideoSource:
     web = False
 
     def __init__(
-        self, path: Path, name: str = "video", rate: float = 1.0, per_clip: int | None = None, clips: Sequence[str] = ("*",),
-        prefix: str = "", kind: str = "png",
-    ) -> None:  # fmt: skip
-        self.path, self.name, self.rate, self.per_clip, self.clips = path, name, rate, per_clip, tuple(clips)
+        self,
+        path: Path,
+        name: str = "video",
+        rate: float = 1.0,
+        per_clip: int | None = None,
+        clips: Sequence[str] = ("*",),
+        prefix: str = "",
+        kind: str = "png",
+    ) -> None:
+        self.path, self.name, self.rate, self.per_clip, self.clips = (
+            path,
+            name,
+            rate,
+            per_clip,
+            tuple(clips),
+        )
         self.prefix, self.kind = prefix, kind
         self.shelf: Shelf | None = None
 
     def check(self) -> None:
         if not self.path.is_dir():
             what = "is not a folder" if self.path.exists() else "does not exist"
-            raise SourceError(f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one folder of clips a person")
+            raise SourceError(
+                f"source {self.name!r}: {self.path} {what}; set source.path to a folder with one "
+                "folder of clips a person"
+            )
         if not any(self._folders()):
-            raise SourceError(f"source {self.name!r}: {self.path} holds no folders; it needs one folder of clips a person")
+            raise SourceError(
+                f"source {self.name!r}: {self.path} holds no folders; it needs one folder of "
+                "clips a person"
+            )
 
     def people(self) -> tuple[list[Listed], list[str]]:
         self.check()
@@ -91,21 +115,34 @@ class VideoSource:
                 times = self._times(relative)
                 bad += times is None
                 mark = f"{fingerprint_of(self.path / relative)}-{self.kind}"
-                # A clip that cannot be read is offered once, so that a row says why there is nothing of it.
-                offers += [Offer(f"{address_of(self.name, relative)}#t={time:.3f}", mark) for time in times or [0.0]]
-            listed.append(Listed(self.prefix + readable(person), offers, complete=len(remarks) == before))
+                # A clip that cannot be read is offered once, so that a row says why there is
+                # nothing of it.
+                offers += [
+                    Offer(f"{address_of(self.name, relative)}#t={time:.3f}", mark)
+                    for time in times or [0.0]
+                ]
+            listed.append(
+                Listed(self.prefix + readable(person), offers, complete=len(remarks) == before)
+            )
         if self.shelf is not None:
             self.shelf.flush()
         if not clips:
             raise SourceError(
-                f"source {self.name!r}: no clips below {self.path} end in {', '.join(ENDINGS)} and match source.clips:"
+                f"source {self.name!r}: no clips below {self.path} end in {', '.join(ENDINGS)} "
+                "and match source.clips:"
                 f" {', '.join(self.clips)}" + "".join(f"; {text}" for text in remarks)
             )
         if others:
             no_clips = verb(others, "is no clip by its ending", "are no clips by their endings")
-            remarks.append(f"{counted(others, 'file')} below {self.path} {no_clips}, or not in source.clips, and {verb(others)} not used")
+            remarks.append(
+                f"{counted(others, 'file')} below {self.path} {no_clips}, or not in "
+                f"source.clips, and {verb(others)} not used"
+            )
         if bad:
-            remarks.append(f"{bad} of {counted(clips, 'clip')} below {self.path} cannot be read; a row each will say why")
+            remarks.append(
+                f"{bad} of {counted(clips, 'clip')} below {self.path} cannot be read; a row each "
+                "will say why"
+            )
         return listed, remarks
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
@@ -119,7 +156,12 @@ class VideoSource:
             except ValueError:
                 seconds = -1.0
             if not mark or relative is None or not 0 <= seconds < 1e6:
-                found[number] = Fetched(None, "failed", "bad_address", f"{address!r} is no address of source {self.name!r}")
+                found[number] = Fetched(
+                    None,
+                    "failed",
+                    "bad_address",
+                    f"{address!r} is no address of source {self.name!r}",
+                )
             else:
                 wanted[relative][number] = seconds
         for relative, times in wanted.items():
@@ -128,22 +170,35 @@ class VideoSource:
 
     def _folders(self) -> Iterator[str]:
         try:
-            yield from sorted(entry.name for entry in os.scandir(self.path) if is_folder(entry) and not entry.name.startswith("."))
+            yield from sorted(
+                entry.name
+                for entry in os.scandir(self.path)
+                if is_folder(entry) and not entry.name.startswith(".")
+            )
         except OSError as error:
-            raise SourceError(f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}") from error
+            raise SourceError(
+                f"source {self.name!r}: {self.path} cannot be listed: {error.strerror}"
+            ) from error
 
     def _clips(self, person: str, remarks: list[str]) -> Iterator[str | None]:
-        """Paths of clips below `path`, in order; None for a file that is not used. A remark on every folder that cannot be listed."""
+        """Paths of clips below `path`, in order; None for a file that is not used. A remark on
+        every folder that cannot be listed.
+        """
 
         def unlisted(error: OSError) -> None:
-            remarks.append(f"{error.filename} cannot be listed ({error.strerror}); the clips in it stay as they were")
+            remarks.append(
+                f"{error.filename} cannot be listed ({error.strerror}); the clips in it stay as "
+                "they were"
+            )
 
         for where, folders, files in os.walk(self.path / person, onerror=unlisted):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = os.path.relpath(where, self.path / person)
             for name in sorted(name for name in files if not name.startswith(".")):
                 inside = name if below == "." else f"{below}/{name}"
-                usable = name.lower().endswith(ENDINGS) and any(fnmatchcase(inside, pattern) for pattern in self.clips)
+                usable = name.lower().endswith(ENDINGS) and any(
+                    fnmatchcase(inside, pattern) for pattern in self.clips
+                )
                 yield f"{person}/{inside}" if usable else None
 
     def _times(self, relative: str) -> list[float] | None:
@@ -184,19 +239,35 @@ class VideoSource:
 
     def _picture(self, frame: np.ndarray | None, index: int, clip: Clip) -> Fetched:
         if frame is None:
-            return Fetched(None, "failed", "no_frame", f"frame {index} cannot be decoded, of {clip.frames} that the clip claims to have")
-        done, data = cv2.imencode(".jpg" if self.kind == "jpeg" else ".png", frame, _JPEG if self.kind == "jpeg" else _PNG)
+            return Fetched(
+                None,
+                "failed",
+                "no_frame",
+                f"frame {index} cannot be decoded, of {clip.frames} that the clip claims to have",
+            )
+        done, data = cv2.imencode(
+            ".jpg" if self.kind == "jpeg" else ".png", frame, _JPEG if self.kind == "jpeg" else _PNG
+        )
         if not done:
-            return Fetched(None, "failed", "no_frame", f"frame {index} cannot be written as {self.kind}")
+            return Fetched(
+                None, "failed", "no_frame", f"frame {index} cannot be written as {self.kind}"
+            )
         return Fetched(data.tobytes())
 
 
 def times_of(clip: Clip, rate: float, per_clip: int | None) -> list[float]:
-    """When frames are taken: `rate` a second from the first, as far as the clip goes; at most `per_clip`, spread evenly.
+    """When frames are taken: `rate` a second from the first, as far as the clip goes; at most
+    `per_clip`, spread evenly.
 
     No frame is taken twice where `rate` is above the clip's own.
     """
-    indices = sorted({index for k in range(int(clip.seconds * rate) + 1) if (index := round(k / rate * clip.rate)) < clip.frames})
+    indices = sorted(
+        {
+            index
+            for k in range(int(clip.seconds * rate) + 1)
+            if (index := round(k / rate * clip.rate)) < clip.frames
+        }
+    )
     if per_clip is not None and len(indices) > per_clip:
         indices = [indices[(2 * k + 1) * len(indices) // (2 * per_clip)] for k in range(per_clip)]
     return [index / clip.rate for index in indices]
@@ -212,14 +283,18 @@ def head_of(path: Path) -> Clip:
         reader.release()
     # Times have three digits, which tell the frames of faster clips no longer apart.
     if not (0 < rate <= 480) or not (0 < frames < 1e8):
-        raise BadClip("decode_error", f"the clip says that it has {frames:g} frames, {rate:g} a second")
+        raise BadClip(
+            "decode_error", f"the clip says that it has {frames:g} frames, {rate:g} a second"
+        )
     if width * height > MAX_PIXELS:
         raise BadClip("too_large", f"{width:g} x {height:g} pixels")
     return Clip(rate, int(frames))
 
 
 def decode(path: Path, base: int, wanted: set[int]) -> dict[int, np.ndarray]:
-    """Frames by number: (height, width, 3) uint8, BGR, upright. Decoding begins at frame `base`; what cannot be had is left out."""
+    """Frames by number: (height, width, 3) uint8, BGR, upright. Decoding begins at frame `base`;
+    what cannot be had is left out.
+    """
     found: dict[int, np.ndarray] = {}
     reader = _open(path)
     try:
@@ -242,12 +317,16 @@ def decode(path: Path, base: int, wanted: set[int]) -> dict[int, np.ndarray]:
 def _open(path: Path) -> cv2.VideoCapture:
     """The clip, opened. Raises BadClip.
 
-    Only files that begin like one of the usual containers: others, such as playlists, can make FFmpeg read other files.
+    Only files that begin like one of the usual containers: others, such as playlists, can make
+    FFmpeg read other files.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
-        raise BadClip("not_found" if isinstance(error, FileNotFoundError) else "unreadable", error.strerror or "unreadable") from error
+        raise BadClip(
+            "not_found" if isinstance(error, FileNotFoundError) else "unreadable",
+            error.strerror or "unreadable",
+        ) from error
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BadClip("not_a_file", "not a regular file")

@@ -14,7 +14,9 @@ Found = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Detector(Stage):
-    """A detector has a parameter `min_side`, the least side of a face in pixels, and says how its points are laid out."""
+    """A detector has a parameter `min_side`, the least side of a face in pixels, and says how its
+    points are laid out.
+    """
 
     name: ClassVar[str] = "detect"
     needs_pixels: ClassVar[bool] = True

@@ -4,9 +4,11 @@ import numpy as np
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, limit: float) -> np.ndarray:
-    """Indices of the boxes (n, 4) that no better box overlaps by more than `limit` (IoU), by falling score (n).
+    """Indices of the boxes (n, 4) that no better box overlaps by more than `limit` (IoU), by
+    falling score (n).
 
-    Of equal scores the earlier box counts as better. Time grows with n times the boxes that stay, memory with n.
+    Of equal scores the earlier box counts as better. Time grows with n times the boxes that stay,
+    memory with n.
     """
     order = np.argsort(-scores, kind="stable")
     x1, y1, x2, y2 = boxes.T

@@ -21,10 +21,12 @@ def face_rows(
     scheme: str,
     min_side: float,
 ) -> list[dict[str, Any]]:
-    """Rows of `faces` for one picture, by falling score; one row that says `no_face` if there is none.
+    """Rows of `faces` for one picture, by falling score; one row that says `no_face` if there is
+    none.
 
-    `ids` has identity_id and image_id. `rgb`: (height, width, 3) uint8. `boxes`: (n, 4), `points`: (n, 5, 2), both in
-    pixels of `rgb`; `scores`: (n). Faces whose side is below `min_side` pixels are left out.
+    `ids` has identity_id and image_id. `rgb`: (height, width, 3) uint8. `boxes`: (n, 4), `points`:
+    (n, 5, 2), both in pixels of `rgb`; `scores`: (n). Faces whose side is below `min_side` pixels
+    are left out.
     """
     boxes = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
     points = np.asarray(points, dtype=np.float32).reshape(-1, 5, 2)
@@ -32,13 +34,15 @@ def face_rows(
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     sides = np.sqrt(extent[:, 0] * extent[:, 1])
     large = (sides >= min_side) & (sides > 0)
-    # Ties in score are broken by the box, so that the order is a function of the picture and not of the detector's.
+    # Ties in score are broken by the box, so that the order is a function of the picture and not of
+    # the detector's.
     order = [i for i in np.lexsort((*boxes.T[::-1], -scores)) if large[i]]
     base = {"identity_id": ids["identity_id"], "image_id": ids["image_id"]}
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for i in order:
-        # The id is made from the stored float32 values, so that whoever reads the row can make it again.
+        # The id is made from the stored float32 values, so that whoever reads the row can make it
+        # again.
         key = face_id(ids["image_id"], boxes[i].tolist())
         if key in seen:
             continue
@@ -60,10 +64,22 @@ def face_rows(
         )
     if not rows:
         detail = f"{len(boxes)} found, all smaller than {min_side:g} pixels" if len(boxes) else None
-        tombstone = {"face_id": no_face_id(ids["image_id"]), "status": "filtered", "reason": "no_face", "detail": detail}
+        tombstone = {
+            "face_id": no_face_id(ids["image_id"]),
+            "status": "filtered",
+            "reason": "no_face",
+            "detail": detail,
+        }
         return [{**base, **tombstone, "faces_in_image": 0}]
-    shown = subject(np.array([row["box"] for row in rows]), np.array([row["score"] for row in rows]), rgb.shape[1], rgb.shape[0])
-    return [{**row, "faces_in_image": len(rows), "subject": i == shown} for i, row in enumerate(rows)]
+    shown = subject(
+        np.array([row["box"] for row in rows]),
+        np.array([row["score"] for row in rows]),
+        rgb.shape[1],
+        rgb.shape[0],
+    )
+    return [
+        {**row, "faces_in_image": len(rows), "subject": i == shown} for i, row in enumerate(rows)
+    ]
 
 
 def crop(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -75,10 +91,11 @@ def crop(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def yaw(points: np.ndarray, scheme: str) -> float | None:
-    """Rough turn of the head from five points (5, 2): -1 is the nose below the image-left eye, 1 below the image-right.
+    """Rough turn of the head from five points (5, 2): -1 is the nose below the image-left eye, 1
+    below the image-right.
 
-    Measured along the line through the eyes, so that a tilted head does not count as a turned one. None if the eyes
-    coincide.
+    Measured along the line through the eyes, so that a tilted head does not count as a turned one.
+    None if the eyes coincide.
     """
     if scheme == "arcface5":
         left, right, nose = points[0], points[1], points[2]

@@ -1,8 +1,9 @@
-"""Faces with SCRFD (Guo et al., "Sample and Computation Redistribution for Efficient Face Detection", ICLR 2022) in ONNX.
+"""Faces with SCRFD (Guo et al., "Sample and Computation Redistribution for Efficient Face
+Detection", ICLR 2022) in ONNX.
 
-A detector trained on 640 pixels is blind to faces that fill its input, as in close-up portraits, so every picture is
-searched at two scales: of 968 photographs of people, 41 stay without a face at 640, none at 640 and 320.
-`score` is the class probability, 0 to 1.
+A detector trained on 640 pixels is blind to faces that fill its input, as in close-up portraits, so
+every picture is searched at two scales: of 968 photographs of people, 41 stay without a face at
+640, none at 640 and 320. `score` is the class probability, 0 to 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,18 +29,29 @@ class ScrfdDetectParams(Params):
         (640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched"
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="least score of a face")
-    nms: float = Field(0.4, gt=0, le=1, description="overlap (IoU) from which the face with the lower score is the same face")
+    nms: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="overlap (IoU) from which the face with the lower score is the same face",
+    )
     min_side: float = Field(20.0, ge=0, description="least side of a face, pixels")
-    batch: int = Field(1, ge=1, le=256, description="pictures that go through the network together, each on a square canvas")
+    batch: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="pictures that go through the network together, each on a square canvas",
+    )
     threads: int = Field(1, ge=1)
 
 
 class ScrfdDetect(Detector):
     """Rows of `faces` with arcface5 landmarks.
 
-    With `batch` 1 the canvas is as large as the picture needs, which on a CPU is fastest. A GPU is busier with more
-    pictures at once: they go on square canvases, in batches of one size that are filled up with black, for a network's
-    last bits depend on its batch. That needs an export whose batch dimension is free.
+    With `batch` 1 the canvas is as large as the picture needs, which on a CPU is fastest. A GPU is
+    busier with more pictures at once: they go on square canvases, in batches of one size that are
+    filled up with black, for a network's last bits depend on its batch. That needs an export whose
+    batch dimension is free.
     """
 
     backend: ClassVar[str] = "scrfd"
@@ -52,11 +64,17 @@ class ScrfdDetect(Detector):
 
     def setup(self, files: WeightFiles) -> None:
         """Raises MissingWeights, WrongModel, NoDevice."""
-        self._export = open_export(files.path(self.params.weights), self.params.batch, self.params.threads, self.device)
+        self._export = open_export(
+            files.path(self.params.weights), self.params.batch, self.params.threads, self.device
+        )
         self._mean, self._std = registered(self.params.weights).normalisation
         self._blobs: dict[tuple[int, ...], np.ndarray] = {}
-        scales = (scale if self._export.side is None else min(scale, self._export.side) for scale in self.params.scales)
-        # Falling, so that a picture is halved for one scale from where it was left for the one before.
+        scales = (
+            scale if self._export.side is None else min(scale, self._export.side)
+            for scale in self.params.scales
+        )
+        # Falling, so that a picture is halved for one scale from where it was left for the one
+        # before.
         self._scales = sorted(set(scales), reverse=True)
 
     def detect(self, rgb: np.ndarray) -> Found:
@@ -79,7 +97,9 @@ class ScrfdDetect(Detector):
                 levels[i] = smaller, before + halvings
                 canvas, ratio = letterbox(smaller, scale, self._canvas_side(scale))
                 drawn.append((canvas, ratio / 2 ** levels[i][1]))
-            for part, raw, (canvas, ratio) in zip(parts, self._forward([canvas for canvas, _ in drawn]), drawn, strict=False):
+            for part, raw, (canvas, ratio) in zip(
+                parts, self._forward([canvas for canvas, _ in drawn]), drawn, strict=False
+            ):
                 part.append(decode_outputs(raw, canvas.shape[1], ratio, self.params.threshold))
         return [self._best(part) for part in parts]
 
@@ -89,13 +109,16 @@ class ScrfdDetect(Detector):
         return None if self._export.batch == 1 else -(-scale // STRIDES[-1]) * STRIDES[-1]
 
     def _forward(self, canvases: Sequence[np.ndarray]) -> list[list[Raw]]:
-        """What the network says of each of a batch's pictures (equal sizes), and of the black that fills it up."""
+        """What the network says of each of a batch's pictures (equal sizes), and of the black that
+        fills it up.
+        """
         shape = (self._export.batch, 3, *canvases[0].shape[:2])
         blob = self._blobs.get(shape)
         if blob is None:
             blob = np.empty(shape, dtype=np.float32)
         if shape[0] > 1:
-            # Batches have one shape for each scale, and so much fresh memory would cost more than what is written into it.
+            # Batches have one shape for each scale, and so much fresh memory would cost more than
+            # what is written into it.
             self._blobs[shape] = blob
         for canvas, one in zip(canvases, blob, strict=False):
             planar(canvas, self._mean, self._std, one)
@@ -109,12 +132,17 @@ class ScrfdDetect(Detector):
 
 
 def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: float) -> Found:
-    """What is found with `threshold` or more on a canvas `width` pixels wide, in pixels of the picture.
+    """What is found with `threshold` or more on a canvas `width` pixels wide, in pixels of the
+    picture.
 
-    `ratio` leads from picture to canvas. Boxes are distances from the anchors' centres to the four sides, and points
-    offsets from there, in strides.
+    `ratio` leads from picture to canvas. Boxes are distances from the anchors' centres to the four
+    sides, and points offsets from there, in strides.
     """
-    boxes, points, scores = [np.zeros((0, 4), np.float32)], [np.zeros((0, 5, 2), np.float32)], [np.zeros(0, np.float32)]
+    boxes, points, scores = (
+        [np.zeros((0, 4), np.float32)],
+        [np.zeros((0, 5, 2), np.float32)],
+        [np.zeros(0, np.float32)],
+    )
     for level, stride in zip(raw, STRIDES, strict=True):
         chosen = place, _ = np.nonzero(level.scores >= threshold)
         if not len(place):

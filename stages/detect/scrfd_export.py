@@ -1,8 +1,10 @@
-"""SCRFD as an ONNX file: exports differ in what is fixed, in the order of their outputs, and in where the batch is.
+"""SCRFD as an ONNX file: exports differ in what is fixed, in the order of their outputs, and in
+where the batch is.
 
-All take (batch, 3, height, width) and give scores, distances and offsets for three strides. Which output is which
-follows from its shape: (places, 1 | 4 | 10), where a smaller stride has more places. A batch is either a dimension of its
-own in front, or, as in insightface's own exports, hidden between place and anchor: rows are (row, column, picture, anchor).
+All take (batch, 3, height, width) and give scores, distances and offsets for three strides. Which
+output is which follows from its shape: (places, 1 | 4 | 10), where a smaller stride has more
+places. A batch is either a dimension of its own in front, or, as in insightface's own exports,
+hidden between place and anchor: rows are (row, column, picture, anchor).
 """
 
 from dataclasses import dataclass
@@ -23,9 +25,11 @@ _PROBE_SIDE = 64
 
 @dataclass(frozen=True)
 class Raw:
-    """What the network says of one picture at one stride: scores (p, a), distances (p, a, 4) and offsets (p, a, 10).
+    """What the network says of one picture at one stride: scores (p, a), distances (p, a, 4) and
+    offsets (p, a, 10).
 
-    p places, row by row, and a anchors; in strides. Views of the outputs: most of it is below every threshold.
+    p places, row by row, and a anchors; in strides. Views of the outputs: most of it is below every
+    threshold.
     """
 
     scores: np.ndarray
@@ -35,7 +39,9 @@ class Raw:
 
 @dataclass(frozen=True)
 class Export:
-    """An opened file. `side`: of its fixed square input, pixels, None where any multiple of 32 goes; `batch`: pictures a run."""
+    """An opened file. `side`: of its fixed square input, pixels, None where any multiple of 32
+    goes; `batch`: pictures a run.
+    """
 
     session: Any
     input: str
@@ -47,11 +53,16 @@ class Export:
     """Whether the pictures of a batch are told apart between place and anchor."""
 
     def forward(self, blob: np.ndarray) -> list[list[Raw]]:
-        """For every picture of `blob` (batch, 3, height, width) float32 what is found, by stride."""
+        """For every picture of `blob` (batch, 3, height, width) float32 what is found, by
+        stride.
+        """
         found = self.session.run(self.outputs, {self.input: blob})
         split = [_by_picture(out, len(blob), self.hidden) for out in found]
         return [
-            [Raw(split[level][i, :, :, 0], split[level + 3][i], split[level + 6][i]) for level in range(len(STRIDES))]
+            [
+                Raw(split[level][i, :, :, 0], split[level + 3][i], split[level + 6][i])
+                for level in range(len(STRIDES))
+            ]
             for i in range(len(blob))
         ]
 
@@ -59,7 +70,8 @@ class Export:
 def open_export(path: str, batch: int, threads: int, device: Device = "cpu") -> Export:
     """The export behind `path`, ready for `batch` pictures a run. Raises WrongModel and NoDevice.
 
-    A file whose batch is fixed keeps its own. Shapes that a file states are often wrong or missing, so it is run once.
+    A file whose batch is fixed keeps its own. Shapes that a file states are often wrong or missing,
+    so it is run once.
     """
     session = open_session(path, threads, device)
     fed = only_picture_input(session, path)
@@ -76,11 +88,17 @@ def open_export(path: str, batch: int, threads: int, device: Device = "cpu") -> 
         batch = count
     order = _order(session, fed.name, path, batch, side or _PROBE_SIDE)
     flat = len(order[1]) == 2
-    hidden = flat and batch > 1 and _hidden(session, fed.name, order[0], path, batch, side or _PROBE_SIDE)
+    hidden = (
+        flat
+        and batch > 1
+        and _hidden(session, fed.name, order[0], path, batch, side or _PROBE_SIDE)
+    )
     return Export(session, fed.name, order[0], side, batch, hidden)
 
 
-def _order(session: Any, name: str, path: str, batch: int, side: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _order(
+    session: Any, name: str, path: str, batch: int, side: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names of the nine outputs by what they are, and the shape of the first."""
     names = [out.name for out in session.get_outputs()]
     found = session.run(names, {name: np.zeros((batch, 3, side, side), dtype=np.float32)})
@@ -90,23 +108,43 @@ def _order(session: Any, name: str, path: str, batch: int, side: int) -> tuple[t
         if array.ndim in (2, 3) and array.shape[-1] in by_width:
             by_width[array.shape[-1]].append((-array.size, at))
     if len(found) == 6 and not by_width[_POINTS]:
-        raise WrongModel(f"{path}: an SCRFD without keypoints; aligning a face needs five points: take a bnkps or kps export")
+        raise WrongModel(
+            f"{path}: an SCRFD without keypoints; aligning a face needs five points: take a "
+            "bnkps or kps export"
+        )
     order = [at for width in (_SCORE, _BOX, _POINTS) for _, at in sorted(by_width[width])]
     places = [batch * ANCHORS * (side // stride) ** 2 for stride in STRIDES]
-    sizes = [places[level] * width for width in (_SCORE, _BOX, _POINTS) for level in range(len(STRIDES))]
-    fits = [found[at].size for at in order] == sizes and len(found) == len(sizes) and len({array.ndim for array in found}) == 1
+    sizes = [
+        places[level] * width for width in (_SCORE, _BOX, _POINTS) for level in range(len(STRIDES))
+    ]
+    fits = (
+        [found[at].size for at in order] == sizes
+        and len(found) == len(sizes)
+        and len({array.ndim for array in found}) == 1
+    )
     if not fits or (found[0].ndim == 3 and {array.shape[0] for array in found} != {batch}):
-        wanted = f"scores, boxes and keypoints at strides {', '.join(map(str, STRIDES))} with {ANCHORS} anchors"
-        raise WrongModel(f"{path}: not an SCRFD with {wanted}: for {batch} x 3 x {side} x {side} it gives {said}")
+        wanted = (
+            f"scores, boxes and keypoints at strides {', '.join(map(str, STRIDES))} with "
+            f"{ANCHORS} anchors"
+        )
+        raise WrongModel(
+            f"{path}: not an SCRFD with {wanted}: for {batch} x 3 x {side} x {side} it gives {said}"
+        )
     scores = np.concatenate([found[at].reshape(-1) for at in order[: len(STRIDES)]])
     if not (scores >= 0).all() or not (scores <= 1).all():
         reach = f"they reach from {scores.min():g} to {scores.max():g}"
-        raise WrongModel(f"{path}: its scores are no probabilities ({reach}); export the sigmoid too")
+        raise WrongModel(
+            f"{path}: its scores are no probabilities ({reach}); export the sigmoid too"
+        )
     return tuple(names[at] for at in order), found[order[0]].shape
 
 
-def _hidden(session: Any, name: str, outputs: tuple[str, ...], path: str, batch: int, side: int) -> bool:
-    """Which of the two ways rows without a batch dimension are meant: told by moving one picture from first to last place."""
+def _hidden(
+    session: Any, name: str, outputs: tuple[str, ...], path: str, batch: int, side: int
+) -> bool:
+    """Which of the two ways rows without a batch dimension are meant: told by moving one picture
+    from first to last place.
+    """
     blobs = np.zeros((2, batch, 3, side, side), dtype=np.float32)
     blobs[0, 0] = blobs[1, -1] = np.random.default_rng(0).normal(size=(3, side, side))
     first, last = (session.run(outputs, {name: blob}) for blob in blobs)
@@ -114,12 +152,20 @@ def _hidden(session: Any, name: str, outputs: tuple[str, ...], path: str, batch:
         hidden
         for hidden in (True, False)
         if all(
-            np.allclose(_by_picture(a, batch, hidden)[0], _by_picture(b, batch, hidden)[-1], rtol=1e-3, atol=1e-4)
+            np.allclose(
+                _by_picture(a, batch, hidden)[0],
+                _by_picture(b, batch, hidden)[-1],
+                rtol=1e-3,
+                atol=1e-4,
+            )
             for a, b in zip(first, last, strict=True)
         )
     ]
     if len(ways) != 1:
-        raise WrongModel(f"{path}: the outputs for a batch of {batch} cannot be told apart by picture; set batch: 1")
+        raise WrongModel(
+            f"{path}: the outputs for a batch of {batch} cannot be told apart by picture; set "
+            "batch: 1"
+        )
     return ways[0]
 
 

@@ -1,10 +1,12 @@
-"""Recognisers that take 112 x 112 crops aligned by five points, as ArcFace introduced them, in ONNX.
+"""Recognisers that take 112 x 112 crops aligned by five points, as ArcFace introduced them, in
+ONNX.
 
-Any file does that has one input (n, 3, 112, 112) and one output (n, d): ArcFace's own (glintr100, w600k_r50), MobileFaceNet,
-EdgeFace, or one that a team registered like one of these.
+Any file does that has one input (n, 3, 112, 112) and one output (n, d): ArcFace's own (glintr100,
+w600k_r50), MobileFaceNet, EdgeFace, or one that a team registered like one of these.
 
-A network's last bits depend on its batch. So crops go through in batches of one fixed size, filled up with grey, and a
-face's vector depends on that face alone (see the tests). Files with a fixed batch dimension keep theirs.
+A network's last bits depend on its batch. So crops go through in batches of one fixed size, filled
+up with grey, and a face's vector depends on that face alone (see the tests). Files with a fixed
+batch dimension keep theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +27,18 @@ from stages.weights import WeightsName, registered
 
 SIDE = 112
 TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], dtype=np.float64
+    [
+        [38.2946, 51.6963],
+        [73.5318, 51.5014],
+        [56.0252, 71.7366],
+        [41.5493, 92.3655],
+        [70.7299, 92.2041],
+    ],
+    dtype=np.float64,
 )
-"""Where the arcface5 points of a face belong in the crop, pixels (Deng et al., "ArcFace", 2019; insightface's `arcface_dst`)."""
+"""Where the arcface5 points of a face belong in the crop, pixels (Deng et al., "ArcFace", 2019;
+insightface's `arcface_dst`).
+"""
 
 
 class ArcFaceEmbedParams(Params):
@@ -35,7 +46,9 @@ class ArcFaceEmbedParams(Params):
 
     weights: Annotated[str, WeightsName("embed/arcface")] = "edgeface_xs"
     batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
-    store: Store = Field("float32", description="float16 rounds the stored vectors to half precision: smaller files")
+    store: Store = Field(
+        "float32", description="float16 rounds the stored vectors to half precision: smaller files"
+    )
     threads: int = Field(1, ge=1)
 
 
@@ -45,7 +58,10 @@ class ArcFaceEmbed(Embedder):
     backend: ClassVar[str] = "arcface"
     code_version: ClassVar[int] = 2
     Parameters: ClassVar[type[Params]] = ArcFaceEmbedParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("landmarks", "landmark_scheme"), "images": ("sha256",)}
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "faces": ("landmarks", "landmark_scheme"),
+        "images": ("sha256",),
+    }
     landmark_scheme: ClassVar[str | None] = "arcface5"
 
     def setup(self, files: WeightFiles) -> None:
@@ -55,29 +71,54 @@ class ArcFaceEmbed(Embedder):
         self._input = only_picture_input(self._session, path)
         fixed, _, *size = self._input.shape
         if any(isinstance(side, int) and side != SIDE for side in size):
-            raise WrongModel(f"{path}: takes pictures of {size[0]} x {size[1]}, crops aligned as for ArcFace are {SIDE} x {SIDE}")
+            raise WrongModel(
+                f"{path}: takes pictures of {size[0]} x {size[1]}, crops aligned as for ArcFace "
+                f"are {SIDE} x {SIDE}"
+            )
         self._batch = fixed if isinstance(fixed, int) else self.params.batch
-        self._mean, self._std = (0.0, 1.0) if normalises(path) else registered(self.params.weights).normalisation
+        self._mean, self._std = (
+            (0.0, 1.0) if normalises(path) else registered(self.params.weights).normalisation
+        )
         # What a file states of its output is often wrong, so it is run once.
-        found = self._session.run(None, {self._input.name: np.zeros((self._batch, 3, SIDE, SIDE), dtype=np.float32)})
+        found = self._session.run(
+            None, {self._input.name: np.zeros((self._batch, 3, SIDE, SIDE), dtype=np.float32)}
+        )
         if len(found) != 1 or found[0].ndim != 2 or len(found[0]) != self._batch:
             said = ", ".join(str(out.shape) for out in found)
-            raise WrongModel(f"{path}: not a recogniser with one vector a face: for {self._batch} crops it gives {said}")
+            raise WrongModel(
+                f"{path}: not a recogniser with one vector a face: for {self._batch} crops it "
+                f"gives {said}"
+            )
         self._width = found[0].shape[1]
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         faces = rows.to_pylist()
-        suited = [i for i, face in enumerate(faces) if face["faces.landmark_scheme"] == self.landmark_scheme]
-        points = np.array([faces[i]["faces.landmarks"] for i in suited], dtype=np.float64).reshape(-1, 5, 2)
-        # Points within one pixel of each other span no face, and whatever lies there would get a plausible vector.
+        suited = [
+            i
+            for i, face in enumerate(faces)
+            if face["faces.landmark_scheme"] == self.landmark_scheme
+        ]
+        points = np.array([faces[i]["faces.landmarks"] for i in suited], dtype=np.float64).reshape(
+            -1, 5, 2
+        )
+        # Points within one pixel of each other span no face, and whatever lies there would get a
+        # plausible vector.
         sound = np.isfinite(points).all(axis=(1, 2)) & (np.ptp(points, axis=1).max(axis=1) >= 1)
         found = zip(suited, similarity(points, TEMPLATE), sound, strict=True)
         frames = {i: frame for i, frame, usable in found if usable and np.isfinite(frame).all()}
         crops = {i: align(pictures[faces[i]["image_id"]].rgb, frame) for i, frame in frames.items()}
-        # Points may lie beyond the edge, but a crop with nothing of the picture in it would get a plausible vector too.
+        # Points may lie beyond the edge, but a crop with nothing of the picture in it would get a
+        # plausible vector too.
         shown = {i: crop for i, crop in crops.items() if crop.any()}
-        vectors: dict[int, np.ndarray] = dict(zip(shown, self.embed(list(shown.values())), strict=True))
-        return self.build([vector_row(face, self, vectors.get(i), self.params.store) for i, face in enumerate(faces)])
+        vectors: dict[int, np.ndarray] = dict(
+            zip(shown, self.embed(list(shown.values())), strict=True)
+        )
+        return self.build(
+            [
+                vector_row(face, self, vectors.get(i), self.params.store)
+                for i, face in enumerate(faces)
+            ]
+        )
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, d) float32 of aligned crops, each (112, 112, 3) uint8 RGB."""
@@ -94,22 +135,29 @@ class ArcFaceEmbed(Embedder):
 def normalises(path: str) -> bool:
     """Whether a recogniser shifts and scales its input itself, so that it takes pixels of 0 to 255.
 
-    Those that were trained in MXNet do. They are known by a subtraction and a multiplication among their first eight nodes,
-    by the names that its exporter gives (insightface, `ArcFaceONNX`). Raises WrongModel.
+    Those that were trained in MXNet do. They are known by a subtraction and a multiplication among
+    their first eight nodes, by the names that its exporter gives (insightface, `ArcFaceONNX`).
+    Raises WrongModel.
     """
     try:
         names = first_nodes(path, 8)
     except ValueError as error:
-        raise WrongModel(f"{path}: its nodes cannot be read; export it as ONNX, not in onnxruntime's own format") from error
-    return any(name.startswith(("Sub", "_minus")) for name in names) and any(name.startswith(("Mul", "_mul")) for name in names)
+        raise WrongModel(
+            f"{path}: its nodes cannot be read; export it as ONNX, not in onnxruntime's own format"
+        ) from error
+    return any(name.startswith(("Sub", "_minus")) for name in names) and any(
+        name.startswith(("Mul", "_mul")) for name in names
+    )
 
 
 def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
-    """Similarity transforms (n, 2, 3) float64 that bring `points` (n, k, 2) closest to `template` (k, 2); NaN where none does.
+    """Similarity transforms (n, 2, 3) float64 that bring `points` (n, k, 2) closest to `template`
+    (k, 2); NaN where none does.
 
-    Least squares over scale, rotation and translation without reflection (Umeyama, "Least-squares estimation of
-    transformation parameters between two point patterns", PAMI 1991). In the plane it has a closed form: with points as
-    complex numbers about their means, scale and rotation are one number, sum(conj(p) t) / sum(|p|^2).
+    Least squares over scale, rotation and translation without reflection (Umeyama, "Least-squares
+    estimation of transformation parameters between two point patterns", PAMI 1991). In the plane it
+    has a closed form: with points as complex numbers about their means, scale and rotation are one
+    number, sum(conj(p) t) / sum(|p|^2).
     """
     points = np.asarray(points, dtype=np.float64)
     source_mean, target_mean = points.mean(axis=1), template.mean(axis=0)
@@ -127,8 +175,14 @@ def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def align(rgb: np.ndarray, frame: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The crop (side, side, 3) uint8 that `frame` (2, 3) cuts out of `rgb`; black where the picture ends.
+    """The crop (side, side, 3) uint8 that `frame` (2, 3) cuts out of `rgb`; black where the picture
+    ends.
 
-    Bilinear and without a half-pixel shift, because that is how the recognisers' training crops were cut.
+    Bilinear and without a half-pixel shift, because that is how the recognisers' training crops
+    were cut.
     """
-    return np.asarray(cv2.warpAffine(rgb, frame, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
+    return np.asarray(
+        cv2.warpAffine(
+            rgb, frame, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
+    )

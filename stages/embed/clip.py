@@ -1,8 +1,10 @@
-"""CLIP: vectors of whole pictures and of texts in one space (Radford et al., ICML 2021), for captions, training and scores.
+"""CLIP: vectors of whole pictures and of texts in one space (Radford et al., ICML 2021), for
+captions, training and scores.
 
-Not a backend of `embed`: that writes vectors of faces by which people are told apart, and CLIP's are none. OpenAI's
-ViT-L/14 and ViT-B/32 are read from a folder of transformers or from OpenAI's files, RN101 from OpenAI's or open_clip's.
-Everything is computed in float32 and in batches of one fixed size, so that a vector depends on its picture or text alone.
+Not a backend of `embed`: that writes vectors of faces by which people are told apart, and CLIP's
+are none. OpenAI's ViT-L/14 and ViT-B/32 are read from a folder of transformers or from OpenAI's
+files, RN101 from OpenAI's or open_clip's. Everything is computed in float32 and in batches of one
+fixed size, so that a vector depends on its picture or text alone.
 """
 
 import os
@@ -42,7 +44,14 @@ class Clip:
     """An opened CLIP. Made by `open_clip`."""
 
     def __init__(
-        self, network: _Network, tokeniser: clip_text.ClipTokeniser, side: int, dims: int, scale: float, device: Device, batch: int
+        self,
+        network: _Network,
+        tokeniser: clip_text.ClipTokeniser,
+        side: int,
+        dims: int,
+        scale: float,
+        device: Device,
+        batch: int,
     ) -> None:
         self.side = side
         """Pixels along a side of what the image tower sees."""
@@ -54,7 +63,9 @@ class Clip:
         self._network, self._device, self._batch = network, device, batch
 
     def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors (n, dims) float32 of pictures, each (h, w, 3) uint8 RGB. Raises ValueError for others."""
+        """Unit vectors (n, dims) float32 of pictures, each (h, w, 3) uint8 RGB. Raises ValueError
+        for others.
+        """
         return _unit(self.raw_images(pictures))
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -65,7 +76,10 @@ class Clip:
         """As `images`, with the lengths that the network gives them."""
         for number, rgb in enumerate(pictures):
             if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
-                raise ValueError(f"picture {number} is {rgb.shape} {rgb.dtype}, wanted (height, width, 3) uint8 RGB")
+                raise ValueError(
+                    f"picture {number} is {rgb.shape} {rgb.dtype}, wanted (height, width, 3) "
+                    "uint8 RGB"
+                )
 
         def pixels(part: Sequence[np.ndarray]) -> np.ndarray:
             return np.stack([normalised(framed(rgb, self.side)) for rgb in part])
@@ -80,22 +94,31 @@ class Clip:
 
     @torch.inference_mode()
     def _in_batches(
-        self, things: Sequence[Any], prepare: Callable[[Sequence[Any]], np.ndarray], forward: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        things: Sequence[Any],
+        prepare: Callable[[Sequence[Any]], np.ndarray],
+        forward: Callable[[torch.Tensor], torch.Tensor],
     ) -> np.ndarray:
         out = [np.zeros((0, self.dims), dtype=np.float32)]
         for start in range(0, len(things), self._batch):
             prepared = prepare(things[start : start + self._batch])
             full = np.zeros((self._batch, *prepared.shape[1:]), dtype=prepared.dtype)
             full[: len(prepared)] = prepared
-            out.append(forward(torch.from_numpy(full).to(self._device))[: len(prepared)].cpu().numpy())
+            out.append(
+                forward(torch.from_numpy(full).to(self._device))[: len(prepared)].cpu().numpy()
+            )
         return np.concatenate(out)
 
 
-def open_clip(name: str, files: WeightFiles, device: Device = "cpu", threads: int = 1, batch: int = 8) -> Clip:
-    """The CLIP that is registered as `name`: clip_vit_l14, clip_vit_b32, clip_rn101 and others of kind `clip`.
+def open_clip(
+    name: str, files: WeightFiles, device: Device = "cpu", threads: int = 1, batch: int = 8
+) -> Clip:
+    """The CLIP that is registered as `name`: clip_vit_l14, clip_vit_b32, clip_rn101 and others of
+    kind `clip`.
 
-    `batch` and `threads` have their part in the last bits of the vectors. Raises ValueError for another name, MissingWeights
-    where files are not there, BadCheckpoint where they are not a CLIP's, NoDevice.
+    `batch` and `threads` have their part in the last bits of the vectors. Raises ValueError for
+    another name, MissingWeights where files are not there, BadCheckpoint where they are not a
+    CLIP's, NoDevice.
     """
     if name not in names("clip"):
         raise ValueError(f"{name!r} is no CLIP; there are: {', '.join(names('clip'))}")
@@ -111,8 +134,14 @@ def _from_openai(path: str, byte_pairs: str, device: Device, threads: int, batch
     try:
         sizes = Sizes.of(state)
     except KeyError as error:
-        hint = ": this is the layout of transformers" if any(key.startswith("text_model.") for key in state) else ""
-        raise BadCheckpoint(f"{path}: not a CLIP as OpenAI and open_clip save it{hint}, it lacks {error.args[0]}") from error
+        hint = (
+            ": this is the layout of transformers"
+            if any(key.startswith("text_model.") for key in state)
+            else ""
+        )
+        raise BadCheckpoint(
+            f"{path}: not a CLIP as OpenAI and open_clip save it{hint}, it lacks {error.args[0]}"
+        ) from error
     network = ready(ClipNetwork(sizes), state, path, device, threads)
     tokeniser = clip_text.from_openai(byte_pairs, sizes.context)
     _same_vocabulary(tokeniser, sizes.vocabulary, path)
@@ -130,13 +159,25 @@ def _from_transformers(folder: str, device: Device, threads: int, batch: int) ->
     except Exception as error:  # whatever it met in there
         raise BadCheckpoint(f"{config_path}: not the configuration of a CLIP: {error}") from error
     if config.model_type != "clip":
-        raise BadCheckpoint(f"{config_path}: not the configuration of a CLIP, but of a {config.model_type}")
-    path = next((str(Path(folder) / one) for one in ("model.safetensors", "pytorch_model.bin") if (Path(folder) / one).is_file()), None)
+        raise BadCheckpoint(
+            f"{config_path}: not the configuration of a CLIP, but of a {config.model_type}"
+        )
+    path = next(
+        (
+            str(Path(folder) / one)
+            for one in ("model.safetensors", "pytorch_model.bin")
+            if (Path(folder) / one).is_file()
+        ),
+        None,
+    )
     if path is None:
         raise BadCheckpoint(f"{folder}: there is neither model.safetensors nor pytorch_model.bin")
     # Position numbers were saved by old versions; they follow from the sizes.
-    state = {key: value for key, value in load_state(path).items() if not key.endswith(".position_ids")}
-    # That the vector of a text is the one at its highest token number, as with OpenAI, is what transformers calls this.
+    state = {
+        key: value for key, value in load_state(path).items() if not key.endswith(".position_ids")
+    }
+    # That the vector of a text is the one at its highest token number, as with OpenAI, is what
+    # transformers calls this.
     config.text_config.eos_token_id = 2
     network = _Transformers(config)
     ready(network.model, state, path, device, threads)
@@ -166,11 +207,14 @@ class _Transformers:
 
 def _same_vocabulary(tokeniser: clip_text.ClipTokeniser, size: int, path: str) -> None:
     if tokeniser.size != size:
-        raise BadCheckpoint(f"{path}: made for {size} tokens, the vocabulary beside it has {tokeniser.size}")
+        raise BadCheckpoint(
+            f"{path}: made for {size} tokens, the vocabulary beside it has {tokeniser.size}"
+        )
 
 
 def framed(rgb: np.ndarray, side: int) -> np.ndarray:
-    """The picture's centre as (side, side, 3) uint8: the shorter side scaled to `side`, bicubic, the longer cut at both ends.
+    """The picture's centre as (side, side, 3) uint8: the shorter side scaled to `side`, bicubic,
+    the longer cut at both ends.
 
     As torchvision's Resize and CenterCrop do on a Pillow image, roundings included.
     """
@@ -178,7 +222,10 @@ def framed(rgb: np.ndarray, side: int) -> np.ndarray:
     # Of a very long strip only the middle is seen; scaled as a whole it could fill the memory.
     if max(height, width) > _NARROWEST * min(height, width):
         half = _NARROWEST * min(height, width) // 2
-        rgb = rgb[max(0, height // 2 - half) : height // 2 + half, max(0, width // 2 - half) : width // 2 + half]
+        rgb = rgb[
+            max(0, height // 2 - half) : height // 2 + half,
+            max(0, width // 2 - half) : width // 2 + half,
+        ]
         height, width = rgb.shape[:2]
     image = Image.fromarray(np.ascontiguousarray(rgb))
     short = min(height, width)

@@ -1,10 +1,11 @@
 """From a text to the numbers that CLIP's text tower reads, by OpenAI's rules.
 
-Byte pairs as transformers' CLIPTokenizer makes them, from vocab.json and merges.txt or from the one file that OpenAI has
-instead. What OpenAI does to a text before is done here, for every source alike: entities of HTML are resolved (twice),
-white space becomes single spaces, letters small. Of its repairs of Unicode (by ftfy) those are here that sound texts
-need too: quotes straight, ligatures and wide letters taken apart, control characters out. Text that was decoded wrongly
-is left as it is.
+Byte pairs as transformers' CLIPTokenizer makes them, from vocab.json and merges.txt or from the one
+file that OpenAI has instead. What OpenAI does to a text before is done here, for every source
+alike: entities of HTML are resolved (twice), white space becomes single spaces, letters small. Of
+its repairs of Unicode (by ftfy) those are here that sound texts need too: quotes straight,
+ligatures and wide letters taken apart, control characters out. Text that was decoded wrongly is
+left as it is.
 """
 
 import gzip
@@ -29,11 +30,34 @@ _OPENAI_MERGES = 49_152 - 256 - 2
 
 
 def _plain_letters() -> dict[int, str]:
-    digraphs = (0x132, 0x133, 0x149, *range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4), *range(0xFB00, 0xFB07))
+    digraphs = (
+        0x132,
+        0x133,
+        0x149,
+        *range(0x1C4, 0x1CD),
+        *range(0x1F1, 0x1F4),
+        *range(0xFB00, 0xFB07),
+    )
     wide = (0x3000, *range(0xFF01, 0xFFF0))
-    quotes = dict.fromkeys((0x2BC, *range(0x2018, 0x201C)), "'") | dict.fromkeys(range(0x201C, 0x2020), '"')
-    controls = dict.fromkeys((*range(9), 11, *range(14, 32), 127, *range(0x206A, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFD)), "")
-    letters = {code: unicodedata.normalize("NFKC", chr(code)).translate(quotes) for code in (*digraphs, *wide)}
+    quotes = dict.fromkeys((0x2BC, *range(0x2018, 0x201C)), "'") | dict.fromkeys(
+        range(0x201C, 0x2020), '"'
+    )
+    controls = dict.fromkeys(
+        (
+            *range(9),
+            11,
+            *range(14, 32),
+            127,
+            *range(0x206A, 0x2070),
+            0xFEFF,
+            *range(0xFFF9, 0xFFFD),
+        ),
+        "",
+    )
+    letters = {
+        code: unicodedata.normalize("NFKC", chr(code)).translate(quotes)
+        for code in (*digraphs, *wide)
+    }
     return letters | quotes | controls
 
 
@@ -43,21 +67,32 @@ _PLAIN = _plain_letters()
 class ClipTokeniser:
     """Texts to rows of token numbers.
 
-    `vocabulary`: token to number; `merges`: pairs of tokens, first merged first; `context`: tokens of a row; `place`: where
-    they come from, for messages. Raises BadCheckpoint where they do not fit each other.
+    `vocabulary`: token to number; `merges`: pairs of tokens, first merged first; `context`: tokens
+    of a row; `place`: where they come from, for messages. Raises BadCheckpoint where they do not
+    fit each other.
     """
 
-    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], context: int, place: str) -> None:
+    def __init__(
+        self,
+        vocabulary: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        context: int,
+        place: str,
+    ) -> None:
         # Read once, when transformers is imported: nothing here is to be looked up on a hub.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from transformers import CLIPTokenizer
 
         lacking = [token for token in (FIRST, LAST) if token not in vocabulary]
         if lacking:
-            raise BadCheckpoint(f"{place}: not the vocabulary of a CLIP: it lacks {' and '.join(lacking)}")
+            raise BadCheckpoint(
+                f"{place}: not the vocabulary of a CLIP: it lacks {' and '.join(lacking)}"
+            )
         # The text tower takes the vector at the highest number of a row for that of the text.
         if vocabulary[LAST] != max(vocabulary.values()):
-            raise BadCheckpoint(f"{place}: not the vocabulary of a CLIP: {LAST} is not the last token")
+            raise BadCheckpoint(
+                f"{place}: not the vocabulary of a CLIP: {LAST} is not the last token"
+            )
         self.context = context
         self.size = len(vocabulary)
         self._first, self._last = vocabulary[FIRST], vocabulary[LAST]
@@ -65,20 +100,27 @@ class ClipTokeniser:
             pairs: Any = list(merges)  # its annotation leaves out that pairs are taken too
             self._tokens: Any = CLIPTokenizer(vocab=vocabulary, merges=pairs)
         except Exception as error:  # the library in Rust raises nothing narrower
-            raise BadCheckpoint(f"{place}: vocabulary and merges do not fit each other: {error}") from error
+            raise BadCheckpoint(
+                f"{place}: vocabulary and merges do not fit each other: {error}"
+            ) from error
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """(n, context) int64: first token, text, last token, zeros. What is too long is cut so that the last token stays last."""
+        """(n, context) int64: first token, text, last token, zeros. What is too long is cut so that
+        the last token stays last.
+        """
         rows = np.zeros((len(texts), self.context), dtype=np.int64)
         for row, text in zip(rows, texts, strict=True):
-            inside = self._tokens(cleaned(text), add_special_tokens=False)["input_ids"][: self.context - 2]
+            inside = self._tokens(cleaned(text), add_special_tokens=False)["input_ids"][
+                : self.context - 2
+            ]
             row[: len(inside) + 2] = [self._first, *inside, self._last]
         return rows
 
 
 def cleaned(text: str) -> str:
     """The text as its tokens are made from it; see above."""
-    # Half a surrogate pair is no text, and cannot be encoded; halves that belong together are put together.
+    # Half a surrogate pair is no text, and cannot be encoded; halves that belong together are put
+    # together.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     text = unicodedata.normalize("NFC", text.translate(_PLAIN))
     text = html.unescape(html.unescape(text))
@@ -95,11 +137,18 @@ def from_folder(folder: str, context: int) -> ClipTokeniser:
     except (ValueError, AttributeError) as error:
         raise BadCheckpoint(f"{path}: not a vocabulary: {error}") from error
     lines = (Path(folder) / "merges.txt").read_text(encoding="utf-8").split("\n")
-    return ClipTokeniser(vocabulary, _pairs(line for line in lines if not line.startswith("#version")), context, str(path))
+    return ClipTokeniser(
+        vocabulary,
+        _pairs(line for line in lines if not line.startswith("#version")),
+        context,
+        str(path),
+    )
 
 
 def from_openai(path: str, context: int) -> ClipTokeniser:
-    """From OpenAI's `bpe_simple_vocab_16e6.txt.gz`: merges, from which the vocabulary follows. Raises BadCheckpoint."""
+    """From OpenAI's `bpe_simple_vocab_16e6.txt.gz`: merges, from which the vocabulary follows.
+    Raises BadCheckpoint.
+    """
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             lines = file.read().split("\n")
@@ -107,8 +156,15 @@ def from_openai(path: str, context: int) -> ClipTokeniser:
         raise BadCheckpoint(f"{path}: not OpenAI's file of byte pairs: {error}") from error
     merges = _pairs(lines[1 : _OPENAI_MERGES + 1])
     letters = _byte_letters()
-    tokens = chain(letters, (f"{letter}</w>" for letter in letters), (first + second for first, second in merges), (FIRST, LAST))
-    return ClipTokeniser({token: number for number, token in enumerate(tokens)}, merges, context, path)
+    tokens = chain(
+        letters,
+        (f"{letter}</w>" for letter in letters),
+        (first + second for first, second in merges),
+        (FIRST, LAST),
+    )
+    return ClipTokeniser(
+        {token: number for number, token in enumerate(tokens)}, merges, context, path
+    )
 
 
 def _pairs(lines: Any) -> list[tuple[str, str]]:
@@ -117,6 +173,8 @@ def _pairs(lines: Any) -> list[tuple[str, str]]:
 
 
 def _byte_letters() -> list[str]:
-    """A visible letter for every byte, in the order of the vocabulary: bytes that are visible in Latin-1 first, as themselves."""
+    """A visible letter for every byte, in the order of the vocabulary: bytes that are visible in
+    Latin-1 first, as themselves.
+    """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(code) for code in (*visible, *range(0x100, 0x100 + 256 - len(visible)))]

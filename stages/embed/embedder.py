@@ -6,7 +6,9 @@ from stages.stage import Stage
 
 
 class Embedder(Stage):
-    """A recogniser with a parameter `weights`, the network that it runs; vectors of two networks are never compared."""
+    """A recogniser with a parameter `weights`, the network that it runs; vectors of two networks
+    are never compared.
+    """
 
     name: ClassVar[str] = "embed"
     needs_pixels: ClassVar[bool] = True

@@ -1,8 +1,10 @@
-"""FaceNet (Schroff et al., CVPR 2015) as facenet-pytorch has it: Inception-ResNet-v1 on unaligned crops.
+"""FaceNet (Schroff et al., CVPR 2015) as facenet-pytorch has it: Inception-ResNet-v1 on unaligned
+crops.
 
-The crop is the detector's box, cut at the picture's edge and squashed to 160 x 160. Any detector gives boxes, so any may
-stand before this stage; but the network was trained, and the metric of papers that say "FaceNet" is defined, on the boxes
-of MTCNN: only with `detect: {backend: mtcnn}` do vectors compare with theirs.
+The crop is the detector's box, cut at the picture's edge and squashed to 160 x 160. Any detector
+gives boxes, so any may stand before this stage; but the network was trained, and the metric of
+papers that say "FaceNet" is defined, on the boxes of MTCNN: only with `detect: {backend: mtcnn}` do
+vectors compare with theirs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,9 @@ from stages.weights import WeightsName
 
 SIDE = InceptionResnetV1.side
 _CLASSIFIER = "logits."
-"""Prefix of the layer that told the training people apart; checkpoints have it, vectors do not need it."""
+"""Prefix of the layer that told the training people apart; checkpoints have it, vectors do not need
+it.
+"""
 
 
 class FacenetEmbedParams(Params):
@@ -33,10 +37,13 @@ class FacenetEmbedParams(Params):
     weights: Annotated[str, WeightsName("embed/facenet")] = "facenet_vggface2"
     resize: Literal["bilinear", "area"] = Field(
         "bilinear",
-        description="how crops are scaled; bilinear: Pillow's with antialiasing, as facenet-pytorch does with Pillow's pictures;"
+        description="how crops are scaled; bilinear: Pillow's with antialiasing, as "
+        "facenet-pytorch does with Pillow's pictures;"
         " area: OpenCV's, as it does with arrays",
     )
-    store: Store = Field("float32", description="float16 rounds the stored vectors to half precision: smaller files")
+    store: Store = Field(
+        "float32", description="float16 rounds the stored vectors to half precision: smaller files"
+    )
     batch: int = Field(8, ge=1, le=512, description="faces that go through the network together")
     threads: int = Field(1, ge=1)
 
@@ -50,16 +57,30 @@ class FacenetEmbed(Embedder):
 
     def setup(self, files: WeightFiles) -> None:
         path = files.path(self.params.weights)
-        state = {name: value for name, value in load_state(path).items() if not name.startswith(_CLASSIFIER)}
+        state = {
+            name: value
+            for name, value in load_state(path).items()
+            if not name.startswith(_CLASSIFIER)
+        }
         network: Any = ready(InceptionResnetV1(), state, path, self.device, self.params.threads)
-        self._network = network.to(memory_format=torch.channels_last)  # two thirds of the time on a CPU
+        self._network = network.to(
+            memory_format=torch.channels_last
+        )  # two thirds of the time on a CPU
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         faces = rows.to_pylist()
-        crops = [squash(pictures[face["image_id"]].rgb, face["faces.box"], self.params.resize) for face in faces]
+        crops = [
+            squash(pictures[face["image_id"]].rgb, face["faces.box"], self.params.resize)
+            for face in faces
+        ]
         found = iter(self.embed([crop for crop in crops if crop is not None]))
         vectors = [None if crop is None else next(found) for crop in crops]
-        return self.build([vector_row(face, self, vector, self.params.store) for face, vector in zip(faces, vectors, strict=True)])
+        return self.build(
+            [
+                vector_row(face, self, vector, self.params.store)
+                for face, vector in zip(faces, vectors, strict=True)
+            ]
+        )
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, 512) float32 of crops, each (160, 160, 3) uint8 RGB."""
@@ -74,9 +95,11 @@ class FacenetEmbed(Embedder):
 
 
 def squash(rgb: np.ndarray, box: Sequence[float], resize: str = "bilinear") -> np.ndarray | None:
-    """The part of a picture within a box (4, pixels) as (160, 160, 3) uint8, whatever its aspect; None if they share no pixel.
+    """The part of a picture within a box (4, pixels) as (160, 160, 3) uint8, whatever its aspect;
+    None if they share no pixel.
 
-    Corners are rounded down, then the box is cut at the edge: facenet-pytorch's `extract_face` with margin 0.
+    Corners are rounded down, then the box is cut at the edge: facenet-pytorch's `extract_face` with
+    margin 0.
     """
     height, width = rgb.shape[:2]
     if not np.isfinite(box).all():

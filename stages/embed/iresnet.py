@@ -1,4 +1,6 @@
-"""ArcFace's own checkpoints (Deng et al. 2019; insightface's arcface_torch) in torch, on the same crops as in ONNX."""
+"""ArcFace's own checkpoints (Deng et al. 2019; insightface's arcface_torch) in torch, on the same
+crops as in ONNX.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
@@ -21,13 +23,19 @@ class IResNetEmbedParams(Params):
 
     weights: Annotated[str, WeightsName("embed/iresnet")] = "arcface_r100_ms1mv3"
     batch: int = Field(4, ge=1, le=1024, description="faces that go through the network together")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network; bfloat16 is for GPUs")
-    store: Store = Field("float32", description="float16 rounds the stored vectors to half precision: smaller files")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the network; bfloat16 is for GPUs"
+    )
+    store: Store = Field(
+        "float32", description="float16 rounds the stored vectors to half precision: smaller files"
+    )
     threads: int = Field(1, ge=1)
 
 
 class IResNetEmbed(ArcFaceEmbed):
-    """Rows of `embeddings` for faces with arcface5 landmarks. How deep the network is, its checkpoint tells."""
+    """Rows of `embeddings` for faces with arcface5 landmarks. How deep the network is, its
+    checkpoint tells.
+    """
 
     backend: ClassVar[str] = "iresnet"
     code_version: ClassVar[int] = 1
@@ -64,7 +72,9 @@ class IResNetEmbed(ArcFaceEmbed):
         for start in range(0, len(crops), self.params.batch):
             part = crops[start : start + self.params.batch]
             # Always a whole batch: the last bits of a network depend on its size.
-            pixels = torch.zeros((self.params.batch, SIDE, SIDE, 3), dtype=torch.uint8, pin_memory=cuda)
+            pixels = torch.zeros(
+                (self.params.batch, SIDE, SIDE, 3), dtype=torch.uint8, pin_memory=cuda
+            )
             np.stack(part, out=pixels.numpy()[: len(part)])
             shown = (pixels.to(self.device, non_blocking=True).float() - self._mean) / self._std
             out.append(self._network(shown.to(self._dtype).permute(0, 3, 1, 2))[: len(part)])

@@ -1,13 +1,15 @@
 """A head of average proportions: where the facial points lie in space.
 
-Written down for this project from published anthropometry, means of women and men: breadths and heights after Farkas,
-Anthropometry of the Head and Face (1994): outer canthi 89 mm apart, inner canthi 32.5, wings of the nose 33.5, mouth 52;
-nasion to subnasale 52, subnasale to mouth line 21.5, to gnathion 69; the tip of the nose 19.5 before its base. Pupils 62
-mm apart; the cornea about 11 mm before the outer canthus (Hertel exophthalmometry). Depths of the other points are read
-off average profiles and good to some 3 mm.
+Written down for this project from published anthropometry, means of women and men: breadths and
+heights after Farkas, Anthropometry of the Head and Face (1994): outer canthi 89 mm apart, inner
+canthi 32.5, wings of the nose 33.5, mouth 52; nasion to subnasale 52, subnasale to mouth line 21.5,
+to gnathion 69; the tip of the nose 19.5 before its base. Pupils 62 mm apart; the cornea about 11 mm
+before the outer canthus (Hertel exophthalmometry). Depths of the other points are read off average
+profiles and good to some 3 mm.
 
-Axes are those of the camera for a head that looks straight into it: x to image right, y down, z away from the camera.
-The origin lies midway between the outer canthi. Image right is the person's left.
+Axes are those of the camera for a head that looks straight into it: x to image right, y down, z
+away from the camera. The origin lies midway between the outer canthi. Image right is the person's
+left.
 """
 
 import numpy as np
@@ -34,7 +36,8 @@ POINTS: dict[str, tuple[float, float, float]] = {
 """Millimetres; left and right as seen in the image."""
 
 _SCHEMES: dict[str, dict[int, str]] = {
-    # The contour of the jaw slides over the head as it turns and brows and lips move with the expression: not used.
+    # The contour of the jaw slides over the head as it turns and brows and lips move with the
+    # expression: not used.
     "dlib68": {
         8: "gnathion",
         27: "sellion",
@@ -63,7 +66,13 @@ _SCHEMES: dict[str, dict[int, str]] = {
         291: "right mouth corner",
         152: "gnathion",
     },
-    "arcface5": {0: "left pupil", 1: "right pupil", 2: "pronasale", 3: "left mouth corner", 4: "right mouth corner"},
+    "arcface5": {
+        0: "left pupil",
+        1: "right pupil",
+        2: "pronasale",
+        3: "left mouth corner",
+        4: "right mouth corner",
+    },
     "dlib5": {
         0: "right outer canthus",
         1: "right inner canthus",
@@ -77,7 +86,8 @@ _COUNTS = {"dlib68": 68, "fan68": 68, "mediapipe478": 478, "arcface5": 5, "dlib5
 
 
 def model_points(scheme: str) -> tuple[np.ndarray, np.ndarray]:
-    """Which points of a landmark scheme are used, (n,) indices, and where they are on the head, (n, 3) in head widths.
+    """Which points of a landmark scheme are used, (n,) indices, and where they are on the head, (n,
+    3) in head widths.
 
     Raises KeyError for a scheme that has no model.
     """
@@ -86,9 +96,11 @@ def model_points(scheme: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def image_points(scheme: str, flat: np.ndarray) -> np.ndarray:
-    """The x y of all points of a scheme, (n, 2) float64, from the flat list of a table, which may hold z as well.
+    """The x y of all points of a scheme, (n, 2) float64, from the flat list of a table, which may
+    hold z as well.
 
-    Raises ValueError where the list has not the length that the scheme has, or holds what is not finite.
+    Raises ValueError where the list has not the length that the scheme has, or holds what is not
+    finite.
     """
     count = _COUNTS[scheme]
     if flat.size not in (2 * count, 3 * count):

@@ -12,7 +12,9 @@ from stages.selection import KEPT, kept
 from stages.stage import Picture, Services, Stage, WeightFiles
 
 _HOG_SIDE, _HOG_SHIFT = 0.947, 0.067
-"""Side of dlib's box and its shift downwards, as shares of the geometric mean of the other box's sides."""
+"""Side of dlib's box and its shift downwards, as shares of the geometric mean of the other box's
+sides.
+"""
 
 
 class Dlib68Landmark(Stage):
@@ -22,7 +24,10 @@ class Dlib68Landmark(Stage):
     backend: ClassVar[str] = "dlib68"
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "faces"
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmark_scheme"), "images": ("sha256",)}
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "faces": ("box", "landmark_scheme"),
+        "images": ("sha256",),
+    }
     selects: ClassVar[Mapping[str, tuple[str, ...]]] = KEPT
 
     @property
@@ -36,7 +41,9 @@ class Dlib68Landmark(Stage):
         self._predictor = dlib.shape_predictor(files.path("dlib_68_points"))
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
-        return self.build([self._row(face, pictures[face["image_id"]].rgb) for face in rows.to_pylist()])
+        return self.build(
+            [self._row(face, pictures[face["image_id"]].rgb) for face in rows.to_pylist()]
+        )
 
     def _row(self, face: Mapping[str, Any], rgb: np.ndarray) -> dict[str, Any]:
         box = np.array(face["faces.box"], dtype=np.float64)
@@ -48,11 +55,13 @@ class Dlib68Landmark(Stage):
 
 
 def hog_box(box: np.ndarray) -> np.ndarray:
-    """The square (4) that dlib's detector draws where another detector draws `box` (4), tight around the face.
+    """The square (4) that dlib's detector draws where another detector draws `box` (4), tight
+    around the face.
 
-    The predictor starts from its mean shape in the box, so it needs boxes like those it was trained with. Size and shift
-    are medians over 929 faces found by both dlib and SCRFD; dlib's own boxes scatter by 8 % in size. Eyes and mouth corners
-    lie as near to SCRFD's as from dlib's own boxes: median 0.043 of the distance between the eyes, 0.048 from boxes as they are.
+    The predictor starts from its mean shape in the box, so it needs boxes like those it was trained
+    with. Size and shift are medians over 929 faces found by both dlib and SCRFD; dlib's own boxes
+    scatter by 8 % in size. Eyes and mouth corners lie as near to SCRFD's as from dlib's own boxes:
+    median 0.043 of the distance between the eyes, 0.048 from boxes as they are.
     """
     width, height = box[2] - box[0], box[3] - box[1]
     side = float(np.sqrt(width * height))

@@ -1,8 +1,10 @@
-"""68 points with FAN, a network of stacked hourglasses that draws a heat map a point (see stages/networks/fan.py).
+"""68 points with FAN, a network of stacked hourglasses that draws a heat map a point (see
+stages/networks/fan.py).
 
-It keeps its points on faces that are turned, hidden or lit from one side, where regression trees lose them. What is cut
-out of the picture and how heat maps are read follows face-alignment by the network's author. That cuts points down to
-whole pixels; here they keep their fractions and lie where those would on average, half a pixel further up and left.
+It keeps its points on faces that are turned, hidden or lit from one side, where regression trees
+lose them. What is cut out of the picture and how heat maps are read follows face-alignment by the
+network's author. That cuts points down to whole pixels; here they keep their fractions and lie
+where those would on average, half a pixel further up and left.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,14 +22,19 @@ from stages.stage import Params, Picture, Services, Stage, WeightFiles
 from stages.torch_session import BadCheckpoint, load_state, ready
 from stages.weights import WeightsName
 
+# fmt: off
 MIRROR = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    [*range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1), 45, 44, 43, 42, 47,
+        46, 39, 38, 37, 36, 41, 40,
      *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1)]
-)  # fmt: skip
+)
+# fmt: on
 """Which point each of the 68 is in a mirrored picture."""
 
 _RULES = {"face_alignment": (400 / 195, 0.12), "ibug": (1 / 0.55, 0.0)}
-"""Side of the crop as a multiple of the box's mean side, and how far its centre lies above the box's, as a share of the box's height."""
+"""Side of the crop as a multiple of the box's mean side, and how far its centre lies above the
+box's, as a share of the box's height.
+"""
 
 _EMONET_HEAD = ("conv1x1_input_emo_2.", "emo_net_2.", "emo_fc_2.")
 """What an EmoNet checkpoint has besides its FAN."""
@@ -38,11 +45,14 @@ class Fan68LandmarkParams(Params):
 
     weights: Annotated[str, WeightsName("landmark/fan68")] = "fan68_4hg"
     crop: Literal["auto", "face_alignment", "ibug"] = "auto"
-    """Which part of the picture the network sees. It was trained on crops made from the box around the 68 points themselves: the
-    centre moved up by 0.12 of its height, the side 2.05 times its mean side. face_alignment: the same on the detector's box, for
-    boxes such as dlib's (median over 234 faces: 1.07 times the training crop). ibug: not moved, 1.82 times the mean side, for
-    boxes that reach up to the hair, as SCRFD's and RetinaFace's do (1.04 times; the other rule gives 1.17 times, and 0.12 of the
-    crop too far up). auto: face_alignment for faces with landmarks of scheme dlib5, ibug for others."""
+    """Which part of the picture the network sees. It was trained on crops made from the box around
+    the 68 points themselves: the centre moved up by 0.12 of its height, the side 2.05 times its
+    mean side. face_alignment: the same on the detector's box, for boxes such as dlib's (median over
+    234 faces: 1.07 times the training crop). ibug: not moved, 1.82 times the mean side, for boxes
+    that reach up to the hair, as SCRFD's and RetinaFace's do (1.04 times; the other rule gives 1.17
+    times, and 0.12 of the crop too far up). auto: face_alignment for faces with landmarks of scheme
+    dlib5, ibug for others.
+    """
     mirror: bool = True
     """Add the heat maps of the mirrored crop, as face-alignment does. Twice the time."""
     batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
@@ -57,7 +67,10 @@ class Fan68Landmark(Stage):
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "faces"
     Parameters: ClassVar[type[Params]] = Fan68LandmarkParams
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmark_scheme"), "images": ("sha256",)}
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "faces": ("box", "landmark_scheme"),
+        "images": ("sha256",),
+    }
     selects: ClassVar[Mapping[str, tuple[str, ...]]] = KEPT
 
     @property
@@ -70,11 +83,19 @@ class Fan68Landmark(Stage):
     def setup(self, files: WeightFiles) -> None:
         """Raises MissingWeights, BadCheckpoint, NoDevice."""
         path = files.path(self.params.weights)
-        state = {name: value for name, value in load_state(path).items() if not name.startswith(_EMONET_HEAD)}
+        state = {
+            name: value
+            for name, value in load_state(path).items()
+            if not name.startswith(_EMONET_HEAD)
+        }
         hourglasses = hourglasses_of(state)
         if not hourglasses:
-            raise BadCheckpoint(f"{path}: not a FAN: it has no heat maps (l0.weight); it begins with {', '.join(list(state)[:3])}")
-        # Pooling leaves no trace in a checkpoint. Of those published, iBUG's 2dfan2 and EmoNet take the maximum.
+            raise BadCheckpoint(
+                f"{path}: not a FAN: it has no heat maps (l0.weight); it begins with "
+                f"{', '.join(list(state)[:3])}"
+            )
+        # Pooling leaves no trace in a checkpoint. Of those published, iBUG's 2dfan2 and EmoNet take
+        # the maximum.
         network = Fan(hourglasses, "max" if hourglasses == 2 else "avg")
         self._network = ready(network, state, path, self.device, self.params.threads)
 
@@ -87,7 +108,9 @@ class Fan68Landmark(Stage):
             if cut is not None:
                 crops[i] = cut
         cells = dict(zip(crops, decode(self.heat_maps(list(crops.values()))), strict=True))
-        return self.build([self._row(face, cells.get(i), *frames[i]) for i, face in enumerate(faces)])
+        return self.build(
+            [self._row(face, cells.get(i), *frames[i]) for i, face in enumerate(faces)]
+        )
 
     def heat_maps(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """(n, 68, 64, 64) float32 for crops (256, 256, 3) uint8 RGB."""
@@ -101,10 +124,19 @@ class Fan68Landmark(Stage):
 
     @torch.inference_mode()
     def _forward(self, batch: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float().div(255).contiguous()
+        pixels = (
+            torch.from_numpy(batch)
+            .to(self.device)
+            .permute(0, 3, 1, 2)
+            .float()
+            .div(255)
+            .contiguous()
+        )
         maps = self._network(pixels)
         if self.params.mirror:
-            maps = maps + self._network(pixels.flip(3))[:, torch.from_numpy(MIRROR).to(self.device)].flip(3)
+            maps = maps + self._network(pixels.flip(3))[
+                :, torch.from_numpy(MIRROR).to(self.device)
+            ].flip(3)
         found: np.ndarray = maps.cpu().numpy()
         return found
 
@@ -114,14 +146,29 @@ class Fan68Landmark(Stage):
             rule = "face_alignment" if face["faces.landmark_scheme"] == "dlib5" else "ibug"
         return frame(np.array(face["faces.box"], dtype=np.float64), *_RULES[rule])
 
-    def _row(self, face: Mapping[str, Any], cells: np.ndarray | None, centre: np.ndarray, side: float) -> dict[str, Any]:
+    def _row(
+        self, face: Mapping[str, Any], cells: np.ndarray | None, centre: np.ndarray, side: float
+    ) -> dict[str, Any]:
         row = {name: face[name] for name in ("identity_id", "image_id", "face_id")}
         if cells is None:
-            detail = f"nothing of the picture is in the box {[round(value, 1) for value in face['faces.box']]}"
+            detail = (
+                "nothing of the picture is in the box "
+                f"{[round(value, 1) for value in face['faces.box']]}"
+            )
             return {**row, "status": "failed", "reason": "bad_box", "detail": detail}
         if not np.isfinite(cells).all():
-            return {**row, "status": "failed", "reason": "bad_landmarks", "detail": "the network gave heat maps that are not finite"}
-        return {**row, "scheme": "fan68", "points": in_picture(cells, centre, side).reshape(-1).tolist(), "status": "ok"}
+            return {
+                **row,
+                "status": "failed",
+                "reason": "bad_landmarks",
+                "detail": "the network gave heat maps that are not finite",
+            }
+        return {
+            **row,
+            "scheme": "fan68",
+            "points": in_picture(cells, centre, side).reshape(-1).tolist(),
+            "status": "ok",
+        }
 
 
 def frame(box: np.ndarray, scale: float, up: float) -> tuple[np.ndarray, float]:
@@ -132,9 +179,11 @@ def frame(box: np.ndarray, scale: float, up: float) -> tuple[np.ndarray, float]:
 
 
 def crop(rgb: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray | None:
-    """The square as (256, 256, 3) uint8, black where the picture ends; None where nothing of the picture is in it.
+    """The square as (256, 256, 3) uint8, black where the picture ends; None where nothing of the
+    picture is in it.
 
-    Edges lie on whole pixels and scaling does not smooth, as in face-alignment: the network was trained on such crops.
+    Edges lie on whole pixels and scaling does not smooth, as in face-alignment: the network was
+    trained on such crops.
     """
     height, width = rgb.shape[:2]
     # Whatever is far larger than the picture is no face, and its square would fill the memory.
@@ -152,9 +201,11 @@ def crop(rgb: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray | None:
 
 
 def decode(maps: np.ndarray) -> np.ndarray:
-    """Where heat maps (n, p, h, w) peak: (n, p, 2) float32, x y in cells, the middle of the first cell at 0.5.
+    """Where heat maps (n, p, h, w) peak: (n, p, 2) float32, x y in cells, the middle of the first
+    cell at 0.5.
 
-    The highest cell, moved by a quarter towards the higher of its neighbours on either axis; not at the border.
+    The highest cell, moved by a quarter towards the higher of its neighbours on either axis; not at
+    the border.
     """
     n, points, height, width = maps.shape
     flat = maps.reshape(n, points, height * width)
@@ -163,14 +214,21 @@ def decode(maps: np.ndarray) -> np.ndarray:
     index = np.where(inner, y * width + x, width + 1)
 
     def rise(step: int) -> np.ndarray:
-        ahead, behind = (np.take_along_axis(flat, (index + sign * step)[:, :, None], axis=2)[:, :, 0] for sign in (1, -1))
+        ahead, behind = (
+            np.take_along_axis(flat, (index + sign * step)[:, :, None], axis=2)[:, :, 0]
+            for sign in (1, -1)
+        )
         return np.where(inner, 0.25 * np.sign(ahead - behind), 0)
 
-    cells: np.ndarray = np.stack([x + 0.5 + rise(1), y + 0.5 + rise(width)], axis=2).astype(np.float32)
+    cells: np.ndarray = np.stack([x + 0.5 + rise(1), y + 0.5 + rise(width)], axis=2).astype(
+        np.float32
+    )
     cells[~np.isfinite(flat).all(axis=2)] = np.nan
     return cells
 
 
 def in_picture(cells: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray:
-    """Points (p, 2) in pixels of the picture, the middle of the first pixel at 0, from `cells` (p, 2) of a heat map."""
+    """Points (p, 2) in pixels of the picture, the middle of the first pixel at 0, from `cells` (p,
+    2) of a heat map.
+    """
     return np.asarray(cells, dtype=np.float64) * (side / MAP_SIDE) + (centre - side / 2 - 0.5)

@@ -1,8 +1,9 @@
-"""Compare all people of a dataset: the same person under two names, and the same picture under two people's names.
+"""Compare all people of a dataset: the same person under two names, and the same picture under two
+people's names.
 
-Rows never move. Two names that are one person get the same canonical identity; views and shards go by that. People who are
-near one another without being the same (relatives, lookalikes) come into one group, whose members belong on the same side
-of a split.
+Rows never move. Two names that are one person get the same canonical identity; views and shards go
+by that. People who are near one another without being the same (relatives, lookalikes) come into
+one group, whose members belong on the same side of a split.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,29 +23,40 @@ SAME_FACE = 0.3
 
 
 class IndicatorMatchParams(Params):
-    """Parameters of `IndicatorMatch`; cosines are in the scale of the recogniser. The pipeline fills in calibrated ones."""
+    """Parameters of `IndicatorMatch`; cosines are in the scale of the recogniser. The pipeline
+    fills in calibrated ones.
+    """
 
     same_cosine: float | None = Field(None, ge=-1, le=1)
     """Least cosine between the indicators of two names that are one person. None: no two are."""
     propose_cosine: float | None = Field(None, ge=-1, le=1)
-    """Least cosine between the indicators of two names that may be one person and are flagged for somebody to look. None: as
-    same_cosine."""
+    """Least cosine between the indicators of two names that may be one person and are flagged for
+    somebody to look. None: as same_cosine.
+    """
     near_cosine: float | None = Field(None, ge=-1, le=1)
-    """Least cosine between the indicators of people who stay on one side of a split. None: as same_cosine."""
+    """Least cosine between the indicators of people who stay on one side of a split. None: as
+    same_cosine.
+    """
     same: Literal["merge", "drop", "report"] = "merge"
-    """What becomes of two names that are one person: one person, only the one with more pictures, or two with a flag."""
+    """What becomes of two names that are one person: one person, only the one with more pictures,
+    or two with a flag.
+    """
     shared: Literal["drop", "report"] = "drop"
-    """What becomes of a kept face that is kept under another person's name as well: it is nobody's, or stays with a flag. A
-    picture of two people stays with both, each with a face of their own. Of people who were merged, one copy stays."""
+    """What becomes of a kept face that is kept under another person's name as well: it is nobody's,
+    or stays with a flag. A picture of two people stays with both, each with a face of their own. Of
+    people who were merged, one copy stays.
+    """
     phash_bits: int = Field(3, ge=0, le=8)
     """Bits in which the perceptual hashes of one picture may differ."""
 
 
 class IndicatorMatch(Stage):
-    """One row of `matches` a person who has an indicator. Decisions by hand (`overrides`: merge, apart) win over cosines.
+    """One row of `matches` a person who has an indicator. Decisions by hand (`overrides`: merge,
+    apart) win over cosines.
 
-    Flags: `merged`; `same_person`, would have been with `same: merge`; `maybe_same`, somebody should look whether `nearest` is
-    this person; `dropped`; `near_person`; `shared_pictures`, a face is kept under another name as well.
+    Flags: `merged`; `same_person`, would have been with `same: merge`; `maybe_same`, somebody
+    should look whether `nearest` is this person; `dropped`; `near_person`; `shared_pictures`, a
+    face is kept under another name as well.
     """
 
     name: ClassVar[str] = "match"
@@ -68,12 +80,18 @@ class IndicatorMatch(Stage):
         `tables`: all rows of the tables in `reads`, with ids, status and the columns named there.
         """
         params: IndicatorMatchParams = self.params
-        people = tables["people"].filter(pc.equal(tables["people"]["status"], "ok")).sort_by("identity_id")
+        people = (
+            tables["people"]
+            .filter(pc.equal(tables["people"]["status"], "ok"))
+            .sort_by("identity_id")
+        )
         names: list[str] = people["identity_id"].to_pylist()
         index = {name: place for place, name in enumerate(names)}
         kept = pc.fill_null(people["kept"], 0).to_numpy()
         merged, apart = _by_hand(tables.get("overrides"), index)
-        together, close, proposed, nearest = self._compare(vectors(people["indicator"]) if names else np.zeros((0, 1), np.float32), apart)
+        together, close, proposed, nearest = self._compare(
+            vectors(people["indicator"]) if names else np.zeros((0, 1), np.float32), apart
+        )
 
         same = _Union(len(names))
         for left, right in [*merged, *(together if params.same == "merge" else ())]:
@@ -87,17 +105,26 @@ class IndicatorMatch(Stage):
         group = groups.best(np.zeros(len(names)))
 
         shared, dropped = self._shared(tables, index, canonical, lost)
-        doubtful = {place for pair in proposed if canonical[pair[0]] != canonical[pair[1]] for place in pair} - lost
-        reported = {place for pair in together for place in pair} if params.same == "report" else set()
+        doubtful = {
+            place for pair in proposed if canonical[pair[0]] != canonical[pair[1]] for place in pair
+        } - lost
+        reported = (
+            {place for pair in together for place in pair} if params.same == "report" else set()
+        )
         rows = []
         for place, name in enumerate(names):
             other, cosine = nearest.get(place, (None, None))
             marks = {
-                "merged": canonical[place] != place or any(canonical[other] == place for other in same.members(place) if other != place),
+                "merged": canonical[place] != place
+                or any(
+                    canonical[other] == place for other in same.members(place) if other != place
+                ),
                 "same_person": place in reported,
                 "maybe_same": place in doubtful and place not in reported,
                 "dropped": place in lost,
-                "near_person": other is not None and canonical[other] != canonical[place] and place not in lost,
+                "near_person": other is not None
+                and canonical[other] != canonical[place]
+                and place not in lost,
                 "shared_pictures": bool(shared.get(place)),
             }
             rows.append(
@@ -112,16 +139,24 @@ class IndicatorMatch(Stage):
                     "flags": [flag for flag, there in marks.items() if there],
                     "status": "filtered" if place in lost else "ok",
                     "reason": "same_person" if place in lost else None,
-                    "detail": f"is {names[canonical[place]]} with fewer pictures" if place in lost else None,
+                    "detail": f"is {names[canonical[place]]} with fewer pictures"
+                    if place in lost
+                    else None,
                 }
             )
         return self.build(rows)
 
     def _compare(
         self, indicators: np.ndarray, apart: set[tuple[int, int]]
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], set[tuple[int, int]], dict[int, tuple[int, float]]]:
-        """Pairs that are one person, further pairs that are near, those of both that somebody should look at, and of each person
-        in a pair the nearest one with the cosine."""
+    ) -> tuple[
+        list[tuple[int, int]],
+        list[tuple[int, int]],
+        set[tuple[int, int]],
+        dict[int, tuple[int, float]],
+    ]:
+        """Pairs that are one person, further pairs that are near, those of both that somebody
+        should look at, and of each person in a pair the nearest one with the cosine.
+        """
         same, close = self.params.same_cosine, self.params.near_cosine
         propose = same if self.params.propose_cosine is None else self.params.propose_cosine
         limits = [limit for limit in (same, propose, close) if limit is not None]
@@ -132,7 +167,9 @@ class IndicatorMatch(Stage):
         others: list[tuple[int, int]] = []
         proposed: set[tuple[int, int]] = set()
         nearest: dict[int, tuple[int, float]] = {}
-        for i, j, cosine in zip(left.tolist(), right.tolist(), cosines.tolist(), strict=True):  # by falling cosine
+        for i, j, cosine in zip(
+            left.tolist(), right.tolist(), cosines.tolist(), strict=True
+        ):  # by falling cosine
             nearest.setdefault(i, (j, cosine))
             nearest.setdefault(j, (i, cosine))
             one = same is not None and cosine >= same and (i, j) not in apart
@@ -142,23 +179,36 @@ class IndicatorMatch(Stage):
         return together, others, proposed, nearest
 
     def _shared(
-        self, tables: Mapping[str, pa.Table], index: Mapping[str, int], canonical: np.ndarray, lost: set[int]
+        self,
+        tables: Mapping[str, pa.Table],
+        index: Mapping[str, int],
+        canonical: np.ndarray,
+        lost: set[int],
     ) -> tuple[dict[int, int], dict[int, set[str]]]:
-        """Of each person, how many kept faces somebody else has too, and the faces that are dropped for it."""
+        """Of each person, how many kept faces somebody else has too, and the faces that are dropped
+        for it.
+        """
         clusters = tables["clusters"]
-        clusters = clusters.filter(pc.and_(pc.equal(clusters["status"], "ok"), pc.fill_null(clusters["keep"], False)))
+        clusters = clusters.filter(
+            pc.and_(pc.equal(clusters["status"], "ok"), pc.fill_null(clusters["keep"], False))
+        )
         images = tables["images"]
         where = pc.index_in(clusters["image_id"], value_set=images["image_id"].combine_chunks())
         phash, sha256 = images["phash"].take(where), images["sha256"].take(where)
-        known = np.asarray(pc.is_valid(phash)) & np.asarray(pc.is_in(clusters["identity_id"], value_set=pa.array(list(index), pa.string())))
+        known = np.asarray(pc.is_valid(phash)) & np.asarray(
+            pc.is_in(clusters["identity_id"], value_set=pa.array(list(index), pa.string()))
+        )
         rows = np.flatnonzero(known)
-        person = np.array([index[name] for name in clusters["identity_id"].take(rows).to_pylist()], np.int64)
+        person = np.array(
+            [index[name] for name in clusters["identity_id"].take(rows).to_pylist()], np.int64
+        )
         faces = clusters["face_id"].take(rows).to_pylist()
         digests = pc.fill_null(sha256.take(rows), "").to_pylist()
         order = np.lexsort((np.array(faces), person)) if len(faces) else np.zeros(0, np.int64)
         hashes = phash.take(rows).to_numpy().astype(np.uint64)[order]
         left, right, _ = near(hashes, self.params.phash_bits)
-        # A flat or empty picture has a hash that many have: only pictures with something in them can be told to be one.
+        # A flat or empty picture has a hash that many have: only pictures with something in them
+        # can be told to be one.
         telling = np.array([8 <= int(value).bit_count() <= 56 for value in hashes.tolist()], bool)
         pictures = _Union(len(order))
         for i, j in zip(left.tolist(), right.tolist(), strict=True):
@@ -169,7 +219,9 @@ class IndicatorMatch(Stage):
         shared: dict[int, int] = {}
         dropped: dict[int, set[str]] = {}
         for members in groups:
-            owners = {i: int(person[order[i]]) for i in members if int(person[order[i]]) not in lost}
+            owners = {
+                i: int(person[order[i]]) for i in members if int(person[order[i]]) not in lost
+            }
             for i, owner in owners.items():
                 others = [n for n in owners if canonical[owners[n]] != canonical[owner]]
                 if any(boxes.same(faces[order[i]], faces[order[n]]) for n in others):
@@ -187,17 +239,32 @@ class IndicatorMatch(Stage):
 
 
 class _Boxes:
-    """Where faces are in their pictures, in shares of width and height, so that it holds in every size of a picture."""
+    """Where faces are in their pictures, in shares of width and height, so that it holds in every
+    size of a picture.
+    """
 
     def __init__(self, tables: Mapping[str, pa.Table], wanted: set[str]) -> None:
         faces, images = tables["faces"], tables["images"]
-        faces = faces.filter(pc.is_in(faces["face_id"], value_set=pa.array(sorted(wanted), pa.string())))
+        faces = faces.filter(
+            pc.is_in(faces["face_id"], value_set=pa.array(sorted(wanted), pa.string()))
+        )
         where = pc.index_in(faces["image_id"], value_set=images["image_id"].combine_chunks())
-        sizes = zip(images["width"].take(where).to_pylist(), images["height"].take(where).to_pylist(), strict=True)
+        sizes = zip(
+            images["width"].take(where).to_pylist(),
+            images["height"].take(where).to_pylist(),
+            strict=True,
+        )
         self._boxes: dict[str, tuple[float, ...]] = {}
-        for face, box, (width, height) in zip(faces["face_id"].to_pylist(), faces["box"].to_pylist(), sizes, strict=True):
+        for face, box, (width, height) in zip(
+            faces["face_id"].to_pylist(), faces["box"].to_pylist(), sizes, strict=True
+        ):
             if box is not None and width and height:
-                self._boxes[face] = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+                self._boxes[face] = (
+                    box[0] / width,
+                    box[1] / height,
+                    box[2] / width,
+                    box[3] / height,
+                )
 
     def same(self, one: str, other: str) -> bool:
         """Whether two faces in copies of one picture are one face, as far as anybody knows."""
@@ -209,12 +276,20 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
     """Intersection over union of two boxes x1, y1, x2, y2."""
     across = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
     inside = across * max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
-    both = (one[2] - one[0]) * (one[3] - one[1]) + (other[2] - other[0]) * (other[3] - other[1]) - inside
+    both = (
+        (one[2] - one[0]) * (one[3] - one[1])
+        + (other[2] - other[0]) * (other[3] - other[1])
+        - inside
+    )
     return inside / both if both > 0 else 1.0
 
 
-def _by_hand(overrides: pa.Table | None, index: Mapping[str, int]) -> tuple[list[tuple[int, int]], set[tuple[int, int]]]:
-    """Pairs that somebody merged and pairs that somebody set apart; people who are not here (any more) count for nothing."""
+def _by_hand(
+    overrides: pa.Table | None, index: Mapping[str, int]
+) -> tuple[list[tuple[int, int]], set[tuple[int, int]]]:
+    """Pairs that somebody merged and pairs that somebody set apart; people who are not here (any
+    more) count for nothing.
+    """
     merged, apart = [], set()
     for row in overrides.to_pylist() if overrides is not None else ():
         left, right = index.get(row["identity_id"]), index.get(row["target"] or "")
@@ -227,13 +302,21 @@ def _by_hand(overrides: pa.Table | None, index: Mapping[str, int]) -> tuple[list
     return merged, apart
 
 
-def _beaten(together: Iterable[tuple[int, int]], kept: np.ndarray, canonical: np.ndarray) -> set[int]:
-    """Of names that are one person, all but the one with most pictures; those that a hand merged stand for one another."""
+def _beaten(
+    together: Iterable[tuple[int, int]], kept: np.ndarray, canonical: np.ndarray
+) -> set[int]:
+    """Of names that are one person, all but the one with most pictures; those that a hand merged
+    stand for one another.
+    """
     union = _Union(len(kept))
     for left, right in together:
         union.join(left, right)
     best = union.best(kept)
-    return {place for place in range(len(kept)) if best[place] != place and canonical[place] != canonical[best[place]]}
+    return {
+        place
+        for place in range(len(kept))
+        if best[place] != place and canonical[place] != canonical[best[place]]
+    }
 
 
 class _Union:
@@ -267,7 +350,9 @@ class _Union:
     def members(self, one: int) -> list[int]:
         """The set that `one` is in; looked up in a list that is made once."""
         if not hasattr(self, "_sets"):
-            self._sets: dict[int, list[int]] = {self.root(group[0]): group for group in self.groups()}
+            self._sets: dict[int, list[int]] = {
+                self.root(group[0]): group for group in self.groups()
+            }
         return self._sets.get(self.root(one), [one])
 
     def best(self, weight: Any) -> np.ndarray:

@@ -1,7 +1,9 @@
-"""CLIP as OpenAI and open_clip publish it: a text tower, and an image tower that is a vision transformer or a ResNet.
+"""CLIP as OpenAI and open_clip publish it: a text tower, and an image tower that is a vision
+transformer or a ResNet.
 
-Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021. Names of parameters are
-those of their checkpoints, which hold both towers. transformers has other names, and no CLIP with a ResNet.
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+Names of parameters are those of their checkpoints, which hold both towers. transformers has other
+names, and no CLIP with a ResNet.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +23,9 @@ class Sizes:
     """What tells the networks apart; all of it shows in a checkpoint."""
 
     blocks: tuple[int, ...]
-    """Of a ResNet the residual blocks in each of four stages (3, 4, 23, 3 in RN101), of a transformer one number (24 in ViT-L/14)."""
+    """Of a ResNet the residual blocks in each of four stages (3, 4, 23, 3 in RN101), of a
+    transformer one number (24 in ViT-L/14).
+    """
     width: int
     """Of a ResNet the channels after the stem, of a transformer those of a token."""
     patch: int
@@ -72,7 +76,9 @@ class ClipNetwork(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes
-        self.visual: nn.Module = _VisionTransformer(sizes) if len(sizes.blocks) == 1 else _ResNet(sizes)
+        self.visual: nn.Module = (
+            _VisionTransformer(sizes) if len(sizes.blocks) == 1 else _ResNet(sizes)
+        )
         self.token_embedding = nn.Embedding(sizes.vocabulary, sizes.text_width)
         self.positional_embedding = nn.Parameter(torch.zeros(sizes.context, sizes.text_width))
         self.transformer = _Transformer(sizes.text_width, sizes.text_layers, causal=True)
@@ -86,7 +92,9 @@ class ClipNetwork(nn.Module):
         return found
 
     def text(self, ids: Tensor) -> Tensor:
-        """(n, context) token numbers to (n, dims). The last token of a text has the highest number of all and stands for it."""
+        """(n, context) token numbers to (n, dims). The last token of a text has the highest number
+        of all and stands for it.
+        """
         x = self.transformer(self.token_embedding(ids) + self.positional_embedding)
         ends = self.ln_final(x[torch.arange(ids.shape[0], device=ids.device), ids.argmax(dim=1)])
         found: Tensor = ends @ self.text_projection
@@ -116,9 +124,15 @@ class _ResNet(nn.Module):
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         half = sizes.width // 2
-        self.conv1, self.bn1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(half)
+        self.conv1, self.bn1 = (
+            nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(half),
+        )
         self.conv2, self.bn2 = nn.Conv2d(half, half, 3, padding=1, bias=False), nn.BatchNorm2d(half)
-        self.conv3, self.bn3 = nn.Conv2d(half, sizes.width, 3, padding=1, bias=False), nn.BatchNorm2d(sizes.width)
+        self.conv3, self.bn3 = (
+            nn.Conv2d(half, sizes.width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(sizes.width),
+        )
         channels = sizes.width
         for stage, count in zip(_STAGES, sizes.blocks, strict=True):
             inner = sizes.width * 2 ** (stage - 1)
@@ -131,7 +145,9 @@ class _ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for number in (1, 2, 3):
-            x = functional.relu(self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(x)))
+            x = functional.relu(
+                self.get_submodule(f"bn{number}")(self.get_submodule(f"conv{number}")(x))
+            )
         x = functional.avg_pool2d(x, 2)
         for stage in _STAGES:
             x = self.get_submodule(f"layer{stage}")(x)
@@ -140,18 +156,25 @@ class _ResNet(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1 x 1, 3 x 3, 1 x 1; where it halves the size, by averaging before the last convolution and on the shortcut."""
+    """1 x 1, 3 x 3, 1 x 1; where it halves the size, by averaging before the last convolution and
+    on the shortcut.
+    """
 
     def __init__(self, channels: int, inner: int, stride: int) -> None:
         super().__init__()
         self._stride = stride
         self.conv1, self.bn1 = nn.Conv2d(channels, inner, 1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = nn.Conv2d(inner, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = (
+            nn.Conv2d(inner, inner, 3, padding=1, bias=False),
+            nn.BatchNorm2d(inner),
+        )
         out = inner * _EXPANSION
         self.conv3, self.bn3 = nn.Conv2d(inner, out, 1, bias=False), nn.BatchNorm2d(out)
         self.downsample: nn.Module = nn.Identity()
         if stride > 1 or channels != out:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.relu(self.bn1(self.conv1(x)))
@@ -173,8 +196,12 @@ class _AttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + self.positional_embedding
-        query, key, value = (_heads(part) for part in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x)))
-        found: Tensor = self.c_proj(functional.scaled_dot_product_attention(query, key, value).flatten(1))
+        query, key, value = (
+            _heads(part) for part in (self.q_proj(x[:, :1]), self.k_proj(x), self.v_proj(x))
+        )
+        found: Tensor = self.c_proj(
+            functional.scaled_dot_product_attention(query, key, value).flatten(1)
+        )
         return found
 
 
@@ -212,7 +239,9 @@ class _FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c_fc(x)
-        found: Tensor = self.c_proj(x * torch.sigmoid(1.702 * x))  # the approximation of GELU that OpenAI trained with
+        found: Tensor = self.c_proj(
+            x * torch.sigmoid(1.702 * x)
+        )  # the approximation of GELU that OpenAI trained with
         return found
 
 
@@ -238,4 +267,6 @@ def _heads(x: Tensor) -> Tensor:
 
 
 def _count(names: Iterable[str], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)})
+    return len(
+        {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
+    )

@@ -1,8 +1,9 @@
 """FAN: 68 heat maps of facial points from stacked hourglasses.
 
-Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?", ICCV 2017: hourglasses after
-Newell et al. (ECCV 2016) whose blocks are the hierarchical, parallel and multi-scale ones of Bulat and Tzimiropoulos,
-"Binarized convolutional landmark localizers", ICCV 2017. Names of parameters are those of the published checkpoints.
+Bulat and Tzimiropoulos, "How far are we from solving the 2D & 3D face alignment problem?", ICCV
+2017: hourglasses after Newell et al. (ECCV 2016) whose blocks are the hierarchical, parallel and
+multi-scale ones of Bulat and Tzimiropoulos, "Binarized convolutional landmark localizers", ICCV
+2017. Names of parameters are those of the published checkpoints.
 """
 
 import re
@@ -22,27 +23,44 @@ Pool = Literal["avg", "max"]
 
 
 class Features(NamedTuple):
-    """What the network knows of a batch of n crops; heads on top of it, such as EmoNet's, read more than the heat maps."""
+    """What the network knows of a batch of n crops; heads on top of it, such as EmoNet's, read more
+    than the heat maps.
+    """
 
     trunk: Tensor
     """(n, 256, 64, 64): what goes into the first hourglass."""
     stacks: list[Tensor]
-    """(n, 256, 64, 64) a hourglass: what it hands to the next; of the last one, what its heat maps are made from."""
+    """(n, 256, 64, 64) a hourglass: what it hands to the next; of the last one, what its heat maps
+    are made from.
+    """
     maps: Tensor
     """(n, 68, 64, 64): heat maps of the last hourglass, unbounded."""
 
 
 class ConvBlock(nn.Module):
-    """Three 3 x 3 convolutions in a row whose outputs are put side by side, 1/2, 1/4 and 1/4 of the channels; pre-activated."""
+    """Three 3 x 3 convolutions in a row whose outputs are put side by side, 1/2, 1/4 and 1/4 of the
+    channels; pre-activated.
+    """
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.bn1, self.conv1 = nn.BatchNorm2d(channels), nn.Conv2d(channels, out // 2, 3, padding=1, bias=False)
-        self.bn2, self.conv2 = nn.BatchNorm2d(out // 2), nn.Conv2d(out // 2, out // 4, 3, padding=1, bias=False)
-        self.bn3, self.conv3 = nn.BatchNorm2d(out // 4), nn.Conv2d(out // 4, out // 4, 3, padding=1, bias=False)
+        self.bn1, self.conv1 = (
+            nn.BatchNorm2d(channels),
+            nn.Conv2d(channels, out // 2, 3, padding=1, bias=False),
+        )
+        self.bn2, self.conv2 = (
+            nn.BatchNorm2d(out // 2),
+            nn.Conv2d(out // 2, out // 4, 3, padding=1, bias=False),
+        )
+        self.bn3, self.conv3 = (
+            nn.BatchNorm2d(out // 4),
+            nn.Conv2d(out // 4, out // 4, 3, padding=1, bias=False),
+        )
         self.downsample: nn.Module = nn.Identity()
         if channels != out:
-            self.downsample = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, out, 1, bias=False))
+            self.downsample = nn.Sequential(
+                nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, out, 1, bias=False)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.conv1(functional.relu(self.bn1(x)))
@@ -69,21 +87,31 @@ class Hourglass(nn.Module):
             x = self.get_submodule(f"b2_{level}")(_halve(x, self._pool))
         x = self.b2_plus_1(x)
         for level in range(1, _DEPTH + 1):
-            x = functional.interpolate(self.get_submodule(f"b3_{level}")(x), scale_factor=2, mode="nearest") + sides.pop()
+            x = (
+                functional.interpolate(
+                    self.get_submodule(f"b3_{level}")(x), scale_factor=2, mode="nearest"
+                )
+                + sides.pop()
+            )
         return x
 
 
 class Fan(nn.Module):
     """(n, 3, 256, 256) RGB, 0 to 1, to heat maps (n, 68, 64, 64).
 
-    `pool`: how sizes are halved. It leaves no trace in the checkpoint: face-alignment's networks use `avg`, EmoNet's `max`.
+    `pool`: how sizes are halved. It leaves no trace in the checkpoint: face-alignment's networks
+    use `avg`, EmoNet's `max`.
     """
 
     def __init__(self, hourglasses: int, pool: Pool = "avg") -> None:
         super().__init__()
         self.hourglasses, self._pool = hourglasses, pool
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, stride=2, padding=3), nn.BatchNorm2d(64)
-        self.conv2, self.conv3, self.conv4 = ConvBlock(64, 128), ConvBlock(128, 128), ConvBlock(128, _WIDTH)
+        self.conv2, self.conv3, self.conv4 = (
+            ConvBlock(64, 128),
+            ConvBlock(128, 128),
+            ConvBlock(128, _WIDTH),
+        )
         for i in range(hourglasses):
             self.add_module(f"m{i}", Hourglass(pool))
             self.add_module(f"top_m_{i}", ConvBlock(_WIDTH, _WIDTH))
@@ -115,7 +143,9 @@ class Fan(nn.Module):
 
 
 def hourglasses_of(names: Iterable[str]) -> int:
-    """How many hourglasses the network has whose parameters have these names; 0 where it is no FAN."""
+    """How many hourglasses the network has whose parameters have these names; 0 where it is no
+    FAN.
+    """
     return sum(1 for name in set(names) if re.fullmatch(r"l\d+\.weight", name))
 
 

@@ -1,4 +1,6 @@
-"""Batch normalisation folded into the layer before it: the same function with fewer passes over memory."""
+"""Batch normalisation folded into the layer before it: the same function with fewer passes over
+memory.
+"""
 
 from itertools import pairwise
 
@@ -7,10 +9,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """`network`, in eval mode and changed in place, without the normalisations that directly follow a layer.
+    """`network`, in eval mode and changed in place, without the normalisations that directly follow
+    a layer.
 
-    A module's children count as applied in the order in which they are registered: a normalisation registered right
-    after a convolution, or after a dense layer, has to be applied right after it, as in all networks of this package.
+    A module's children count as applied in the order in which they are registered: a normalisation
+    registered right after a convolution, or after a dense layer, has to be applied right after it,
+    as in all networks of this package.
     """
     for module in list(network.modules()):
         children = list(module.named_children())

@@ -1,8 +1,9 @@
-"""The three networks of MTCNN (Zhang et al., "Joint Face Detection and Alignment using Multi-task Cascaded CNNs", SPL 2016).
+"""The three networks of MTCNN (Zhang et al., "Joint Face Detection and Alignment using Multi-task
+Cascaded CNNs", SPL 2016).
 
-Layers are named as in facenet-pytorch, so that its state dicts load. All take RGB as (x - 127.5) / 128, float32. The
-published weights were trained in Caffe's MATLAB interface, which stores pictures column by column: hence the transposed
-features before the first dense layer.
+Layers are named as in facenet-pytorch, so that its state dicts load. All take RGB as (x - 127.5) /
+128, float32. The published weights were trained in Caffe's MATLAB interface, which stores pictures
+column by column: hence the transposed features before the first dense layer.
 """
 
 import torch
@@ -11,7 +12,9 @@ from torch.nn import functional
 
 
 class ProposalNet(nn.Module):
-    """P-net, fully convolutional: every place of its output, 2 pixels apart, sees 12 x 12 pixels."""
+    """P-net, fully convolutional: every place of its output, 2 pixels apart, sees 12 x 12
+    pixels.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +25,9 @@ class ProposalNet(nn.Module):
         self.conv4_2 = nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (n, 3, h, w): the probability of a face (n, h', w'), and how its box differs from the square seen (n, 4, h', w')."""
+        """Of (n, 3, h, w): the probability of a face (n, h', w'), and how its box differs from the
+        square seen (n, 4, h', w').
+        """
         x = _halve(self.prelu1(self.conv1(x)), 2)
         x = self.prelu2(self.conv2(x))
         x = self.prelu3(self.conv3(x))
@@ -44,7 +49,9 @@ class RefinementNet(nn.Module):
         self.dense5_2 = nn.Linear(128, 4)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of (n, 3, 24, 24): the probability of a face (n), and how its box differs from the crop's (n, 4)."""
+        """Of (n, 3, 24, 24): the probability of a face (n), and how its box differs from the crop's
+        (n, 4).
+        """
         x = _halve(self.prelu1(self.conv1(x)), 3)
         x = _halve(self.prelu2(self.conv2(x)), 3)
         x = self.prelu3(self.conv3(x))
@@ -69,7 +76,9 @@ class OutputNet(nn.Module):
         self.dense6_3 = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of (n, 3, 48, 48): probability (n), difference of the box (n, 4), and the points' x, then their y, 0 to 1 (n, 10)."""
+        """Of (n, 3, 48, 48): probability (n), difference of the box (n, 4), and the points' x, then
+        their y, 0 to 1 (n, 10).
+        """
         x = _halve(self.prelu1(self.conv1(x)), 3)
         x = _halve(self.prelu2(self.conv2(x)), 3)
         x = _halve(self.prelu3(self.conv3(x)), 2)

@@ -1,8 +1,10 @@
-"""RetinaFace (Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019), without its mesh decoder.
+"""RetinaFace (Deng et al., "RetinaFace: Single-stage Dense Face Localisation in the Wild", 2019),
+without its mesh decoder.
 
-A backbone, a feature pyramid with three levels, a context module on each (SSH: Najibi et al., 2017, section 3.2), and
-three heads that give class, box and five points of the two anchors at every place. Layers are named as in the
-Pytorch_Retinaface of biubug6, whose state dicts, and those of retinaface-pytorch, load as they are.
+A backbone, a feature pyramid with three levels, a context module on each (SSH: Najibi et al., 2017,
+section 3.2), and three heads that give class, box and five points of the two anchors at every
+place. Layers are named as in the Pytorch_Retinaface of biubug6, whose state dicts, and those of
+retinaface-pytorch, load as they are.
 """
 
 from collections.abc import Sequence
@@ -27,10 +29,12 @@ _WIDTHS = {"resnet50": ((512, 1024, 2048), 256), "mobilenet025": ((64, 128, 256)
 
 
 class RetinaFace(nn.Module):
-    """Class logits (n, a, 2), boxes (n, a, 4) and points (n, a, 10) of all a anchors, float32, as `decode` takes them.
+    """Class logits (n, a, 2), boxes (n, a, 4) and points (n, a, 10) of all a anchors, float32, as
+    `decode` takes them.
 
-    Pictures (n, 3, height, width), normalised as the weights want them, with sides that are multiples of 32. Anchors come
-    by level, row, column, and size. `leak`: slope of the rectifiers below zero, where it is not Pytorch_Retinaface's.
+    Pictures (n, 3, height, width), normalised as the weights want them, with sides that are
+    multiples of 32. Anchors come by level, row, column, and size. `leak`: slope of the rectifiers
+    below zero, where it is not Pytorch_Retinaface's.
     """
 
     def __init__(self, backbone: Backbone, leak: float | None = None) -> None:
@@ -46,7 +50,10 @@ class RetinaFace(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         contexts = (self.ssh1, self.ssh2, self.ssh3)
-        levels = [context(level) for context, level in zip(contexts, self.fpn(self.body(pictures)), strict=True)]
+        levels = [
+            context(level)
+            for context, level in zip(contexts, self.fpn(self.body(pictures)), strict=True)
+        ]
         found = [
             torch.cat([head(level) for head, level in zip(heads, levels, strict=True)], dim=1)
             for heads in (self.ClassHead, self.BboxHead, self.LandmarkHead)
@@ -54,14 +61,19 @@ class RetinaFace(nn.Module):
         return found[0], found[1], found[2]
 
     def lowered(self, precision: torch.dtype) -> "RetinaFace":
-        """Itself with all but the heads in `precision`: rounding a box to 8 bits would move it by pixels."""
+        """Itself with all but the heads in `precision`: rounding a box to 8 bits would move it by
+        pixels.
+        """
         for part in (self.body, self.fpn, self.ssh1, self.ssh2, self.ssh3):
             part.to(precision)
         return self
 
 
-def anchors(height: int, width: int, sizes: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> torch.Tensor:
-    """Anchors (a, 3) of a canvas, in the network's order: centre x, centre y and side in pixels, float32.
+def anchors(
+    height: int, width: int, sizes: Sequence[Sequence[int]], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Anchors (a, 3) of a canvas, in the network's order: centre x, centre y and side in pixels,
+    float32.
 
     `sizes`: the sides of a level's anchors, for every level.
     """
@@ -74,20 +86,28 @@ def anchors(height: int, width: int, sizes: Sequence[Sequence[int]], device: tor
     return torch.cat(levels).to(device)
 
 
-def decode(boxes: torch.Tensor, points: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def decode(
+    boxes: torch.Tensor, points: torch.Tensor, places: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes (..., 4) as x1 y1 x2 y2 and points (..., 10) as x y x y ... in pixels of the canvas.
 
-    `boxes` (..., 4) and `points` (..., 10) are the network's, `places` (..., 3) their anchors. Shifts are in tenths of
-    the anchor's side, sizes logarithms in fifths (SSD, Liu et al. 2016, equation 2, with the usual variances).
+    `boxes` (..., 4) and `points` (..., 10) are the network's, `places` (..., 3) their anchors.
+    Shifts are in tenths of the anchor's side, sizes logarithms in fifths (SSD, Liu et al. 2016,
+    equation 2, with the usual variances).
     """
     centre, side = places[..., :2], places[..., 2:]
     middle = centre + boxes[..., :2] * VARIANCES[0] * side
     half = side * torch.exp(boxes[..., 2:] * VARIANCES[1]) / 2
-    moved = points.reshape(*points.shape[:-1], 5, 2) * VARIANCES[0] * side[..., None] + centre[..., None, :]
+    moved = (
+        points.reshape(*points.shape[:-1], 5, 2) * VARIANCES[0] * side[..., None]
+        + centre[..., None, :]
+    )
     return torch.cat([middle - half, middle + half], dim=-1), moved.flatten(-2)
 
 
-def _convolved(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, nn.Module]:
+def _convolved(
+    inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, nn.Module]:
     """A convolution that keeps the size, or halves it, and its normalisation."""
     layer = nn.Conv2d(inside, outside, kernel, stride, kernel // 2, groups=groups, bias=False)
     return layer, nn.BatchNorm2d(outside)
@@ -98,24 +118,40 @@ def _rectifier(leak: float) -> nn.Module:
 
 
 class _Pyramid(nn.Module):
-    """Three levels of one width, each joined with what the coarser one says (Lin et al., "Feature Pyramid Networks", 2017)."""
+    """Three levels of one width, each joined with what the coarser one says (Lin et al., "Feature
+    Pyramid Networks", 2017).
+    """
 
     def __init__(self, widths: Sequence[int], width: int, leak: float) -> None:
         super().__init__()
         self.output1, self.output2, self.output3 = (
             nn.Sequential(*_convolved(inside, width, 1), _rectifier(leak)) for inside in widths
         )
-        self.merge1, self.merge2 = (nn.Sequential(*_convolved(width, width, 3), _rectifier(leak)) for _ in range(2))
+        self.merge1, self.merge2 = (
+            nn.Sequential(*_convolved(width, width, 3), _rectifier(leak)) for _ in range(2)
+        )
 
-    def forward(self, levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        fine, middle, coarse = self.output1(levels[0]), self.output2(levels[1]), self.output3(levels[2])
-        middle = self.merge2(middle + functional.interpolate(coarse, size=middle.shape[2:], mode="nearest"))
-        fine = self.merge1(fine + functional.interpolate(middle, size=fine.shape[2:], mode="nearest"))
+    def forward(
+        self, levels: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        fine, middle, coarse = (
+            self.output1(levels[0]),
+            self.output2(levels[1]),
+            self.output3(levels[2]),
+        )
+        middle = self.merge2(
+            middle + functional.interpolate(coarse, size=middle.shape[2:], mode="nearest")
+        )
+        fine = self.merge1(
+            fine + functional.interpolate(middle, size=fine.shape[2:], mode="nearest")
+        )
         return fine, middle, coarse
 
 
 class _Context(nn.Module):
-    """What lies around a place, seen through fields of 3, 5 and 7: the last two from stacked 3 x 3 convolutions."""
+    """What lies around a place, seen through fields of 3, 5 and 7: the last two from stacked 3 x 3
+    convolutions.
+    """
 
     def __init__(self, width: int, leak: float) -> None:
         super().__init__()
@@ -128,7 +164,11 @@ class _Context(nn.Module):
 
     def forward(self, level: torch.Tensor) -> torch.Tensor:
         shared = self.conv5X5_1(level)
-        fields = [self.conv3X3(level), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared))]
+        fields = [
+            self.conv3X3(level),
+            self.conv5X5_2(shared),
+            self.conv7x7_3(self.conv7X7_2(shared)),
+        ]
         return functional.relu(torch.cat(fields, dim=1), inplace=True)
 
 
@@ -153,7 +193,9 @@ class _MobileNet025(nn.Module):
         first = nn.Sequential(*_convolved(3, 8, 3, stride=2), _rectifier(leak))
         steps = ((8, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1))
         self.stage1 = nn.Sequential(first, *(_separable(*step, leak) for step in steps))
-        self.stage2 = nn.Sequential(_separable(64, 128, 2, leak), *(_separable(128, 128, 1, leak) for _ in range(5)))
+        self.stage2 = nn.Sequential(
+            _separable(64, 128, 2, leak), *(_separable(128, 128, 1, leak) for _ in range(5))
+        )
         self.stage3 = nn.Sequential(_separable(128, 256, 2, leak), _separable(256, 256, 1, leak))
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -169,7 +211,9 @@ def _separable(inside: int, outside: int, stride: int, leak: float) -> nn.Sequen
 
 
 class _ResNet50(nn.Module):
-    """ResNet-50 (He et al. 2016) with strides in the 3 x 3 convolutions, layers named as in torchvision, without its head."""
+    """ResNet-50 (He et al. 2016) with strides in the 3 x 3 convolutions, layers named as in
+    torchvision, without its head.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +242,9 @@ class _Bottleneck(nn.Module):
         self.conv1, self.bn1 = _convolved(inside, width, 1)
         self.conv2, self.bn2 = _convolved(width, width, 3, stride)
         self.conv3, self.bn3 = _convolved(width, outside, 1)
-        self.downsample = nn.Sequential(*_convolved(inside, outside, 1, stride)) if inside != outside else None
+        self.downsample = (
+            nn.Sequential(*_convolved(inside, outside, 1, stride)) if inside != outside else None
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = functional.relu(self.bn1(self.conv1(x)), inplace=True)

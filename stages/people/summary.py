@@ -22,19 +22,24 @@ class SummaryParams(Params):
     min_kept: int = Field(3, ge=0)
     """A person with fewer kept faces is flagged few_images."""
     namesake_share: float = Field(0.6, gt=0, le=1)
-    """A second cluster with at least this share of the pictures of the first is flagged second_cluster."""
+    """A second cluster with at least this share of the pictures of the first is flagged
+    second_cluster.
+    """
 
 
 class SummaryPeople(Stage):
     """One row of `people` a person, from all its rows of `clusters`.
 
-    Flags: `weak_majority`, the largest cluster is in under half of the person's pictures. `second_cluster`, another one is
-    in nearly as many pictures that do not show the largest: perhaps a namesake (a spouse stands beside the person and does
-    not count). `near_tie`, cleaning refused to choose between two people, whose indicators are both here. `few_images`, few
-    faces were kept. `reference_missing`, the source has a reference image, and no usable face was found in it.
-    `reference_alone`, nothing else agrees with the reference image. A picture and its copies are one picture there.
+    Flags: `weak_majority`, the largest cluster is in under half of the person's pictures.
+    `second_cluster`, another one is in nearly as many pictures that do not show the largest:
+    perhaps a namesake (a spouse stands beside the person and does not count). `near_tie`, cleaning
+    refused to choose between two people, whose indicators are both here. `few_images`, few faces
+    were kept. `reference_missing`, the source has a reference image, and no usable face was found
+    in it. `reference_alone`, nothing else agrees with the reference image. A picture and its copies
+    are one picture there.
 
-    A person without any face has no row: nothing was cleaned (`identities` without a row here are those).
+    A person without any face has no row: nothing was cleaned (`identities` without a row here are
+    those).
     """
 
     name: ClassVar[str] = "people"
@@ -50,14 +55,17 @@ class SummaryPeople(Stage):
     }
 
     def wants(self, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
-        """Every face that cleaning judged, kept or not: those left out make the counts and flags."""
+        """Every face that cleaning judged, kept or not: those left out make the counts and
+        flags.
+        """
         judged = pc.is_in(rows["clusters.status"], pa.array(["ok", "filtered"]))
         return pc.and_(judged, pc.fill_null(pc.equal(rows["embeddings.status"], "ok"), False))
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         """Rows of `people` in the order of identity_id.
 
-        People of whom nobody was kept are filtered: as near_tie where cleaning could not choose, else as nobody_kept.
+        People of whom nobody was kept are filtered: as near_tie where cleaning could not choose,
+        else as nobody_kept.
         """
         params: SummaryParams = self.params
         codes = pc.dictionary_encode(rows["identity_id"])
@@ -69,12 +77,22 @@ class SummaryPeople(Stage):
         person = place[codes.indices.to_numpy()]
         count = len(names)
 
-        keep = pc.fill_null(rows["clusters.keep"], False).to_numpy(zero_copy_only=False) if rows.num_rows else np.zeros(0, bool)
+        keep = (
+            pc.fill_null(rows["clusters.keep"], False).to_numpy(zero_copy_only=False)
+            if rows.num_rows
+            else np.zeros(0, bool)
+        )
         cluster = pc.fill_null(rows["clusters.cluster"], -1).to_numpy().astype(np.int64)
-        copy = pc.is_valid(rows["clusters.duplicate_of"]).to_numpy(zero_copy_only=False) if rows.num_rows else keep
+        copy = (
+            pc.is_valid(rows["clusters.duplicate_of"]).to_numpy(zero_copy_only=False)
+            if rows.num_rows
+            else keep
+        )
         counted = (cluster >= 0) & ~copy
         kept = np.bincount(person[keep], minlength=count)
-        shown, largest, second = _pictures(person[counted], rows["image_id"].filter(pa.array(counted)), cluster[counted], count)
+        shown, largest, second = _pictures(
+            person[counted], rows["image_id"].filter(pa.array(counted)), cluster[counted], count
+        )
         tied = _says(rows["clusters.reason"], "near_tie")
         tie = np.bincount(person[tied], minlength=count) > 0
         reference, other = (_says(rows["candidates.reference"], said) for said in ("yes", "no"))
@@ -91,7 +109,8 @@ class SummaryPeople(Stage):
         by_face = _by_face(rows, person)
         # Where nobody was chosen both are told.
         indicator, second_indicator = (
-            _indicators(rows, person, by_face[chosen[by_face]], count) for chosen in (keep | (tied & (cluster == 0)), tied & (cluster == 1))
+            _indicators(rows, person, by_face[chosen[by_face]], count)
+            for chosen in (keep | (tied & (cluster == 0)), tied & (cluster == 1))
         )
         silhouette = _silhouettes(rows, person, cluster, by_face[counted[by_face]], count)
         identity = pa.array(names[by_name], pa.string())
@@ -111,7 +130,11 @@ class SummaryPeople(Stage):
             "margin": _margins(rows["clusters.margin"], person, count),
             "second_indicator": _lists(second_indicator, pa.float32(), ~tie),
             "status": pc.if_else(somebody, "ok", "filtered"),
-            "reason": pc.if_else(somebody, pa.scalar(None, pa.string()), pc.if_else(pa.array(tie), "near_tie", "nobody_kept")),
+            "reason": pc.if_else(
+                somebody,
+                pa.scalar(None, pa.string()),
+                pc.if_else(pa.array(tie), "near_tie", "nobody_kept"),
+            ),
             "detail": pa.nulls(count, pa.string()),
         }
         schema = self.writes.arrow
@@ -150,11 +173,19 @@ def _clusters(person: np.ndarray, cluster: np.ndarray, count: int) -> np.ndarray
 def _pictures(
     person: np.ndarray, images: pa.ChunkedArray, cluster: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By person, (p,) int64 each: pictures; those with cluster 0; the most with one other cluster and without cluster 0."""
-    seen = pa.table({"person": person, "image": images, "cluster": cluster}).group_by(["person", "image", "cluster"]).aggregate([])
+    """By person, (p,) int64 each: pictures; those with cluster 0; the most with one other cluster
+    and without cluster 0.
+    """
+    seen = (
+        pa.table({"person": person, "image": images, "cluster": cluster})
+        .group_by(["person", "image", "cluster"])
+        .aggregate([])
+    )
     by_picture = seen.group_by(["person", "image"]).aggregate([("cluster", "min")])
     pictures = np.bincount(by_picture["person"].to_numpy(), minlength=count)
-    largest = np.bincount(by_picture["person"].to_numpy()[by_picture["cluster_min"].to_numpy() == 0], minlength=count)
+    largest = np.bincount(
+        by_picture["person"].to_numpy()[by_picture["cluster_min"].to_numpy() == 0], minlength=count
+    )
     apart = seen.join(by_picture, ["person", "image"]).filter(pc.field("cluster_min") > 0)
     sizes = apart.group_by(["person", "cluster"]).aggregate([([], "count_all")])
     second = np.zeros(count, dtype=np.int64)
@@ -163,7 +194,9 @@ def _pictures(
 
 
 def _by_face(rows: pa.Table, person: np.ndarray) -> np.ndarray:
-    """The rows by person and face: the order within a person fixes the bits of sums, whatever order the rows came in."""
+    """The rows by person and face: the order within a person fixes the bits of sums, whatever order
+    the rows came in.
+    """
     return np.lexsort((pc.rank(rows["face_id"]).to_numpy(), person))
 
 
@@ -176,14 +209,18 @@ def _indicators(rows: pa.Table, person: np.ndarray, kept: np.ndarray, count: int
     return found
 
 
-def _silhouettes(rows: pa.Table, person: np.ndarray, cluster: np.ndarray, counted: np.ndarray, count: int) -> np.ndarray:
+def _silhouettes(
+    rows: pa.Table, person: np.ndarray, cluster: np.ndarray, counted: np.ndarray, count: int
+) -> np.ndarray:
     """(p,) float64, nan for people with fewer than two clusters."""
     found = np.full(count, np.nan)
     several = np.zeros(count, dtype=bool)
     several[person[counted][cluster[counted] > 0]] = True
     for block, taken in _taken(rows, person, counted[several[person[counted]]]):
         owners, group = np.unique(person[block], return_inverse=True)
-        found[owners] = silhouettes(normalised(taken.astype(np.float64)), group, cluster[block], len(owners))
+        found[owners] = silhouettes(
+            normalised(taken.astype(np.float64)), group, cluster[block], len(owners)
+        )
     return found
 
 
@@ -192,8 +229,12 @@ def _width(rows: pa.Table) -> int:
     return int(lengths[0].as_py()) if len(lengths) else 0
 
 
-def _taken(rows: pa.Table, person: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rows `chosen`, sorted by person, in blocks of whole people, with their vectors (n, d) float32."""
+def _taken(
+    rows: pa.Table, person: np.ndarray, chosen: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rows `chosen`, sorted by person, in blocks of whole people, with their vectors (n, d)
+    float32.
+    """
     chunks = [vectors(chunk) for chunk in rows["embeddings.vector"].chunks if len(chunk)]
     first = np.cumsum([0, *map(len, chunks)])
     for block in _blocks(chosen, person):
@@ -218,12 +259,16 @@ def _blocks(kept: np.ndarray, person: np.ndarray) -> Iterator[np.ndarray]:
 def _lists(values: np.ndarray, kind: pa.DataType, missing: np.ndarray) -> pa.ListArray:
     """(p, d) as lists, null where `missing`."""
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1), kind), mask=pa.array(missing))
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), pa.array(values.reshape(-1), kind), mask=pa.array(missing)
+    )
 
 
 def _flag_lists(flags: Mapping[str, np.ndarray], count: int) -> pa.ListArray:
     """The names of the flags that are raised, by person, in the order of `flags`."""
-    raised = np.stack(list(flags.values()), axis=1) if count else np.zeros((0, len(flags)), dtype=bool)
+    raised = (
+        np.stack(list(flags.values()), axis=1) if count else np.zeros((0, len(flags)), dtype=bool)
+    )
     offsets = np.concatenate([[0], np.cumsum(raised.sum(axis=1))]).astype(np.int32)
     names = np.array(list(flags), dtype=object)[np.nonzero(raised)[1]]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(names, pa.string()))

@@ -1,7 +1,8 @@
-"""What is said of a set of shards: `dataset.json` for programs and a data card in Markdown for people.
+"""What is said of a set of shards: `dataset.json` for programs and a data card in Markdown for
+people.
 
-Both are functions of what is in the set and how it was made; neither has a date or a name of a run, so the same set has
-the same card.
+Both are functions of what is in the set and how it was made; neither has a date or a name of a run,
+so the same set has the same card.
 """
 
 import json
@@ -39,7 +40,9 @@ _WHY = {
 class Contents:
     """What is in a set of shards, counted sample by sample in the order of the shards."""
 
-    splits: dict[str, dict[str, int]] = field(default_factory=lambda: {split: _nothing() for split in SPLITS})
+    splits: dict[str, dict[str, int]] = field(
+        default_factory=lambda: {split: _nothing() for split in SPLITS}
+    )
     licences: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
@@ -58,12 +61,25 @@ class Contents:
         self.licences[row["licence"] or "none stated"] += 1
         self.sources[row["source"] or "unknown"] += 1
         self.formats[row["format"]] += 1
-        for name, column in (("caption", "caption"), ("points", "points"), ("head", "head_scheme"), ("mask", "mask_window")):
+        for name, column in (
+            ("caption", "caption"),
+            ("points", "points"),
+            ("head", "head_scheme"),
+            ("mask", "mask_window"),
+        ):
             self.missing[name] += row[column] is None
 
     def as_json(self) -> dict[str, Any]:
-        counted = {"licences": self.licences, "sources": self.sources, "formats": self.formats, "missing": +self.missing}
-        return {"splits": self.splits, **{name: dict(_ranked(counts)) for name, counts in counted.items()}}
+        counted = {
+            "licences": self.licences,
+            "sources": self.sources,
+            "formats": self.formats,
+            "missing": +self.missing,
+        }
+        return {
+            "splits": self.splits,
+            **{name: dict(_ranked(counts)) for name, counts in counted.items()},
+        }
 
 
 def _nothing() -> dict[str, int]:
@@ -78,13 +94,27 @@ def withheld_counts(reasons: Iterable[str]) -> dict[str, int]:
     return dict(_ranked(Counter(reasons)))
 
 
-def dataset_json(name: str, version: str, params: Mapping[str, Any], about: Mapping[str, Any], stages: Mapping[str, Any]) -> bytes:
-    """`about`: `Contents.as_json` with `withheld`, and `remarks` where there are any; `stages`: table to its description."""
+def dataset_json(
+    name: str,
+    version: str,
+    params: Mapping[str, Any],
+    about: Mapping[str, Any],
+    stages: Mapping[str, Any],
+) -> bytes:
+    """`about`: `Contents.as_json` with `withheld`, and `remarks` where there are any; `stages`:
+    table to its description.
+    """
     contents = {name: value for name, value in about.items() if name not in ("withheld", "remarks")}
     shown = {
-        "format": FORMAT, "name": name, "version": version, "contents": contents,
-        "withheld": about.get("withheld", {}), **_remarks(about), "parameters": dict(params), "stages": dict(stages),
-    }  # fmt: skip
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "contents": contents,
+        "withheld": about.get("withheld", {}),
+        **_remarks(about),
+        "parameters": dict(params),
+        "stages": dict(stages),
+    }
     return (json.dumps(shown, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
@@ -92,34 +122,53 @@ def _remarks(about: Mapping[str, Any]) -> dict[str, Any]:
     return {"remarks": list(about["remarks"])} if about.get("remarks") else {}
 
 
-def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[str, Any], stages: Mapping[str, Any]) -> bytes:
+def data_card(
+    name: str,
+    version: str,
+    given: Mapping[str, Any],
+    about: Mapping[str, Any],
+    stages: Mapping[str, Any],
+) -> bytes:
     """The card; arguments as for `dataset_json`."""
     params = ShardParams.model_validate(dict(given))
     splits = {split: counts for split, counts in about["splits"].items() if counts["samples"]}
     samples = sum(counts["samples"] for counts in splits.values())
     people = sum(counts["people"] for counts in splits.values())
-    members = {"`.json`": "everything known about it", **{f"`.{MEMBERS[c]}`": _CONDITIONS[c] for c in params.include}}
+    members = {
+        "`.json`": "everything known about it",
+        **{f"`.{MEMBERS[c]}`": _CONDITIONS[c] for c in params.include},
+    }
     text = [
         "---",
         "tags: [webdataset, faces, biometric-data]",
         "---",
-        f"# {name}: {samples:,} {'picture' if samples == 1 else 'pictures'} of {people:,} {'person' if people == 1 else 'people'}",
+        f"# {name}: {samples:,} {'picture' if samples == 1 else 'pictures'} of {people:,} "
+        f"{'person' if people == 1 else 'people'}",
         "",
         "One face of one person a sample, grouped by person. The pictures are the "
-        + ("originals, without the places in their metadata" if params.strip_gps else "original files, byte for byte")
+        + (
+            "originals, without the places in their metadata"
+            if params.strip_gps
+            else "original files, byte for byte"
+        )
         + f". Made by idcluster; set version `{version}`.",
         "",
-        "**Faces are biometric data.** Who uses this set needs a legal ground for it, and a licence for every picture.",
+        "**Faces are biometric data.** Who uses this set needs a legal ground for it, and a "
+        "licence for every picture.",
         "",
         *_table(
             ("split", "people", "pictures", "MB"),
-            [(split, count["people"], count["samples"], f"{count['bytes'] / 1e6:.1f}") for split, count in splits.items()],
+            [
+                (split, count["people"], count["samples"], f"{count['bytes'] / 1e6:.1f}")
+                for split, count in splits.items()
+            ],
         ),
         *(f"\n**Note:** {_line(remark)}." for remark in about.get("remarks", ())),
         "",
         "No person is in two splits; nor are people who look alike or share a picture."
         + (
-            f" Each person of the benchmark has {params.references} references and {params.targets} "
+            f" Each person of the benchmark has {params.references} references and "
+            f"{params.targets} "
             f"{'target' if params.targets == 1 else 'targets'} (`role`)."
             if "benchmark" in splits
             else ""
@@ -127,9 +176,13 @@ def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[
         "",
         "## What is in a sample",
         "",
-        *_table(("member", "holds"), [("the picture", ", ".join(about["formats"]) or "-"), *members.items()]),
+        *_table(
+            ("member", "holds"),
+            [("the picture", ", ".join(about["formats"]) or "-"), *members.items()],
+        ),
         "",
-        "Beside each tar lies a `.parquet` with one row a sample, places in the tar included. `index.json` lists the shards.",
+        "Beside each tar lies a `.parquet` with one row a sample, places in the tar included. "
+        "`index.json` lists the shards.",
         *_missing(about["missing"], samples),
         "",
         "## Sources and licences",
@@ -142,7 +195,10 @@ def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[
         "",
         "## How it was made",
         "",
-        *_table(("table", "backend", "parameters", "weights"), [(table, *_stage(stage)) for table, stage in sorted(stages.items())]),
+        *_table(
+            ("table", "backend", "parameters", "weights"),
+            [(table, *_stage(stage)) for table, stage in sorted(stages.items())],
+        ),
         "",
         "Rules for what may leave: " + _rules(params) + ".",
         "",
@@ -152,22 +208,34 @@ def data_card(name: str, version: str, given: Mapping[str, Any], about: Mapping[
         "",
         "## Known limits",
         "",
-        "- Who a picture shows follows from where it was found and from likeness to the person's other pictures; some are wrong.",
-        "- Likeness is measured by a recogniser, whose errors are not the same for all groups of people.",
-        "- Captions and measurements come from the models named above and were not checked by hand.",
+        "- Who a picture shows follows from where it was found and from likeness to the person's "
+        "other pictures; some are wrong.",
+        "- Likeness is measured by a recogniser, whose errors are not the same for all groups of "
+        "people.",
+        "- Captions and measurements come from the models named above and were not checked by "
+        "hand.",
         "",
         "## To be removed",
         "",
-        (f"Write to {_line(params.contact)}. " if params.contact else "Write to whoever gave you this set. ")
-        + "Who has a copy of this set compares it with `removals.json`, where there is one, and deletes what it names.",
+        (
+            f"Write to {_line(params.contact)}. "
+            if params.contact
+            else "Write to whoever gave you this set. "
+        )
+        + "Who has a copy of this set compares it with `removals.json`, where there is one, and "
+        "deletes what it names.",
     ]
     return ("\n".join(text) + "\n").encode()
 
 
+# fmt: off
 _CONDITIONS = {
-    "mask": "who is where, one byte a pixel", "normal": "rendered surface normals", "albedo": "rendered albedo",
-    "lambertian": "rendered shading", "landmarks": "drawn facial points", "arcface": "identity vector, float32: **biometric data**",
-}  # fmt: skip
+    "mask": "who is where, one byte a pixel", "normal": "rendered surface normals",
+    "albedo": "rendered albedo",
+    "lambertian": "rendered shading", "landmarks": "drawn facial points",
+    "arcface": "identity vector, float32: **biometric data**",
+}
+# fmt: on
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -189,8 +257,13 @@ def _missing(missing: Mapping[str, int], samples: int) -> list[str]:
 
 
 def _stage(stage: Mapping[str, Any]) -> tuple[str, str, str]:
-    params = ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in sorted(stage.get("params", {}).items()))
-    weights = ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(stage.get("weights", {}).items()))
+    params = ", ".join(
+        f"{name} {json.dumps(value, ensure_ascii=False)}"
+        for name, value in sorted(stage.get("params", {}).items())
+    )
+    weights = ", ".join(
+        f"{name} {digest[:12]}" for name, digest in sorted(stage.get("weights", {}).items())
+    )
     return str(stage.get("backend", "")), params or "-", weights or "-"
 
 
@@ -216,5 +289,8 @@ def _rules(params: ShardParams) -> str:
 def _withheld(counts: Mapping[str, int]) -> list[str]:
     if not counts:
         return ["Nothing: every kept face is a sample."]
-    said = [(reason, _WHY.get(reason, reason.replace("_", " ")), count) for reason, count in counts.items()]
+    said = [
+        (reason, _WHY.get(reason, reason.replace("_", " ")), count)
+        for reason, count in counts.items()
+    ]
     return _table(("reason", "", "kept faces"), said)

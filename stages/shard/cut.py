@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 
 
 def cut(people: Sequence[tuple[str, int]], target: int) -> list[range]:
-    """Where shards end: ranges of indices into `people`, which are (canonical id, bytes) in the order of the ids.
+    """Where shards end: ranges of indices into `people`, which are (canonical id, bytes) in the
+    order of the ids.
 
-    A person begins a shard whose hash is the largest within `target` / 2 bytes before and after. That looks at nothing
-    further away, so whoever comes or goes changes the shards around, never those beyond; and shards have `target` bytes
-    on average and no less than half of it between two such people. What is over twice the target by chance is cut again by
-    the same rule with half the distance, until only single people are larger.
+    A person begins a shard whose hash is the largest within `target` / 2 bytes before and after.
+    That looks at nothing further away, so whoever comes or goes changes the shards around, never
+    those beyond; and shards have `target` bytes on average and no less than half of it between two
+    such people. What is over twice the target by chance is cut again by the same rule with half the
+    distance, until only single people are larger.
     """
     hashes = [(_hash(person), person) for person, _ in people]
     starts = [0]
@@ -20,13 +22,22 @@ def cut(people: Sequence[tuple[str, int]], target: int) -> list[range]:
     return list(_cut(range(len(people)), hashes, starts, target / 2, 2 * target))
 
 
-def _cut(within: range, hashes: Sequence[tuple[int, str]], starts: Sequence[int], reach: float, largest: int) -> Iterator[range]:
+def _cut(
+    within: range,
+    hashes: Sequence[tuple[int, str]],
+    starts: Sequence[int],
+    reach: float,
+    largest: int,
+) -> Iterator[range]:
     if len(within) <= 1:
         if within:
             yield within
         return
     begin = within.start
-    for index in [*(i for i in within[1:] if _begins(i, within, hashes, starts, reach)), within.stop]:
+    for index in [
+        *(i for i in within[1:] if _begins(i, within, hashes, starts, reach)),
+        within.stop,
+    ]:
         segment = range(begin, index)
         if starts[segment.stop] - starts[segment.start] > largest:
             yield from _cut(segment, hashes, starts, reach / 2, largest)
@@ -35,7 +46,13 @@ def _cut(within: range, hashes: Sequence[tuple[int, str]], starts: Sequence[int]
         begin = index
 
 
-def _begins(index: int, within: range, hashes: Sequence[tuple[int, str]], starts: Sequence[int], reach: float) -> bool:
+def _begins(
+    index: int,
+    within: range,
+    hashes: Sequence[tuple[int, str]],
+    starts: Sequence[int],
+    reach: float,
+) -> bool:
     low = bisect_left(starts, starts[index] - reach, within.start, index)
     own = hashes[index]
     if any(hashes[i] > own for i in range(index - 1, low - 1, -1)):
@@ -60,4 +77,6 @@ def parts(sizes: Sequence[int], target: int) -> list[range]:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"cut").digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8, person=b"cut").digest(), "big"
+    )

@@ -1,9 +1,10 @@
 """Take the place where a photograph was taken out of its bytes, and touch nothing else.
 
-Nothing is re-encoded and nothing moves: what readers take for a place, coordinates as well as names of cities and countries,
-is overwritten where it stands, and checksums that go over it are renewed. What cannot be searched is overwritten whole:
-metadata that cannot be understood, packed metadata that names a place, and private formats (maker notes, unknown segments,
-whatever stands behind the picture and is none), in many of which cameras and telephones write places.
+Nothing is re-encoded and nothing moves: what readers take for a place, coordinates as well as names
+of cities and countries, is overwritten where it stands, and checksums that go over it are renewed.
+What cannot be searched is overwritten whole: metadata that cannot be understood, packed metadata
+that names a place, and private formats (maker notes, unknown segments, whatever stands behind the
+picture and is none), in many of which cameras and telephones write places.
 
 `gps_blocks` says where metadata lies, `gps_clean` what is a place in it.
 """
@@ -16,7 +17,9 @@ VERSION = 2
 
 
 def strip_gps(data: bytes, format: str) -> bytes:
-    """`data` without places, of the same length; `data` itself where there are none. `format` is that of `images.format`."""
+    """`data` without places, of the same length; `data` itself where there are none. `format` is
+    that of `images.format`.
+    """
     made = bytearray(data)
     for block in blocks(data, format):
         content = bytearray(b"".join(made[first:stop] for first, stop in block.spans))

@@ -1,6 +1,8 @@
-"""Where the metadata of a picture lies, format by format: stretches of bytes and what they hold. Nothing is changed here.
+"""Where the metadata of a picture lies, format by format: stretches of bytes and what they hold.
+Nothing is changed here.
 
-Parts of one thing that lie apart (long EXIF, extended XMP and Photoshop blocks of JPEG, items of AVIF) are one block.
+Parts of one thing that lie apart (long EXIF, extended XMP and Photoshop blocks of JPEG, items of
+AVIF) are one block.
 """
 
 import re
@@ -20,8 +22,8 @@ _Groups = dict[bytes, list[tuple[int, Span]]]
 class Block:
     """Bytes that belong together: `spans` are first byte and last byte + 1, in order.
 
-    Kinds: `exif` and `tiff`, a TIFF structure, the second being the picture itself; `xmp`; `iptc`; `photoshop`; `private`, which is
-    overwritten whole with zeros; `text`, the same with blanks.
+    Kinds: `exif` and `tiff`, a TIFF structure, the second being the picture itself; `xmp`; `iptc`;
+    `photoshop`; `private`, which is overwritten whole with zeros; `text`, the same with blanks.
     """
 
     kind: str
@@ -29,10 +31,23 @@ class Block:
 
 
 def blocks(data: bytes, format: str) -> Iterator[Block]:
-    """All that may hold a place. `format` is that of `images.format`; BMP has no metadata. Damaged files give what can be found."""
-    walk = {"jpeg": _jpegs, "png": _png, "webp": _webp, "gif": _gif, "avif": _avif, "tiff": _tiff}.get(format)
+    """All that may hold a place. `format` is that of `images.format`; BMP has no metadata. Damaged
+    files give what can be found.
+    """
+    walk = {
+        "jpeg": _jpegs,
+        "png": _png,
+        "webp": _webp,
+        "gif": _gif,
+        "avif": _avif,
+        "tiff": _tiff,
+    }.get(format)
     for block in walk(data) if walk else ():
-        spans = tuple((first, min(stop, len(data))) for first, stop in block.spans if first < min(stop, len(data)))
+        spans = tuple(
+            (first, min(stop, len(data)))
+            for first, stop in block.spans
+            if first < min(stop, len(data))
+        )
         if spans:
             yield Block(block.kind, spans)
 
@@ -49,16 +64,25 @@ def _rest(data: bytes, first: int, stop: int) -> Iterator[Block]:
 
 # JPEG (ITU T.81; Exif 2.3; CIPA DC-007 for several pictures in one file)
 
-_EXIF, _XMP, _MORE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+_EXIF, _XMP, _MORE_XMP = (
+    b"Exif\0\0",
+    b"http://ns.adobe.com/xap/1.0/\0",
+    b"http://ns.adobe.com/xmp/extension/\0",
+)
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _ODD_EXIF = re.compile(rb".{0,4}exif\0.", re.DOTALL | re.IGNORECASE)
 _XML = re.compile(rb"<x:xmpmeta|<rdf:RDF|<\?xpacket|<exif:|^http", re.IGNORECASE)
 _MORE_XMP_HEAD = len(_MORE_XMP) + 32 + 8
-"""Before a stretch of extended XMP: its signature, 32 hex digits that name the whole, the length of that and the offset."""
+"""Before a stretch of extended XMP: its signature, 32 hex digits that name the whole, the length of
+that and the offset.
+"""
+# fmt: off
 _OWN = {
-    0xE0: (b"JFIF\0", b"JFXX\0"), 0xE2: (b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"), 0xE8: (b"SPIFF\0",),
+    0xE0: (b"JFIF\0", b"JFXX\0"), 0xE2: (b"ICC_PROFILE\0", b"MPF\0",
+        b"urn:iso:std:iso:ts:21496:-1\0"), 0xE8: (b"SPIFF\0",),
     0xEB: (b"HDR_RI",), 0xEC: (b"Ducky",), 0xEE: (b"Adobe",),
-}  # fmt: skip
+}
+# fmt: on
 """Application segments without places, by marker: sizes, colours, other pictures of the file."""
 _IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -81,11 +105,15 @@ def _jpegs(data: bytes) -> Iterator[Block]:
 
 
 def _jpeg(data: bytes, at: int, more: set[int]) -> Generator[Block, None, int]:
-    """One picture from its first byte; returns where it ends. `more` gets the places of others that it names."""
+    """One picture from its first byte; returns where it ends. `more` gets the places of others that
+    it names.
+    """
     groups: _Groups = {_EXIF: [], _PHOTOSHOP: []}
     at += 2
     while at + 4 <= len(data):
-        if data[at] != 0xFF or data[at + 1] == 0:  # not where a marker should be: readers look for the next one
+        if (
+            data[at] != 0xFF or data[at + 1] == 0
+        ):  # not where a marker should be: readers look for the next one
             found = _IN_SCAN.search(data, at)
             if found is None:
                 at = len(data)
@@ -115,7 +143,9 @@ def _jpeg(data: bytes, at: int, more: set[int]) -> Generator[Block, None, int]:
     return at
 
 
-def _segment(data: bytes, marker: int, body: int, stop: int, groups: _Groups, more: set[int]) -> Iterator[Block]:
+def _segment(
+    data: bytes, marker: int, body: int, stop: int, groups: _Groups, more: set[int]
+) -> Iterator[Block]:
     content = data[body:stop]
     if marker == 0xE1:
         odd = _ODD_EXIF.match(content)
@@ -125,7 +155,9 @@ def _segment(data: bytes, marker: int, body: int, stop: int, groups: _Groups, mo
             yield Block("exif", ((body + odd.end(), stop),))
         elif content.startswith(_MORE_XMP):
             offset = int.from_bytes(content[_MORE_XMP_HEAD - 4 : _MORE_XMP_HEAD], "big")
-            groups.setdefault(content[: len(_MORE_XMP) + 32], []).append((offset, (body + _MORE_XMP_HEAD, stop)))
+            groups.setdefault(content[: len(_MORE_XMP) + 32], []).append(
+                (offset, (body + _MORE_XMP_HEAD, stop))
+            )
         elif _XML.search(content):
             yield Block("xmp", ((body + (len(_XMP) if content.startswith(_XMP) else 0), stop),))
         else:
@@ -153,7 +185,9 @@ def _grouped(data: bytes, groups: _Groups) -> Iterator[Block]:
 
 
 def _pictures(data: bytes, first: int, stop: int) -> Iterator[int]:
-    """Where further pictures begin, by the index of a multi-picture file (tag 0xB002: 16 bytes a picture)."""
+    """Where further pictures begin, by the index of a multi-picture file (tag 0xB002: 16 bytes a
+    picture).
+    """
     order = {b"II": "<", b"MM": ">"}.get(data[first : first + 2])
     try:
         (at,) = struct.unpack_from(f"{order}I", data, first + 4)
@@ -171,7 +205,8 @@ def _pictures(data: bytes, first: int, stop: int) -> Iterator[int]:
 # PNG (ISO 15948)
 
 _PNG_OWN = frozenset(
-    b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV mDCv cLLI cLLi bKGD hIST pHYs sPLT tIME acTL fcTL fdAT iDOT sTER oFFs"
+    b"IHDR PLTE IDAT IEND tRNS cHRM gAMA iCCP sBIT sRGB cICP mDCV mDCv cLLI cLLi bKGD hIST pHYs "
+    b"sPLT tIME acTL fcTL fdAT iDOT sTER oFFs"
     b" pCAL sCAL vpAg CgBI".split()
 )
 _NAMES_PLACE = re.compile(rb"gps|latitude|longt?itude|location|geo", re.IGNORECASE)
@@ -184,7 +219,9 @@ def _png(data: bytes) -> Iterator[Block]:
     for kind, first, stop in _png_chunks(data):
         end = stop + 4
         if kind == b"eXIf":
-            yield Block("exif", ((first + (len(_EXIF) if data.startswith(_EXIF, first) else 0), stop),))
+            yield Block(
+                "exif", ((first + (len(_EXIF) if data.startswith(_EXIF, first) else 0), stop),)
+            )
         elif kind in (b"iTXt", b"tEXt", b"zTXt"):
             yield from _png_text(data, kind, first, stop)
         elif kind not in _PNG_OWN:
@@ -283,8 +320,13 @@ def _gif(data: bytes) -> Iterator[Block]:
         elif data[at] == 0x21 and data[at + 1] == 0xFF and data[at + 2 : at + 3] == b"\x0b":
             name, first = data[at + 3 : at + 14], at + 14
             spans, at = _sub_blocks(data, first)
-            if name == _XMP_GIF and data[first : first + 1] != b"\xff" and data[first : first + 1] in b"<\xef":
-                # The text stands there as it is; its letters are read as lengths until the numbers behind it end the chain.
+            if (
+                name == _XMP_GIF
+                and data[first : first + 1] != b"\xff"
+                and data[first : first + 1] in b"<\xef"
+            ):
+                # The text stands there as it is; its letters are read as lengths until the numbers
+                # behind it end the chain.
                 magic = _MAGIC.search(data, first, at)
                 yield Block("xmp", ((first, magic.start() if magic else at - 1),))
             elif name == _XMP_GIF:
@@ -332,7 +374,9 @@ def _film(data: bytes, first: int, stop: int) -> Iterator[Block]:
             media = box_in(data, (begin, end), b"mdia")
             handler = box_in(data, media, b"hdlr") if media else None
             if handler is None or data[handler[0] + 8 : handler[0] + 12] not in _PICTURES:
-                yield Block("private", ((begin - 4, end),))  # with its name, which becomes one that nobody knows
+                yield Block(
+                    "private", ((begin - 4, end),)
+                )  # with its name, which becomes one that nobody knows
             else:
                 yield from _film(data, begin, end)
         elif kind in _DEEP:
@@ -349,8 +393,15 @@ def _items(data: bytes, first: int, stop: int) -> Iterator[Block]:
         content = b"".join(data[begin:end] for begin, end in spans)
         if kind == b"Exif":
             # Four bytes say how far it is from there to the TIFF structure.
-            yield Block("exif", tuple(_without(spans, min(4 + int.from_bytes(content[:4], "big"), len(content)))))
-        elif kind in (b"mime", b"uri ") and b"rdf+xml" in about and not about.rstrip(b"\0").endswith((b"deflate", b"gzip", b"br")):
+            yield Block(
+                "exif",
+                tuple(_without(spans, min(4 + int.from_bytes(content[:4], "big"), len(content)))),
+            )
+        elif (
+            kind in (b"mime", b"uri ")
+            and b"rdf+xml" in about
+            and not about.rstrip(b"\0").endswith((b"deflate", b"gzip", b"br"))
+        ):
             yield Block("xmp", tuple(spans))
         elif kind in (b"mime", b"uri "):
             yield Block("private", tuple(spans))
@@ -389,7 +440,12 @@ def _item_places(data: bytes, where: Span, inside: int | None) -> Iterator[tuple
         return
     at, end = found
     version, sizes, more = data[at], data[at + 4], data[at + 5]
-    offset_size, length_size, base_size, index_size = sizes >> 4, sizes & 15, more >> 4, more & 15 if version else 0
+    offset_size, length_size, base_size, index_size = (
+        sizes >> 4,
+        sizes & 15,
+        more >> 4,
+        more & 15 if version else 0,
+    )
     at += 6
     wide = 4 if version == 2 else 2
 

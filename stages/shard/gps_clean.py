@@ -1,7 +1,8 @@
-"""What is a place in metadata, and overwriting it where it stands: EXIF and other TIFF structures, XMP, IPTC, Photoshop blocks.
+"""What is a place in metadata, and overwriting it where it stands: EXIF and other TIFF structures,
+XMP, IPTC, Photoshop blocks.
 
-What counts as a place is what ExifTool puts into its group Location, as far as pictures can have it: coordinates and heights, and
-names of cities, states, countries and sites.
+What counts as a place is what ExifTool puts into its group Location, as far as pictures can have
+it: coordinates and heights, and names of cities, states, countries and sites.
 """
 
 import re
@@ -10,11 +11,15 @@ from collections.abc import Callable, Iterator
 from xml.parsers import expat
 
 _POINTERS_TO_PLACES = frozenset((0x8825, 0x8290, 0xFE00))
-"""Tags that lead to a directory of places: GPS (Exif 2.3, section 4.6.6), and two of Kodak's, which may hold one."""
+"""Tags that lead to a directory of places: GPS (Exif 2.3, section 4.6.6), and two of Kodak's, which
+may hold one.
+"""
 _PLACES = frozenset((33550, 33920, 33922, 34264, 34735, 34736, 34737, 42112))
 """Tags of GeoTIFF 1.1 and GDAL: where on the ground a raster lies."""
 _PRIVATE = frozenset((0x927C, 0xC634))
-"""Maker notes, and their copy in DNG: private formats, in which Nikon, Panasonic, Pentax, Samsung and others write places."""
+"""Maker notes, and their copy in DNG: private formats, in which Nikon, Panasonic, Pentax, Samsung
+and others write places.
+"""
 _DIRECTORIES = frozenset((0x014A, 0x8769, 0xA005))
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 0x02BC, 0x83BB, 0x8649
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -27,12 +32,15 @@ def clean(block: bytearray, kind: str) -> None:
         if not _clean_tiff(block):
             block[:] = bytes(len(block))
     elif kind == "tiff":
-        # A damaged file of one TIFF structure loses what can be reached: all of it would be the picture.
+        # A damaged file of one TIFF structure loses what can be reached: all of it would be the
+        # picture.
         _clean_tiff(block)
     elif kind == "text":
         block[:] = b" " * len(block)
     else:
-        {"xmp": clean_xmp, "iptc": clean_iptc, "photoshop": clean_photoshop, "private": _wipe}[kind](block)
+        {"xmp": clean_xmp, "iptc": clean_iptc, "photoshop": clean_photoshop, "private": _wipe}[
+            kind
+        ](block)
 
 
 def _wipe(block: bytearray) -> None:
@@ -49,7 +57,9 @@ class _Tiff:
         self.block, self.order, self.sound, self.seen = block, order, True, set[int]()
 
     def walk(self, at: int) -> None:
-        """Clean the chain of directories that begins at `at`, and those below it: of those readers follow no chain."""
+        """Clean the chain of directories that begins at `at`, and those below it: of those readers
+        follow no chain.
+        """
         self.sound = at >= 8 and at + 2 <= len(self.block)
         waiting: list[int] = []
         while at:
@@ -58,7 +68,9 @@ class _Tiff:
             self._directory(waiting.pop(), waiting)
 
     def _directory(self, at: int, waiting: list[int]) -> int:
-        """Clean the directory at `at`; where the next one is, or 0. Those that it leads to are added to `waiting`."""
+        """Clean the directory at `at`; where the next one is, or 0. Those that it leads to are
+        added to `waiting`.
+        """
         if at in self.seen or len(self.seen) >= _MOST_DIRECTORIES:
             self.sound &= at in self.seen
             return 0
@@ -89,10 +101,16 @@ class _Tiff:
             count -= 1
             struct.pack_into(f"{self.order}H", self.block, at, count)
         after = at + 2 + 12 * count if at >= 8 else len(self.block)
-        return int(struct.unpack_from(f"{self.order}I", self.block, after)[0]) if after + 4 <= len(self.block) else 0
+        return (
+            int(struct.unpack_from(f"{self.order}I", self.block, after)[0])
+            if after + 4 <= len(self.block)
+            else 0
+        )
 
     def _entries(self, at: int) -> int:
-        """How many entries the directory at `at` has, at most those that are there: readers take what they get."""
+        """How many entries the directory at `at` has, at most those that are there: readers take
+        what they get.
+        """
         if at < 8 or at + 2 > len(self.block):
             return 0
         count = int(struct.unpack_from(f"{self.order}H", self.block, at)[0])
@@ -122,7 +140,10 @@ class _Tiff:
     def _wipe_directory(self, at: int) -> None:
         if at < 8 or at + 2 > len(self.block):
             return  # there is nothing where the pointer led, and it goes
-        count = min(int(struct.unpack_from(f"{self.order}H", self.block, at)[0]), (len(self.block) - at - 2) // 12)
+        count = min(
+            int(struct.unpack_from(f"{self.order}H", self.block, at)[0]),
+            (len(self.block) - at - 2) // 12,
+        )
         for place in range(at + 2, at + 2 + 12 * count, 12):
             self._change(place, _wipe)
             self.block[place : place + 12] = bytes(12)
@@ -142,32 +163,48 @@ def _clean_tiff(block: bytearray) -> bool:
     return tiff.sound
 
 
-# XMP (ISO 16684-1): RDF, in which a property is an element or an attribute; what it is called decides, whatever its prefix
+# XMP (ISO 16684-1): RDF, in which a property is an element or an attribute; what it is called
+# decides, whatever its prefix
 
+# fmt: off
 _PLACE_NAMES = frozenset((
-    "city", "state", "country", "countrycode", "countryname", "provincestate", "sublocation", "worldregion", "ratingregion", "county",
-    "locality", "municipality", "island", "islandgroup", "continent", "stateprovince", "waterbody", "coverage", "cellid", "cgi", "lac",
+    "city", "state", "country", "countrycode", "countryname", "provincestate", "sublocation",
+    "worldregion", "ratingregion", "county",
+    "locality", "municipality", "island", "islandgroup", "continent", "stateprovince", "waterbody",
+    "coverage", "cellid", "cgi", "lac",
     "mcc", "mnc",
-))  # fmt: skip
+))
+# fmt: on
 _IN_NAMES = ("gps", "latitude", "longitude", "longtitude", "altitude", "elevation", "coordinate")
 _BEGINNINGS = ("location", "geo", "footprint", "verbatim")
-_SIGNS = re.compile(rb"gps|latitude|longt?itude|altitude|location|city|country|state|region|geo|coordinate", re.IGNORECASE)
+_SIGNS = re.compile(
+    rb"gps|latitude|longt?itude|altitude|location|city|country|state|region|geo|coordinate",
+    re.IGNORECASE,
+)
 _NAME = re.compile(rb"<[^\s=<>/\"']+")
 _ATTRIBUTE = re.compile(rb"\s+([^\s=<>/\"']+)\s*=\s*(?:\"[^\"]*\"|'[^']*')")
 _TAG_END = re.compile(rb"\s*(/?)>")
 
 
 class _Unclear(ValueError):
-    """XML that is not searched: it declares entities, or names things in a way that this module does not follow."""
+    """XML that is not searched: it declares entities, or names things in a way that this module
+    does not follow.
+    """
 
 
 def _is_place(name: str) -> bool:
     local = name.rpartition(":")[2].casefold()
-    return local in _PLACE_NAMES or local.startswith(_BEGINNINGS) or any(part in local for part in _IN_NAMES)
+    return (
+        local in _PLACE_NAMES
+        or local.startswith(_BEGINNINGS)
+        or any(part in local for part in _IN_NAMES)
+    )
 
 
 def clean_xmp(block: bytearray) -> None:
-    """Overwrite elements and attributes that are places with blanks; all of it where it names one and is no XML in UTF-8."""
+    """Overwrite elements and attributes that are places with blanks; all of it where it names one
+    and is no XML in UTF-8.
+    """
     text = bytes(block)
     begin = text.find(b"<")
     stop = len(text.rstrip(b"\0 \t\r\n"))
@@ -210,7 +247,11 @@ def _places_in(text: bytes) -> Iterator[tuple[int, int]]:
     def refuse(*_: object) -> None:
         raise _Unclear("a document type")
 
-    parser.StartElementHandler, parser.EndElementHandler, parser.StartDoctypeDeclHandler = start, end, refuse
+    parser.StartElementHandler, parser.EndElementHandler, parser.StartDoctypeDeclHandler = (
+        start,
+        end,
+        refuse,
+    )
     parser.Parse(text, True)
     return iter(found)
 
@@ -251,7 +292,9 @@ _IPTC_IN, _EXIF_IN, _XMP_IN = (0x0404,), (0x0422, 0x0423), (0x0424,)
 
 
 def clean_iptc(block: bytearray) -> None:
-    """Overwrite the places of IPTC datasets with ones of blanks, and with zeros what cannot be read from there on."""
+    """Overwrite the places of IPTC datasets with ones of blanks, and with zeros what cannot be read
+    from there on.
+    """
     at = 0
     while at + 5 <= len(block) and block[at] == 0x1C:
         record, dataset, size = struct.unpack_from(">BBH", block, at + 1)
@@ -269,16 +312,32 @@ def clean_iptc(block: bytearray) -> None:
 
 
 def clean_photoshop(block: bytearray) -> None:
-    """Clean the image resources of Photoshop that hold metadata; with zeros what cannot be read from there on."""
+    """Clean the image resources of Photoshop that hold metadata; with zeros what cannot be read
+    from there on.
+    """
     at = 0
-    while at + 12 <= len(block) and bytes(block[at : at + 4]) in (b"8BIM", b"PHUT", b"AgHg", b"DCSR", b"MeSa"):
+    while at + 12 <= len(block) and bytes(block[at : at + 4]) in (
+        b"8BIM",
+        b"PHUT",
+        b"AgHg",
+        b"DCSR",
+        b"MeSa",
+    ):
         number = int.from_bytes(block[at + 4 : at + 6], "big")
         name = 1 + block[at + 6]
         first = at + 6 + name + (name & 1)
         size = int.from_bytes(block[first : first + 4], "big")
         first += 4
         stop = min(first + size, len(block))
-        kind = "iptc" if number in _IPTC_IN else "exif" if number in _EXIF_IN else "xmp" if number in _XMP_IN else None
+        kind = (
+            "iptc"
+            if number in _IPTC_IN
+            else "exif"
+            if number in _EXIF_IN
+            else "xmp"
+            if number in _XMP_IN
+            else None
+        )
         if kind and first < stop:
             content = block[first:stop]
             clean(content, kind)

@@ -1,4 +1,6 @@
-"""What a shard profile is: what travels with a picture, which pictures may leave, and who is in which split."""
+"""What a shard profile is: what travels with a picture, which pictures may leave, and who is in
+which split.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args
@@ -8,62 +10,109 @@ from pydantic import Field, field_validator, model_validator
 from stages.stage import LATE, Params
 
 Condition = Literal["mask", "normal", "albedo", "lambertian", "landmarks", "arcface"]
-Flag = Literal["weak_majority", "second_cluster", "near_tie", "few_images", "reference_missing", "reference_alone", "merged", "same_person",
-               "maybe_same", "near_person", "shared_pictures"]
-Needed = Literal["caption", "points", "head", "affect", "mask", "normal", "albedo", "lambertian", "landmarks", "arcface"]
+Flag = Literal[
+    "weak_majority",
+    "second_cluster",
+    "near_tie",
+    "few_images",
+    "reference_missing",
+    "reference_alone",
+    "merged",
+    "same_person",
+    "maybe_same",
+    "near_person",
+    "shared_pictures",
+]
+Needed = Literal[
+    "caption",
+    "points",
+    "head",
+    "affect",
+    "mask",
+    "normal",
+    "albedo",
+    "lambertian",
+    "landmarks",
+    "arcface",
+]
 
+# fmt: off
 MEMBERS: Mapping[Condition, str] = {
-    "mask": "mask.png", "normal": "normal.png", "albedo": "albedo.png", "lambertian": "lambertian.png",
+    "mask": "mask.png", "normal": "normal.png", "albedo": "albedo.png",
+    "lambertian": "lambertian.png",
     "landmarks": "landmarks.png", "arcface": "arcface.npy",
-}  # fmt: skip
+}
+# fmt: on
 """The ending of the member that carries a condition."""
+# fmt: off
 SOURCES: Mapping[Condition, tuple[str, str]] = {
     "mask": ("masks", "mask"), "normal": ("renders", "normal"), "albedo": ("renders", "albedo"),
-    "lambertian": ("renders", "lambertian"), "landmarks": ("renders", "landmark_picture"), "arcface": ("embeddings", "vector"),
-}  # fmt: skip
+    "lambertian": ("renders", "lambertian"), "landmarks": ("renders", "landmark_picture"),
+    "arcface": ("embeddings", "vector"),
+}
+# fmt: on
 """The table and column that a condition comes from."""
+# fmt: off
 TABLES_OF: Mapping[str, str] = {
     "caption": "captions", "points": "landmarks", "head": "heads", "affect": "affect",
     **{name: table for name, (table, _) in SOURCES.items()},
-}  # fmt: skip
+}
+# fmt: on
 """The table in which a face has a row, if it has what is needed."""
 
+# fmt: off
 PROFILES: Mapping[str, Mapping[str, Any]] = {
-    # Several different pictures of a person, a caption, box and points; FlashFace keeps 200 people apart, 4 + 1 pictures each.
+    # Several different pictures of a person, a caption, box and points; FlashFace keeps 200 people
+    # apart, 4 + 1 pictures each.
     "flashface": {"need": ("caption",), "min_pictures": 2, "benchmark_people": 200},
     # Captions, three rendered conditions and the face mask, all in one frame.
     "caphuman": {
-        "include": ("mask", "normal", "albedo", "lambertian"), "need": ("caption", "head", "mask", "normal", "albedo", "lambertian"),
+        "include": ("mask", "normal", "albedo", "lambertian"), "need": ("caption", "head", "mask",
+            "normal", "albedo", "lambertian"),
     },
     # The identity vector, and a mask that hides the face in the style picture.
     "facestudio": {"include": ("mask", "arcface"), "need": ("mask", "arcface")},
-    # Pictures of landmarks, valence and arousal, the identity vector; two pictures of a person make a pair.
+    # Pictures of landmarks, valence and arousal, the identity vector; two pictures of a person make
+    # a pair.
     "facecrafter": {
-        "include": ("mask", "landmarks", "arcface"), "need": ("mask", "landmarks", "arcface", "affect"), "min_pictures": 2,
+        "include": ("mask", "landmarks", "arcface"), "need": ("mask", "landmarks", "arcface",
+            "affect"), "min_pictures": 2,
     },
-}  # fmt: skip
-"""What a profile of that name sets where the DAG leaves it open: what the paper's training reads."""
+}
+# fmt: on
+"""What a profile of that name sets where the DAG leaves it open: what the paper's training
+reads.
+"""
 
 
 class ShardParams(Params):
     """What a shard profile is."""
 
     profile: str = Field(default="faces", pattern=r"^[A-Za-z0-9_-]+$")
-    """Name of the folder below `shards/`. Of the names flashface, caphuman, facestudio and facecrafter, each sets what its paper's
-    training needs (`include`, `need`, `min_pictures`, `benchmark_people`) unless the DAG says otherwise."""
+    """Name of the folder below `shards/`. Of the names flashface, caphuman, facestudio and
+    facecrafter, each sets what its paper's training needs (`include`, `need`, `min_pictures`,
+    `benchmark_people`) unless the DAG says otherwise.
+    """
     target_mb: float = Field(default=256, gt=0)
-    """Size that shards have on average, in 10^6 bytes. They end between people: usually half of it to twice it."""
+    """Size that shards have on average, in 10^6 bytes. They end between people: usually half of it
+    to twice it.
+    """
     include: tuple[Condition, ...] = ()
-    """Conditions that travel with the picture, each as a member of the sample. `arcface` is the identity vector, which is biometric
-    data: it leaves only when it is named here."""
+    """Conditions that travel with the picture, each as a member of the sample. `arcface` is the
+    identity vector, which is biometric data: it leaves only when it is named here.
+    """
     need: tuple[Needed, ...] = ()
     """What a picture must have to become a sample."""
     strip_gps: bool = False
-    """Take places (GPS in EXIF and XMP) out of the pictures; every other byte stays. What cannot be cleaned is withheld."""
+    """Take places (GPS in EXIF and XMP) out of the pictures; every other byte stays. What cannot be
+    cleaned is withheld.
+    """
 
     # Which pictures may leave
     licences: tuple[str, ...] | None = None
-    """Licences that may leave, as patterns: ["CC0*", "CC BY*"], in capitals or not. None: every picture, also without a licence."""
+    """Licences that may leave, as patterns: ["CC0*", "CC BY*"], in capitals or not. None: every
+    picture, also without a licence.
+    """
     min_side: int = Field(default=0, ge=0)
     """Shorter side of a picture, pixels."""
     min_face_side: float = Field(default=0, ge=0)
@@ -71,29 +120,42 @@ class ShardParams(Params):
     max_nsfw: float | None = Field(default=None, ge=0, le=1)
     """Largest probability by the screening's model. A face that was not measured is withheld."""
     min_age: float | None = Field(default=None, ge=0)
-    """Least apparent age by the screening's model, years. A face that was not measured is withheld."""
+    """Least apparent age by the screening's model, years. A face that was not measured is
+    withheld.
+    """
     withhold_flags: tuple[Flag, ...] = Field(default=(), json_schema_extra=LATE)
-    """People with one of these flags (of `people` or `matches`) are withheld until somebody looked: [second_cluster, maybe_same]."""
+    """People with one of these flags (of `people` or `matches`) are withheld until somebody looked:
+    [second_cluster, maybe_same].
+    """
     min_pictures: int = Field(default=1, ge=1)
     """Of a person, after all other rules; who has fewer is withheld."""
 
     # Who is in which split
     validation: float = Field(default=0.0, ge=0, le=1)
-    """Share of the people that go into the split `validation`, drawn by a hash. People who are near one another, or share a
-    picture, are on one side."""
+    """Share of the people that go into the split `validation`, drawn by a hash. People who are near
+    one another, or share a picture, are on one side.
+    """
     validation_people: int = Field(default=200, ge=0)
-    """Where `validation` gives fewer people, the share is raised to 1/2^n that gives as many, if 1/4 is enough for that."""
+    """Where `validation` gives fewer people, the share is raised to 1/2^n that gives as many, if
+    1/4 is enough for that.
+    """
     benchmark_people: int = Field(default=0, ge=0)
-    """People of the split `benchmark`, drawn by a hash; neither they nor who is near them are in another split."""
+    """People of the split `benchmark`, drawn by a hash; neither they nor who is near them are in
+    another split.
+    """
     references: int = Field(default=4, ge=1)
     """Pictures of a benchmark's person that a method is shown."""
     targets: int = Field(default=1, ge=1)
     """Pictures of a benchmark's person that results are compared with."""
     split_source: bool = False
-    """What the source states of its pictures (train, valid, test as benchmark) goes before the draw."""
+    """What the source states of its pictures (train, valid, test as benchmark) goes before the
+    draw.
+    """
     split_list: str | None = None
-    """CSV or Parquet with the columns `identity` (name or identity_id) and `split` (train, validation, benchmark, none): goes before
-    the draw and the source. `idcluster shards splits` writes one."""
+    """CSV or Parquet with the columns `identity` (name or identity_id) and `split` (train,
+    validation, benchmark, none): goes before the draw and the source. `idcluster shards splits`
+    writes one.
+    """
     split_list_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Set by the run: which content of the list is meant."""
 

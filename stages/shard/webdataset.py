@@ -1,6 +1,7 @@
 """WebDataset tars with a Parquet sidecar: what is in a sample and how the bytes are laid out.
 
-Everything here is a function of its arguments: the same samples give the same bytes, on every machine.
+Everything here is a function of its arguments: the same samples give the same bytes, on every
+machine.
 """
 
 import hashlib
@@ -18,17 +19,38 @@ from schemas.schema import Column, TableSchema
 CODE_VERSION = 3
 """Raised by whoever changes the bytes that the same samples give."""
 
-_TEXT, _F32, _I32, _I64, _FLOATS = pa.string(), pa.float32(), pa.int32(), pa.int64(), pa.list_(pa.float32())
+_TEXT, _F32, _I32, _I64, _FLOATS = (
+    pa.string(),
+    pa.float32(),
+    pa.int32(),
+    pa.int64(),
+    pa.list_(pa.float32()),
+)
 
 _METADATA = (
-    Column("key", _TEXT, "of the sample in the tar: identity_id, underscore, image_id", nullable=False),
-    Column("canonical_id", _TEXT, "the person, after merging; all samples of one are adjacent and in one split", nullable=False),
+    Column(
+        "key", _TEXT, "of the sample in the tar: identity_id, underscore, image_id", nullable=False
+    ),
+    Column(
+        "canonical_id",
+        _TEXT,
+        "the person, after merging; all samples of one are adjacent and in one split",
+        nullable=False,
+    ),
     Column("identity_id", _TEXT, "the person as listed", nullable=False),
     Column("image_id", _TEXT, "the picture", nullable=False),
     Column("face_id", _TEXT, "the kept face in it", nullable=False),
     Column("split", _TEXT, "train, validation or benchmark", nullable=False),
-    Column("role", _TEXT, "in the benchmark: reference (shown to a method) or target (compared with); else null"),
-    Column("role_number", _I32, "of the person's references or targets, from 1; null outside the benchmark"),
+    Column(
+        "role",
+        _TEXT,
+        "in the benchmark: reference (shown to a method) or target (compared with); else null",
+    ),
+    Column(
+        "role_number",
+        _I32,
+        "of the person's references or targets, from 1; null outside the benchmark",
+    ),
     Column("name", _TEXT, "of the person, as first seen"),
     Column("address", _TEXT, "where the picture came from"),
     Column("page", _TEXT, "the page that showed it"),
@@ -49,7 +71,11 @@ _METADATA = (
     Column("sharpness", _F32, "variance of the Laplacian of the face at 112 pixels"),
     Column("yaw", _F32, "rough turn, -1 (image left) to 1 (image right)"),
     Column("faces_in_image", _I32, "faces found in the picture"),
-    Column("subject", pa.bool_(), "of those the one that the picture seems to be of, by size and place; null where unknown"),
+    Column(
+        "subject",
+        pa.bool_(),
+        "of those the one that the picture seems to be of, by size and place; null where unknown",
+    ),
     Column("similarity", _F32, "cosine to the person's indicator"),
     Column("caption", _TEXT, "one line; null where there is none"),
     Column("prompt_id", _TEXT, "what the caption was made with"),
@@ -63,15 +89,26 @@ _METADATA = (
     Column("head_camera", _FLOATS, "as in the table heads"),
     Column("head_light", _FLOATS, "(27) spherical harmonics, flame only"),
     Column("head_texture", _FLOATS, "albedo coefficients, flame only"),
-    Column("mask_window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels; null without a mask"),
+    Column(
+        "mask_window",
+        _FLOATS,
+        "(4) x1 y1 x2 y2 of the mask in the picture, pixels; null without a mask",
+    ),
     Column("mask_classes", pa.list_(_TEXT), "names of the class indices"),
     Column("mask_coverage", _F32, "share of the window that is not background"),
-    Column("frame", _FLOATS, "(4) of the rendered conditions: a b tx ty, similarity from the upright picture, x' = a x - b y + tx, "
-           "y' = b x + a y + ty; null without them"),
+    Column(
+        "frame",
+        _FLOATS,
+        "(4) of the rendered conditions: a b tx ty, similarity from the upright picture, x' = a "
+        "x - b y + tx, "
+        "y' = b x + a y + ty; null without them",
+    ),
     Column("valence", _F32, "-1 to 1"),
     Column("arousal", _F32, "-1 to 1"),
     Column("emotions", _FLOATS, "class probabilities in the order of the backend of affect"),
-    Column("recogniser", _TEXT, "space of the identity vector that travels along; null where none does"),
+    Column(
+        "recogniser", _TEXT, "space of the identity vector that travels along; null where none does"
+    ),
 )
 _MEMBER = pa.struct([("name", _TEXT), ("offset", _I64), ("length", _I64), ("sha256", _TEXT)])
 _PLACES = (
@@ -80,33 +117,53 @@ _PLACES = (
     Column("image_length", _I64, "of the picture, bytes", nullable=False),
     Column("mask_offset", _I64, "of the mask's bytes in the tar"),
     Column("mask_length", _I64, "of the mask, bytes"),
-    Column("members", pa.list_(_MEMBER), "everything of the sample in the tar: ending, place in bytes, sha256 as shipped", nullable=False),
+    Column(
+        "members",
+        pa.list_(_MEMBER),
+        "everything of the sample in the tar: ending, place in bytes, sha256 as shipped",
+        nullable=False,
+    ),
 )
 
 SAMPLES = TableSchema(
-    "samples", 3, "shard", "What the shards hold: one row a sample, beside each tar.", "key", None, None, (*_METADATA, *_PLACES)
+    "samples",
+    3,
+    "shard",
+    "What the shards hold: one row a sample, beside each tar.",
+    "key",
+    None,
+    None,
+    (*_METADATA, *_PLACES),
 )
 METADATA = tuple(column.name for column in _METADATA)
-"""The columns of SAMPLES that are known before the tar is written; they are the sample's .json as well."""
+"""The columns of SAMPLES that are known before the tar is written; they are the sample's .json as
+well.
+"""
 
 
+# fmt: off
 WITHHELD = TableSchema(
-    "withheld", 1, "shard", "Kept faces that are in no shard of a profile, and why.", "face_id", None, None,
+    "withheld", 1, "shard", "Kept faces that are in no shard of a profile, and why.", "face_id",
+    None, None,
     (
         Column("profile", _TEXT, "the shard profile", nullable=False),
         Column("canonical_id", _TEXT, "the person, after merging", nullable=False),
         Column("identity_id", _TEXT, "the person as listed", nullable=False),
         Column("image_id", _TEXT, "the picture", nullable=False),
         Column("face_id", _TEXT, "the kept face in it", nullable=False),
-        Column("reason", _TEXT, "short code: licence, small_picture, near_benchmark, ...", nullable=False),
+        Column("reason", _TEXT, "short code: licence, small_picture, near_benchmark, ...",
+            nullable=False),
         Column("detail", _TEXT, "the same in words, where there is more to say"),
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One kept face with its picture. `metadata` has the keys of METADATA, `members` further files by their ending."""
+    """One kept face with its picture. `metadata` has the keys of METADATA, `members` further files
+    by their ending.
+    """
 
     metadata: Mapping[str, Any]
     picture: bytes
@@ -119,30 +176,52 @@ def sample_key(identity_id: str, image_id: str) -> str:
 
 
 def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table:
-    """Write a tar of `samples` into `file` (open for reading and writing, empty); the rows of SAMPLES for it.
+    """Write a tar of `samples` into `file` (open for reading and writing, empty); the rows of
+    SAMPLES for it.
 
     `name` is the file name that the rows give. Pictures keep their bytes.
     """
     from webdataset import TarWriter  # slow to import, and planning does not need it
 
     rows: list[dict[str, Any]] = []
-    with TarWriter(file, encoder=False, mtime=0, user="idcluster", group="idcluster", mode=0o644) as writer:
+    with TarWriter(
+        file, encoder=False, mtime=0, user="idcluster", group="idcluster", mode=0o644
+    ) as writer:
         for sample in samples:
             files = files_of(sample)
-            rows.append({**sample.metadata, "members": {ending: hashlib.sha256(data).hexdigest() for ending, data in files.items()}})
+            rows.append(
+                {
+                    **sample.metadata,
+                    "members": {
+                        ending: hashlib.sha256(data).hexdigest() for ending, data in files.items()
+                    },
+                }
+            )
             writer.write({"__key__": sample.metadata["key"], **files})
     file.seek(0)
     with tarfile.open(fileobj=file, mode="r:") as tar:
         places = {member.name: (member.offset_data, member.size) for member in tar}
     for row in rows:
-        members = [(ending, *places[f"{row['key']}.{ending}"], digest) for ending, digest in row["members"].items()]
+        members = [
+            (ending, *places[f"{row['key']}.{ending}"], digest)
+            for ending, digest in row["members"].items()
+        ]
         row["members"] = sorted(
-            ({"name": ending, "offset": offset, "length": length, "sha256": digest} for ending, offset, length, digest in members),
+            (
+                {"name": ending, "offset": offset, "length": length, "sha256": digest}
+                for ending, offset, length, digest in members
+            ),
             key=lambda member: int(member["offset"]),
         )
         offset, length = places[f"{row['key']}.{extension(row['format'])}"]
         mask_offset, mask_length = places.get(f"{row['key']}.mask.png", (None, None))
-        row |= {"shard": name, "image_offset": offset, "image_length": length, "mask_offset": mask_offset, "mask_length": mask_length}
+        row |= {
+            "shard": name,
+            "image_offset": offset,
+            "image_length": length,
+            "mask_offset": mask_offset,
+            "mask_length": mask_length,
+        }
     return SAMPLES.build(rows)
 
 
@@ -155,12 +234,18 @@ def tar_bytes(samples: Iterable[Sample], name: str) -> tuple[bytes, pa.Table]:
 
 def files_of(sample: Sample) -> dict[str, bytes]:
     """The members of a sample by their ending."""
-    return {"json": metadata_json(sample.metadata), extension(sample.metadata["format"]): sample.picture, **sample.members}
+    return {
+        "json": metadata_json(sample.metadata),
+        extension(sample.metadata["format"]): sample.picture,
+        **sample.members,
+    }
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
     """The .json member: sorted keys, null for what there is not."""
-    return json.dumps({name: metadata[name] for name in METADATA}, sort_keys=True, ensure_ascii=False).encode()
+    return json.dumps(
+        {name: metadata[name] for name in METADATA}, sort_keys=True, ensure_ascii=False
+    ).encode()
 
 
 def extension(format: str) -> str:

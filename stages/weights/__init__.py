@@ -13,7 +13,15 @@ from stages.weights.files import (
     models_dir_from_environment,
 )
 from stages.weights.local import BadRegistry, LocalRegistry, activate, active
-from stages.weights.registry import WEIGHTS, UnknownWeights, WeightsName, all_names, bundle, names, registered
+from stages.weights.registry import (
+    WEIGHTS,
+    UnknownWeights,
+    WeightsName,
+    all_names,
+    bundle,
+    names,
+    registered,
+)
 
 __all__ = [
     "MODELS_VARIABLE",

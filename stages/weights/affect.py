@@ -5,6 +5,7 @@ from stages.weights.entry import Weights
 _EMONET = "https://raw.githubusercontent.com/face-analysis/emonet/49eef301513686d6cfd8304682d3ba7216baf398/pretrained"
 _EMONET_LICENCE = "CC BY-NC-ND 4.0: non-commercial, unchanged"
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "emonet_8", "emotion/emonet_8.pth", None, None, _EMONET_LICENCE, "non-commercial",
@@ -27,4 +28,5 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/oarriaga/face_classification/b861d21b0e76ca5514cdeb5b56a689b7318584f4/"
         "trained_models/emotion_models/fer2013_mini_XCEPTION.102-0.66.hdf5",
     ),
-)  # fmt: skip
+)
+# fmt: on

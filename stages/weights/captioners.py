@@ -5,6 +5,7 @@ from stages.weights.entry import hub_bundle
 _QWEN_TEXT = "ca10d7e9fb3ed18575dd1e277a2579c16d108e32f27439684afa0e10b1440910"
 _QWEN_MERGES = "599bab54075088774b1733fde865d5bd747cbcc7a547c5bc12610e874e26f5e3"
 
+# fmt: off
 WEIGHTS = (
     *hub_bundle(
         "blip_base", "caption", "Salesforce/blip-image-captioning-base", "82a37760796d32b1411fe092ab5d4e227313294b", {
@@ -92,4 +93,5 @@ WEIGHTS = (
         },
         kind="caption/qwen_vl", licence="Apache-2.0", use="any", needed_by=("caption:qwen_vl",),
     ),
-)  # fmt: skip
+)
+# fmt: on

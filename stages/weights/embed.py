@@ -5,8 +5,11 @@ from stages.weights.entry import Weights, hub
 
 _FACENET = "MIT (timesler/facenet-pytorch); trained on {data}, whose pictures are for research"
 _FACENET_RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
-_ARCFACE_TORCH = "https://github.com/deepinsight/insightface, recognition/arcface_torch, model zoo on OneDrive"
+_ARCFACE_TORCH = (
+    "https://github.com/deepinsight/insightface, recognition/arcface_torch, model zoo on OneDrive"
+)
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "dlib_resnet_v1", "models/dlib_face_recognition_resnet_model_v1.dat",
@@ -77,4 +80,5 @@ WEIGHTS = (
         normalisation=(127.5, 128.0), kind="embed/facenet", needed_by=("embed:facenet",),
         address=f"{_FACENET_RELEASE}/20180408-102900-casia-webface.pt",
     ),
-)  # fmt: skip
+)
+# fmt: on

@@ -94,9 +94,17 @@ def hub_bundle(
     """
     return tuple(
         Weights(
-            f"{bundle}/{path}", f"{folder}/{bundle}/{path}", sha256, size, licence, use,
+            f"{bundle}/{path}",
+            f"{folder}/{bundle}/{path}",
+            sha256,
+            size,
+            licence,
+            use,
             f"https://huggingface.co/{repository}, {path} at {revision}",
-            kind=kind, address=None if by_hand else hub(repository, revision, path), by_hand=by_hand, needed_by=needed_by,
+            kind=kind,
+            address=None if by_hand else hub(repository, revision, path),
+            by_hand=by_hand,
+            needed_by=needed_by,
         )
         for path, (sha256, size) in files.items()
-    )  # fmt: skip
+    )

@@ -74,9 +74,15 @@ class WeightFiles:
         found = self.look_at(weights)
         if found.path is not None:
             return str(found.path)
-        raise MissingWeights(self._not_pinned(weights) if weights.sha256 is None else self._message(weights, found.wrong))
+        raise MissingWeights(
+            self._not_pinned(weights)
+            if weights.sha256 is None
+            else self._message(weights, found.wrong)
+        )
 
-    def look_at(self, weights: Weights, fits: Callable[[Weights, Path], bool] | None = None) -> Found:
+    def look_at(
+        self, weights: Weights, fits: Callable[[Weights, Path], bool] | None = None
+    ) -> Found:
         """Where the registered file lies, and which files only have its name. Of what is not pinned none is the one.
 
         `fits` judges a file; size and sha256 do unless another judge is given.
@@ -101,8 +107,13 @@ class WeightFiles:
 
     def folder(self, name: str) -> str:
         """The folder with all files of the bundle `name`, each verified. Raises MissingWeights, UnknownWeights."""
-        places = {one.removeprefix(f"{name}/"): Path(self.path(one)) for one in bundle(name, self.local)}
-        tops = {str(path).removesuffix(within) if str(path).endswith(f"/{within}") else None for within, path in places.items()}
+        places = {
+            one.removeprefix(f"{name}/"): Path(self.path(one)) for one in bundle(name, self.local)
+        }
+        tops = {
+            str(path).removesuffix(within) if str(path).endswith(f"/{within}") else None
+            for within, path in places.items()
+        }
         [top] = tops if len(tops) == 1 else [None]
         return top if top is not None else _assembled(name, places)
 
@@ -113,22 +124,34 @@ class WeightFiles:
             yield top / weights.file
             if weights.sha256 is not None:
                 yield from (top / weights.sha256, top / "sha256" / weights.sha256)
-                yield from sorted(top.glob(f"*/blobs/{weights.sha256}"))  # as in the cache of the Hugging Face hub
+                yield from sorted(
+                    top.glob(f"*/blobs/{weights.sha256}")
+                )  # as in the cache of the Hugging Face hub
             if weights.bundle is not None:
                 # Names such as config.json say nothing by themselves, and a bundle is opened as a folder.
                 yield top / weights.name
                 return
             yield top / bare
-            below = sorted(path for pattern in ("*", "*/*") for path in top.glob(pattern) if path.is_file())
+            below = sorted(
+                path for pattern in ("*", "*/*") for path in top.glob(pattern) if path.is_file()
+            )
             yield from (path for path in below if path.name.split(".")[0] == weights.sha256)
             yield from (path for path in below if path.name == bare)
-            yield from (path for path in below if path.name != bare and path.stat().st_size == weights.bytes)
+            yield from (
+                path for path in below if path.name != bare and path.stat().st_size == weights.bytes
+            )
         if weights.package is not None:
             yield from (Path(folder) / weights.file for folder in package_folders(weights.package))
 
     def _looked(self, weights: Weights) -> str:
-        looked = "no models directory is set" if self.models_dir is None else f"looked below {self.models_dir}"
-        return looked if weights.package is None else f"{looked} and in the package {weights.package}"
+        looked = (
+            "no models directory is set"
+            if self.models_dir is None
+            else f"looked below {self.models_dir}"
+        )
+        return (
+            looked if weights.package is None else f"{looked} and in the package {weights.package}"
+        )
 
     def _not_pinned(self, weights: Weights) -> str:
         return "\n".join(
@@ -142,23 +165,34 @@ class WeightFiles:
     def _message(self, weights: Weights, wrong: tuple[str, ...]) -> str:
         lines = [
             f"weights {weights.name!r} are not there: {self._looked(weights)}",
-            *(f"  {path} is another file: its size or sha256 is not the registered one" for path in wrong),
+            *(
+                f"  {path} is another file: its size or sha256 is not the registered one"
+                for path in wrong
+            ),
             *_facts(weights),
         ]
         asked = weights.bundle or weights.name
         if weights.package is not None:
-            lines.append(f"Install the package {weights.package}, or put the file below a models directory and pass")
+            lines.append(
+                f"Install the package {weights.package}, or put the file below a models directory and pass"
+            )
         elif weights.address is not None:
-            lines.append(f"`idcluster models fetch {asked} --models DIR` brings it; or put the file below a models directory. Pass")
+            lines.append(
+                f"`idcluster models fetch {asked} --models DIR` brings it; or put the file below a models directory. Pass"
+            )
         else:
             lines.append("Put the file below a models directory and pass")
-        lines.append(f"`--models DIR` or set {MODELS_VARIABLE}; `idcluster models list` shows what is there.")
+        lines.append(
+            f"`--models DIR` or set {MODELS_VARIABLE}; `idcluster models list` shows what is there."
+        )
         return "\n".join(lines)
 
 
 def _facts(weights: Weights) -> list[str]:
     size = "" if weights.bytes is None else f" ({weights.bytes} bytes)"
-    begins = "not stated" if weights.sha256_prefix is None else f"begins with {weights.sha256_prefix}"
+    begins = (
+        "not stated" if weights.sha256_prefix is None else f"begins with {weights.sha256_prefix}"
+    )
     return [
         f"  file     {weights.file}{size}",
         f"  sha256   {weights.sha256 or begins}",
@@ -175,7 +209,12 @@ def _assembled(name: str, places: Mapping[str, Path]) -> str:
     """
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     said = "\n".join(f"{within} {path.resolve()}" for within, path in sorted(places.items()))
-    folder = Path(home) / "idcluster" / "bundles" / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+    folder = (
+        Path(home)
+        / "idcluster"
+        / "bundles"
+        / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+    )
     try:
         for within, path in places.items():
             link = folder / within
@@ -185,7 +224,9 @@ def _assembled(name: str, places: Mapping[str, Path]) -> str:
                 temporary.symlink_to(path.resolve())
                 os.replace(temporary, link)  # several workers may do this at once
     except OSError as error:
-        raise MissingWeights(f"the files of {name!r} lie apart, and {folder} cannot hold links to them: {error.strerror}") from error
+        raise MissingWeights(
+            f"the files of {name!r} lie apart, and {folder} cannot hold links to them: {error.strerror}"
+        ) from error
     return f"{folder}/"
 
 

@@ -9,18 +9,29 @@ _RAIL = "CreativeML Open RAIL-M: also commercial, not for the purposes that its 
 _SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 _SD15_REVISION = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
 _ALL = ("training:flashface", "training:caphuman", "training:facestudio", "training:facecrafter")
+# fmt: off
 _ARC2FACE = (
     "arc2face/config.json", "arc2face/diffusion_pytorch_model.safetensors", "encoder/config.json", "encoder/pytorch_model.bin",
-)  # fmt: skip
+)
+# fmt: on
 
 
 def _realistic_vision(name: str, repository: str, file: str) -> Weights:
     return Weights(
-        name, f"generate/{file}", None, None, _RAIL, "restricted", f"https://huggingface.co/{repository}, {file}",
-        kind="generate/sd15_checkpoint", needed_by=("training:caphuman", "training:flashface"), address=hub(repository, "main", file),
-    )  # fmt: skip
+        name,
+        f"generate/{file}",
+        None,
+        None,
+        _RAIL,
+        "restricted",
+        f"https://huggingface.co/{repository}, {file}",
+        kind="generate/sd15_checkpoint",
+        needed_by=("training:caphuman", "training:flashface"),
+        address=hub(repository, "main", file),
+    )
 
 
+# fmt: off
 WEIGHTS = (
     *hub_bundle(
         "sd15", "generate", _SD15, _SD15_REVISION, {
@@ -75,4 +86,5 @@ WEIGHTS = (
         md5="6f0086112db9abc6ce4518a458d4d4b8",
         by_hand="the README of https://github.com/VamosC/CapHuman links caphuman.ckpt",
     ),
-)  # fmt: skip
+)
+# fmt: on

@@ -5,6 +5,7 @@ from stages.weights.entry import Weights
 _FLAME = "MPI licence for FLAME: non-commercial scientific research, no redistribution"
 _ICT = "https://raw.githubusercontent.com/ICT-VGL/ICT-FaceKit/da5f95a607f5e6b37755b38d3385d7f2853732e5/FaceXModel"
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "flame_2020", "3dmm/generic_model.pkl", None, None, _FLAME, "non-commercial", "https://flame.is.tue.mpg.de, FLAME 2020",
@@ -58,4 +59,5 @@ WEIGHTS = (
         address="https://raw.githubusercontent.com/google-ai-edge/mediapipe/85c0cdc7d70653888903c88df45962b764296342/"
         "mediapipe/modules/face_geometry/data/canonical_face_model.obj",
     ),
-)  # fmt: skip
+)
+# fmt: on

@@ -7,6 +7,7 @@ _IBUG = "https://raw.githubusercontent.com/hhj1897/face_alignment/9cf5494e443f26
 _MEDIAPIPE = "https://raw.githubusercontent.com/google-ai-edge/mediapipe"
 _FAN = "code and weights BSD-3-Clause; trained on 300-W-LP, whose pictures are for research"
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "dlib_68_points", "models/shape_predictor_68_face_landmarks.dat",
@@ -50,4 +51,5 @@ WEIGHTS = (
         needed_by=("landmark:pfld",),
         address="https://raw.githubusercontent.com/cunjian/pytorch_face_landmark/6f34bf9f034aa2f521952f825e6ccc567deb42d6/onnx/pfld.onnx",
     ),
-)  # fmt: skip
+)
+# fmt: on

@@ -101,7 +101,9 @@ class LocalRegistry(_Closed):
     def _plain_names(cls, weights: Mapping[str, Added]) -> Mapping[str, Added]:
         for name in weights:
             if not is_name(name):
-                raise ValueError(f"{name!r} is no name: letters, digits, dots, dashes and underscores")
+                raise ValueError(
+                    f"{name!r} is no name: letters, digits, dots, dashes and underscores"
+                )
         return weights
 
 
@@ -151,18 +153,28 @@ def read(models_dir: str | None) -> LocalRegistry:
     except (FileNotFoundError, NotADirectoryError):
         return NOTHING
     except (OSError, UnicodeDecodeError) as error:
-        raise BadRegistry(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise BadRegistry(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def write(models_dir: str, registry: LocalRegistry) -> Path:
     """Write the registry of a models directory, whole. Raises OSError."""
     path = Path(models_dir) / FILE
     said = registry.model_dump(mode="json", exclude_none=True)
-    text = yaml.safe_dump({key: value for key, value in said.items() if value}, sort_keys=True, allow_unicode=True, width=130)
+    text = yaml.safe_dump(
+        {key: value for key, value in said.items() if value},
+        sort_keys=True,
+        allow_unicode=True,
+        width=130,
+    )
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write("# Weights of this folder that are pinned, added or calibrated here; `idcluster models` writes it.\n" + text)
+            file.write(
+                "# Weights of this folder that are pinned, added or calibrated here; `idcluster models` writes it.\n"
+                + text
+            )
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -10,21 +10,45 @@ _INCEPTION = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 def _lpips(net: str, sha256: str, size: int) -> Weights:
     return Weights(
-        f"lpips_{net}", f"lpips/v0.1_{net}.pth", sha256, size, "BSD-2-Clause", "any",
-        f"https://github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1/{net}.pth: linear heads", kind="metric/lpips",
-        needed_by=("eval:lpips",), address=f"{_LPIPS}/{net}.pth",
-    )  # fmt: skip
+        f"lpips_{net}",
+        f"lpips/v0.1_{net}.pth",
+        sha256,
+        size,
+        "BSD-2-Clause",
+        "any",
+        f"https://github.com/richzhang/PerceptualSimilarity, lpips/weights/v0.1/{net}.pth: linear heads",
+        kind="metric/lpips",
+        needed_by=("eval:lpips",),
+        address=f"{_LPIPS}/{net}.pth",
+    )
 
 
-def _torchvision(name: str, file: str, sha256: str | None, size: int | None, kind: str, needed_by: tuple[str, ...]) -> Weights:
+def _torchvision(
+    name: str,
+    file: str,
+    sha256: str | None,
+    size: int | None,
+    kind: str,
+    needed_by: tuple[str, ...],
+) -> Weights:
     # torch names its files by the first eight digits of their sha256 and checks them when it downloads.
     prefix = file.removesuffix(".pth").rsplit("-", 1)[-1]
     return Weights(
-        name, f"metric/{file}", sha256, size, _TORCHVISION, "non-commercial", f"torchvision, {file}", kind=kind,
-        needed_by=needed_by, address=f"{_TORCHVISION_SITE}/{file}", sha256_prefix=prefix,
-    )  # fmt: skip
+        name,
+        f"metric/{file}",
+        sha256,
+        size,
+        _TORCHVISION,
+        "non-commercial",
+        f"torchvision, {file}",
+        kind=kind,
+        needed_by=needed_by,
+        address=f"{_TORCHVISION_SITE}/{file}",
+        sha256_prefix=prefix,
+    )
 
 
+# fmt: off
 WEIGHTS = (
     # One file of TensorFlow's weights under two names: pytorch-fid's and torch-fidelity's networks differ in what they do with it.
     Weights(
@@ -64,4 +88,5 @@ WEIGHTS = (
     _lpips("alex", "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0", 6_009),
     _lpips("vgg", "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868", 7_289),
     _lpips("squeeze", "4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76", 10_811),
-)  # fmt: skip
+)
+# fmt: on

@@ -9,13 +9,39 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
 from schemas.wording import near
-from stages.weights import affect, captioners, clip, detect, embed, generators, heads, landmark, metrics, screen, segment
+from stages.weights import (
+    affect,
+    captioners,
+    clip,
+    detect,
+    embed,
+    generators,
+    heads,
+    landmark,
+    metrics,
+    screen,
+    segment,
+)
 from stages.weights.entry import Weights
 from stages.weights.local import LocalRegistry, active
 
-_SUBJECTS = (detect, embed, landmark, clip, captioners, segment, heads, affect, screen, generators, metrics)
+_SUBJECTS = (
+    detect,
+    embed,
+    landmark,
+    clip,
+    captioners,
+    segment,
+    heads,
+    affect,
+    screen,
+    generators,
+    metrics,
+)
 
-WEIGHTS: dict[str, Weights] = {weights.name: weights for subject in _SUBJECTS for weights in subject.WEIGHTS}
+WEIGHTS: dict[str, Weights] = {
+    weights.name: weights for subject in _SUBJECTS for weights in subject.WEIGHTS
+}
 """By name, as the code has them; `registered` also knows what a team has pinned and added."""
 
 
@@ -35,7 +61,11 @@ def registered(name: str, local: LocalRegistry | None = None) -> Weights:
         entry = WEIGHTS[name]
         pin = local.pins.get(name)
         # What the code pins cannot be pinned otherwise: `models add` is the way to use another file.
-        if entry.sha256 is not None or pin is None or not pin.sha256.startswith(entry.sha256_prefix or ""):
+        if (
+            entry.sha256 is not None
+            or pin is None
+            or not pin.sha256.startswith(entry.sha256_prefix or "")
+        ):
             return entry
         return replace(entry, sha256=pin.sha256, bytes=pin.bytes)
     if name in local.weights:
@@ -46,12 +76,22 @@ def registered(name: str, local: LocalRegistry | None = None) -> Weights:
 def _added(name: str, local: LocalRegistry) -> Weights:
     added = local.weights[name]
     if added.like not in WEIGHTS:
-        raise UnknownWeights(f"weights {name!r} are registered like {added.like!r}, which is not in the registry")
+        raise UnknownWeights(
+            f"weights {name!r} are registered like {added.like!r}, which is not in the registry"
+        )
     like = WEIGHTS[added.like]
     return Weights(
-        name, added.file, added.sha256, added.bytes, added.licence, added.use, added.source,
-        normalisation=added.normalisation or like.normalisation, kind=like.kind, needed_by=like.needed_by,
-    )  # fmt: skip
+        name,
+        added.file,
+        added.sha256,
+        added.bytes,
+        added.licence,
+        added.use,
+        added.source,
+        normalisation=added.normalisation or like.normalisation,
+        kind=like.kind,
+        needed_by=like.needed_by,
+    )
 
 
 def all_names(local: LocalRegistry | None = None) -> tuple[str, ...]:
@@ -72,7 +112,11 @@ def names(*kinds: str) -> tuple[str, ...]:
     A kind is `<subject>/<loader>` (`detect/scrfd`) or a whole subject (`detect`).
     """
     found = (registered(name) for name in all_names())
-    return tuple(dict.fromkeys(one.bundle or one.name for one in found if one.kind in kinds or one.subject in kinds))
+    return tuple(
+        dict.fromkeys(
+            one.bundle or one.name for one in found if one.kind in kinds or one.subject in kinds
+        )
+    )
 
 
 class WeightsName:
@@ -87,7 +131,9 @@ class WeightsName:
     def __init__(self, *kinds: str) -> None:
         self.kinds = kinds
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def check(self, name: str) -> str:
@@ -96,7 +142,9 @@ class WeightsName:
         if name in known:
             return name
         context = {"name": name, "kinds": " or ".join(self.kinds), "instead": _instead(name, known)}
-        raise PydanticCustomError("weights_name", "'{name}' names no weights of kind {kinds}{instead}", context)
+        raise PydanticCustomError(
+            "weights_name", "'{name}' names no weights of kind {kinds}{instead}", context
+        )
 
 
 def _instead(name: str, known: Iterable[str]) -> str:

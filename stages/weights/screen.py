@@ -3,6 +3,7 @@
 from stages.weights.detect import INSIGHTFACE, INSIGHTFACE_RELEASE
 from stages.weights.entry import Weights, hub
 
+# fmt: off
 WEIGHTS = (
     Weights(
         "genderage", "age/genderage.onnx",
@@ -18,4 +19,5 @@ WEIGHTS = (
         normalisation=(127.5, 127.5), kind="nsfw/picture", needed_by=("screen:limits",),
         address=hub("onnx-community/nsfw_image_detection-ONNX", "1ceb3c7fe1e9f3f2507e6df577437f23a9149fd5", "onnx/model_int8.onnx"),
     ),
-)  # fmt: skip
+)
+# fmt: on

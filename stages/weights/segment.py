@@ -5,6 +5,7 @@ from stages.weights.entry import Weights, hub_bundle
 _CELEBAMASK = "trained on CelebAMask-HQ, which is for non-commercial research"
 _RAW = "https://raw.githubusercontent.com"
 
+# fmt: off
 WEIGHTS = (
     *hub_bundle(
         "segformer_face_parsing", "segment", "jonathandinu/face-parsing", "main", {
@@ -42,4 +43,5 @@ WEIGHTS = (
         address=f"{_RAW}/google-ai-edge/mediapipe/8b57bf879b419173b26277d220b643dac0402334/"
         "mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
     ),
-)  # fmt: skip
+)
+# fmt: on

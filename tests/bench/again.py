@@ -1,4 +1,6 @@
-"""How long `idcluster run` and `idcluster plan` take when there is nothing to do, as a share of the first run."""
+"""How long `idcluster run` and `idcluster plan` take when there is nothing to do, as a share of the
+first run.
+"""
 
 import os
 import subprocess
@@ -19,7 +21,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="idcluster-bench-") as place:
         people, what = photographs(Path(place), COUNT)
         dag, models, backends = dag_file()
-        options = [str(dag), "--set", f"source.path={people}", "--set", f"root={place}/root", *(["--models", models] if models else [])]
+        options = [
+            str(dag),
+            "--set",
+            f"source.path={people}",
+            "--set",
+            f"root={place}/root",
+            *(["--models", models] if models else []),
+        ]
         first, again = (seconds(["run", *options, "--accept-licence"], place) for _ in range(2))
         plan = seconds(["plan", *options], place)
     table = Table(title=f"{what}, {backends}", title_justify="left", box=None)
@@ -34,5 +43,10 @@ def main() -> None:
 def seconds(words: list[str], config: str) -> float:
     start = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "XDG_CONFIG_HOME": config}
-    subprocess.run([sys.executable, "-m", "pipeline.cli", *words], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", *words],
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     return time.perf_counter() - start

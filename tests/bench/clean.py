@@ -1,8 +1,10 @@
-"""Cleaning: the whole stage and its groups against scikit-learn loops, one person of many faces, and all people compared.
+"""Cleaning: the whole stage and its groups against scikit-learn loops, one person of many faces,
+and all people compared.
 
-23,042 people (as many as FlashFace's data set has) with 80 to 500 faces each and 512 numbers a face are made up, written to
-Parquet and read again, a share at a time; by default 1,000 of them, with `--full` all. People have 20 % of other faces, half
-of them of one other person. Times are per 1,000 people and core.
+23,042 people (as many as FlashFace's data set has) with 80 to 500 faces each and 512 numbers a face
+are made up, written to Parquet and read again, a share at a time; by default 1,000 of them, with
+`--full` all. People have 20 % of other faces, half of them of one other person. Times are per 1,000
+people and core.
 """
 
 import multiprocessing
@@ -35,7 +37,12 @@ from stages.people.matches import near, pairs
 PEOPLE, SOME, SHARE, WORKERS = 23_042, 1_000, 250, 2
 WIDTH, LEAST, MOST = 512, 80, 500
 CODECS = ("zstd", "none")
-LIMITS = {"similarity_threshold": 0.4, "merge_cosine": 0.38, "join_cosine": 0.45, "duplicate_cosine": 0.97}
+LIMITS = {
+    "similarity_threshold": 0.4,
+    "merge_cosine": 0.38,
+    "join_cosine": 0.45,
+    "duplicate_cosine": 0.97,
+}
 GROUPS = "average linkage"
 ALONE = (700, 3_000, 10_000)
 COMPARED = 20
@@ -68,8 +75,16 @@ class Measured:
         return result
 
     def add(self, other: "Measured") -> None:
-        self.people, self.faces, self.compared = self.people + other.people, self.faces + other.faces, self.compared + other.compared
-        for mine, theirs in ((self.seconds, other.seconds), (self.processor, other.processor), (self.inertia, other.inertia)):
+        self.people, self.faces, self.compared = (
+            self.people + other.people,
+            self.faces + other.faces,
+            self.compared + other.compared,
+        )
+        for mine, theirs in (
+            (self.seconds, other.seconds),
+            (self.processor, other.processor),
+            (self.inertia, other.inertia),
+        ):
             for name, value in theirs.items():
                 mine[name] = mine.get(name, 0.0) + value
         for name, size in other.bytes.items():
@@ -83,7 +98,9 @@ def main() -> None:
     # Before numpy is loaded in the workers: one thread each.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")) as place:
+    with tempfile.TemporaryDirectory(
+        prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")
+    ) as place:
         jobs = [(place, first, min(SHARE, people - first)) for first in range(0, people, SHARE)]
         with multiprocessing.get_context("spawn").Pool(WORKERS) as pool:
             for found in pool.imap_unordered(_share, jobs):
@@ -95,8 +112,10 @@ def main() -> None:
     console.print(_table(total))
     ours, theirs = total.inertia["ours"], total.inertia["scikit-learn"]
     console.print(
-        f"{total.people} people, {total.faces} faces; inertia {ours / theirs:.7f} of scikit-learn's over {total.compared} people, "
-        f"at worst {total.worst:.7f}; most memory of a worker {total.memory / 2**30:.2f} GiB; in all {took:.0f} s"
+        f"{total.people} people, {total.faces} faces; inertia {ours / theirs:.7f} of "
+        f"scikit-learn's over {total.compared} people, "
+        f"at worst {total.worst:.7f}; most memory of a worker {total.memory / 2**30:.2f} GiB; in "
+        f"all {took:.0f} s"
     )
     console.print(over_all)
     console.print(alone)
@@ -127,14 +146,24 @@ def _rows(first: int, count: int, each: int | None = None) -> pa.Table:
     faces = sum(sizes)
     ids = pa.array([f"{first:08x}{at:016x}" for at in range(faces)])
     offsets = pa.array(np.arange(faces + 1, dtype=np.int32) * WIDTH)
-    number = {name: pa.array(rng.uniform(30, 300, faces).astype(np.float32)) for name in ("faces.side", "faces.sharpness")}
-    size = {name: pa.array(rng.integers(200, 3000, faces).astype(np.int32)) for name in ("images.width", "images.height")}
+    number = {
+        name: pa.array(rng.uniform(30, 300, faces).astype(np.float32))
+        for name in ("faces.side", "faces.sharpness")
+    }
+    size = {
+        name: pa.array(rng.integers(200, 3000, faces).astype(np.int32))
+        for name in ("images.width", "images.height")
+    }
     return pa.table(
         {
-            "identity_id": pa.array(np.repeat([f"{first + at:016x}" for at in range(count)], sizes)),
+            "identity_id": pa.array(
+                np.repeat([f"{first + at:016x}" for at in range(count)], sizes)
+            ),
             "image_id": ids,
             "face_id": ids,
-            "embeddings.vector": pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(people).reshape(-1))),
+            "embeddings.vector": pa.ListArray.from_arrays(
+                offsets, pa.array(np.concatenate(people).reshape(-1))
+            ),
             "embeddings.recogniser": pa.array(["made_up"] * faces),
             **number,
             "images.phash": pa.array(rng.integers(1, 2**64, faces, dtype=np.uint64)),
@@ -185,15 +214,30 @@ def _cluster(found: Measured, rows: pa.Table, first: int) -> None:
     from sklearn.cluster import AgglomerativeClustering, KMeans
 
     unit, edges = vectors(rows["embeddings.vector"]), np.array(_edges(rows))
-    seeds = np.array([seed_of(f"{first + at:016x}") for at in range(len(edges) - 1)], dtype=np.uint64)
-    labels = found.time("k-means, k = 2, 10 starts", lambda: kmeans(unit, edges, seeds, 2, spherical=False))
-    found.time("k-means, k = 4, 10 starts, by cosine", lambda: kmeans(unit, edges, seeds, 4))
-    people = [(unit[start:stop], labels[start:stop]) for start, stop in pairwise(edges[: COMPARED + 1])]
-    theirs = found.time(
-        "k-means, k = 2, 10 starts, scikit-learn", lambda: [KMeans(2, n_init=10, random_state=0).fit(one) for one, _ in people]
+    seeds = np.array(
+        [seed_of(f"{first + at:016x}") for at in range(len(edges) - 1)], dtype=np.uint64
     )
-    found.time(GROUPS, lambda: [hang_together(one, LIMITS["merge_cosine"], LIMITS["similarity_threshold"]) for one, _ in people])
-    model = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=1 - LIMITS["merge_cosine"])
+    labels = found.time(
+        "k-means, k = 2, 10 starts", lambda: kmeans(unit, edges, seeds, 2, spherical=False)
+    )
+    found.time("k-means, k = 4, 10 starts, by cosine", lambda: kmeans(unit, edges, seeds, 4))
+    people = [
+        (unit[start:stop], labels[start:stop]) for start, stop in pairwise(edges[: COMPARED + 1])
+    ]
+    theirs = found.time(
+        "k-means, k = 2, 10 starts, scikit-learn",
+        lambda: [KMeans(2, n_init=10, random_state=0).fit(one) for one, _ in people],
+    )
+    found.time(
+        GROUPS,
+        lambda: [
+            hang_together(one, LIMITS["merge_cosine"], LIMITS["similarity_threshold"])
+            for one, _ in people
+        ],
+    )
+    model = AgglomerativeClustering(
+        None, metric="cosine", linkage="average", distance_threshold=1 - LIMITS["merge_cosine"]
+    )
     found.time(f"{GROUPS}, scikit-learn", lambda: [model.fit(one) for one, _ in people])
     ours = [_inertia(one, mine) for one, mine in people]
     reached = [float(model.inertia_) for model in theirs]
@@ -203,7 +247,12 @@ def _cluster(found: Measured, rows: pa.Table, first: int) -> None:
 
 def _inertia(unit: np.ndarray, labels: np.ndarray) -> float:
     wide = unit.astype(np.float64)
-    return float(sum(((wide[labels == at] - wide[labels == at].mean(axis=0)) ** 2).sum() for at in np.unique(labels)))
+    return float(
+        sum(
+            ((wide[labels == at] - wide[labels == at].mean(axis=0)) ** 2).sum()
+            for at in np.unique(labels)
+        )
+    )
 
 
 def _alone() -> str:
@@ -231,22 +280,38 @@ def _over_all() -> str:
         found.time("near", lambda: near(hashes, 3))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
-        f"all pairs of {PEOPLE} indicators: {found.seconds['pairs']:.1f} s; pairs of {HASHES} picture hashes within 3 bits: "
+        f"all pairs of {PEOPLE} indicators: {found.seconds['pairs']:.1f} s; pairs of {HASHES} "
+        "picture hashes within 3 bits: "
         f"{found.seconds['near']:.1f} s; both within {memory:.2f} GiB"
     )
 
 
 def _table(total: Measured) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in ("seconds per 1,000 people, one core", "elapsed", "processor", "against scikit-learn", "MB"):
+    for column in (
+        "seconds per 1,000 people, one core",
+        "elapsed",
+        "processor",
+        "against scikit-learn",
+        "MB",
+    ):
         table.add_column(column, justify="left" if column.startswith("seconds") else "right")
     for what, seconds in total.seconds.items():
         people = total.compared if "scikit" in what or what == GROUPS else total.people
         processor = total.processor[what] / people
         theirs = total.processor.get(f"{what}, scikit-learn")
         ratio = f"{theirs / total.compared / processor:.1f} x as fast" if theirs else ""
-        size = next((f"{total.bytes[codec] / total.people / 1e3:.0f}" for codec in CODECS if what == f"read, {codec}"), "")
-        table.add_row(what, f"{1000 * seconds / people:.2f}", f"{1000 * processor:.2f}", ratio, size)
+        size = next(
+            (
+                f"{total.bytes[codec] / total.people / 1e3:.0f}"
+                for codec in CODECS
+                if what == f"read, {codec}"
+            ),
+            "",
+        )
+        table.add_row(
+            what, f"{1000 * seconds / people:.2f}", f"{1000 * processor:.2f}", ratio, size
+        )
     return table
 
 

@@ -1,4 +1,6 @@
-"""What else chooses the person among vectors: four usual ways, by scikit-learn, each the group that is in most images."""
+"""What else chooses the person among vectors: four usual ways, by scikit-learn, each the group that
+is in most images.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -25,25 +27,33 @@ def kmeans(unit: np.ndarray, images: np.ndarray, limits: Calibration) -> np.ndar
 def linkage(unit: np.ndarray, images: np.ndarray, limits: Calibration) -> np.ndarray:
     if len(unit) < 2:
         return np.ones(len(unit), dtype=bool)
-    model = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=1 - limits.merge_cosine)
+    model = AgglomerativeClustering(
+        None, metric="cosine", linkage="average", distance_threshold=1 - limits.merge_cosine
+    )
     return _largest(model.fit_predict(unit), images)
 
 
 def dbscan(unit: np.ndarray, images: np.ndarray, limits: Calibration) -> np.ndarray:
-    labels = DBSCAN(eps=1 - limits.similarity_threshold, min_samples=2, metric="cosine").fit_predict(unit)
+    labels = DBSCAN(
+        eps=1 - limits.similarity_threshold, min_samples=2, metric="cosine"
+    ).fit_predict(unit)
     return np.zeros(len(unit), dtype=bool) if (labels < 0).all() else _largest(labels, images)
 
 
 def mutual_neighbours(unit: np.ndarray, images: np.ndarray, limits: Calibration) -> np.ndarray:
     """Who is among the five nearest of one another and at the threshold hangs together."""
     count = min(NEIGHBOURS + 1, len(unit))
-    distance, nearest = NearestNeighbors(n_neighbors=count, metric="cosine").fit(unit).kneighbors(unit)
+    distance, nearest = (
+        NearestNeighbors(n_neighbors=count, metric="cosine").fit(unit).kneighbors(unit)
+    )
     linked = np.zeros((len(unit), len(unit)), dtype=bool)
     np.put_along_axis(linked, nearest, distance <= 1 - limits.similarity_threshold, axis=1)
     linked &= linked.T
     labels = np.arange(len(unit))
     for _ in range(len(unit)):
-        lowest = np.where(linked | np.eye(len(unit), dtype=bool), labels[None], len(unit)).min(axis=1)
+        lowest = np.where(linked | np.eye(len(unit), dtype=bool), labels[None], len(unit)).min(
+            axis=1
+        )
         if (lowest == labels).all():
             break
         labels = lowest
@@ -58,4 +68,9 @@ def _largest(labels: np.ndarray, images: np.ndarray) -> np.ndarray:
     return own
 
 
-PEERS: Mapping[str, Peer] = {"k-means 4": kmeans, "average linkage": linkage, "DBSCAN": dbscan, "mutual 5-NN": mutual_neighbours}
+PEERS: Mapping[str, Peer] = {
+    "k-means 4": kmeans,
+    "average linkage": linkage,
+    "DBSCAN": dbscan,
+    "mutual 5-NN": mutual_neighbours,
+}

@@ -1,13 +1,16 @@
-"""Fetching pictures of about 100 kB from servers under 50 host names, beside img2dataset on the same list and cores.
+"""Fetching pictures of about 100 kB from servers under 50 host names, beside img2dataset on the
+same list and cores.
 
-img2dataset has an environment of its own, made below the cache folder at the first run. It asks for no robots.txt here, and
-is measured twice: as it works by itself without resizing, where it decodes every picture and encodes it anew, and told to
-leave the bytes as they came, where nothing is looked at. Beside the first stands a whole crawl of ours: list, fetch, check,
-sha256, perceptual hash, rows of `images`, sealed and published; beside the second its fetching half: rules of sites, limits,
+img2dataset has an environment of its own, made below the cache folder at the first run. It asks for
+no robots.txt here, and is measured twice: as it works by itself without resizing, where it decodes
+every picture and encodes it anew, and told to leave the bytes as they came, where nothing is looked
+at. Beside the first stands a whole crawl of ours: list, fetch, check, sha256, perceptual hash, rows
+of `images`, sealed and published; beside the second its fetching half: rules of sites, limits,
 sniffing, bytes put down.
 
-Each program runs over a short and a four times longer list. Processor time by picture is that of the difference, so that
-starting up (Ray, imports) is no part of it; memory is flat if the longer list takes no more.
+Each program runs over a short and a four times longer list. Processor time by picture is that of
+the difference, so that starting up (Ray, imports) is no part of it; memory is flat if the longer
+list takes no more.
 """
 
 import csv
@@ -46,7 +49,9 @@ def getaddrinfo(host, *rest, **more):
     return _real("127.0.0.1" if str(host).endswith(".test") else host, *rest, **more)
 socket.getaddrinfo = getaddrinfo
 """
-"""Names without DNS, as `resolve` gives them to ours: put before all else that img2dataset's processes import."""
+"""Names without DNS, as `resolve` gives them to ours: put before all else that img2dataset's
+processes import.
+"""
 
 _DAG = """
 name: bench
@@ -77,7 +82,10 @@ def main() -> None:
             programs[_DECODED] = lambda pictures: bench.theirs(tool, pictures, untouched=False)
             programs[_UNTOUCHED] = lambda pictures: bench.theirs(tool, pictures, untouched=True)
         programs |= {_RUN: bench.run, _FETCH: bench.fetch}
-        found = {name: Pair(count, program(count // 4), program(count)) for name, program in programs.items()}
+        found = {
+            name: Pair(count, program(count // 4), program(count))
+            for name, program in programs.items()
+        }
         limited = bench.limits()
     _show(count, found)
     print(limited)
@@ -103,9 +111,21 @@ class Pair:
 
 
 def _show(count: int, found: dict[str, Pair]) -> None:
-    title = f"{count} pictures of {BYTES // 1000} kB, {HOSTS} hosts, no limits, {available_cores()} cores"
+    title = (
+        f"{count} pictures of {BYTES // 1000} kB, {HOSTS} hosts, no limits, "
+        f"{available_cores()} cores"
+    )
     table = Table(title=title, title_justify="left", box=None)
-    columns = ("what", "CPU ms a picture", "ratio", "start, CPU s", "pictures/s", "MB/s", "peak MB", "to short")
+    columns = (
+        "what",
+        "CPU ms a picture",
+        "ratio",
+        "start, CPU s",
+        "pictures/s",
+        "MB/s",
+        "peak MB",
+        "to short",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "what" else "right")
     for name, pair in found.items():
@@ -117,9 +137,12 @@ def _show(count: int, found: dict[str, Pair]) -> None:
         table.add_row(name, f"{pair.cpu:.2f}", ratio, f"{max(0.0, start):.1f}", *rates, *memory)
     Console(width=140).print(table)
     print(
-        "CPU: of all processes of a program, not of the servers, by the difference of the long and the short list. Ratio: of"
-        " img2dataset's to this, its first line beside the whole run, its second beside the fetching. Pictures/s have the start"
-        " in them and share the cores with the servers and with whoever else is on the machine. Peak: PSS of all processes, and"
+        "CPU: of all processes of a program, not of the servers, by the difference of the long "
+        "and the short list. Ratio: of"
+        " img2dataset's to this, its first line beside the whole run, its second beside the "
+        "fetching. Pictures/s have the start"
+        " in them and share the cores with the servers and with whoever else is on the machine. "
+        "Peak: PSS of all processes, and"
         " over that of the short list."
     )
 
@@ -141,24 +164,41 @@ class Bench:
             writer = csv.writer(file)
             writer.writerow(["name", "url"])
             for number in range(count):
-                writer.writerow([f"person {number % (count // 100):05d}", f"http://h{number % HOSTS}.test:{self.port}/{number}.jpg"])
+                writer.writerow(
+                    [
+                        f"person {number % (count // 100):05d}",
+                        f"http://h{number % HOSTS}.test:{self.port}/{number}.jpg",
+                    ]
+                )
         return folder, listing
 
     def _dag(self, count: int, rate: float | None = None) -> tuple[Path, Path]:
         folder, listing = self._folder(count)
         file = folder / "dag.yaml"
         # As many requests at a time as img2dataset has threads; a host takes its share of them.
-        settings = {"connections": THREADS, "concurrency": 4, "rate": "null" if rate is None else rate}
+        settings = {
+            "connections": THREADS,
+            "concurrency": 4,
+            "rate": "null" if rate is None else rate,
+        }
         file.write_text(_DAG.format(root=folder / "root", path=listing, **settings))
         return folder, file
 
     def run(self, count: int) -> Cost:
         folder, dag = self._dag(count)
-        return measure([sys.executable, "-m", "pipeline.cli", "run", str(dag)], self._environment(folder), folder)
+        return measure(
+            [sys.executable, "-m", "pipeline.cli", "run", str(dag)],
+            self._environment(folder),
+            folder,
+        )
 
     def fetch(self, count: int) -> Cost:
         folder, dag = self._dag(count)
-        return measure([sys.executable, "-m", "tests.bench.crawl_fetch", str(dag)], self._environment(folder), folder)
+        return measure(
+            [sys.executable, "-m", "tests.bench.crawl_fetch", str(dag)],
+            self._environment(folder),
+            folder,
+        )
 
     def theirs(self, tool: Path, count: int, untouched: bool) -> Cost:
         """Into tars, without resizing; the headers that it can keep to are switched off."""
@@ -166,28 +206,52 @@ class Bench:
         (folder / "names").mkdir()
         (folder / "names" / "sitecustomize.py").write_text(_RESOLVING)
         options = {
-            "url_list": str(listing), "input_format": "csv", "url_col": "url", "save_additional_columns": '["name"]',
-            "output_folder": str(folder / "out"), "output_format": "webdataset", "resize_mode": "no",
+            "url_list": str(listing),
+            "input_format": "csv",
+            "url_col": "url",
+            "save_additional_columns": '["name"]',
+            "output_folder": str(folder / "out"),
+            "output_format": "webdataset",
+            "resize_mode": "no",
             "disable_all_reencoding": str(untouched),
-            "processes_count": str(available_cores()), "thread_count": str(THREADS), "number_sample_per_shard": "500",
-            "disallowed_header_directives": "[]", "enable_wandb": "False", "timeout": "60",
-        }  # fmt: skip
+            "processes_count": str(available_cores()),
+            "thread_count": str(THREADS),
+            "number_sample_per_shard": "500",
+            "disallowed_header_directives": "[]",
+            "enable_wandb": "False",
+            "timeout": "60",
+        }
         words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        cost = measure([str(tool), *words], {**os.environ, "PYTHONPATH": str(folder / "names"), "NO_ALBUMENTATIONS_UPDATE": "1"}, folder)
-        done = sum(json.loads(path.read_text())["successes"] for path in (folder / "out").glob("*_stats.json"))
+        cost = measure(
+            [str(tool), *words],
+            {**os.environ, "PYTHONPATH": str(folder / "names"), "NO_ALBUMENTATIONS_UPDATE": "1"},
+            folder,
+        )
+        done = sum(
+            json.loads(path.read_text())["successes"]
+            for path in (folder / "out").glob("*_stats.json")
+        )
         if done != count:
-            raise SystemExit(f"img2dataset brought {done} of {count} pictures; see {folder / 'output.txt'}")
+            raise SystemExit(
+                f"img2dataset brought {done} of {count} pictures; see {folder / 'output.txt'}"
+            )
         return cost
 
     def limits(self) -> str:
         """A run with limits, judged by the servers' own log."""
         folder, dag = self._dag(LIMITED, RATE)
         self._log()
-        cost = measure([sys.executable, "-m", "pipeline.cli", "run", str(dag)], self._environment(folder), folder)
+        cost = measure(
+            [sys.executable, "-m", "pipeline.cli", "run", str(dag)],
+            self._environment(folder),
+            folder,
+        )
         rates = [(len(times) - 1) / (max(times) - min(times)) for times in self._log().values()]
         return (
-            f"with limits, {LIMITED} pictures: {RATE:g} requests a second and host allowed; {mean(rates):.2f} on average,"
-            f" {min(rates):.2f} to {max(rates):.2f} by the servers' log; {1000 * cost.cpu / LIMITED:.2f} ms CPU a picture with the start"
+            f"with limits, {LIMITED} pictures: {RATE:g} requests a second and host allowed; "
+            f"{mean(rates):.2f} on average,"
+            f" {min(rates):.2f} to {max(rates):.2f} by the servers' log; "
+            f"{1000 * cost.cpu / LIMITED:.2f} ms CPU a picture with the start"
         )
 
     def _log(self) -> dict[str, list[float]]:
@@ -202,7 +266,12 @@ class Bench:
 def serving() -> Iterator[int]:
     """The servers; their port."""
     command = [sys.executable, "-m", "tests.bench.picture_server"]
-    server = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert server.stdout is not None
         yield int(server.stdout.readline())
@@ -212,15 +281,26 @@ def serving() -> Iterator[int]:
 
 
 def img2dataset() -> Path | None:
-    """The program, installed into an environment of its own at the first run; None where it cannot be."""
+    """The program, installed into an environment of its own at the first run; None where it cannot
+    be.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "idcluster" / "bench"
     folder = cache / PINNED.replace("==", "-")
     program = folder / "bin" / "img2dataset"
     if not (folder / "whole").exists():
         print(f"making an environment for {PINNED} in {folder}", flush=True)
         try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-            subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", PINNED], check=True, capture_output=True, text=True)
+            subprocess.run(
+                [sys.executable, "-m", "venv", "--clear", str(folder)],
+                check=True,
+                capture_output=True,
+            )
+            subprocess.run(
+                [str(folder / "bin" / "pip"), "install", "--quiet", PINNED],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             (folder / "whole").touch()
         except (subprocess.CalledProcessError, OSError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

@@ -1,4 +1,5 @@
-"""The fetching half of a crawl alone, for the benchmark: addresses of a DAG's list into the spool, on Ray as in a run.
+"""The fetching half of a crawl alone, for the benchmark: addresses of a DAG's list into the spool,
+on Ray as in a run.
 
 `python -m tests.bench.crawl_fetch DAG`.
 """
@@ -22,7 +23,10 @@ def main() -> None:
     spec = WorkerSpec(store.root, dag, {}, None, "bench")
     engine = RayEngine(spec)
     try:
-        answers = sum(haul.answers for haul in engine.fetch(spec, list(blocks(addresses, PATIENCE[-1], final=True))))
+        answers = sum(
+            haul.answers
+            for haul in engine.fetch(spec, list(blocks(addresses, PATIENCE[-1], final=True)))
+        )
     finally:
         engine.close()
     if answers != len(addresses):

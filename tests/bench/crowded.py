@@ -1,7 +1,9 @@
-"""Folders as a web search fills them, composed beside the checkout, cleaned in memory by our rule and by its peers.
+"""Folders as a web search fills them, composed beside the checkout, cleaned in memory by our rule
+and by its peers.
 
-A folder's photographs are of the person, of somebody else, or nobody can say whose (a tie, of which nothing may be kept). Half of
-the people, drawn by a hash of the name, were never looked at when limits and rules were chosen.
+A folder's photographs are of the person, of somebody else, or nobody can say whose (a tie, of which
+nothing may be kept). Half of the people, drawn by a hash of the name, were never looked at when
+limits and rules were chosen.
 """
 
 import hashlib
@@ -27,13 +29,17 @@ from tests.bench.material import SHARED
 MAKER = SHARED / "cases" / "crowded" / "make.py"
 OURS = "ours"
 NEAR_TIE = 0.85
-"""Share of the person's photographs, copies counted once, from which somebody else makes a folder a near tie."""
+"""Share of the person's photographs, copies counted once, from which somebody else makes a folder a
+near tie.
+"""
 NO_SERVICES: Any = None
 
 
 @dataclass(frozen=True)
 class Folder:
-    """`files` as the maker names them, with `truth` for each: 1 the person, 0 somebody else, -1 nobody can say."""
+    """`files` as the maker names them, with `truth` for each: 1 the person, 0 somebody else, -1
+    nobody can say.
+    """
 
     kind: str
     name: str
@@ -59,11 +65,18 @@ class Score:
     refused: int = 0
 
     def add(self, right: int, wrong: int, there: int, refused: bool) -> None:
-        self.right, self.wrong, self.there, self.folders = self.right + right, self.wrong + wrong, self.there + there, self.folders + 1
+        self.right, self.wrong, self.there, self.folders = (
+            self.right + right,
+            self.wrong + wrong,
+            self.there + there,
+            self.folders + 1,
+        )
         self.taken_over, self.refused = self.taken_over + (wrong > 0), self.refused + refused
 
     def __str__(self) -> str:
-        precision = f"{self.right / (self.right + self.wrong):.3f}" if self.right + self.wrong else "-"
+        precision = (
+            f"{self.right / (self.right + self.wrong):.3f}" if self.right + self.wrong else "-"
+        )
         recall = f"{self.right / self.there:.3f}" if self.there else "-"
         return f"{precision} {recall} {self.taken_over} {self.refused}"
 
@@ -102,7 +115,9 @@ def folders(seeds: int) -> list[Folder]:
 
 
 class Cleaned:
-    """What one recogniser's vectors give. `rows`: all faces of all files, as the clean stage reads them, image_id the file."""
+    """What one recogniser's vectors give. `rows`: all faces of all files, as the clean stage reads
+    them, image_id the file.
+    """
 
     def __init__(self, rows: pa.Table, stage: Stage, limits: Calibration) -> None:
         self.rows, self.stage, self.limits = rows, stage, limits
@@ -127,7 +142,9 @@ class Cleaned:
         return found
 
     def _ours(self, cases: Sequence[Folder]) -> Iterator[tuple[set[int], bool]]:
-        """The images of each folder that are kept, copies of kept ones included, and whether the folder was refused."""
+        """The images of each folder that are kept, copies of kept ones included, and whether the
+        folder was refused.
+        """
         places, people, images = [], [], []
         for number, case in enumerate(cases):
             for image, file in enumerate(case.files):
@@ -142,20 +159,32 @@ class Cleaned:
         began = time.process_time()
         verdicts = self.stage.run(rows, {}, NO_SERVICES)
         self.seconds[OURS] += time.process_time() - began
-        kept = pc.or_(verdicts["keep"], pc.fill_null(pc.equal(verdicts["reason"], "duplicate"), False)).to_pylist()
+        kept = pc.or_(
+            verdicts["keep"], pc.fill_null(pc.equal(verdicts["reason"], "duplicate"), False)
+        ).to_pylist()
         by_image: dict[str, bool] = {}
         refused: set[str] = set()
-        for person, key, keeps, reason in zip(people, images, kept, verdicts["reason"].to_pylist(), strict=True):
+        for person, key, keeps, reason in zip(
+            people, images, kept, verdicts["reason"].to_pylist(), strict=True
+        ):
             by_image[key] = by_image.get(key, False) or keeps
             if reason in ("near_tie", "ambiguous"):
                 refused.add(person)
         for number, case in enumerate(cases):
-            mine = {image for image in range(len(case.files)) if by_image.get(_id(case.name, str(image)), False)}
+            mine = {
+                image
+                for image in range(len(case.files))
+                if by_image.get(_id(case.name, str(image)), False)
+            }
             yield mine, f"{number:08d}" in refused
 
     def _faces(self, case: Folder) -> tuple[np.ndarray, np.ndarray]:
-        found = [(at, image) for image, file in enumerate(case.files) for at in self.places.get(file, ())]
-        return np.array([at for at, _ in found], np.int64), np.array([image for _, image in found], np.int64)
+        found = [
+            (at, image) for image, file in enumerate(case.files) for at in self.places.get(file, ())
+        ]
+        return np.array([at for at, _ in found], np.int64), np.array(
+            [image for _, image in found], np.int64
+        )
 
     def _peer(self, name: str, case: Folder) -> set[int]:
         places, images = self._faces(case)
@@ -167,21 +196,37 @@ class Cleaned:
         return set(images[keep].tolist())
 
     def _is_near_tie(self, case: Folder) -> bool:
-        """Whether somebody else has nearly as many photographs as the person, when versions of one photograph count once."""
+        """Whether somebody else has nearly as many photographs as the person, when versions of one
+        photograph count once.
+        """
         if not (case.truth == 1).any() or case.kind == "copies":
             return case.kind == "minusone"
         places, images = self._faces(case)
         hashes = pc.fill_null(self.rows["images.phash"], 0).to_numpy().astype(np.uint64)[places]
         starts, rank, limits = np.array([0, len(places)]), np.arange(len(places)), self.limits
-        pairs = copies.alike(self.unit[places], starts, images, hashes, rank, limits.similarity_threshold, limits.vote_cosine)
+        pairs = copies.alike(
+            self.unit[places],
+            starts,
+            images,
+            hashes,
+            rank,
+            limits.similarity_threshold,
+            limits.vote_cosine,
+        )
         vote = dict(zip(images.tolist(), copies.votes(images, pairs).tolist(), strict=True))
         count: dict[str, set[int]] = {}
         for image, file in enumerate(case.files):
             if image in vote:
-                who = case.person if case.truth[image] == 1 else file.rpartition(":")[2].split("/")[0]
+                who = (
+                    case.person if case.truth[image] == 1 else file.rpartition(":")[2].split("/")[0]
+                )
                 count.setdefault(who, set()).add(vote[image])
-        others = [len(mine) for who, mine in count.items() if who not in (case.person, "group_photos")]
-        return case.kind == "minusone" or max(others, default=0) >= NEAR_TIE * len(count.get(case.person, ()))
+        others = [
+            len(mine) for who, mine in count.items() if who not in (case.person, "group_photos")
+        ]
+        return case.kind == "minusone" or max(others, default=0) >= NEAR_TIE * len(
+            count.get(case.person, ())
+        )
 
 
 def _id(*parts: str) -> str:

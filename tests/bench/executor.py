@@ -1,8 +1,9 @@
-"""Detect and embed 1,000 photographs: the run on Ray against a plain loop over the same stage functions.
+"""Detect and embed 1,000 photographs: the run on Ray against a plain loop over the same stage
+functions.
 
-The ideal is the plain loop's rate times the cores. Because two busy cores often are slower than twice one (shared
-caches, hyper-threads, memory), the same loop in as many processes as there are cores is measured too: that is what the
-machine gives.
+The ideal is the plain loop's rate times the cores. Because two busy cores often are slower than
+twice one (shared caches, hyper-threads, memory), the same loop in as many processes as there are
+cores is measured too: that is what the machine gives.
 """
 
 import io
@@ -52,21 +53,33 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "what" else "right")
     table.add_row("plain loop, one process", f"{1 / one:.1f}", "")
     table.add_row(f"ideal: that times {cores}", f"{ideal:.1f}", "1.00")
-    table.add_row(f"plain loop in {cores} processes at once", f"{together:.1f}", f"{together / ideal:.2f}")
+    table.add_row(
+        f"plain loop in {cores} processes at once", f"{together:.1f}", f"{together / ideal:.2f}"
+    )
     table.add_row("run on Ray, after start-up", f"{rate:.1f}", f"{rate / ideal:.2f}")
     table.add_row("the same against the processes at once", "", f"{rate / together:.2f}")
     console = Console(width=100)
     console.print(table)
-    console.print(f"start-up (Ray, actors, models): {phase['startup_seconds']:.1f} s; whole phase {phase['wall_seconds']:.1f} s")
+    console.print(
+        f"start-up (Ray, actors, models): {phase['startup_seconds']:.1f} s; whole phase "
+        f"{phase['wall_seconds']:.1f} s"
+    )
     busy = sum(phase["worker_seconds"].values())
-    told = ", ".join(f"{name} {seconds / busy:.1%}" for name, seconds in phase["worker_seconds"].items())
-    console.print(f"share of the workers' time: {told}; idle or Ray {1 - busy / (steady * phase['workers']):.1%} of {steady:.1f} s")
+    told = ", ".join(
+        f"{name} {seconds / busy:.1%}" for name, seconds in phase["worker_seconds"].items()
+    )
+    console.print(
+        f"share of the workers' time: {told}; idle or Ray "
+        f"{1 - busy / (steady * phase['workers']):.1%} of {steady:.1f} s"
+    )
 
 
 def plain(dag: str, models: str | None, files: list[str]) -> float:
     """Seconds of a loop over files in this process, models loaded before."""
     loaded = load_dag(Path(dag), ["source.path=."])
-    crawl, detect, embed = (backend(name, loaded.stages[name].backend)(loaded.stages[name].params) for name in CHOSEN)
+    crawl, detect, embed = (
+        backend(name, loaded.stages[name].backend)(loaded.stages[name].params) for name in CHOSEN
+    )
     for stage in (crawl, detect, embed):
         stage.setup(WeightFiles(models))
     import cv2
@@ -95,7 +108,12 @@ def one(number: int, data: bytes, crawl: Stage, detect: Stage, embed: Stage) -> 
     import pyarrow as pa
 
     ids = {"identity_id": "0" * 16, "image_id": f"{number:024x}"}
-    candidate = {**ids, "candidates.address": "a", "candidates.fingerprint": "f", "candidates.status": "ok"}
+    candidate = {
+        **ids,
+        "candidates.address": "a",
+        "candidates.fingerprint": "f",
+        "candidates.status": "ok",
+    }
     [image] = crawl.run(pa.Table.from_pylist([candidate]), {}, _Bytes(data)).to_pylist()
     if image["status"] != "ok":
         return
@@ -103,12 +121,22 @@ def one(number: int, data: bytes, crawl: Stage, detect: Stage, embed: Stage) -> 
         pictures = {ids["image_id"]: Picture(ids["image_id"], decode(data))}
     except PictureError:
         return
-    found = detect.run(pa.Table.from_pylist([{**ids, "images.sha256": image["sha256"], "images.status": "ok"}]), pictures, _Bytes(b""))
+    found = detect.run(
+        pa.Table.from_pylist([{**ids, "images.sha256": image["sha256"], "images.status": "ok"}]),
+        pictures,
+        _Bytes(b""),
+    )
     faces = found.filter(pa.compute.equal(found["status"], "ok"))
     if faces.num_rows:
         columns = {name: faces[name] for name in ("identity_id", "image_id", "face_id")}
-        columns |= {f"faces.{name}": faces[name] for name in ("box", "landmarks", "landmark_scheme", "status")}
-        columns |= {"images.sha256": pa.array([image["sha256"]] * faces.num_rows), "images.status": pa.array(["ok"] * faces.num_rows)}
+        columns |= {
+            f"faces.{name}": faces[name]
+            for name in ("box", "landmarks", "landmark_scheme", "status")
+        }
+        columns |= {
+            "images.sha256": pa.array([image["sha256"]] * faces.num_rows),
+            "images.status": pa.array(["ok"] * faces.num_rows),
+        }
         embed.run(pa.table(columns), pictures, _Bytes(b""))
 
 
@@ -116,5 +144,11 @@ def executor(dag: Path, models: str | None, people: Path, root: Path) -> dict[st
     """The record of a run of the three stages."""
     prepared = prepare(load_dag(dag, [f"source.path={people}", f"root={root}"]), models)
     store = open_root(str(root), "bench", create=True)
-    run = Run(prepared, Selection(only=CHOSEN), store, Console(file=io.StringIO()), lambda spec: RayEngine(spec))
+    run = Run(
+        prepared,
+        Selection(only=CHOSEN),
+        store,
+        Console(file=io.StringIO()),
+        lambda spec: RayEngine(spec),
+    )
     return vars(run.execute())

@@ -1,7 +1,9 @@
-"""How long it takes to remove one person from a large root, and to look through all of it afterwards.
+"""How long it takes to remove one person from a large root, and to look through all of it
+afterwards.
 
-`python -m tests.bench.forget FOLDER [small|tenth|paper]`: FOLDER is made if it is not there (see `tests.bench.synthetic`); what
-is removed from it stays removed. Beside it, as a measure of the machine and the root, how long the snapshot takes to load.
+`python -m tests.bench.forget FOLDER [small|tenth|paper]`: FOLDER is made if it is not there (see
+`tests.bench.synthetic`); what is removed from it stays removed. Beside it, as a measure of the
+machine and the root, how long the snapshot takes to load.
 """
 
 import argparse
@@ -49,9 +51,15 @@ def main() -> None:
     if given.verify:
         with timed("look through everything"):
             found = verify(store)
-        print(f"{found.files} files, {found.values} values: {len(found.leftovers)} places hold what was removed")
+        print(
+            f"{found.files} files, {found.values} values: {len(found.leftovers)} places hold "
+            "what was removed"
+        )
     left = [path for path in store.list("") if identity_id(who) in path]
-    print(f"{len(left)} files named by the person; {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB of memory")
+    print(
+        f"{len(left)} files named by the person; "
+        f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB of memory"
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
-"""Detect with RetinaFace-R50 and embed with iresnet100 on one GPU, in bfloat16: pictures a second, and what bounds them.
+"""Detect with RetinaFace-R50 and embed with iresnet100 on one GPU, in bfloat16: pictures a second,
+and what bounds them.
 
-The weights are random, which changes no time. The class head is shifted so that some 25 anchors a picture pass the
-threshold on average, as with one face, and of what is found the best face of each picture is described, cut out and embedded.
-Pictures are JPEGs of 640 x 480, searched at 640 and 320.
+The weights are random, which changes no time. The class head is shifted so that some 25 anchors a
+picture pass the threshold on average, as with one face, and of what is found the best face of each
+picture is described, cut out and embedded. Pictures are JPEGs of 640 x 480, searched at 640 and
+320.
 
 - **each step alone**: one batch, waited for after every step; what it costs a picture.
-- **pipelined**: pictures are decoded, scaled, described and aligned in a pool of threads; the main thread keeps the GPU
+- **pipelined**: pictures are decoded, scaled, described and aligned in a pool of threads; the main
+  thread keeps the GPU
   supplied. This is what the machine gives.
-- **slice by slice**: the stages' own `run` on 32 pictures, the next slice being decoded meanwhile, as a worker of a run.
+- **slice by slice**: the stages' own `run` on 32 pictures, the next slice being decoded meanwhile,
+  as a worker of a run.
 
-Without a GPU the same is done with a few pictures on the CPU, so that it is known to work; those figures say nothing.
+Without a GPU the same is done with a few pictures on the CPU, so that it is known to work; those
+figures say nothing.
 """
 
 import itertools
@@ -69,9 +74,14 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     size = ON_GPU if cuda else ON_CPU
     if cuda:
-        console.print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+        console.print(
+            f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
+        )
     else:
-        console.print(f"no GPU here: {size.pictures} pictures on the CPU, to see that it works; nobody needs these figures")
+        console.print(
+            f"no GPU here: {size.pictures} pictures on the CPU, to see that it works; nobody "
+            "needs these figures"
+        )
     cv2.setNumThreads(1)
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="idcluster-bench-") as place:
@@ -92,16 +102,28 @@ def jpegs(folder: Path, count: int) -> list[bytes]:
     for path in sorted(people.glob("*/*")):
         rgb = decode(path.read_bytes())
         factor = max(640 / rgb.shape[1], 480 / rgb.shape[0])
-        large = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)[:480, :640]
+        large = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)[
+            :480, :640
+        ]
         made.append(simplejpeg.encode_jpeg(np.ascontiguousarray(large), quality=90))
     return made
 
 
-def stages(device: Device, batch: int, cores: int, files: list[bytes]) -> tuple[RetinaFaceDetect, IResNetEmbed]:
+def stages(
+    device: Device, batch: int, cores: int, files: list[bytes]
+) -> tuple[RetinaFaceDetect, IResNetEmbed]:
     """Both stages with random networks on `device`."""
     torch.manual_seed(0)
     common = {"batch": batch, "precision": "bfloat16"}
-    detect = RetinaFaceDetect({**common, "weights": "retinaface_r50", "threshold": THRESHOLD, "min_side": 0, "threads": cores})
+    detect = RetinaFaceDetect(
+        {
+            **common,
+            "weights": "retinaface_r50",
+            "threshold": THRESHOLD,
+            "min_side": 0,
+            "threads": cores,
+        }
+    )
     embed = IResNetEmbed({**common, "weights": "arcface_r100_ms1mv3"})
     detect.device = embed.device = device
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -125,7 +147,9 @@ def stacked(prepared: Sequence[Prepared], scale: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([one.canvases[scale] for one in prepared]))
 
 
-def each_alone(detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes], size: Size) -> dict[str, float]:
+def each_alone(
+    detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes], size: Size
+) -> dict[str, float]:
     """Milliseconds a picture of every step, on one core or the GPU, with nothing beside it."""
     data = list(itertools.islice(itertools.cycle(files), size.batch))
     device = detect.device
@@ -138,23 +162,33 @@ def each_alone(detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes]
             result = step()
             if device == "cuda":
                 torch.cuda.synchronize()
-        spent[name] = spent.get(name, 0.0) + (time.perf_counter() - start) / size.repeats / size.batch * 1e3
+        spent[name] = (
+            spent.get(name, 0.0) + (time.perf_counter() - start) / size.repeats / size.batch * 1e3
+        )
         return result
 
     rgbs = timed("decode JPEG", lambda: [decode(one) for one in data])
     prepared = timed("scale to 640 and 320", lambda: [detect.prepare(rgb) for rgb in rgbs])
-    batches = timed("stack and pin", lambda: [pinned(stacked(prepared, scale), device) for scale in range(2)])
+    batches = timed(
+        "stack and pin", lambda: [pinned(stacked(prepared, scale), device) for scale in range(2)]
+    )
     candidates = []
     with torch.inference_mode():
         for batch in batches:
             there = timed("copy to the device", partial(batch.to, device, non_blocking=True))
             classes, boxes, points = timed("detect: forward", partial(detect.forward, there))
-            best = timed("detect: best anchors and boxes", partial(detect.best, classes, boxes, points, batch.shape[1:3]))
+            best = timed(
+                "detect: best anchors and boxes",
+                partial(detect.best, classes, boxes, points, batch.shape[1:3]),
+            )
             candidates.append(timed("copy back", best.cpu))
     launched = Launched(tuple(one.ratios for one in prepared), tuple(candidates), None)
     faces = timed("suppress doubles", lambda: detect.finish(launched))
     shown = list(zip(rgbs, faces, strict=True))
-    crops = timed("describe and align the best face", lambda: [best_face(detect, rgb, found)[1] for rgb, found in shown])
+    crops = timed(
+        "describe and align the best face",
+        lambda: [best_face(detect, rgb, found)[1] for rgb, found in shown],
+    )
     timed("embed: stack, copy and forward", lambda: embed.launch(crops))
     return spent
 
@@ -163,8 +197,12 @@ def pinned(batch: torch.Tensor, device: Device) -> torch.Tensor:
     return batch.pin_memory() if device == "cuda" else batch
 
 
-def best_face(detect: RetinaFaceDetect, rgb: np.ndarray, faces: Found) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The rows of the best face of a picture and its crop (112, 112, 3); grey where random points span no face."""
+def best_face(
+    detect: RetinaFaceDetect, rgb: np.ndarray, faces: Found
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """The rows of the best face of a picture and its crop (112, 112, 3); grey where random points
+    span no face.
+    """
     ids = {"identity_id": "0" * 16, "image_id": "0" * 24}
     order = np.argsort(-faces[2])[:1]
     boxes, points, scores = (part[order] for part in faces)
@@ -174,9 +212,15 @@ def best_face(detect: RetinaFaceDetect, rgb: np.ndarray, faces: Found) -> tuple[
 
 
 def pipeline(
-    detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes], size: Size, pool: ThreadPoolExecutor
+    detect: RetinaFaceDetect,
+    embed: IResNetEmbed,
+    files: list[bytes],
+    size: Size,
+    pool: ThreadPoolExecutor,
 ) -> tuple[float, float, dict[str, float]]:
-    """Pictures a second; the share of the pool's time that is used; what the main thread waits for, in seconds."""
+    """Pictures a second; the share of the pool's time that is used; what the main thread waits for,
+    in seconds.
+    """
     times: list[float] = []
     waited = {"pool": 0.0, "GPU": 0.0}
 
@@ -221,7 +265,12 @@ def pipeline(
                 launched.done.synchronize()
             waited["GPU"] += time.perf_counter() - before
             faces = detect.finish(launched)
-            aligned.append([pool.submit(timed(best_face), detect, *both) for both in zip(seen, faces, strict=True)])
+            aligned.append(
+                [
+                    pool.submit(timed(best_face), detect, *both)
+                    for both in zip(seen, faces, strict=True)
+                ]
+            )
         if aligned and (len(aligned) > 1 or not found):
             vectors.append(embed.launch([crop for _, crop in result(aligned.popleft())]))
         while len(vectors) > 2 or (vectors and not (more or found or aligned)):
@@ -235,7 +284,11 @@ def divided(data: list[bytes], count: int) -> Iterator[list[bytes]]:
 
 
 def slice_by_slice(
-    detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes], size: Size, pool: ThreadPoolExecutor
+    detect: RetinaFaceDetect,
+    embed: IResNetEmbed,
+    files: list[bytes],
+    size: Size,
+    pool: ThreadPoolExecutor,
 ) -> float:
     """Pictures a second of the stages' `run` on one slice after the other."""
     count = max(SLICE, size.pictures // 4) if size is ON_GPU else size.pictures
@@ -244,13 +297,17 @@ def slice_by_slice(
     ahead = [pool.submit(decode, data) for data in slices[0]]
     for following in [*slices[1:], []]:
         names = [f"{i:024x}" for i in range(len(ahead))]
-        pictures = {name: Picture(name, future.result()) for name, future in zip(names, ahead, strict=True)}
+        pictures = {
+            name: Picture(name, future.result()) for name, future in zip(names, ahead, strict=True)
+        }
         ahead = [pool.submit(decode, data) for data in following]
         rows = pa.table({"identity_id": ["0" * 16] * len(names), "image_id": names})
         faces = detect.run(rows, pictures, None)  # type: ignore[arg-type]
         faces = faces.filter(pa.compute.equal(faces["face"], 0))
         columns = {name: faces[name] for name in ("identity_id", "image_id", "face_id")}
-        columns |= {f"faces.{name}": faces[name] for name in ("landmarks", "landmark_scheme", "status")}
+        columns |= {
+            f"faces.{name}": faces[name] for name in ("landmarks", "landmark_scheme", "status")
+        }
         embed.run(pa.table(columns), pictures, None)  # type: ignore[arg-type]
     return count / (time.perf_counter() - start)
 
@@ -260,7 +317,14 @@ _MAIN = ("stack and pin", "suppress doubles")
 
 
 def report(
-    console: Console, alone: dict[str, float], rate: float, busy: float, waited: dict[str, float], sliced: float, cores: int, cuda: bool
+    console: Console,
+    alone: dict[str, float],
+    rate: float,
+    busy: float,
+    waited: dict[str, float],
+    sliced: float,
+    cores: int,
+    cuda: bool,
 ) -> None:
     where = "GPU" if cuda else "CPU"
     table = Table(title="each step alone", title_justify="left", box=None)
@@ -274,18 +338,29 @@ def report(
     limits = {
         f"the pool of {cores} threads": 1e3 * cores / sum(alone[name] for name in _POOLED),
         "the main thread": 1e3 / sum(alone[name] for name in _MAIN),
-        f"the {where}": 1e3 / sum(spent for name, spent in alone.items() if name not in _POOLED + _MAIN),
+        f"the {where}": 1e3
+        / sum(spent for name, spent in alone.items() if name not in _POOLED + _MAIN),
     }
-    console.print("these steps alone would allow, in pictures/s: " + ", ".join(f"{who} {most:.1f}" for who, most in limits.items()))
-    least = min(limits, key=lambda who: limits[who])
-    console.print(f"pipelined: {rate:.1f} pictures/s, {rate / limits[least]:.2f} of what {least} allows, which bounds it")
     console.print(
-        f"  of the pool's threads {busy:.1f} of {cores} are busy; the main thread waits {waited['pool']:.2f} s for the pool,"
+        "these steps alone would allow, in pictures/s: "
+        + ", ".join(f"{who} {most:.1f}" for who, most in limits.items())
+    )
+    least = min(limits, key=lambda who: limits[who])
+    console.print(
+        f"pipelined: {rate:.1f} pictures/s, {rate / limits[least]:.2f} of what {least} allows, "
+        "which bounds it"
+    )
+    console.print(
+        f"  of the pool's threads {busy:.1f} of {cores} are busy; the main thread waits "
+        f"{waited['pool']:.2f} s for the pool,"
         f" {waited['GPU']:.2f} s for the {where}"
     )
     console.print(f"slice by slice: {sliced:.1f} pictures/s, {sliced / rate:.2f} of that")
     if cuda:
-        console.print(f"goal: {GOAL} pictures/s; reached {rate / GOAL:.2f} of it pipelined, {sliced / GOAL:.2f} slice by slice")
+        console.print(
+            f"goal: {GOAL} pictures/s; reached {rate / GOAL:.2f} of it pipelined, "
+            f"{sliced / GOAL:.2f} slice by slice"
+        )
 
 
 if __name__ == "__main__":

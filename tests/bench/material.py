@@ -10,7 +10,9 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 def photographs(folder: Path, count: int) -> tuple[Path, str]:
-    """A folder of people with `count` photographs, and what they are: real ones where they are at hand, else the samples."""
+    """A folder of people with `count` photographs, and what they are: real ones where they are at
+    hand, else the samples.
+    """
     real = SHARED / "data" / "photos"
     people = folder / "people"
     if real.is_dir():
@@ -30,7 +32,13 @@ def photographs(folder: Path, count: int) -> tuple[Path, str]:
 
 
 def dag_file() -> tuple[Path, str | None, str]:
-    """A DAG with real weights where they are at hand, else the quickstart; its models directory; what it is."""
+    """A DAG with real weights where they are at hand, else the quickstart; its models directory;
+    what it is.
+    """
     if (SHARED / "models").is_dir():
-        return REPOSITORY / "dags" / "photos_scrfd_edgeface.yaml", str(SHARED / "models"), "SCRFD 2.5G + EdgeFace-XS"
+        return (
+            REPOSITORY / "dags" / "photos_scrfd_edgeface.yaml",
+            str(SHARED / "models"),
+            "SCRFD 2.5G + EdgeFace-XS",
+        )
     return REPOSITORY / "dags" / "quickstart.yaml", None, "dlib"

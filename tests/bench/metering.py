@@ -1,4 +1,5 @@
-"""What a program and everything that it starts costs: processor time and memory of all its processes together.
+"""What a program and everything that it starts costs: processor time and memory of all its
+processes together.
 
 Processor time holds on a machine that others use too, which seconds do not.
 """
@@ -16,22 +17,29 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one program: seconds, seconds on the processor, and the most memory at once (PSS, bytes)."""
+    """Of one program: seconds, seconds on the processor, and the most memory at once (PSS,
+    bytes).
+    """
 
     seconds: float
     cpu: float
     memory: int
 
 
-def measure(command: Sequence[str], environment: Mapping[str, str], folder: Path, every: float = 0.2) -> Cost:
+def measure(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, every: float = 0.2
+) -> Cost:
     """Run a program to its end. Raises SystemExit with the end of what it said where it fails.
 
-    Processes are looked at `every` so many seconds, memory at every fifth look; what one does after the last look is missed.
+    Processes are looked at `every` so many seconds, memory at every fifth look; what one does after
+    the last look is missed.
     """
     output = folder / "output.txt"
     started = time.monotonic()
     with output.open("wb") as sink:
-        process = subprocess.Popen(command, env=dict(environment), cwd=folder, stdout=sink, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, env=dict(environment), cwd=folder, stdout=sink, stderr=subprocess.STDOUT
+        )
         spent: dict[tuple[int, str], float] = {}
         memory = looks = 0
         waiting = threading.Event()
@@ -43,12 +51,17 @@ def measure(command: Sequence[str], environment: Mapping[str, str], folder: Path
             looks += 1
             waiting.wait(every)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command[:4])} ... ended with {process.returncode}:\n{output.read_text(errors='replace')[-2000:]}")
+        raise SystemExit(
+            f"{' '.join(command[:4])} ... ended with "
+            f"{process.returncode}:\n{output.read_text(errors='replace')[-2000:]}"
+        )
     return Cost(time.monotonic() - started, sum(spent.values()), memory)
 
 
 def _tree(root: int) -> dict[tuple[int, str], float]:
-    """Seconds on the processor of a process and everything below it, by process id and time of start."""
+    """Seconds on the processor of a process and everything below it, by process id and time of
+    start.
+    """
     found: dict[int, tuple[int, str, float]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -57,7 +70,11 @@ def _tree(root: int) -> dict[tuple[int, str], float]:
             except OSError:
                 continue
             fields = text[text.rindex(")") + 2 :].split()
-            found[int(entry)] = int(fields[1]), fields[19], (int(fields[11]) + int(fields[12])) / _TICK
+            found[int(entry)] = (
+                int(fields[1]),
+                fields[19],
+                (int(fields[11]) + int(fields[12])) / _TICK,
+            )
     children: dict[int, list[int]] = {}
     for pid, (parent, _, _) in found.items():
         children.setdefault(parent, []).append(pid)

@@ -1,8 +1,10 @@
-"""Detect and embed decoded photographs, ours against insightface's FaceAnalysis on the same weights, scales and pictures.
+"""Detect and embed decoded photographs, ours against insightface's FaceAnalysis on the same
+weights, scales and pictures.
 
-Ours are the stages as the pipeline calls them, 32 pictures at a time, with ids, sharpness and rows in Arrow. What is not
-spent in `InferenceSession.run` counts as outside the networks, for both. All variants take turns on the same pictures,
-and medians are shown, because other programs run on the machine too; CPU time hardly depends on those. Decoding is stated apart.
+Ours are the stages as the pipeline calls them, 32 pictures at a time, with ids, sharpness and rows
+in Arrow. What is not spent in `InferenceSession.run` counts as outside the networks, for both. All
+variants take turns on the same pictures, and medians are shown, because other programs run on the
+machine too; CPU time hardly depends on those. Decoding is stated apart.
 """
 
 import multiprocessing
@@ -28,12 +30,17 @@ DETECTOR, RECOGNISER, SCALES = "scrfd_2.5g_bnkps", "edgeface_xs", (640, 320)
 OURS, OURS_BATCHED, THEIRS = "ours, batch 1", "ours, batch 16", "insightface"
 
 Timed = dict[str, list[tuple[float, float, float]]]
-"""By variant, for every repetition: seconds in all, seconds in the networks, and seconds of all threads on a core."""
+"""By variant, for every repetition: seconds in all, seconds in the networks, and seconds of all
+threads on a core.
+"""
 
 
 def main() -> None:
     if not (SHARED / "models").is_dir():
-        print("needs the folder shared/models beside the checkout, with the weights of SCRFD and EdgeFace")
+        print(
+            "needs the folder shared/models beside the checkout, with the weights of SCRFD and "
+            "EdgeFace"
+        )
         return
     for name in THREAD_VARIABLES:
         os.environ[name] = "1"
@@ -52,27 +59,53 @@ def main() -> None:
         ):
             faces, decoding, timed = _together(models, files, processes, threads)
             console.print(_table(title, faces, timed))
-            console.print(f"decoding: {1e3 * decoding / PICTURES:.1f} ms a picture, in none of these\n")
+            console.print(
+                f"decoding: {1e3 * decoding / PICTURES:.1f} ms a picture, in none of these\n"
+            )
 
 
 def _table(title: str, faces: dict[str, int], timed: Timed) -> Table:
     """A row a variant; ratios are medians over repetitions of turns that followed one another."""
-    table = Table(title=f"{DETECTOR} at {SCALES} and {RECOGNISER}, {title}", title_justify="left", box=None)
-    for column in ("ms a picture", "faces", "in all", "in networks", "outside", "share outside", "CPU time", "insightface = 1"):
+    table = Table(
+        title=f"{DETECTOR} at {SCALES} and {RECOGNISER}, {title}", title_justify="left", box=None
+    )
+    for column in (
+        "ms a picture",
+        "faces",
+        "in all",
+        "in networks",
+        "outside",
+        "share outside",
+        "CPU time",
+        "insightface = 1",
+    ):
         table.add_column(column, justify="left" if column == "ms a picture" else "right")
     for variant, turns in timed.items():
         all_of, inside, busy = ([1e3 * turn[i] / PICTURES for turn in turns] for i in range(3))
         outside = [a - b for a, b in zip(all_of, inside, strict=True)]
         share = statistics.median(b / a for a, b in zip(all_of, outside, strict=True))
         theirs = timed.get(THEIRS)
-        speed = statistics.median(b[0] / a[0] for a, b in zip(turns, theirs, strict=True)) if theirs else float("nan")
+        speed = (
+            statistics.median(b[0] / a[0] for a, b in zip(turns, theirs, strict=True))
+            if theirs
+            else float("nan")
+        )
         figures = [f"{statistics.median(values):.2f}" for values in (all_of, inside, outside)]
-        table.add_row(variant, str(faces[variant]), *figures, f"{share:.1%}", f"{statistics.median(busy):.2f}", f"{speed:.2f}")
+        table.add_row(
+            variant,
+            str(faces[variant]),
+            *figures,
+            f"{share:.1%}",
+            f"{statistics.median(busy):.2f}",
+            f"{speed:.2f}",
+        )
     return table
 
 
 def _models(place: Path) -> dict[str, str]:
-    """Paths of the weights: as published, and the detector with its declared batch of one freed, which it needs for more."""
+    """Paths of the weights: as published, and the detector with its declared batch of one freed,
+    which it needs for more.
+    """
     import onnx
 
     from stages.weights import WeightFiles
@@ -90,19 +123,28 @@ def _models(place: Path) -> dict[str, str]:
     return {**paths, "folder": str(folder)}
 
 
-def _together(models: dict[str, str], files: list[str], processes: int, threads: int) -> tuple[dict[str, int], float, Timed]:
-    """Faces found, seconds of decoding, and times of `processes` that take their turns at once; the slower one's counts."""
+def _together(
+    models: dict[str, str], files: list[str], processes: int, threads: int
+) -> tuple[dict[str, int], float, Timed]:
+    """Faces found, seconds of decoding, and times of `processes` that take their turns at once; the
+    slower one's counts.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         barrier: Any = manager.Barrier(processes)
         with context.Pool(processes) as pool:
             each = pool.starmap(_turns, [(models, files, threads, barrier)] * processes)
     faces, decoding, timed = each[0]
-    slower = {name: [max(one[2][name][turn] for one in each) for turn in range(REPETITIONS)] for name in timed}
+    slower = {
+        name: [max(one[2][name][turn] for one in each) for turn in range(REPETITIONS)]
+        for name in timed
+    }
     return faces, decoding, slower
 
 
-def _turns(models: dict[str, str], files: list[str], threads: int, barrier: Any) -> tuple[dict[str, int], float, Timed]:
+def _turns(
+    models: dict[str, str], files: list[str], threads: int, barrier: Any
+) -> tuple[dict[str, int], float, Timed]:
     """Runs in a process of its own."""
     import cv2
 
@@ -127,7 +169,9 @@ def _turns(models: dict[str, str], files: list[str], threads: int, barrier: Any)
                 barrier.wait()
                 inside[0], start, busy = 0.0, time.perf_counter(), time.process_time()
                 run()
-                timed[name].append((time.perf_counter() - start, inside[0], time.process_time() - busy))
+                timed[name].append(
+                    (time.perf_counter() - start, inside[0], time.process_time() - busy)
+                )
     return faces, decoding, timed
 
 
@@ -152,7 +196,9 @@ def _watched_networks() -> Iterator[list[float]]:
         kind.run = run
 
 
-def _ours(models: dict[str, str], pictures: list[np.ndarray], threads: int, batch: int) -> Callable[[], int]:
+def _ours(
+    models: dict[str, str], pictures: list[np.ndarray], threads: int, batch: int
+) -> Callable[[], int]:
     """Both stages as a worker runs them; gives the number of faces."""
     from types import SimpleNamespace
 
@@ -161,7 +207,9 @@ def _ours(models: dict[str, str], pictures: list[np.ndarray], threads: int, batc
     from stages.detect.scrfd import ScrfdDetect
     from stages.embed.arcface import ArcFaceEmbed
 
-    detect = ScrfdDetect({"weights": DETECTOR, "scales": SCALES, "batch": batch, "threads": threads})
+    detect = ScrfdDetect(
+        {"weights": DETECTOR, "scales": SCALES, "batch": batch, "threads": threads}
+    )
     embed = ArcFaceEmbed({"weights": RECOGNISER, "batch": batch, "threads": threads})
     for stage in (detect, embed):
         stage.setup(SimpleNamespace(path=lambda name: models[name]))
@@ -173,14 +221,20 @@ def _ours(models: dict[str, str], pictures: list[np.ndarray], threads: int, batc
         found = detect.run(images, shown, nothing)
         faces = found.filter(pa.compute.equal(found["status"], "ok"))
         columns = {name: faces[name] for name in ("identity_id", "image_id", "face_id")}
-        columns |= {f"faces.{name}": faces[name] for name in ("landmarks", "landmark_scheme", "status")}
+        columns |= {
+            f"faces.{name}": faces[name] for name in ("landmarks", "landmark_scheme", "status")
+        }
         return int(embed.run(pa.table(columns), shown, nothing).num_rows)
 
     return run
 
 
-def _theirs(models: dict[str, str], pictures: list[np.ndarray], threads: int) -> Callable[[], int] | None:
-    """FaceAnalysis with the same files, scales and threads; None where insightface is not installed."""
+def _theirs(
+    models: dict[str, str], pictures: list[np.ndarray], threads: int
+) -> Callable[[], int] | None:
+    """FaceAnalysis with the same files, scales and threads; None where insightface is not
+    installed.
+    """
     import warnings
 
     import onnxruntime
@@ -191,8 +245,14 @@ def _theirs(models: dict[str, str], pictures: list[np.ndarray], threads: int) ->
         return None
     warnings.simplefilter("ignore", FutureWarning)  # of scikit-image, at every face
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
-    analysis = FaceAnalysis(models["folder"], sess_options=options, providers=["CPUExecutionProvider"])
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = (
+        threads,
+        1,
+        3,
+    )
+    analysis = FaceAnalysis(
+        models["folder"], sess_options=options, providers=["CPUExecutionProvider"]
+    )
     analysis.prepare(ctx_id=-1, det_thresh=0.5, det_size=[(scale, scale) for scale in SCALES])
     shown = [np.ascontiguousarray(rgb[:, :, ::-1]) for rgb in pictures]
     return lambda: sum(len(analysis.get(bgr)) for bgr in shown)

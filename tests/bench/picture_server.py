@@ -1,8 +1,10 @@
-"""A web server for the crawl benchmark: pictures of about 100 kB under any host name, with as little work as it can.
+"""A web server for the crawl benchmark: pictures of about 100 kB under any host name, with as
+little work as it can.
 
-Started as `python -m tests.bench.picture_server`; prints its port. Every `/<number>.jpg` is a picture of its own (a few
-dozen photographs' worth of pixels, the number in a comment segment), `/log` gives and forgets what was asked for: host to
-the times of its pictures, in seconds. There are no rules of sites.
+Started as `python -m tests.bench.picture_server`; prints its port. Every `/<number>.jpg` is a
+picture of its own (a few dozen photographs' worth of pixels, the number in a comment segment),
+`/log` gives and forgets what was asked for: host to the times of its pictures, in seconds. There
+are no rules of sites.
 """
 
 import asyncio
@@ -20,14 +22,21 @@ _HOST = re.compile(rb"\r\nhost: *([^\r:]+)", re.IGNORECASE)
 
 
 def photograph(seed: int) -> bytes:
-    """A JPEG of 1024 x 768 pixels and about `BYTES` bytes, with detail of all sizes as photographs have it."""
+    """A JPEG of 1024 x 768 pixels and about `BYTES` bytes, with detail of all sizes as photographs
+    have it.
+    """
     chance = np.random.default_rng(seed)
     scene = np.zeros((768, 1024, 3), np.float32)
     for octave in range(8):
-        coarse = chance.normal(0, 60 / 1.6**octave, (3 * 2**octave, 4 * 2**octave, 3)).astype(np.float32)
+        coarse = chance.normal(0, 60 / 1.6**octave, (3 * 2**octave, 4 * 2**octave, 3)).astype(
+            np.float32
+        )
         scene += cv2.resize(coarse, (1024, 768), interpolation=cv2.INTER_CUBIC)
     pixels = np.clip(scene + 128, 0, 255).astype(np.uint8)
-    qualities = (cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for quality in range(96, 20, -4))
+    qualities = (
+        cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+        for quality in range(96, 20, -4)
+    )
     return next(data for data in qualities if len(data) <= BYTES * 1.1)
 
 
@@ -57,7 +66,8 @@ class Server(asyncio.Protocol):
             self._send(b"200 OK", said)
         elif number.isdigit() and host:
             self.log.setdefault(host[1].decode(), []).append(time.time())
-            # A comment segment behind the first two bytes: every picture is another file with the same pixels.
+            # A comment segment behind the first two bytes: every picture is another file with the
+            # same pixels.
             comment = b"\xff\xd8\xff\xfe" + struct.pack(">H", 12) + number.encode().rjust(10)
             body = self.bodies[int(number) % len(self.bodies)]
             self._send(b"200 OK", comment, body)
@@ -67,14 +77,19 @@ class Server(asyncio.Protocol):
             self.transport.close()
 
     def _send(self, status: bytes, *body: bytes) -> None:
-        head = b"HTTP/1.1 %s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (status, sum(map(len, body)))
+        head = b"HTTP/1.1 %s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (
+            status,
+            sum(map(len, body)),
+        )
         self.transport.writelines([head, *body])
 
 
 async def main() -> None:
     bodies = [photograph(seed)[2:] for seed in range(PICTURES)]
     log: dict[str, list[float]] = {}
-    server = await asyncio.get_running_loop().create_server(lambda: Server(bodies, log), "127.0.0.1", 0, backlog=1024)
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Server(bodies, log), "127.0.0.1", 0, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -1,7 +1,9 @@
-"""What metadata costs as a dataset grows: planning, publishing, taking in, collecting and querying, on synthetic roots.
+"""What metadata costs as a dataset grows: planning, publishing, taking in, collecting and querying,
+on synthetic roots.
 
-`python tests/bench/run.py scale --full` goes up to the size of the largest published set (23,042 people, 11.5 million
-pictures offered), which takes 5 GB of disk and about ten minutes on two free cores, and writes SCALE.md beside this file.
+`python tests/bench/run.py scale --full` goes up to the size of the largest published set (23,042
+people, 11.5 million pictures offered), which takes 5 GB of disk and about ten minutes on two free
+cores, and writes SCALE.md beside this file.
 """
 
 import multiprocessing
@@ -40,10 +42,13 @@ LISTED = 1000
 
 QUERIES = {
     "rows by status": "SELECT status, reason, count(*) FROM images GROUP BY ALL",
-    "kept faces a person": "SELECT count(*), avg(n) FROM (SELECT identity_id, count(*) n FROM clusters WHERE keep GROUP BY ALL)",
+    "kept faces a person": "SELECT count(*), avg(n) FROM (SELECT identity_id, count(*) n FROM "
+    "clusters WHERE keep GROUP BY ALL)",
     "mean similarity of kept faces": "SELECT avg(similarity) FROM clusters WHERE keep",
-    "captions of one person": "SELECT count(caption) FROM captions WHERE identity_id = (SELECT min(identity_id) FROM identities)",
-    "kept faces joined with pictures": "SELECT format, count(*) FROM clusters JOIN images USING (image_id) WHERE keep GROUP BY ALL",
+    "captions of one person": "SELECT count(caption) FROM captions WHERE identity_id = (SELECT "
+    "min(identity_id) FROM identities)",
+    "kept faces joined with pictures": "SELECT format, count(*) FROM clusters JOIN images USING "
+    "(image_id) WHERE keep GROUP BY ALL",
 }
 
 
@@ -81,7 +86,9 @@ class Listing:
 def main() -> None:
     full = "--full" in sys.argv
     measured: dict[str, dict[str, dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")) as place:
+    with tempfile.TemporaryDirectory(
+        prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")
+    ) as place:
         for name in FULL if full else SOME:
             measured[name] = _measure(Path(place) / name, SIZES[name])
     text = report(measured)
@@ -111,7 +118,14 @@ def _one(what: str, root: str, size: Size) -> dict[str, float]:
     result = act(store, ready)
     found = {"seconds": time.perf_counter() - wall, "processor": time.process_time() - processor}
     more = result if isinstance(result, Mapping) else {}
-    return {**found, "memory": _memory(), "before": before, "listings": store.listings, "names": store.names, **more}
+    return {
+        **found,
+        "memory": _memory(),
+        "before": before,
+        "listings": store.listings,
+        "names": store.names,
+        **more,
+    }
 
 
 def _memory() -> float:
@@ -133,7 +147,10 @@ def _nothing(store: Store, size: Size) -> None:
 def _crawled(store: Store, size: Size) -> Snapshot:
     """The dataset as it is before detection."""
     snapshot = load(store)
-    return Snapshot(snapshot.number, tuple(e for e in snapshot.entries if e.table in ("identities", "candidates", "images")))
+    return Snapshot(
+        snapshot.number,
+        tuple(e for e in snapshot.entries if e.table in ("identities", "candidates", "images")),
+    )
 
 
 def _load(store: Store, ready: None) -> dict[str, float]:
@@ -150,7 +167,11 @@ def _plan(*sets: str) -> Callable[[Store, Snapshot], dict[str, float]]:
         prepared = dag(Path(store.root), sets)
         ground = Ground(store, ready, prepared.versions)
         found = survey(ground, prepared.stages)
-        return {"tasks": sum(len(tasks(ground, phase, found.findings)) for phase in phases(prepared.stages))}
+        return {
+            "tasks": sum(
+                len(tasks(ground, phase, found.findings)) for phase in phases(prepared.stages)
+            )
+        }
 
     return plan
 
@@ -164,7 +185,9 @@ def _take_in(store: Store, ready: tuple[Snapshot, Listing]) -> None:
 
 
 def _plan_shards(store: Store, ready: Snapshot) -> dict[str, float]:
-    plan = plan_shards(store, ready, shard_params(dag(Path(store.root)).dag.stages[SHARD]), write=False)
+    plan = plan_shards(
+        store, ready, shard_params(dag(Path(store.root)).dag.stages[SHARD]), write=False
+    )
     return {"samples": sum(shard.samples for shard in plan.shards)}
 
 
@@ -182,7 +205,9 @@ def _query(sql: str) -> Callable[[Store, Any], None]:
 
 def _count(store: Store, ready: None) -> dict[str, float]:
     paths = [path for path in store.list("") if not path.startswith("snapshots/.")]
-    blobs = sum(path.split("/")[1] in ("images", "masks") for path in paths if path.startswith("tables/"))
+    blobs = sum(
+        path.split("/")[1] in ("images", "masks") for path in paths if path.startswith("tables/")
+    )
     size = sum(store.size(path) for path in paths)
     return {"objects": len(paths), "with pictures": blobs, "bytes": size}
 
@@ -198,15 +223,22 @@ MEASURES: dict[str, tuple[Callable[[Store, Size], Any], Callable[[Store, Any], A
     "intake: nothing new": (_listing, _take_in),
     "gc": (_nothing, _collect),
     "open the catalogue": (_newest, _connect),
-    **{f"query: {name}": (lambda store, size: connect(store), _query(sql)) for name, sql in QUERIES.items()},
+    **{
+        f"query: {name}": (lambda store, size: connect(store), _query(sql))
+        for name, sql in QUERIES.items()
+    },
 }
 
 
 # How it is told
 
 
-def _law(measured: Mapping[str, Mapping[str, Mapping[str, float]]], what: str, value: str) -> tuple[float, float]:
-    """The slope of y = a + b x through the two largest sizes, x being millions of pictures offered; and y at the goal."""
+def _law(
+    measured: Mapping[str, Mapping[str, Mapping[str, float]]], what: str, value: str
+) -> tuple[float, float]:
+    """The slope of y = a + b x through the two largest sizes, x being millions of pictures offered;
+    and y at the goal.
+    """
     one, two = list(measured)[-2:]
     low, high = measured[one][what][value], measured[two][what][value]
     x1, x2 = SIZES[one].candidates / 1e6, SIZES[two].candidates / 1e6
@@ -215,7 +247,11 @@ def _law(measured: Mapping[str, Mapping[str, Mapping[str, float]]], what: str, v
 
 
 def _table(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
-    table = Table(title="seconds (of them on the processor), and the most memory", title_justify="left", box=None)
+    table = Table(
+        title="seconds (of them on the processor), and the most memory",
+        title_justify="left",
+        box=None,
+    )
     table.add_column("")
     for name in measured:
         table.add_column(f"{SIZES[name].candidates:,} pictures", justify="right")
@@ -240,21 +276,32 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         "Written by `python tests/bench/run.py scale --full`; not edited by hand.",
         "",
         f"Machine: {machine()}; a local disk; {date.today():%d %B %Y}.",
-        f"Load of the machine when this was written: {os.getloadavg()[2]:.1f} over 15 minutes on {cores} cores. Where it is above 1 or so,",
+        f"Load of the machine when this was written: {os.getloadavg()[2]:.1f} over 15 minutes on "
+        f"{cores} cores. Where it is above 1 or so,",
         "others worked on it too, and seconds on the processor say more than seconds.",
         "",
         "## Measured",
         "",
-        "Synthetic roots (`tests/bench/synthetic.py`): all tables of the quickstart DAG with every row, real files and a real snapshot;",
+        "Synthetic roots (`tests/bench/synthetic.py`): all tables of the quickstart DAG with "
+        "every row, real files and a real snapshot;",
         "pictures and masks are null, vectors have 16 numbers. Each line is a process of its own.",
-        "Cells: seconds (of them on the processor), the most memory of the process with all that was loaded before.",
+        "Cells: seconds (of them on the processor), the most memory of the process with all that "
+        "was loaded before.",
         "",
-        _row("", *(f"{s.people:,} people, {s.candidates:,} pictures, {s.kept:,} kept" for s in sizes)),
+        _row(
+            "", *(f"{s.people:,} people, {s.candidates:,} pictures, {s.kept:,} kept" for s in sizes)
+        ),
         _row("---", *("---:" for _ in sizes)),
-        *(_row(what, *(_cell(found[what]) for found in measured.values())) for what in MEASURES if what != "count objects"),
+        *(
+            _row(what, *(_cell(found[what]) for found in measured.values()))
+            for what in MEASURES
+            if what != "count objects"
+        ),
         "",
-        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: survey and tasks, the snapshot loaded before. Plan the shards:",
-        "what is in which, and a hash of each; nothing is put. Intake: the source lists everything again; the listing itself is in",
+        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: survey and tasks, the "
+        "snapshot loaded before. Plan the shards:",
+        "what is in which, and a hash of each; nothing is put. Intake: the source lists "
+        "everything again; the listing itself is in",
         "memory before. Queries: without opening the catalogue.",
         "",
         _row("", *(f"{s.candidates:,} pictures" for s in sizes)),
@@ -272,17 +319,24 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         "listings by gc": ("gc", "listings"),
         "names that gc is given": ("gc", "names"),
     }
-    lines += [_row(name, *(f"{found[what][value]:,.0f}" for found in measured.values())) for name, (what, value) in facts.items()]
+    lines += [
+        _row(name, *(f"{found[what][value]:,.0f}" for found in measured.values()))
+        for name, (what, value) in facts.items()
+    ]
     lines += [
         "",
-        f"An object store answers a listing with {LISTED:,} names a request. Finding the newest snapshot lists `snapshots/` alone,",
-        "which `idcluster gc` keeps short. Of a finished bucket each table without pictures is one object; of images and masks each",
+        f"An object store answers a listing with {LISTED:,} names a request. Finding the newest "
+        "snapshot lists `snapshots/` alone,",
+        "which `idcluster gc` keeps short. Of a finished bucket each table without pictures is "
+        "one object; of images and masks each",
         "chunk is one, and what is no picture in them one more for the bucket.",
         "",
         "## Extrapolated, not measured",
         "",
-        f"To {GOAL.people:,} people and {GOAL.candidates:,} pictures, by a straight line through the two largest sizes above: all of this",
-        "goes over lists once. Memory and seconds that do not fit a machine say that it would not work so.",
+        f"To {GOAL.people:,} people and {GOAL.candidates:,} pictures, by a straight line through "
+        "the two largest sizes above: all of this",
+        "goes over lists once. Memory and seconds that do not fit a machine say that it would "
+        "not work so.",
         "",
         _row("", "a million pictures", "at the goal"),
         _row("---", "---:", "---:"),
@@ -302,7 +356,8 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines += [
         _row("requests to list by gc", f"{slope / LISTED:,.1f}", f"{names / LISTED:,.0f}"),
         "",
-        "What grows with the number of pictures and is held whole is the snapshot and the source's listing: they, not the tables, are",
+        "What grows with the number of pictures and is held whole is the snapshot and the "
+        "source's listing: they, not the tables, are",
         "what a dataset of that size would outgrow first.",
         "",
     ]

@@ -1,8 +1,10 @@
-"""What numbers about a dataset cost: opening the catalogue, every statistic, and the report, on a synthetic root.
+"""What numbers about a dataset cost: opening the catalogue, every statistic, and the report, on a
+synthetic root.
 
-`python tests/bench/run.py stats --full` does it at the size of the largest published set (23,042 people, 11.5 million
-pictures offered, 1.8 million kept) and writes STATS.md beside this file. Making that root takes 5 GB of disk and ten minutes
-on two free cores; BENCH_ROOTS=FOLDER keeps it for the next time.
+`python tests/bench/run.py stats --full` does it at the size of the largest published set (23,042
+people, 11.5 million pictures offered, 1.8 million kept) and writes STATS.md beside this file.
+Making that root takes 5 GB of disk and ten minutes on two free cores; BENCH_ROOTS=FOLDER keeps it
+for the next time.
 """
 
 import multiprocessing
@@ -28,7 +30,9 @@ from tests.bench.synthetic import SIZES, Size, build
 
 SOME, FULL = "tenth", "paper"
 TIMES = 3
-"""Each is measured so often, in a process of its own, and the quickest told: others work on the machine too."""
+"""Each is measured so often, in a process of its own, and the quickest told: others work on the
+machine too.
+"""
 
 Cost = dict[str, float]
 
@@ -36,7 +40,9 @@ Cost = dict[str, float]
 def main() -> None:
     name = FULL if "--full" in sys.argv else SOME
     kept = os.environ.get("BENCH_ROOTS")
-    with tempfile.TemporaryDirectory(prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")) as place:
+    with tempfile.TemporaryDirectory(
+        prefix="idcluster-bench-", dir=os.environ.get("TMPDIR")
+    ) as place:
         root = Path(kept or place) / name
         if not (root / "dataset.json").exists():
             build(root, SIZES[name])
@@ -56,8 +62,13 @@ def measure(root: Path) -> dict[str, Cost]:
             bare = _in_a_process(what, root, "none") if what != "report" else {}
             cost = _in_a_process(what, root, "crc")
             before = found.get(what, cost)
-            unverified = min(before.get("unverified", bare.get("processor", 0.0)), bare.get("processor", 0.0))
-            found[what] = {**min(before, cost, key=lambda cost: cost["seconds"]), "unverified": unverified}
+            unverified = min(
+                before.get("unverified", bare.get("processor", 0.0)), bare.get("processor", 0.0)
+            )
+            found[what] = {
+                **min(before, cost, key=lambda cost: cost["seconds"]),
+                "unverified": unverified,
+            }
             found[what]["processor"] = min(before["processor"], cost["processor"])
     return found
 
@@ -70,7 +81,10 @@ def _in_a_process(what: str, root: Path, verify: Verify) -> Cost:
 def _one(what: str, root: str, verify: Verify) -> Cost:
     store = Store(root)
     connect(store, 0).close()  # what is imported when first needed
-    actions: dict[str, Callable[[], Any]] = {"open": lambda: connect(store, verify=verify), "report": lambda: _report(store)}
+    actions: dict[str, Callable[[], Any]] = {
+        "open": lambda: connect(store, verify=verify),
+        "report": lambda: _report(store),
+    }
     if what in actions:
         return _timed(actions[what])
     connection = connect(store, verify=verify)
@@ -90,21 +104,33 @@ def _timed(action: Callable[[], Any]) -> Cost:
     made = action()
     more = made if isinstance(made, dict) else {}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": time.perf_counter() - wall, "processor": time.process_time() - processor, "memory": memory, **more}
+    return {
+        "seconds": time.perf_counter() - wall,
+        "processor": time.process_time() - processor,
+        "memory": memory,
+        **more,
+    }
 
 
 def _rows(found: dict[str, Cost]) -> list[tuple[str, ...]]:
     return [
         (
-            what, f"{cost['seconds']:.2f}", f"{cost['processor']:.2f}",
-            f"{cost['processor'] / cost['unverified']:.2f}" if cost["unverified"] > 0.05 else "", f"{cost['memory'] / 1e6:,.0f}",
+            what,
+            f"{cost['seconds']:.2f}",
+            f"{cost['processor']:.2f}",
+            f"{cost['processor'] / cost['unverified']:.2f}" if cost["unverified"] > 0.05 else "",
+            f"{cost['memory'] / 1e6:,.0f}",
         )
         for what, cost in found.items()
     ]
 
 
 def _table(found: dict[str, Cost]) -> Table:
-    table = Table(title=f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", title_justify="left", box=None)
+    table = Table(
+        title=f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+        title_justify="left",
+        box=None,
+    )
     for column in ("", "seconds", "of the processor", "by that of unverified", "MB of memory"):
         table.add_column(column, justify="right" if column else "left")
     for row in _rows(found):
@@ -122,12 +148,16 @@ def report(found: dict[str, Cost], size: Size) -> str:
         "Written by `python tests/bench/run.py stats --full`; not edited by hand.",
         "",
         f"Machine: {machine()}; a local disk; {date.today():%d %B %Y}.",
-        f"Load of the machine when this was written: {os.getloadavg()[2]:.1f} over 15 minutes on {os.cpu_count()} cores. Where it is above",
+        f"Load of the machine when this was written: {os.getloadavg()[2]:.1f} over 15 minutes on "
+        f"{os.cpu_count()} cores. Where it is above",
         "1 or so, others worked on it too, and a statistic had one core or less instead of two.",
         "",
-        f"A synthetic root (`tests/bench/synthetic.py`) of {size.people:,} people, {size.candidates:,} pictures offered and",
-        f"{size.kept:,} kept: finished buckets, compacted. Each is done {TIMES} times in a process and a connection of its own, and",
-        "the quickest told: statistics without opening the catalogue, the report with everything. `funnel`, `reasons` and those",
+        f"A synthetic root (`tests/bench/synthetic.py`) of {size.people:,} people, "
+        f"{size.candidates:,} pictures offered and",
+        f"{size.kept:,} kept: finished buckets, compacted. Each is done {TIMES} times in a "
+        "process and a connection of its own, and",
+        "the quickest told: statistics without opening the catalogue, the report with "
+        "everything. `funnel`, `reasons` and those",
         "of people share one count, which only the first of them in a connection pays.",
         "",
         "| | seconds | of the processor | by that of `verify='none'` | MB of memory |",

@@ -1,7 +1,9 @@
-"""Dataset roots of any size without pictures: valid tables, real files and a real snapshot, made in seconds a million rows.
+"""Dataset roots of any size without pictures: valid tables, real files and a real snapshot, made in
+seconds a million rows.
 
-Everything that planning, publishing and querying look at is there: ids, statuses, bases, digests, versions of a DAG.
-The vectors are short, the pictures and masks are null, and the numbers are noise.
+Everything that planning, publishing and querying look at is there: ids, statuses, bases, digests,
+versions of a DAG. The vectors are short, the pictures and masks are null, and the numbers are
+noise.
 """
 
 import multiprocessing
@@ -54,28 +56,42 @@ SIZES = {
 def dag(root: Path, sets: Sequence[str] = ()) -> Prepared:
     """The quickstart DAG on a synthetic root."""
     file = Path(__file__).resolve().parents[2] / "dags" / "quickstart.yaml"
-    return prepare(load_dag(file, [f"root={root}", f"source.path={root}", f"source.name={SOURCE}", *sets]), None, check_weights=False)
+    return prepare(
+        load_dag(file, [f"root={root}", f"source.path={root}", f"source.name={SOURCE}", *sets]),
+        None,
+        check_weights=False,
+    )
 
 
 def build(root: Path, size: Size, through: str = "segment", processes: int = 2) -> Snapshot:
-    """Make a root of `size` whose stages are done up to `through`, with finished buckets compacted, and publish it."""
+    """Make a root of `size` whose stages are done up to `through`, with finished buckets compacted,
+    and publish it.
+    """
     prepared = dag(root)
     store = open_root(str(root), "synthetic", create=True)
     names = [stage.name for stage in prepared.stages]
     done = names[: names.index(through) + 1]
     tables = [stage.writes.name for stage in prepared.stages if stage.name in done]
     versions = {stage.writes.name: prepared.versions[stage.name] for stage in prepared.stages}
-    jobs = [(str(root), size, number, people, tables, versions) for number, people in enumerate(_buckets(size))]
+    jobs = [
+        (str(root), size, number, people, tables, versions)
+        for number, people in enumerate(_buckets(size))
+    ]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         made = [entry for entries in pool.imap_unordered(_bucket, jobs) for entry in entries]
     snapshot = Snapshot().with_entries(made)
-    return publish(store, _with_bases(store, snapshot, prepared, done).with_notes(versions=prepared.descriptions))
+    return publish(
+        store,
+        _with_bases(store, snapshot, prepared, done).with_notes(versions=prepared.descriptions),
+    )
 
 
 def people(size: Size) -> list[Listed]:
     """What the source of a synthetic root lists."""
     return [
-        Listed(name(person), [Offer(address(person, n), "f", licence=licence(n)) for n in range(count)])
+        Listed(
+            name(person), [Offer(address(person, n), "f", licence=licence(n)) for n in range(count)]
+        )
         for person, count in enumerate(_counts(size))
     ]
 
@@ -117,7 +133,9 @@ class _Quick(Store):
         super().put(path, data, durable=False)
 
 
-def _bucket(job: tuple[str, Size, int, list[tuple[int, int]], list[str], dict[str, str]]) -> list[Entry]:
+def _bucket(
+    job: tuple[str, Size, int, list[tuple[int, int]], list[str], dict[str, str]],
+) -> list[Entry]:
     """All files of one bucket."""
     root, size, bucket, members, tables, versions = job
     store = _Quick(root)
@@ -129,7 +147,11 @@ def _bucket(job: tuple[str, Size, int, list[tuple[int, int]], list[str], dict[st
         version = intake.VERSION if table in ("identities", "candidates") else versions[table]
         made, image = rows.table(table, bucket)
         if not is_chunked(table):
-            entries.append(seal_table(store, TABLES[table], version, bucket, WHOLE, made).entry(TABLES[table], version, bucket, WHOLE, "-"))
+            entries.append(
+                seal_table(store, TABLES[table], version, bucket, WHOLE, made).entry(
+                    TABLES[table], version, bucket, WHOLE, "-"
+                )
+            )
             continue
         # Rows are in the order of their pictures, so a chunk is a stretch of them.
         ends = np.searchsorted(image, np.arange(0, rows.count + CHUNK_ROWS, CHUNK_ROWS))
@@ -139,13 +161,23 @@ def _bucket(job: tuple[str, Size, int, list[tuple[int, int]], list[str], dict[st
 
 
 def _sealed(
-    store: Store, table: str, version: str, bucket: int, pieces: list[pa.Table], full: bool, random: np.random.Generator
+    store: Store,
+    table: str,
+    version: str,
+    bucket: int,
+    pieces: list[pa.Table],
+    full: bool,
+    random: np.random.Generator,
 ) -> Iterator[Entry]:
     schema = TABLES[table]
-    groups = [pa.concat_tables(pieces[start : start + GROUP]) for start in range(0, len(pieces), GROUP)]
+    groups = [
+        pa.concat_tables(pieces[start : start + GROUP]) for start in range(0, len(pieces), GROUP)
+    ]
     if schema.blobs or not full:
         found = [
-            seal_table(store, schema, version, bucket, chunk, piece).entry(schema, version, bucket, chunk, "-")
+            seal_table(store, schema, version, bucket, chunk, piece).entry(
+                schema, version, bucket, chunk, "-"
+            )
             for chunk, piece in enumerate(pieces)
         ]
         yield from found
@@ -155,27 +187,54 @@ def _sealed(
             basis = companion_basis((entry.version, entry.chunk, entry.digest) for entry in found)
             yield made.entry(schema.companion, version, bucket, WHOLE, basis)
         return
-    whole = seal_stream(store, schema, version, bucket, WHOLE, (group for group in groups if group.num_rows))
+    whole = seal_stream(
+        store, schema, version, bucket, WHOLE, (group for group in groups if group.num_rows)
+    )
     offset = 0
     for chunk, piece in enumerate(pieces):
         rows, ok = piece.num_rows, pc.sum(pc.equal(piece["status"], "ok")).as_py() or 0
         where = (offset, whole.rows, whole.bytes) if rows else (0, 0, 0)
         size = whole.bytes * rows // whole.rows
         digest = random.bytes(16).hex()
-        yield Entry(table, version, bucket, chunk, whole.path if rows else "", rows, size, digest, "-", True, True, ok, *where)
+        yield Entry(
+            table,
+            version,
+            bucket,
+            chunk,
+            whole.path if rows else "",
+            rows,
+            size,
+            digest,
+            "-",
+            True,
+            True,
+            ok,
+            *where,
+        )
         offset += rows
 
 
-def _with_bases(store: Store, snapshot: Snapshot, prepared: Prepared, done: Sequence[str]) -> Snapshot:
+def _with_bases(
+    store: Store, snapshot: Snapshot, prepared: Prepared, done: Sequence[str]
+) -> Snapshot:
     """Every entry with the basis that makes it complete."""
     ground = Ground(store, snapshot, prepared.versions)
     changed = []
     for stage in prepared.stages:
         if stage.name in done:
-            for scope in (scope for bucket in ground.buckets for scope in ground.scopes(stage, bucket)):
+            for scope in (
+                scope for bucket in ground.buckets for scope in ground.scopes(stage, bucket)
+            ):
                 whole = stage.grain == "root"
-                basis = basis_of(snapshot, stage, prepared.versions[stage.name]) if whole else ground.basis(stage, scope) or ""
-                entries = (snapshot.shown_at(stage.writes.name, *at) for at in ground.parts_of(stage.writes.name, scope))
+                basis = (
+                    basis_of(snapshot, stage, prepared.versions[stage.name])
+                    if whole
+                    else ground.basis(stage, scope) or ""
+                )
+                entries = (
+                    snapshot.shown_at(stage.writes.name, *at)
+                    for at in ground.parts_of(stage.writes.name, scope)
+                )
                 changed += [_based(entry, basis) for entry in entries if entry is not None]
     return snapshot.with_entries(changed)
 
@@ -189,21 +248,32 @@ def _text(characters: np.ndarray) -> pa.Array:
     """(n, width) ASCII codes as n strings."""
     count, width = characters.shape
     offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
-    return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters)))
+    return pa.StringArray.from_buffers(
+        count, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(characters))
+    )
 
 
 class _Rows:
     """The rows of one bucket. Every picture has one face or none, a share of the faces is kept."""
 
-    def __init__(self, random: np.random.Generator, members: list[tuple[int, int]], kept: float) -> None:
+    def __init__(
+        self, random: np.random.Generator, members: list[tuple[int, int]], kept: float
+    ) -> None:
         self.random, self.members = random, members
         self.count = sum(count for _, count in members)
         self.ids = [identity_id(name(person)) for person, _ in members]
         counts = [count for _, count in members]
         self.person = np.repeat(np.arange(len(members)), counts)
-        addresses = [address(person, number) for person, count in members for number in range(count)]
+        addresses = [
+            address(person, number) for person, count in members for number in range(count)
+        ]
         self.address = pa.array(addresses)
-        self.image = pa.array([image_id(self.ids[at], text) for at, text in zip(self.person.tolist(), addresses, strict=True)])
+        self.image = pa.array(
+            [
+                image_id(self.ids[at], text)
+                for at, text in zip(self.person.tolist(), addresses, strict=True)
+            ]
+        )
         chance = random.random(self.count)
         self.all = np.arange(self.count)
         self.fetched = np.flatnonzero(chance < 0.98)
@@ -218,20 +288,30 @@ class _Rows:
 
     def _floats(self, count: int, width: int) -> pa.Array:
         values = pa.array(self.random.random(count * width, np.float32))
-        return pa.ListArray.from_arrays(pa.array(np.arange(0, (count + 1) * width, width, dtype=np.int32)), values)
+        return pa.ListArray.from_arrays(
+            pa.array(np.arange(0, (count + 1) * width, width, dtype=np.int32)), values
+        )
 
     def _degrees(self, count: int) -> pa.Array:
         """Yaw, pitch and roll of so many heads."""
-        values = pa.array((self.random.standard_normal((count, 3)) * (25, 12, 8)).astype(np.float32).ravel())
-        return pa.ListArray.from_arrays(pa.array(np.arange(0, (count + 1) * 3, 3, dtype=np.int32)), values)
+        values = pa.array(
+            (self.random.standard_normal((count, 3)) * (25, 12, 8)).astype(np.float32).ravel()
+        )
+        return pa.ListArray.from_arrays(
+            pa.array(np.arange(0, (count + 1) * 3, 3, dtype=np.int32)), values
+        )
 
     def table(self, table: str, bucket: int) -> tuple[pa.Table, np.ndarray]:
         """The rows of a table and the number of the picture of each."""
         schema = TABLES[table]
         of_people = table in ("identities", "people", "matches")
-        image = np.empty(0, np.int64) if of_people else {"candidates": self.all, "images": self.all, "faces": self.fetched}.get(
-            table, self.with_face if table in ("embeddings", "clusters") else self.kept
-        )  # fmt: skip
+        image = (
+            np.empty(0, np.int64)
+            if of_people
+            else {"candidates": self.all, "images": self.all, "faces": self.fetched}.get(
+                table, self.with_face if table in ("embeddings", "clusters") else self.kept
+            )
+        )
         count = len(self.ids) if of_people else len(image)
         status = np.ones(count, bool)
         if table == "images":
@@ -242,10 +322,16 @@ class _Rows:
             status = self.keep[image]
         why = {"faces": "no_face", "clusters": "other_cluster"}.get(table, "http_404")
         columns: dict[str, Callable[[], Any]] = {
-            "identity_id": lambda: pa.array(self.ids) if of_people else pa.array(self.ids).take(pa.array(self.person[image])),
+            "identity_id": lambda: (
+                pa.array(self.ids)
+                if of_people
+                else pa.array(self.ids).take(pa.array(self.person[image]))
+            ),
             "image_id": lambda: self.image.take(pa.array(image)),
             "face_id": lambda: self.face.take(pa.array(image)),
-            "status": lambda: pc.if_else(pa.array(status), "ok", "failed" if table == "images" else "filtered"),
+            "status": lambda: pc.if_else(
+                pa.array(status), "ok", "failed" if table == "images" else "filtered"
+            ),
             "reason": lambda: pc.if_else(pa.array(status), None, why),
             "inputs": lambda: pa.array([bytes(8)] * count, pa.binary(8)),
             "name": lambda: pa.array([name(person) for person, _ in self.members]),
@@ -253,7 +339,10 @@ class _Rows:
             "external_ids": lambda: pa.array([[]] * count, pa.map_(pa.string(), pa.string())),
             "bucket": lambda: pa.array(np.full(count, bucket, np.int32)),
             "address": lambda: self.address,
-            "licence": lambda: pa.array([licence(number) for _, count in self.members for number in range(count)], pa.string()),
+            "licence": lambda: pa.array(
+                [licence(number) for _, count in self.members for number in range(count)],
+                pa.string(),
+            ),
             "source": lambda: pa.array([SOURCE] * count),
             "fingerprint": lambda: pa.array(["f"] * count),
             "rank": lambda: pa.array((image % CHUNK_ROWS).astype(np.int32)),
@@ -277,7 +366,9 @@ class _Rows:
             "kin": lambda: pa.array(self.ids),
             "images": lambda: pa.array([pictures for _, pictures in self.members], pa.int32()),
             "faces": lambda: pa.array([pictures for _, pictures in self.members], pa.int32()),
-            "caption": lambda: pa.array(["A portrait photo of a person who looks at the camera"] * count),
+            "caption": lambda: pa.array(
+                ["A portrait photo of a person who looks at the camera"] * count
+            ),
             "points": lambda: self._floats(count, VECTOR),
             "scheme": lambda: pa.array(["pose" if table == "heads" else "made"] * count),
             "classes": lambda: pa.array([["background", "face"]] * count, pa.list_(pa.string())),
@@ -286,8 +377,13 @@ class _Rows:
             column: lambda: pa.array(self.random.random(count, np.float32))
             for column in ("score", "sharpness", "yaw", "norm", "similarity", "coverage")
         }
-        columns["side"] = lambda: pa.array((self.random.random(count, np.float32) + np.float32(0.2)) * np.float32(300))
+        columns["side"] = lambda: pa.array(
+            (self.random.random(count, np.float32) + np.float32(0.2)) * np.float32(300)
+        )
         made = {
-            column.name: columns[column.name]() if column.name in columns else pa.nulls(count, column.type) for column in schema.columns
+            column.name: columns[column.name]()
+            if column.name in columns
+            else pa.nulls(count, column.type)
+            for column in schema.columns
         }
         return schema.check(pa.table(made), table), image

@@ -6,7 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.cleaning import BadLabels, Judged, Label, as_json, judge, parse_thresholds, plot, read_labels
+from eval.cleaning import (
+    BadLabels,
+    Judged,
+    Label,
+    as_json,
+    judge,
+    parse_thresholds,
+    plot,
+    read_labels,
+)
 from eval.metrics.cleaning import Score
 
 LABELS = {
@@ -46,7 +55,12 @@ def test_somebody_else_s_photograph_is_wrong_though_its_own_label_is_right() -> 
 
 def test_thresholds_tell_what_another_one_would_do() -> None:
     found = judge(PHOTOGRAPHS, LABELS, np.array([0.2, 0.4, 0.6, 0.95]))
-    assert [(one.right, one.wrong, one.lost) for one in found.curve] == [(3, 1, 0), (2, 1, 1), (2, 0, 1), (0, 0, 3)]
+    assert [(one.right, one.wrong, one.lost) for one in found.curve] == [
+        (3, 1, 0),
+        (2, 1, 1),
+        (2, 0, 1),
+        (0, 0, 3),
+    ]
     steps = judge(PHOTOGRAPHS, LABELS).thresholds
     assert len(steps) == 21 and steps[0] == 0.3 and steps[-1] == 0.9
     nothing = judge([Judged("Ada", "local:ada/1.jpg", False, None, "no_face")], LABELS)
@@ -56,18 +70,29 @@ def test_thresholds_tell_what_another_one_would_do() -> None:
 def test_labels_as_they_are_written(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text(
-        "file,person,label_check\na/1.jpg,a,ok\na/2.jpg,a,single photo\na/3.jpg,a,wrong person (single face)\n"
-        "a/4.jpg,a,scraped: agrees\na/5.jpg,,\n\"a/6, b.jpg\",a,hard (low)\n"
+        "file,person,label_check\na/1.jpg,a,ok\na/2.jpg,a,single photo\na/3.jpg,a,wrong person "
+        "(single face)\n"
+        'a/4.jpg,a,scraped: agrees\na/5.jpg,,\n"a/6, b.jpg",a,hard (low)\n'
     )
     found = read_labels(file)
-    assert [one.truth for one in found.values()] == ["right", "right", "wrong", "scraped", "right", "hard"]
+    assert [one.truth for one in found.values()] == [
+        "right",
+        "right",
+        "wrong",
+        "scraped",
+        "right",
+        "hard",
+    ]
     assert found["a/5.jpg"].person is None and "a/6, b.jpg" in found
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name,person\nx,y\n", "needs the columns file and person, label_check or both; it has name, person"),
+        (
+            "name,person\nx,y\n",
+            "needs the columns file and person, label_check or both; it has name, person",
+        ),
         ("file\nx\n", "it has file"),
         ("", "it has none"),
         ("file,person\n", "there are no labels"),
@@ -75,7 +100,9 @@ def test_labels_as_they_are_written(tmp_path: Path) -> None:
         ("file,person\na.jpg,a\na.jpg,b\n", "labels.csv:3: a.jpg is labelled twice"),
     ],
 )
-def test_labels_that_cannot_be_used_are_told_with_file_and_line(tmp_path: Path, text: str, said: str) -> None:
+def test_labels_that_cannot_be_used_are_told_with_file_and_line(
+    tmp_path: Path, text: str, said: str
+) -> None:
     file = tmp_path / "labels.csv"
     file.write_text(text)
     with pytest.raises(BadLabels) as caught:
@@ -84,7 +111,10 @@ def test_labels_that_cannot_be_used_are_told_with_file_and_line(tmp_path: Path, 
 
 
 def test_labels_of_another_dataset_and_no_file_at_all(tmp_path: Path) -> None:
-    with pytest.raises(BadLabels, match=r"none of the 7 labels is of a photograph of this dataset, for example 'ada/1.jpg'"):
+    with pytest.raises(
+        BadLabels,
+        match=r"none of the 7 labels is of a photograph of this dataset, for example 'ada/1.jpg'",
+    ):
         judge(PHOTOGRAPHS[-1:], LABELS)
     with pytest.raises(BadLabels, match="cannot be read: No such file"):
         read_labels(tmp_path / "nowhere.csv")
@@ -105,7 +135,10 @@ def test_thresholds_are_a_range_or_a_list() -> None:
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plots_are_written(tmp_path: Path, ending: str) -> None:
-    for name, photographs in (("all", PHOTOGRAPHS), ("none", [Judged("Ada", "local:ada/1.jpg", False, None, "no_face")])):
+    for name, photographs in (
+        ("all", PHOTOGRAPHS),
+        ("none", [Judged("Ada", "local:ada/1.jpg", False, None, "no_face")]),
+    ):
         file = tmp_path / f"{name}.{ending}"
         plot(judge(photographs, LABELS), file, [0.4])
         assert file.stat().st_size > 1000
@@ -118,5 +151,13 @@ def test_a_plot_with_a_strange_ending_is_refused(tmp_path: Path) -> None:
 
 def test_numbers_without_a_meaning_are_null_in_json() -> None:
     found = as_json(judge(PHOTOGRAPHS, LABELS, np.array([0.95])))
-    assert found["thresholds"][0] == {"threshold": 0.95, "right": 0, "wrong": 0, "lost": 3, "precision": None, "recall": 0.0, "f1": 0.0}
+    assert found["thresholds"][0] == {
+        "threshold": 0.95,
+        "right": 0,
+        "wrong": 0,
+        "lost": 3,
+        "precision": None,
+        "recall": 0.0,
+        "f1": 0.0,
+    }
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -1,4 +1,6 @@
-"""A headless Chromium for tests of pages, driven by its DevTools protocol over the one websocket client that is installed anyway."""
+"""A headless Chromium for tests of pages, driven by its DevTools protocol over the one websocket
+client that is installed anyway.
+"""
 
 import asyncio
 import base64
@@ -27,10 +29,13 @@ def chromium() -> str:
 class Browser:
     """One page of a headless browser, `width` by `height` pixels. Use as a context.
 
-    `console` is what the page and its policies complained about, `requests` every address that it asked for.
+    `console` is what the page and its policies complained about, `requests` every address that it
+    asked for.
     """
 
-    def __init__(self, profile: Path, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def __init__(
+        self, profile: Path, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> None:
         self._profile, self._size, self._dark = profile, (width, height), dark
         self.console: list[str] = []
         self.requests: list[str] = []
@@ -52,15 +57,33 @@ class Browser:
         self.command("Emulation.setEmulatedMedia", features=[scheme])
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stack.close()
 
     @contextlib.contextmanager
     def _process(self) -> Iterator[None]:
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--disable-dev-shm-usage"]
-        flags += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-extensions",
+            "--disable-dev-shm-usage",
+        ]
+        flags += [
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--remote-debugging-port=0",
+        ]
         command = [chromium(), *flags, f"--user-data-dir={self._profile}", "about:blank"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
             try:
                 assert process.stderr is not None
                 said = []
@@ -80,7 +103,9 @@ class Browser:
         self._session = aiohttp.ClientSession()
         async with self._session.get(f"http://127.0.0.1:{self._port}/json/list") as answer:
             pages = [target for target in await answer.json() if target["type"] == "page"]
-        self._socket = await self._session.ws_connect(pages[0]["webSocketDebuggerUrl"], max_msg_size=0)
+        self._socket = await self._session.ws_connect(
+            pages[0]["webSocketDebuggerUrl"], max_msg_size=0
+        )
 
     def command(self, method: str, **parameters: Any) -> dict[str, Any]:
         """What the browser answers to a command of the protocol."""
@@ -111,13 +136,22 @@ class Browser:
     def open(self, address: str) -> None:
         """Load a page and wait until it and its pictures are there."""
         self.command("Page.navigate", url=address)
-        loaded = "new Promise(done => document.readyState === 'complete' ? done() : addEventListener('load', () => done()))"
+        loaded = (
+            "new Promise(done => document.readyState === 'complete' ? done() : "
+            "addEventListener('load', () => done()))"
+        )
         self.value(loaded)
-        self.value("Promise.all([...document.images].map(image => image.decode().catch(() => null)))")
+        self.value(
+            "Promise.all([...document.images].map(image => image.decode().catch(() => null)))"
+        )
 
     def value(self, expression: str) -> Any:
-        """Of an expression of JavaScript, awaited. Evaluated by the debugger, so a page's policy does not forbid it."""
-        answer = self.command("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        """Of an expression of JavaScript, awaited. Evaluated by the debugger, so a page's policy
+        does not forbid it.
+        """
+        answer = self.command(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -126,7 +160,14 @@ class Browser:
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             more = text if kind == "keyDown" else {}
-            self.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more)
+            self.command(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                **more,
+            )
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""

@@ -1,4 +1,5 @@
-"""The toy DAG on a cluster: as a program of its own that joins one, and with weights that a node may lack.
+"""The toy DAG on a cluster: as a program of its own that joins one, and with weights that a node
+may lack.
 
 python -m tests.pipeline.cluster_toy ADDRESS FOLDER SOURCE ROOT MODELS SETS... (MODELS may be empty)
 """
@@ -46,7 +47,9 @@ def register_weighed() -> None:
     register()
     BACKENDS["embed"]["weighed"] = "tests.pipeline.cluster_toy:WeighedEmbed"
     sha256 = hashlib.sha256(NET).hexdigest()
-    WEIGHTS["toy_net"] = Weights("toy_net", "embed/toy.net", sha256, len(NET), "CC0-1.0", "any", "nowhere")
+    WEIGHTS["toy_net"] = Weights(
+        "toy_net", "embed/toy.net", sha256, len(NET), "CC0-1.0", "any", "nowhere"
+    )
 
 
 class ClusterSpec(ToySpec):
@@ -69,7 +72,13 @@ class ClusterSpec(ToySpec):
 def main(address: str, folder: str, source: str, root: str, models: str, *sets: str) -> int:
     register_weighed()
     prepared = prepare(toy_dag(Path(folder), Path(source), root, sets), models or None)
-    run = Run(prepared, Selection(), Store(root), Console(), lambda spec: RayEngine(ClusterSpec(**vars(spec)), address))
+    run = Run(
+        prepared,
+        Selection(),
+        Store(root),
+        Console(),
+        lambda spec: RayEngine(ClusterSpec(**vars(spec)), address),
+    )
     try:
         run.engine.check()
         open_root(root, "toy", create=True)

@@ -1,4 +1,6 @@
-"""Runs as programs of their own, to be watched, killed and waited for: on a Ray of their own or on a cluster that is there."""
+"""Runs as programs of their own, to be watched, killed and waited for: on a Ray of their own or on
+a cluster that is there.
+"""
 
 import os
 import subprocess
@@ -18,9 +20,18 @@ LIMIT = 900.0
 
 
 class Driver:
-    """`python -m MODULE ARGUMENTS` with some variables set, started by the command `before` if there is one."""
+    """`python -m MODULE ARGUMENTS` with some variables set, started by the command `before` if
+    there is one.
+    """
 
-    def __init__(self, module: str, *arguments: object, limit: float = LIMIT, before: Sequence[str] = (), **variables: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        *arguments: object,
+        limit: float = LIMIT,
+        before: Sequence[str] = (),
+        **variables: str,
+    ) -> None:
         self.limit = limit
         self.process = subprocess.Popen(
             [*before, sys.executable, "-m", module, *map(str, arguments)],

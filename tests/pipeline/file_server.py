@@ -10,7 +10,9 @@ from typing import Any
 
 @dataclass
 class Files:
-    """What the server has by path. `faults`: by path, what to do with the next requests instead, each once."""
+    """What the server has by path. `faults`: by path, what to do with the next requests instead,
+    each once.
+    """
 
     base: str = ""
     bodies: dict[str, bytes] = field(default_factory=dict)

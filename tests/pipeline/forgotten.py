@@ -15,7 +15,9 @@ WHO = "person 01"
 
 
 def gallery(folder: Path, count: int = 4, pictures: int = 6) -> Path:
-    """The toy people, with two pictures under other names in which person 01 is: with somebody else, and a copy."""
+    """The toy people, with two pictures under other names in which person 01 is: with somebody
+    else, and a copy.
+    """
     source = people(folder, count, pictures)
     (source / "person 02" / "group.png").write_bytes(picture(12, 11, noise=3))
     shutil.copyfile(source / WHO / "00.png", source / "person 03" / "copy.png")
@@ -36,16 +38,28 @@ def remove(store: Store, *names: str, **wish: Any) -> Done:
 
 
 def contents(store: Store) -> dict[str, Any]:
-    """What is in a root, file by file, but for leases; of snapshots and receipts what does not hang on the clock or on who wrote."""
+    """What is in a root, file by file, but for leases; of snapshots and receipts what does not hang
+    on the clock or on who wrote.
+    """
     other = ("snapshots/", "receipts/2", "leases/")
-    found: dict[str, Any] = {path: store.read(path) for path in store.list("") if not path.startswith(other)}
+    found: dict[str, Any] = {
+        path: store.read(path) for path in store.list("") if not path.startswith(other)
+    }
     for number in numbers(store):
         snapshot = load(store, number)
-        notes: Mapping[str, Any] = {name: value for name, value in snapshot.notes.items() if name not in ("published", "run", "epoch")}
+        notes: Mapping[str, Any] = {
+            name: value
+            for name, value in snapshot.notes.items()
+            if name not in ("published", "run", "epoch")
+        }
         found[f"snapshots/{number}"] = (snapshot.entries, notes)
     return found
 
 
 def holding(store: Store, texts: Sequence[str]) -> list[str]:
     """The files with one of the texts in their bytes or name."""
-    return [path for path in store.list("") if any(text in path or text.encode() in store.read(path) for text in texts)]
+    return [
+        path
+        for path in store.list("")
+        if any(text in path or text.encode() in store.read(path) for text in texts)
+    ]

@@ -1,9 +1,11 @@
-"""A process that takes the lease of a root again and again, and says whether somebody else held it meanwhile.
+"""A process that takes the lease of a root again and again, and says whether somebody else held it
+meanwhile.
 
     python -m tests.pipeline.lease_contenders ROOT FILE ROUNDS SEED
 
-While it holds the lease it locks FILE, without waiting: the kernel, not the lease, tells whether two hold it. Sometimes it
-dies with the lease in its hand, or as good as: the lease then says that it is of a process that is gone.
+While it holds the lease it locks FILE, without waiting: the kernel, not the lease, tells whether
+two hold it. Sometimes it dies with the lease in its hand, or as good as: the lease then says that
+it is of a process that is gone.
 """
 
 import fcntl

@@ -24,7 +24,9 @@ from tests.pipeline.toy import toy_dag
 
 @contextmanager
 def small_buckets() -> Iterator[None]:
-    """Two people fill a bucket and four pictures a chunk, so that finished buckets are compacted."""
+    """Two people fill a bucket and four pictures a chunk, so that finished buckets are
+    compacted.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.execution.intake.BUCKET_ROWS", 22)
         patch.setattr("pipeline.execution.intake.CHUNK_ROWS", 4)
@@ -32,13 +34,24 @@ def small_buckets() -> Iterator[None]:
 
 
 def run_toy(
-    folder: Path, source: Path, root: Path | str, sets: Sequence[str] = (), selection: Selection | None = None, store: Store | None = None
+    folder: Path,
+    source: Path,
+    root: Path | str,
+    sets: Sequence[str] = (),
+    selection: Selection | None = None,
+    store: Store | None = None,
 ) -> Record:
     """One run of the toy DAG without a cluster."""
     prepared = prepare(toy_dag(folder, source, root, sets), None)
     place = store or open_root(str(root), "toy", create=True)
     place.exists("dataset.json")
-    run = Run(prepared, selection or Selection(), place, Console(file=io.StringIO()), lambda spec: Inline(lambda: spec.build(place)))
+    run = Run(
+        prepared,
+        selection or Selection(),
+        place,
+        Console(file=io.StringIO()),
+        lambda spec: Inline(lambda: spec.build(place)),
+    )
     return run.execute()
 
 
@@ -51,25 +64,41 @@ def bury(root: Path | str) -> None:
 
 
 def shown(root: Path | str) -> dict[str, Any]:
-    """What the views and the shards of a root show: rows by table, and the hash of every index and of every file of a shard."""
+    """What the views and the shards of a root show: rows by table, and the hash of every index and
+    of every file of a shard.
+    """
     connection = connect(str(root))
     rows: dict[str, Any] = {}
     for name, schema in TABLES.items():
         if "status" in schema.names:
             volatile = {"decided_at", "fetched_at", "removed_at"}
             columns = ", ".join(f'"{c}"' for c in schema.names if c not in volatile)
-            rows[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()  # noqa: S608
+            rows[name] = connection.execute(f"SELECT {columns} FROM {name} ORDER BY ALL").fetchall()
     connection.close()
     store = Store(root)
     # The feed of removals says what once was there.
-    indexes = [path for path in store.list("shards") if path.endswith(".json") and not path.endswith("/removals.json")]
+    indexes = [
+        path
+        for path in store.list("shards")
+        if path.endswith(".json") and not path.endswith("/removals.json")
+    ]
     listed = {index: json.loads(store.read(index)).get("shardlist", ()) for index in indexes}
-    named = [f"{index.rsplit('/', 1)[0]}/{shard['url']}" for index, shards in listed.items() for shard in shards]
+    named = [
+        f"{index.rsplit('/', 1)[0]}/{shard['url']}"
+        for index, shards in listed.items()
+        for shard in shards
+    ]
     files = {*indexes, *named, *(path.removesuffix(".tar") + ".parquet" for path in named)}
     rows["shards"] = {path: hashlib.sha256(store.read(path)).hexdigest() for path in sorted(files)}
     return rows
 
 
 def computed(record: Record) -> dict[str, int]:
-    """Units that a run computed, by stage, leaving out stages with none, and `match`, which looks at everybody each time."""
-    return {name: stage["units"] for name, stage in record.stages.items() if stage["units"] and name != "match"}
+    """Units that a run computed, by stage, leaving out stages with none, and `match`, which looks
+    at everybody each time.
+    """
+    return {
+        name: stage["units"]
+        for name, stage in record.stages.items()
+        if stage["units"] and name != "match"
+    }

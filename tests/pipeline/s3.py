@@ -1,4 +1,6 @@
-"""A real S3 server in this process, that can be overloaded or away for as many requests as a test wants."""
+"""A real S3 server in this process, that can be overloaded or away for as many requests as a test
+wants.
+"""
 
 import contextlib
 import threading
@@ -11,15 +13,21 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from s3fs import S3FileSystem
 from werkzeug.serving import BaseWSGIServer, make_server
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 class S3Server:
-    """`refuse` answers the next so many requests with 503, `away` says of each whether it is; `requests` are those answered.
+    """`refuse` answers the next so many requests with 503, `away` says of each whether it is;
+    `requests` are those answered.
 
-    `delay` says for how many seconds a request of some method waits for its answer, and `hold` is called with method and path of
-    each before it has an effect. `trickles` says of a path whether it is given byte by byte, for ever slowly. `conditional` is
-    whether `If-None-Match` is kept, and `names_condition` whether the refusal says which condition it was, as S3's own does.
+    `delay` says for how many seconds a request of some method waits for its answer, and `hold` is
+    called with method and path of each before it has an effect. `trickles` says of a path whether
+    it is given byte by byte, for ever slowly. `conditional` is whether `If-None-Match` is kept, and
+    `names_condition` whether the refusal says which condition it was, as S3's own does.
     """
 
     def __init__(self) -> None:
@@ -69,10 +77,16 @@ class S3Server:
                 said = "ServiceUnavailable", "Service is unable to handle request."
             if said:
                 self.refused += 1
-                body = f"<?xml version='1.0'?><Error><Code>{said[0]}</Code><Message>{said[1]}</Message></Error>".encode()
-                start_response(f"503 {said[0]}", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+                about = f"<Code>{said[0]}</Code><Message>{said[1]}</Message>"
+                body = f"<?xml version='1.0'?><Error>{about}</Error>".encode()
+                start_response(
+                    f"503 {said[0]}",
+                    [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))],
+                )
                 return [body]
-            self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}")
+            self.requests.append(
+                f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
+            )
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         time.sleep(self.delay(method))
         self.hold(method, path)
@@ -82,10 +96,14 @@ class S3Server:
             return self._app(environ, start_response)
         if not self.conditional:
             environ.pop("HTTP_IF_NONE_MATCH", None)
-        with self._puts:  # moto looks whether there is an object, and then puts one: two could at once
+        with (
+            self._puts
+        ):  # moto looks whether there is an object, and then puts one: two could at once
             answer = b"".join(self._app(environ, start_response))
         condition = b"<Condition>If-None-Match</Condition>"
-        return [answer if self.names_condition else answer.replace(condition, b" " * len(condition))]
+        return [
+            answer if self.names_condition else answer.replace(condition, b" " * len(condition))
+        ]
 
     def _bytes(self, answer: Iterable[bytes]) -> Iterator[bytes]:
         for byte in b"".join(answer):
@@ -94,7 +112,9 @@ class S3Server:
 
     def make_bucket(self, name: str) -> None:
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys).create_bucket(Bucket=name)
+        boto3.client("s3", endpoint_url=self.url, region_name="us-east-1", **keys).create_bucket(
+            Bucket=name
+        )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
-"""A dataset root small enough for tests: real Parquet files and a published snapshot, from tiny generated pictures."""
+"""A dataset root small enough for tests: real Parquet files and a published snapshot, from tiny
+generated pictures.
+"""
 
 import hashlib
 import io
@@ -23,7 +25,8 @@ _FORMATS = ("jpeg", "png", "webp")
 class SmallPerson:
     """A person with `pictures` pictures, of `size` bytes or a little more each.
 
-    `rejected` of them are kept out by cleaning, `faceless` have no face; both come on top of `pictures`.
+    `rejected` of them are kept out by cleaning, `faceless` have no face; both come on top of
+    `pictures`.
     """
 
     name: str
@@ -60,7 +63,9 @@ def small_root(
     chunks_per_bucket: int = 1000,
     versions: Mapping[str, str] = VERSIONS,
 ) -> Snapshot:
-    """Write `people` into `store` and publish; with `snapshot`, as its successor that shows them and keeps its shards."""
+    """Write `people` into `store` and publish; with `snapshot`, as its successor that shows them
+    and keeps its shards.
+    """
     entries: list[Entry] = []
     for chunk, start in enumerate(range(0, len(people), people_per_chunk)):
         bucket, number = divmod(chunk, chunks_per_bucket)
@@ -75,21 +80,52 @@ def small_root(
 
 
 def _rows(people: Sequence[SmallPerson], bucket: int) -> dict[str, list[dict[str, Any]]]:
-    tables = ("identities", "candidates", "images", "faces", "embeddings", "clusters", "people", "matches", "captions", "heads", "masks")
+    tables = (
+        "identities",
+        "candidates",
+        "images",
+        "faces",
+        "embeddings",
+        "clusters",
+        "people",
+        "matches",
+        "captions",
+        "heads",
+        "masks",
+    )
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in tables}
 
     def add(table: str, **values: Any) -> None:
-        rows[table].append({"status": "ok", "inputs": hashlib.blake2b(repr(values).encode(), digest_size=8).digest(), **values})
+        rows[table].append(
+            {
+                "status": "ok",
+                "inputs": hashlib.blake2b(repr(values).encode(), digest_size=8).digest(),
+                **values,
+            }
+        )
 
     for person in people:
         who = identity_id(person.name)
-        add("identities", identity_id=who, name=person.name, bucket=bucket, external_ids={"test": person.name})
         add(
-            "people", identity_id=who, images=person.pictures, faces=person.pictures, kept=person.pictures, flags=[],
+            "identities",
+            identity_id=who,
+            name=person.name,
+            bucket=bucket,
+            external_ids={"test": person.name},
+        )
+        add(
+            "people",
+            identity_id=who,
+            images=person.pictures,
+            faces=person.pictures,
+            kept=person.pictures,
+            flags=[],
             indicator=[1.0, 0.0],
-        )  # fmt: skip
+        )
         canonical = identity_id(person.same_as) if person.same_as else who
-        add("matches", identity_id=who, same_as=canonical, kin=canonical, dropped_faces=[], flags=[])
+        add(
+            "matches", identity_id=who, same_as=canonical, kin=canonical, dropped_faces=[], flags=[]
+        )
         for number in range(person.pictures + person.rejected + person.faceless):
             _add_picture(add, person, who, number)
     return rows
@@ -101,30 +137,84 @@ def _add_picture(add: Any, person: SmallPerson, who: str, number: int) -> None:
     format = _FORMATS[number % len(_FORMATS)]
     data = picture(f"{person.name} {number}", format, person.size)
     ids = {"identity_id": who, "image_id": which}
-    add("candidates", **ids, address=address, source="local", rank=number, licence="CC0", author="A. Nobody")
     add(
-        "images", **ids, bytes=data, sha256=hashlib.sha256(data).hexdigest(), phash=number, format=format,
-        width=32, height=24, orientation=1, size=len(data),
-    )  # fmt: skip
+        "candidates",
+        **ids,
+        address=address,
+        source="local",
+        rank=number,
+        licence="CC0",
+        author="A. Nobody",
+    )
+    add(
+        "images",
+        **ids,
+        bytes=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        phash=number,
+        format=format,
+        width=32,
+        height=24,
+        orientation=1,
+        size=len(data),
+    )
     if number >= person.pictures + person.rejected:
-        add("faces", **ids, face_id=no_face_id(which), faces_in_image=0, status="filtered", reason="no_face")
+        add(
+            "faces",
+            **ids,
+            face_id=no_face_id(which),
+            faces_in_image=0,
+            status="filtered",
+            reason="no_face",
+        )
         return
     face = {**ids, "face_id": face_id(which, BOX)}
     keep = number < person.pictures
     add(
-        "faces", **face, face=0, box=BOX, landmarks=[float(v) for v in range(10)], landmark_scheme="dlib5", score=0.9,
-        side=17.9, sharpness=3.0, yaw=0.1, faces_in_image=1, subject=True,
-    )  # fmt: skip
+        "faces",
+        **face,
+        face=0,
+        box=BOX,
+        landmarks=[float(v) for v in range(10)],
+        landmark_scheme="dlib5",
+        score=0.9,
+        side=17.9,
+        sharpness=3.0,
+        yaw=0.1,
+        faces_in_image=1,
+        subject=True,
+    )
     add("embeddings", **face, recogniser="test2", vector=[1.0, 0.0], norm=2.0)
-    add("clusters", **face, cluster=0, similarity=0.75, keep=keep, status="ok" if keep else "filtered")
+    add(
+        "clusters",
+        **face,
+        cluster=0,
+        similarity=0.75,
+        keep=keep,
+        status="ok" if keep else "filtered",
+    )
     if not keep:
         return
     if number % 4 == 3:
         add("captions", **face, status="failed", reason="no_answer")
     else:
-        add("captions", **face, caption=f"{person.caption}, {number}", prompt_id="p1", model="m1", tokens=5)
+        add(
+            "captions",
+            **face,
+            caption=f"{person.caption}, {number}",
+            prompt_id="p1",
+            model="m1",
+            tokens=5,
+        )
     add("heads", **face, scheme="pose", pose=[1.0, 2.0, 3.0], camera=[0.0, 0.0, 1.0], error=0.01)
     if number % 5 == 4:
         add("masks", **face, status="failed", reason="no_mask")
     else:
-        add("masks", **face, mask=mask_png(number % 8), window=[2.0, 2.0, 18.0, 22.0], classes=["background", "face"], coverage=0.5)
+        add(
+            "masks",
+            **face,
+            mask=mask_png(number % 8),
+            window=[2.0, 2.0, 18.0, 22.0],
+            classes=["background", "face"],
+            coverage=0.5,
+        )

@@ -1,4 +1,5 @@
-"""Pictures that are valid but odd, and some that are not, through decoding, detection, recognition and screening of every backend.
+"""Pictures that are valid but odd, and some that are not, through decoding, detection,
+    recognition and screening of every backend.
 
 Each file has its outcome as a row, and every row that must follow from another one is there.
 """
@@ -108,7 +109,14 @@ def with_one_face(rgb: np.ndarray) -> dict[str, bytes]:
     }
 
 
-SAME = ("plain.png", "misnamed.jpg", "sixteen_colour.png", "animated.webp", "windows.bmp", "scanner.tiff")
+SAME = (
+    "plain.png",
+    "misnamed.jpg",
+    "sixteen_colour.png",
+    "animated.webp",
+    "windows.bmp",
+    "scanner.tiff",
+)
 SAME_PIXELS = (*SAME, *(f"turned {orientation}.png" for orientation in range(1, 9)))
 """Files that decode to the very pixels of `plain.png`."""
 
@@ -157,7 +165,9 @@ def panorama(rgb: np.ndarray) -> bytes:
 def many(rgb: np.ndarray) -> bytes:
     """Fifty faces in rows."""
     x1, y1, x2, y2 = grown(35)
-    tile = cv2.resize(np.ascontiguousarray(rgb[y1:y2, x1:x2]), (160, 160), interpolation=cv2.INTER_AREA)
+    tile = cv2.resize(
+        np.ascontiguousarray(rgb[y1:y2, x1:x2]), (160, 160), interpolation=cv2.INTER_AREA
+    )
     return saved(Image.fromarray(np.tile(tile, (MANY[1], MANY[0], 1))), "PNG")
 
 
@@ -169,7 +179,10 @@ def cut_faces(rgb: np.ndarray) -> dict[str, bytes]:
         gone = 90 * share // 100
         made[f"left {share}.png"] = rgb[y1 - 40 : y2 + 40, x1 + gone : x2 + 60]
         made[f"bottom {share}.png"] = rgb[y1 - 60 : y2 - gone, x1 - 60 : x2 + 60]
-    return {name: saved(Image.fromarray(np.ascontiguousarray(part)), "PNG") for name, part in made.items()}
+    return {
+        name: saved(Image.fromarray(np.ascontiguousarray(part)), "PNG")
+        for name, part in made.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -189,18 +202,30 @@ class Found:
     def of(self, table: str, person: str, name: str) -> list[dict[str, Any]]:
         """The rows of a file, best face first."""
         order = "face" if table == "faces" else "image_id"
-        sql = f"SELECT t.* FROM {table} t JOIN candidates c USING (image_id) WHERE c.address = ? ORDER BY t.{order}"  # noqa: S608
+        sql = (
+            f"SELECT t.* FROM {table} t JOIN candidates c USING (image_id) WHERE c.address = ? "
+            f"ORDER BY t.{order}"
+        )
         return self.rows(sql, f"local:{person}/{name}")
 
     def vector(self, person: str, name: str, face: Mapping[str, Any]) -> list[float]:
         """The vector of a face of a file, which has to have one."""
-        [row] = [row for row in self.of("embeddings", person, name) if row["face_id"] == face["face_id"]]
+        [row] = [
+            row for row in self.of("embeddings", person, name) if row["face_id"] == face["face_id"]
+        ]
         assert row["status"] == "ok"
         return list(row["vector"])
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name != "dlib" else []) for name in PAIRS])
-def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, astronaut: bytes) -> Found:
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if name != "dlib" else []) for name in PAIRS
+    ],
+)
+def found(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, astronaut: bytes
+) -> Found:
     models = None if request.param == "dlib" else str(request.getfixturevalue("models_dir"))
     folder = tmp_path_factory.mktemp("odd")
     rgb = decode(astronaut)
@@ -209,7 +234,11 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     extra = Path(__file__).parents[3] / "shared" / "data" / "extra"
     for name in ("bad_files", "rotated", "masked", "no_face"):
         if (extra / name).is_dir():
-            files[name] = {path.name: path.read_bytes() for path in sorted((extra / name).iterdir()) if path.suffix != ".csv"}
+            files[name] = {
+                path.name: path.read_bytes()
+                for path in sorted((extra / name).iterdir())
+                if path.suffix != ".csv"
+            }
     for person, pictures in files.items():
         (folder / "people" / person).mkdir(parents=True)
         for name, data in pictures.items():
@@ -217,9 +246,14 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     file = folder / "odd.yaml"
     file.write_text(DAG.replace("BACKEND", "dlib"))
     root = folder / "root"
-    prepared = prepare(load_dag(file, [f"source.path={folder / 'people'}", f"root={root}", *PAIRS[request.param]]), models)
+    prepared = prepare(
+        load_dag(file, [f"source.path={folder / 'people'}", f"root={root}", *PAIRS[request.param]]),
+        models,
+    )
     store = open_root(str(root), "odd", create=True)
-    run = Run(prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build))
+    run = Run(
+        prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build)
+    )
     assert run.execute().status == "done"
     return Found(root, files)
 
@@ -230,15 +264,23 @@ def test_every_row_is_accounted_for(found: Found) -> None:
         SELECT
           (SELECT count(*) FROM candidates) AS candidates,
           (SELECT count(*) FROM images) AS images,
-          (SELECT count(*) FROM images i WHERE i.status = 'ok' AND NOT EXISTS (FROM faces f WHERE f.image_id = i.image_id)) AS unseen,
-          (SELECT count(*) FROM faces f JOIN images i USING (image_id) WHERE i.status <> 'ok') AS invented,
-          (SELECT count(*) FROM faces f WHERE f.status = 'ok' AND f.face_id NOT IN (SELECT face_id FROM embeddings)) AS unknown,
-          (SELECT count(*) FROM faces f WHERE f.status = 'ok' AND f.face_id NOT IN (SELECT face_id FROM screenings)) AS unscreened,
-          (SELECT count(*) FROM faces f WHERE f.status <> 'ok' AND f.face_id IN (SELECT face_id FROM embeddings)) AS nobodies,
+          (SELECT count(*) FROM images i WHERE i.status = 'ok' AND NOT EXISTS (FROM faces f
+              WHERE f.image_id = i.image_id)) AS unseen,
+          (SELECT count(*) FROM faces f JOIN images i USING (image_id)
+              WHERE i.status <> 'ok') AS invented,
+          (SELECT count(*) FROM faces f WHERE f.status = 'ok' AND f.face_id NOT IN (SELECT face_id
+              FROM embeddings)) AS unknown,
+          (SELECT count(*) FROM faces f WHERE f.status = 'ok' AND f.face_id NOT IN (SELECT face_id
+              FROM screenings)) AS unscreened,
+          (SELECT count(*) FROM faces f WHERE f.status <> 'ok' AND f.face_id IN (SELECT face_id
+              FROM embeddings)) AS nobodies,
           (SELECT count(*) FROM embeddings e JOIN screenings s USING (face_id)
-             WHERE e.status = 'ok' AND s.status = 'ok' AND e.face_id NOT IN (SELECT face_id FROM clusters)) AS unjudged,
-          (SELECT count(*) FROM clusters k JOIN screenings s USING (face_id) WHERE s.status <> 'ok') AS unfit,
-          (SELECT count(DISTINCT i.sha256) FROM clusters k JOIN images i USING (image_id) WHERE k.keep) AS kept,
+             WHERE e.status = 'ok' AND s.status = 'ok' AND e.face_id NOT IN (SELECT face_id
+                 FROM clusters)) AS unjudged,
+          (SELECT count(*) FROM clusters k JOIN screenings s USING (face_id)
+              WHERE s.status <> 'ok') AS unfit,
+          (SELECT count(DISTINCT i.sha256) FROM clusters k JOIN images i USING (image_id)
+              WHERE k.keep) AS kept,
           (SELECT count(DISTINCT sha256) FROM samples) AS samples
     """)
     there = sum(len(pictures) for pictures in found.files.values())
@@ -247,8 +289,13 @@ def test_every_row_is_accounted_for(found: Found) -> None:
     absent = ("unseen", "invented", "unknown", "unscreened", "nobodies", "unjudged", "unfit")
     assert {name: counts[name] for name in absent} == dict.fromkeys(absent, 0)
     for table in ("images", "faces", "embeddings", "screenings", "clusters"):
-        [bad] = found.rows(f"SELECT count(*) AS n FROM {table} WHERE (status = 'ok') <> (reason IS NULL)")  # noqa: S608
-        [twice] = found.rows(f"SELECT count(*) - count(DISTINCT {'image_id' if table == 'images' else 'face_id'}) AS n FROM {table}")  # noqa: S608
+        [bad] = found.rows(
+            f"SELECT count(*) AS n FROM {table} WHERE (status = 'ok') <> (reason IS NULL)"
+        )
+        [twice] = found.rows(
+            f"SELECT count(*) - count(DISTINCT {'image_id' if table == 'images' else 'face_id'}) "
+            f"AS n FROM {table}"
+        )
         assert (bad["n"], twice["n"]) == (0, 0), table
     assert found.rows("SELECT reason FROM faces WHERE reason IN ('error', 'worker_died')") == []
     assert found.rows("SELECT reason FROM embeddings WHERE status <> 'ok'") == []
@@ -279,7 +326,9 @@ def test_the_same_pixels_give_the_same_faces_whatever_the_file(found: Found, nam
     """Boxes of a turned photograph would lie beside the face in the upright one."""
     columns = ("face", "box", "landmarks", "score", "side", "sharpness", "status")
     mine, plain = (found.of("faces", "one face", file) for file in (name, "plain.png"))
-    assert [[face[column] for column in columns] for face in mine] == [[face[column] for column in columns] for face in plain]
+    assert [[face[column] for column in columns] for face in mine] == [
+        [face[column] for column in columns] for face in plain
+    ]
     for face, other in zip(mine, plain, strict=True):
         assert found.vector("one face", name, face) == found.vector("one face", "plain.png", other)
     [image] = found.of("images", "one face", name)
@@ -291,7 +340,9 @@ def test_a_panorama_costs_no_more_than_its_row(found: Found) -> None:
     for face in found.of("faces", "wide", "panorama.png"):
         if face["status"] == "ok":
             assert 8_950 < face["box"][0] < face["box"][2] < 9_250
-            assert [row["reason"] for row in found.of("screenings", "wide", "panorama.png")] == ["extreme_aspect"]
+            assert [row["reason"] for row in found.of("screenings", "wide", "panorama.png")] == [
+                "extreme_aspect"
+            ]
         else:
             assert face["reason"] == "no_face"
 
@@ -299,8 +350,16 @@ def test_a_panorama_costs_no_more_than_its_row(found: Found) -> None:
 def test_fifty_faces_are_fifty_rows(found: Found) -> None:
     faces = found.of("faces", "many", "many.png")
     assert len(faces) == MANY[0] * MANY[1]
-    assert [face["face"] for face in faces] == list(range(50)) and {face["faces_in_image"] for face in faces} == {50}
-    centres = {(int((face["box"][0] + face["box"][2]) / 2 // 160), int((face["box"][1] + face["box"][3]) / 2 // 160)) for face in faces}
+    assert [face["face"] for face in faces] == list(range(50)) and {
+        face["faces_in_image"] for face in faces
+    } == {50}
+    centres = {
+        (
+            int((face["box"][0] + face["box"][2]) / 2 // 160),
+            int((face["box"][1] + face["box"][3]) / 2 // 160),
+        )
+        for face in faces
+    }
     assert len(centres) == 50, "one in every tile"
     assert {row["status"] for row in found.of("embeddings", "many", "many.png")} == {"ok"}
     assert {row["reason"] for row in found.of("screenings", "many", "many.png")} == {"collage"}
@@ -312,10 +371,14 @@ def test_faces_beyond_the_edge_are_described_from_what_is_there(found: Found) ->
     for name in found.files["edge"]:
         [image] = found.of("images", "edge", name)
         faces = found.of("faces", "edge", name)
-        assert [face["status"] for face in faces] == ["ok"] * len(faces) or [face["reason"] for face in faces] == ["no_face"]
+        assert [face["status"] for face in faces] == ["ok"] * len(faces) or [
+            face["reason"] for face in faces
+        ] == ["no_face"]
         for face in (face for face in faces if face["status"] == "ok"):
             points = np.array([*face["box"], *face["landmarks"]]).reshape(-1, 2)
-            outside += bool((points < 0).any() or (points > (image["width"], image["height"])).any())
+            outside += bool(
+                (points < 0).any() or (points > (image["width"], image["height"])).any()
+            )
             assert np.linalg.norm(found.vector("edge", name, face)) == pytest.approx(1, abs=1e-5)
     assert outside
 
@@ -323,8 +386,14 @@ def test_faces_beyond_the_edge_are_described_from_what_is_there(found: Found) ->
 def test_files_that_broke_other_peoples_tools(found: Found) -> None:
     if "bad_files" not in found.files:
         pytest.skip("needs the folder shared/data/extra beside the checkout")
-    assert [row["reason"] for row in found.of("images", "bad_files", "empty.png")] == ["not_an_image"]
-    assert [row["reason"] for row in found.of("images", "bad_files", "corrupted.png")] == ["decode_error"]
-    assert [row["reason"] for row in found.of("faces", "bad_files", "truncated.jpg")] == ["decode_error"]
+    assert [row["reason"] for row in found.of("images", "bad_files", "empty.png")] == [
+        "not_an_image"
+    ]
+    assert [row["reason"] for row in found.of("images", "bad_files", "corrupted.png")] == [
+        "decode_error"
+    ]
+    assert [row["reason"] for row in found.of("faces", "bad_files", "truncated.jpg")] == [
+        "decode_error"
+    ]
     for name in ("einstein.bmp", "einstein.jpeg", "einstein.png", "einstein.webp"):
         assert [row["status"] for row in found.of("faces", "bad_files", name)] == ["ok"], name

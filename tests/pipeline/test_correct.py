@@ -36,7 +36,10 @@ def decide(root: Path, *decisions: Decision) -> int:
 
 
 def faces(root: Path, keep: bool, name: str = "person 01") -> list[str]:
-    sql = f"select face_id from clusters join identities using (identity_id) where name = '{name}' and keep = {keep} order by 1"  # noqa: S608
+    sql = (
+        "select face_id from clusters join identities using (identity_id) where name = "
+        f"'{name}' and keep = {keep} order by 1"
+    )
     return [row["face_id"] for row in ask(root, sql)]
 
 
@@ -44,14 +47,19 @@ def sampled(root: Path) -> set[str]:
     return {row["face_id"] for row in ask(root, "select face_id from samples")}
 
 
-def test_a_face_is_kept_and_one_rejected_by_hand_and_only_what_follows_is_computed(home: Home) -> None:
+def test_a_face_is_kept_and_one_rejected_by_hand_and_only_what_follows_is_computed(
+    home: Home,
+) -> None:
     root = home[2]
     out, into = faces(root, True)[0], faces(root, False)[0]
     assert decide(root, Decision("reject", out), Decision("keep", into)) == 2
     assert computed(run_toy(*home)) == {"clean": 1, "people": 1, "caption": 1}
     assert out not in sampled(root)
     assert into in sampled(root)
-    reasons = {row["face_id"]: (row["keep"], row["reason"]) for row in ask(root, "select face_id, keep, reason from clusters")}
+    reasons = {
+        row["face_id"]: (row["keep"], row["reason"])
+        for row in ask(root, "select face_id, keep, reason from clusters")
+    }
     assert reasons[out] == (False, "rejected")
     assert reasons[into][0] is True
     assert computed(run_toy(*home)) == {}
@@ -73,23 +81,41 @@ def test_decisions_outlive_other_parameters_and_are_taken_back(home: Home) -> No
 
 def test_two_names_become_one_person_in_the_shards_and_rows_stay(home: Home) -> None:
     root = home[2]
-    ids = {row["name"]: row["identity_id"] for row in ask(root, "select name, identity_id from identities")}
+    ids = {
+        row["name"]: row["identity_id"]
+        for row in ask(root, "select name, identity_id from identities")
+    }
     rows = ask(root, "select identity_id, count(*) n from clusters group by all order by all")
     decide(root, Decision("merge", "Person 02", ids["person 03"]))
     assert computed(run_toy(*home)) == {}
-    matches = {row["identity_id"]: row for row in ask(root, "select identity_id, same_as, flags from matches")}
+    matches = {
+        row["identity_id"]: row
+        for row in ask(root, "select identity_id, same_as, flags from matches")
+    }
     assert matches[ids["person 02"]]["same_as"] == matches[ids["person 03"]]["same_as"]
     assert "merged" in matches[ids["person 02"]]["flags"]
-    assert ask(root, "select identity_id, count(*) n from clusters group by all order by all") == rows
-    shards = ask(root, "select canonical_id, count(distinct identity_id) people from samples group by all order by people desc")
+    assert (
+        ask(root, "select identity_id, count(*) n from clusters group by all order by all") == rows
+    )
+    shards = ask(
+        root,
+        "select canonical_id, count(distinct identity_id) people from samples group by all order "
+        "by people desc",
+    )
     assert [row["people"] for row in shards] == [2, 1, 1]
 
 
 def test_a_decision_about_nobody_is_refused_and_nothing_is_written(home: Home) -> None:
     root, before = home[2], load(open_root(str(home[2]), "", create=False)).number
     good = Decision("reject", faces(root, True)[0])
-    bad = [Decision("reject", "0" * 24), Decision("merge", "person 01", "nobody"), Decision("merge", "person 01"),
-           Decision("mend", "person 01"), Decision("merge", "person 01", "PERSON 01"), Decision("clear", "nobody")]  # fmt: skip
+    bad = [
+        Decision("reject", "0" * 24),
+        Decision("merge", "person 01", "nobody"),
+        Decision("merge", "person 01"),
+        Decision("mend", "person 01"),
+        Decision("merge", "person 01", "PERSON 01"),
+        Decision("clear", "nobody"),
+    ]
     for one in bad:
         with pytest.raises(BadDecision):
             decide(root, good, one)
@@ -104,12 +130,24 @@ def test_decisions_come_from_a_file_as_the_page_saves_it(home: Home, tmp_path: P
     file = tmp_path / "decisions.csv"
     file.write_text(f"action,subject,target\nreject,{face},\nmerge,person 02,person 03\n")
     assert read_csv(file) == [Decision("reject", face), Decision("merge", "person 02", "person 03")]
-    result = CliRunner().invoke(app, ["correct", str(root), "--csv", str(file), "--author", "Ada", "--split", "person 00=person 01"])
+    result = CliRunner().invoke(
+        app,
+        [
+            "correct",
+            str(root),
+            "--csv",
+            str(file),
+            "--author",
+            "Ada",
+            "--split",
+            "person 00=person 01",
+        ],
+    )
     assert result.exit_code == 0, result.output
     assert "3 decisions" in result.output
-    assert {(row["action"], row["author"]) for row in ask(root, "select action, author from overrides")} == {
-        ("reject", "Ada"), ("merge", "Ada"), ("apart", "Ada"),
-    }  # fmt: skip
+    assert {
+        (row["action"], row["author"]) for row in ask(root, "select action, author from overrides")
+    } == {("reject", "Ada"), ("merge", "Ada"), ("apart", "Ada")}
     file.write_text("a,b\n1,2\n")
     wrong = CliRunner().invoke(app, ["correct", str(root), "--csv", str(file)])
     assert wrong.exit_code == 2
@@ -125,8 +163,14 @@ def test_the_page_shows_every_face_with_its_reason(home: Home, tmp_path: Path) -
     page = write_page(store, load(store), "PERSON 01", tmp_path / "pages")
     text = page.html.read_text()
     listed = re.findall(r'data-face="([0-9a-f]{24})"', text)
-    assert sorted(listed) == sorted(row["face_id"] for row in ask(root, "select face_id from clusters join identities i using (identity_id)"
-                                                                       " where i.name = 'person 01'"))  # fmt: skip
+    assert sorted(listed) == sorted(
+        row["face_id"]
+        for row in ask(
+            root,
+            "select face_id from clusters join identities i using (identity_id)"
+            " where i.name = 'person 01'",
+        )
+    )
     assert (page.kept, page.rejected) == (len(faces(root, True)), len(faces(root, False)))
     assert "other cluster" in text and "broken" not in re.sub(r"data:image[^\"]+", "", text)
     assert "decode error" in text and "no face" in text

@@ -1,4 +1,6 @@
-"""A run that dies at any call to the store and is resumed shows the same as one that nothing disturbed."""
+"""A run that dies at any call to the store and is resumed shows the same as one that nothing
+disturbed.
+"""
 
 import contextlib
 import os
@@ -14,7 +16,9 @@ from tests.pipeline.rooms import bury, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
 STEP, SWEEP = 11, 20
-"""Every eleventh call in the quick test; so many calls, evenly spread, in the slow one. IDCLUSTER_SWEEP=all takes them all."""
+"""Every eleventh call in the quick test; so many calls, evenly spread, in the slow one.
+IDCLUSTER_SWEEP=all takes them all.
+"""
 
 
 @pytest.fixture(scope="module", autouse=True, params=["one chunk", "many chunks, merged"])
@@ -30,7 +34,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(size: int, source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, dict[str, Any]]:
+def undisturbed(
+    size: int, source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, dict[str, Any]]:
     """How many calls to the store a whole run makes, and what it shows."""
     folder = tmp_path_factory.mktemp("undisturbed")
     open_root(str(folder / "root"), "toy", create=True)
@@ -44,7 +50,8 @@ def die_and_resume(folder: Path, source: Path, at: int, after: bool) -> dict[str
     store = open_root(str(root), "toy", create=True)
     with contextlib.suppress(Killed):
         run_toy(folder, source, root, store=DyingStore(root, at, after))
-    # The process that held the lease is this one and alive; a dead one's lease is taken over (tested with the lease).
+    # The process that held the lease is this one and alive; a dead one's lease is taken over
+    # (tested with the lease).
     bury(store.root)
     record = run_toy(folder, source, root)
     assert record.status == "done"
@@ -61,7 +68,7 @@ def test_every_file_matters(undisturbed: tuple[int, dict[str, Any]]) -> None:
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_death_at_some_calls(
     undisturbed: tuple[int, dict[str, Any]], source: Path, tmp_path: Path, size: int, after: bool
-) -> None:  # fmt: skip
+) -> None:
     calls, view = undisturbed
     for at in range(1 + after * STEP // 2, calls + 1, STEP * size):
         assert die_and_resume(tmp_path, source, at, after) == view, f"died at call {at} of {calls}"
@@ -71,7 +78,7 @@ def test_death_at_some_calls(
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_death_at_calls_all_over(
     undisturbed: tuple[int, dict[str, Any]], source: Path, tmp_path: Path, after: bool
-) -> None:  # fmt: skip
+) -> None:
     calls, view = undisturbed
     step = 1 if os.environ.get("IDCLUSTER_SWEEP") == "all" else max(1, calls // SWEEP)
     for at in range(1 + after * step // 2, calls + 1, step):
@@ -79,7 +86,9 @@ def test_death_at_calls_all_over(
 
 
 def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -> None:
-    """Dead in a first run, dead again in the second, which has other parameters and a new picture; then resumed."""
+    """Dead in a first run, dead again in the second, which has other parameters and a new picture;
+    then resumed.
+    """
     import shutil
 
     mine = tmp_path / "people"
@@ -100,6 +109,7 @@ def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -
         again = tmp_path / f"again-{at}"
         run_toy(tmp_path, mine, again, sets)
         afresh = shown(again)
-        # Where a picture was first seen decides its chunk and so its place in the candidates; all else is the same.
+        # Where a picture was first seen decides its chunk and so its place in the candidates; all
+        # else is the same.
         for table in ("images", "faces", "embeddings", "clusters", "people", "captions", "shards"):
             assert kept[table] == afresh[table], (at, table)

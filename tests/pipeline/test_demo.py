@@ -65,7 +65,9 @@ def test_a_file_of_the_same_name_of_another_person_is_another_file() -> None:
     assert score_rows(rows, TRUTHS) == Score(right=0, wrong=1, missed=3)
 
 
-def test_folders_with_quotes_colons_and_brackets_reach_the_dag_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_with_quotes_colons_and_brackets_reach_the_dag_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
 
     def stop(dag: Any, models: Any) -> None:
@@ -77,18 +79,26 @@ def test_folders_with_quotes_colons_and_brackets_reach_the_dag_unchanged(tmp_pat
     folder = tmp_path / "it's: [a] {demo}, # 100%"
     said = CliRunner().invoke(app, ["demo", str(folder)])
     assert said.exit_code == 130
-    assert f"1 sample people, 5 files in {folder}/people (2 of them do not belong: corrupt, other_person)" in said.output
+    assert (
+        f"1 sample people, 5 files in {folder}/people (2 of them do not belong: corrupt, "
+        "other_person)" in said.output
+    )
     [dag] = seen
     assert (dag.root, dag.sources[0].path) == (str(folder / "dataset"), str(folder / "people"))
 
 
-def test_missing_photographs_are_told_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_photographs_are_told_with_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def missing(folder: Path, seed: int) -> None:
         raise MissingSample("the demo needs skimage: pip install scikit-image")
 
     monkeypatch.setattr(demo, "compose", missing)
     said = CliRunner().invoke(app, ["demo", str(tmp_path)])
-    assert (said.exit_code, said.output) == (1, "idcluster: the demo needs skimage: pip install scikit-image\n")
+    assert (said.exit_code, said.output) == (
+        1,
+        "idcluster: the demo needs skimage: pip install scikit-image\n",
+    )
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
@@ -114,14 +124,18 @@ def _needs_photographs() -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
-    """As a newcomer calls it: scores, a contact sheet, shards; called again it is quick and computes nothing."""
+    """As a newcomer calls it: scores, a contact sheet, shards; called again it is quick and
+    computes nothing.
+    """
     _needs_photographs()
     environment = {name: value for name, value in os.environ.items() if name != "IDCLUSTER_MODELS"}
 
     def call() -> tuple[list[str], float]:
         start = time.monotonic()
         command = [sys.executable, "-m", "pipeline.cli", "demo", str(tmp_path / "demo")]
-        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
         return done.stdout.splitlines(), time.monotonic() - start
@@ -140,9 +154,16 @@ def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
     assert tars
     shown = [line for line in first if ".tar" in line]
     assert sorted(line.split()[0].rsplit("/", 1)[-1] for line in shown) == tars
-    assert sum(int(line.split()[1]) for line in shown) == int(scores.split(" kept rightly")[0].split("(")[-1])
+    assert sum(int(line.split()[1]) for line in shown) == int(
+        scores.split(" kept rightly")[0].split("(")[-1]
+    )
 
-    before = {path: path.stat().st_mtime_ns for top in ("tables", "shards") for path in (root / top).rglob("*") if path.is_file()}
+    before = {
+        path: path.stat().st_mtime_ns
+        for top in ("tables", "shards")
+        for path in (root / top).rglob("*")
+        if path.is_file()
+    }
     again, quick = call()
     assert [line for line in again if line.startswith("nothing to do; snapshot ")]
     assert [line for line in again if line.startswith("cleaning")] == [scores]
@@ -156,7 +177,9 @@ def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
     assert "Grace M. Hopper" in answer.output
 
 
-def test_run_demo_gives_whether_cleaning_was_perfect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_demo_gives_whether_cleaning_was_perfect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no face is found there is nothing to keep; the demo still ends with its results."""
     _needs_photographs()
     folder = tmp_path / "people" / "Ada"
@@ -166,4 +189,7 @@ def test_run_demo_gives_whether_cleaning_was_perfect(tmp_path: Path, monkeypatch
     monkeypatch.setattr(demo, "RayEngine", lambda spec: Inline(spec.build))
     said = io.StringIO()
     assert run_demo(tmp_path, 0, Console(file=said, soft_wrap=True)) is False
-    assert "precision 0.000, recall 0.000 (0 kept rightly, 0 kept wrongly, 1 missed)" in said.getvalue()
+    assert (
+        "precision 0.000, recall 0.000 (0 kept rightly, 0 kept wrongly, 1 missed)"
+        in said.getvalue()
+    )

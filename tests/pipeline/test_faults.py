@@ -1,4 +1,6 @@
-"""What breaks under a run: a full disk, files cut short, a store that is away; and that the next run goes on from there."""
+"""What breaks under a run: a full disk, files cut short, a store that is away; and that the next
+run goes on from there.
+"""
 
 import os
 import shutil
@@ -38,7 +40,8 @@ for size in range(48, 2000, 24):
         refused += 1
         continue
     break
-print(refused > 5, shown(disk / "root") == shown(folder / "root"), computed(run_toy(folder, source, disk / "root")) == {})
+same = shown(disk / "root") == shown(folder / "root")
+print(refused > 5, same, computed(run_toy(folder, source, disk / "root")) == {})
 """
 
 
@@ -47,11 +50,15 @@ def test_a_full_disk_stops_a_run_with_a_word_and_a_larger_one_lets_it_go_on(tmp_
     disk = tmp_path / "disk"
     disk.mkdir()
     inside = ["unshare", "--mount", "--map-root-user"]
-    if subprocess.run([*inside, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode:
+    if subprocess.run(
+        [*inside, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount disks in a namespace")
     command = [*inside, sys.executable, "-c", FULL_DISK, str(tmp_path), str(source), str(disk)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240, env=environment
+    )
     assert done.stdout.split() == ["True", "True", "True"], done.stderr
 
 
@@ -68,8 +75,12 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 @pytest.mark.parametrize("left", [0, 4, 200], ids=["emptied", "a few bytes", "half"])
-def test_parts_cut_short_by_a_power_cut_are_computed_again(source: Path, undisturbed: dict[str, Any], tmp_path: Path, left: int) -> None:
-    """Parts are not waited for on the disk; what a power cut leaves of them must not be taken for rows."""
+def test_parts_cut_short_by_a_power_cut_are_computed_again(
+    source: Path, undisturbed: dict[str, Any], tmp_path: Path, left: int
+) -> None:
+    """Parts are not waited for on the disk; what a power cut leaves of them must not be taken for
+    rows.
+    """
     root = tmp_path / "root"
     Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
     with pytest.raises(Killed):
@@ -84,12 +95,18 @@ def test_parts_cut_short_by_a_power_cut_are_computed_again(source: Path, undistu
     assert shown(root) == undisturbed
 
 
-CHANGES = {"faces": "clean.params.near_tie=0.8", "images": "detect.params.margin=3", "clusters": "caption.params.prompt=other"}
+CHANGES = {
+    "faces": "clean.params.near_tie=0.8",
+    "images": "detect.params.margin=3",
+    "clusters": "caption.params.prompt=other",
+}
 """A table, and what to change so that it is read again."""
 
 
 @pytest.mark.parametrize("table", CHANGES)
-def test_a_damaged_file_is_named_and_nothing_is_made_of_it(source: Path, tmp_path: Path, table: str) -> None:
+def test_a_damaged_file_is_named_and_nothing_is_made_of_it(
+    source: Path, tmp_path: Path, table: str
+) -> None:
     """Rows would be lost in silence, or computed from half of what they stem from."""
     root = tmp_path / "root"
     run_toy(tmp_path, source, root)
@@ -104,7 +121,9 @@ def test_a_damaged_file_is_named_and_nothing_is_made_of_it(source: Path, tmp_pat
     assert load(Store(root)).number >= before
 
 
-def test_a_picture_whose_bytes_changed_on_the_disk_is_never_used(source: Path, tmp_path: Path) -> None:
+def test_a_picture_whose_bytes_changed_on_the_disk_is_never_used(
+    source: Path, tmp_path: Path
+) -> None:
     """A rotten bit would become a face that nobody has, and a shard that nobody can check."""
     root = tmp_path / "root"
     run_toy(tmp_path, source, root)
@@ -117,20 +136,26 @@ def test_a_picture_whose_bytes_changed_on_the_disk_is_never_used(source: Path, t
         run_toy(tmp_path, source, root, ("stages.detect.params.margin=3",))
 
 
-def test_a_file_that_is_gone_is_computed_again(source: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_computed_again(
+    source: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
     """Whatever the run changes beside; where nothing else is to be done, too."""
     root = tmp_path / "root"
     run_toy(tmp_path, source, root)
     [path] = (root / "tables" / "embeddings").rglob("*.parquet")
     path.unlink()
-    assert set(computed(run_toy(tmp_path, source, root, ("stages.clean.params.near_tie=0.8",)))) >= {"embed", "clean"}
+    assert set(
+        computed(run_toy(tmp_path, source, root, ("stages.clean.params.near_tie=0.8",)))
+    ) >= {"embed", "clean"}
     path.unlink()
     assert set(computed(run_toy(tmp_path, source, root))) == {"embed"}
     assert shown(root) == undisturbed
 
 
 def test_whoever_publishes_in_between_is_not_overwritten(source: Path, tmp_path: Path) -> None:
-    """Two writers, of whom one believes wrongly that it holds the lease: the later one stops, and the views are whole."""
+    """Two writers, of whom one believes wrongly that it holds the lease: the later one stops, and
+    the views are whole.
+    """
     root = tmp_path / "root"
     store = Store(root)
     store.put("dataset.json", b'{"format": 1, "name": "toy"}')
@@ -141,7 +166,9 @@ def test_whoever_publishes_in_between_is_not_overwritten(source: Path, tmp_path:
                 publish(store, load(store))
             return super().put_new(path, data)
 
-    with pytest.raises(SnapshotError, match="was published by another writer meanwhile; run again to go on from it"):
+    with pytest.raises(
+        SnapshotError, match="was published by another writer meanwhile; run again to go on from it"
+    ):
         run_toy(tmp_path, source, root, store=Intruder(root))
     run_toy(tmp_path, source, root)
     shutil.rmtree(tmp_path / "afresh", ignore_errors=True)

@@ -1,4 +1,6 @@
-"""On a disk that is full to the last byte, what frees room runs: gc, rollback and forget; and what cannot says so."""
+"""On a disk that is full to the last byte, what frees room runs: gc, rollback and forget; and what
+cannot says so.
+"""
 
 import os
 import subprocess
@@ -127,7 +129,8 @@ def refused(store, say):
         try:
             act()
         except StorageError as error:
-            assert "the disk is full; to free room here takes about 100 kB to begin with" in str(error), error
+            said = "the disk is full; to free room here takes about 100 kB to begin with"
+            assert said in str(error), error
         else:
             raise AssertionError("there was room")
     assert store.list("") == names and shown(root) == view
@@ -141,17 +144,23 @@ again(refused)
 @pytest.fixture(scope="session")
 def own_mounts() -> tuple[str, ...]:
     inside = ("unshare", "--mount", "--map-root-user")
-    if subprocess.run([*inside, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode:
+    if subprocess.run(
+        [*inside, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+    ).returncode:
         pytest.skip("needs the right to mount disks in a namespace")
     return inside
 
 
 def test_what_frees_room_needs_none(tmp_path: Path, own_mounts: tuple[str, ...]) -> None:
-    """The one command that would help would end with the same error as the run that filled the disk."""
+    """The one command that would help would end with the same error as the run that filled the
+    disk.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
     program = "".join((PROGRAM, GC, AFTER_A_DEATH, ROLLBACK, FORGET, NOT_A_BYTE))
     command = [*own_mounts, sys.executable, "-c", program, str(tmp_path), str(disk)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=environment)
+    done = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env=environment
+    )
     assert done.returncode == 0, done.stderr

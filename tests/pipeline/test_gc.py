@@ -20,7 +20,16 @@ from pipeline.root import lease
 from pipeline.root.files import read_entries, seal_stream
 from pipeline.root.lease import Lease, LeaseHeld
 from pipeline.root.opening import RunError
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
+from pipeline.root.snapshot import (
+    WHOLE,
+    Entry,
+    Snapshot,
+    SnapshotError,
+    load,
+    numbers,
+    path_of,
+    publish,
+)
 from pipeline.root.storage import StorageError, Store
 from schemas import TABLES, identity_id, image_id
 from tests.pipeline.rooms import bury, computed, run_toy, shown
@@ -41,7 +50,9 @@ OTHERS = {"dataset.json": b"{}", "runs/r1.json": b"{}", "shards/p/index.json": b
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Three snapshots: a, then a and b, then b and c (with b not shown any more); and files that none of them names."""
+    """Three snapshots: a, then a and b, then b and c (with b not shown any more); and files that
+    none of them names.
+    """
     store = Store(tmp_path / "root")
     put(store, {**ORPHANS, **OTHERS})
     first = named(store, Snapshot(), "a")
@@ -60,11 +71,21 @@ def table(name: str) -> str:
 
 
 def named(store: Store, before: Snapshot, *names: str) -> Snapshot:
-    """Publish a snapshot with a file of each name; the last is shown, the others are kept beside it."""
+    """Publish a snapshot with a file of each name; the last is shown, the others are kept beside
+    it.
+    """
     for name in names:
         store.put(table(name), name.encode() * 7, durable=False)
-    entries = [Entry("faces", name, 0, 0, table(name), 1, 7, "d", "b", True, name == names[-1]) for name in names]
-    return publish(store, Snapshot(before.number, (*entries, Entry("faces", "1", 0, 1, "", 0, 0, "", "b", True, True))))
+    entries = [
+        Entry("faces", name, 0, 0, table(name), 1, 7, "d", "b", True, name == names[-1])
+        for name in names
+    ]
+    return publish(
+        store,
+        Snapshot(
+            before.number, (*entries, Entry("faces", "1", 0, 1, "", 0, 0, "", "b", True, True))
+        ),
+    )
 
 
 def there(store: Store) -> set[str]:
@@ -74,7 +95,9 @@ def there(store: Store) -> set[str]:
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, "bc"), (2, "abc"), (3, "abc"), (9, "abc")])
 def test_kept_snapshots_keep_their_files(store: Store, keep: int, kept: str) -> None:
-    """Going back to an older snapshot would fail, or a switch back to an earlier parameter would be paid for again."""
+    """Going back to an older snapshot would fail, or a switch back to an earlier parameter would be
+    paid for again.
+    """
     found = collect(store, keep, "gc")
     left = [number for number in (1, 2, 3) if number > 3 - keep]
     assert there(store) == {*OTHERS, *map(path_of, left), *map(table, kept)}
@@ -149,7 +172,9 @@ def by_runs(store: Store, runs: str) -> Snapshot:
         name = f"{run}{snapshot.number + 1}"
         store.put(table(name), name.encode(), durable=False)
         entry = Entry("faces", "1", 0, 0, table(name), 1, 7, "d", "b", True, True)
-        snapshot = publish(store, Snapshot(snapshot.number, (entry,), snapshot.notes).with_notes(run=run))
+        snapshot = publish(
+            store, Snapshot(snapshot.number, (entry,), snapshot.notes).with_notes(run=run)
+        )
     return snapshot
 
 
@@ -164,8 +189,12 @@ def by_runs(store: Store, runs: str) -> Snapshot:
         ("AABBA", 2, [4, 5]),
     ],
 )
-def test_of_each_kept_run_the_last_snapshot_stays(tmp_path: Path, runs: str, keep: int, left: list[int]) -> None:
-    """A run publishes about five times: the state before it would be gone after it, however small it was."""
+def test_of_each_kept_run_the_last_snapshot_stays(
+    tmp_path: Path, runs: str, keep: int, left: list[int]
+) -> None:
+    """A run publishes about five times: the state before it would be gone after it, however small
+    it was.
+    """
     store = Store(tmp_path / "root")
     by_runs(store, runs)
     assert collect(store, keep, "gc").published is None
@@ -175,11 +204,22 @@ def test_of_each_kept_run_the_last_snapshot_stays(tmp_path: Path, runs: str, kee
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text("ABCD", min_size=1, max_size=6), min_size=1, max_size=4), st.integers(1, 4), st.integers(1, 4), st.booleans())
+@given(
+    st.lists(st.text("ABCD", min_size=1, max_size=6), min_size=1, max_size=4),
+    st.integers(1, 4),
+    st.integers(1, 4),
+    st.booleans(),
+)
 def test_collecting_between_runs_changes_nothing_that_is_kept(
-    tmp_path_factory: pytest.TempPathFactory, stretches: list[str], often: int, keep: int, current_only: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    stretches: list[str],
+    often: int,
+    keep: int,
+    current_only: bool,
 ) -> None:
-    """`gc` publishes a snapshot of its own, which must not count as one more state, nor hide that of the run before."""
+    """`gc` publishes a snapshot of its own, which must not count as one more state, nor hide that
+    of the run before.
+    """
     store = Store(tmp_path_factory.mktemp("gc") / "root")
     number = 0
     last: list[int] = []
@@ -191,9 +231,16 @@ def test_collecting_between_runs_changes_nothing_that_is_kept(
             file = table(f"n{number}")
             store.put(file, b"x", durable=False)
             # What was shown before stays beside it, so that there is something to forget.
-            before = [replace(e, current=False, version=f"v{number}") for e in snapshot.entries if e.current]
+            before = [
+                replace(e, current=False, version=f"v{number}")
+                for e in snapshot.entries
+                if e.current
+            ]
             entry = Entry("faces", "1", 0, 0, file, 1, 7, "d", "b", True, True)
-            publish(store, Snapshot(snapshot.number, (*before, entry), snapshot.notes).with_notes(run=run))
+            publish(
+                store,
+                Snapshot(snapshot.number, (*before, entry), snapshot.notes).with_notes(run=run),
+            )
             if runs and runs[-1] == run:
                 last[-1] = number
             else:
@@ -203,19 +250,28 @@ def test_collecting_between_runs_changes_nothing_that_is_kept(
         if turn % often == 0:
             collect(store, 9, "gc", current_only=current_only)
     collect(store, keep, "gc", current_only=current_only)
-    shown_files = [next(e.file for e in load(store, n).entries if e.current) for n in numbers(store)]
+    shown_files = [
+        next(e.file for e in load(store, n).entries if e.current) for n in numbers(store)
+    ]
     assert shown_files == [table(f"n{n}") for n in last][-keep:]
 
 
 def test_a_collection_that_broke_off_counts_no_state_twice(tmp_path: Path) -> None:
-    """Its snapshot and the one in whose place it stands would both be kept, and the run before go."""
+    """Its snapshot and the one in whose place it stands would both be kept, and the run before
+    go.
+    """
     store = Store(tmp_path / "root")
     by_runs(store, "AAABB")
     newest = load(store)
     hidden = Entry("faces", "0", 0, 0, table("A1"), 1, 7, "d", "b", True, False)
     publish(store, Snapshot(newest.number, (*newest.entries, hidden), newest.notes))
     with pytest.raises(Killed):
-        collect(DyingStore(store.root, _call_of_publishing(tmp_path, store) + 1), 2, "gc", current_only=True)
+        collect(
+            DyingStore(store.root, _call_of_publishing(tmp_path, store) + 1),
+            2,
+            "gc",
+            current_only=True,
+        )
     bury(store.root)
     assert numbers(store) == [3, 6, 7]
     collect(store, 2, "gc", current_only=True)
@@ -255,7 +311,9 @@ class _Stopped(Store):
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10))
-def test_an_interruption_leaves_no_snapshot_without_its_files(tmp_path_factory: pytest.TempPathFactory, deletions: int) -> None:
+def test_an_interruption_leaves_no_snapshot_without_its_files(
+    tmp_path_factory: pytest.TempPathFactory, deletions: int
+) -> None:
     """A snapshot would be offered that names files which are gone."""
     stopped = _Stopped(tmp_path_factory.mktemp("gc") / "root")
     put(stopped, ORPHANS)
@@ -279,7 +337,9 @@ STRICT = ("stages.clean.params.similarity_threshold=0.996",)
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Folder, source and a root that ran with other parameters, then lost a photograph and a person at the source."""
+    """Folder, source and a root that ran with other parameters, then lost a photograph and a person
+    at the source.
+    """
     folder = tmp_path_factory.mktemp("changed")
     home = (folder, people(folder / "people"), folder / "root")
     run_toy(*home, sets=STRICT)
@@ -298,7 +358,11 @@ def root(changed: tuple[Path, Path, Path], tmp_path: Path) -> Path:
 
 def holding(root: Path, data: bytes) -> list[str]:
     """The files of a root in which some bytes stand as they are."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and data in path.read_bytes())
+    return sorted(
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and data in path.read_bytes()
+    )
 
 
 def rows_of(root: Path, column: str, value: str) -> list[str]:
@@ -312,17 +376,26 @@ def rows_of(root: Path, column: str, value: str) -> list[str]:
 
 
 def removed(changed: tuple[Path, Path, Path]) -> Iterator[tuple[str, bytes]]:
-    """Image id and bytes of every photograph that is gone at the source; no bytes where somebody else has the same ones."""
+    """Image id and bytes of every photograph that is gone at the source; no bytes where somebody
+    else has the same ones.
+    """
     before = changed[0] / "before"
     others = {path.read_bytes() for path in changed[1].rglob("*.*")}
     for path in sorted(before.rglob("*.*")):
         if not (changed[1] / path.relative_to(before)).exists():
             person, name, data = path.parent.name, path.name, path.read_bytes()
-            yield image_id(identity_id(person), f"local:{person}/{name}"), b"" if data in others else data
+            yield (
+                image_id(identity_id(person), f"local:{person}/{name}"),
+                b"" if data in others else data,
+            )
 
 
-def test_no_byte_of_a_removed_photograph_is_left(changed: tuple[Path, Path, Path], root: Path) -> None:
-    """README promises it; what stays are the name and the addresses, which say that they are gone."""
+def test_no_byte_of_a_removed_photograph_is_left(
+    changed: tuple[Path, Path, Path], root: Path
+) -> None:
+    """README promises it; what stays are the name and the addresses, which say that they are
+    gone.
+    """
     gone = list(removed(changed))
     assert len(gone) == 12 and sum(bool(data) for _, data in gone) == 10
     for image, data in gone:
@@ -333,25 +406,41 @@ def test_no_byte_of_a_removed_photograph_is_left(changed: tuple[Path, Path, Path
     for image, data in gone:
         assert not data or holding(root, data) == []
         assert [path.split("/")[1] for path in rows_of(root, "image_id", image)] == ["candidates"]
-        assert not [path for path in holding(root, image.encode()) if not path.startswith("tables/candidates/")]
+        assert not [
+            path
+            for path in holding(root, image.encode())
+            if not path.startswith("tables/candidates/")
+        ]
     person = identity_id("person 03")
-    assert {path.split("/")[1] for path in rows_of(root, "identity_id", person)} == {"identities", "candidates"}
+    assert {path.split("/")[1] for path in rows_of(root, "identity_id", person)} == {
+        "identities",
+        "candidates",
+    }
     assert shown(root) == view
     assert computed(run_toy(changed[0], changed[1], root)) == {}
     assert shown(root) == view
 
 
-def test_plain_collection_keeps_earlier_rows_and_drops_replaced_shards(changed: tuple[Path, Path, Path], root: Path) -> None:
+def test_plain_collection_keeps_earlier_rows_and_drops_replaced_shards(
+    changed: tuple[Path, Path, Path], root: Path
+) -> None:
     """A switch back would be paid for again, or every shard that was ever written stay."""
     store, view = Store(root), shown(root)
-    replaced = {e.file for e in load(store).entries if e.table in ("shards", "samples") and not e.current}
+    replaced = {
+        e.file for e in load(store).entries if e.table in ("shards", "samples") and not e.current
+    }
     assert len(replaced) == 4
     found = collect(store, 1, "gc")
     assert found.published and found.forgotten == 4 and replaced <= {*found.files}
-    assert not any(map(store.exists, replaced)) and {*load(store).files()} == {*store.list("tables"), *_tars(root)}
+    assert not any(map(store.exists, replaced)) and {*load(store).files()} == {
+        *store.list("tables"),
+        *_tars(root),
+    }
     assert shown(root) == view
     before = numbers(store)
-    assert collect(store, 1, "gc").published is None and numbers(store) == before, "the second time finds nothing"
+    assert collect(store, 1, "gc").published is None and numbers(store) == before, (
+        "the second time finds nothing"
+    )
     back = run_toy(changed[0], changed[1], root, STRICT)
     assert computed(back) == {"clean": 1, "people": 1}, "of the person who lost a photograph"
     assert back.shards["written"] == 1
@@ -359,7 +448,9 @@ def test_plain_collection_keeps_earlier_rows_and_drops_replaced_shards(changed: 
     assert shown(root) == view
 
 
-def test_shards_that_a_kept_snapshot_shows_stay(changed: tuple[Path, Path, Path], root: Path) -> None:
+def test_shards_that_a_kept_snapshot_shows_stay(
+    changed: tuple[Path, Path, Path], root: Path
+) -> None:
     store = Store(root)
     last = numbers(store)[-1]
     other = run_toy(changed[0], changed[1], root, STRICT)
@@ -368,7 +459,9 @@ def test_shards_that_a_kept_snapshot_shows_stay(changed: tuple[Path, Path, Path]
     assert numbers(store) in ([last, other.snapshot], [last, other.snapshot + 1])
     for number in numbers(store):
         kept = load(store, number)
-        assert all(store.exists(e.file) for table in ("shards", "samples") for e in kept.shown(table))
+        assert all(
+            store.exists(e.file) for table in ("shards", "samples") for e in kept.shown(table)
+        )
         assert all(store.exists(e.file) for e in kept.entries if e.file and e.table in TABLES)
 
 
@@ -378,7 +471,9 @@ def test_the_tidied_snapshot_takes_the_place_of_the_newest(root: Path) -> None:
     there, newest = numbers(store), load(store).notes["run"]
     before = max(number for number in there if load(store, number).notes["run"] != newest)
     found = collect(store, 2, "gc")
-    assert numbers(store) == [before, there[-1] + 1] and found.snapshots == [number for number in there if number != before]
+    assert numbers(store) == [before, there[-1] + 1] and found.snapshots == [
+        number for number in there if number != before
+    ]
     collect(store, 2, "gc")
     assert numbers(store) == [before, there[-1] + 1]
 
@@ -394,8 +489,12 @@ def test_a_dry_run_of_everything_says_the_same(root: Path) -> None:
     assert collect(Store(root), 1, "gc", current_only=True).held == 0
 
 
-def test_what_a_stage_that_did_not_run_still_shows_is_told(changed: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    """Somebody would believe that a removed photograph is gone while captions and shards have it."""
+def test_what_a_stage_that_did_not_run_still_shows_is_told(
+    changed: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    """Somebody would believe that a removed photograph is gone while captions and shards have
+    it.
+    """
     root = tmp_path / "root"
     source = Path(shutil.copytree(changed[0] / "before", tmp_path / "people"))
     run_toy(tmp_path, source, root)
@@ -404,20 +503,39 @@ def test_what_a_stage_that_did_not_run_still_shows_is_told(changed: tuple[Path, 
     from tests.pipeline import toy
 
     without = toy.DAG.replace("  caption: {{backend: toy}}\n", "")
-    kept, toy.DAG = toy.DAG, "\n".join(line for line in without.splitlines() if not line.startswith("  shard:")) + "\n"
+    kept, toy.DAG = (
+        toy.DAG,
+        "\n".join(line for line in without.splitlines() if not line.startswith("  shard:")) + "\n",
+    )
     try:
         run_toy(tmp_path, source, root)
     finally:
         toy.DAG = kept
     assert "caption" not in file.read_text()
-    assert collect(Store(root), 1, "gc", current_only=True).left == (("captions", 1), ("samples", 1))
+    assert collect(Store(root), 1, "gc", current_only=True).left == (
+        ("captions", 1),
+        ("samples", 1),
+    )
 
 
 def with_a_hole(store: Store) -> str:
-    """A root in which the captions of three chunks lie in one file, and one of them is shown no more; the file."""
-    first = small_root(store, [SmallPerson(name, 3, caption=name) for name in ("Ada", "Bea", "Cy")], people_per_chunk=1)
+    """A root in which the captions of three chunks lie in one file, and one of them is shown no
+    more; the file.
+    """
+    first = small_root(
+        store,
+        [SmallPerson(name, 3, caption=name) for name in ("Ada", "Bea", "Cy")],
+        people_per_chunk=1,
+    )
     entries = first.shown("captions")
-    made = seal_stream(store, TABLES["captions"], entries[0].version, 0, WHOLE, (read_entries(store, "captions", [e]) for e in entries))
+    made = seal_stream(
+        store,
+        TABLES["captions"],
+        entries[0].version,
+        0,
+        WHOLE,
+        (read_entries(store, "captions", [e]) for e in entries),
+    )
     offsets = [sum(e.rows for e in entries[:number]) for number in range(3)]
     moved = [
         replace(e, file=made.path, offset=offset, file_rows=made.rows, file_bytes=made.bytes)
@@ -440,7 +558,11 @@ def test_files_of_several_chunks_lose_the_rows_that_nobody_shows(tmp_path: Path)
     assert file in planned.files
     assert file in collect(store, 1, "gc", current_only=True).files
     assert read_entries(store, "captions", load(store).shown("captions")).equals(before)
-    assert not [path for path in rows_of(tmp_path / "root", "identity_id", identity_id("Bea")) if "/captions/" in path]
+    assert not [
+        path
+        for path in rows_of(tmp_path / "root", "identity_id", identity_id("Bea"))
+        if "/captions/" in path
+    ]
     assert collect(store, 1, "gc", current_only=True).published is None
 
 
@@ -456,13 +578,19 @@ def test_a_file_for_which_there_is_no_room_stays_as_it_is(tmp_path: Path) -> Non
     store.put(table("orphan"), b"x")
     before, said = read_entries(store, "captions", load(store).shown("captions")), list[str]()
     found = collect(Full(store.root), 1, "gc", current_only=True, notice=said.append)
-    assert table("orphan") in found.files and file not in found.files and "no room to write files anew" in said[0]
+    assert (
+        table("orphan") in found.files
+        and file not in found.files
+        and "no room to write files anew" in said[0]
+    )
     assert read_entries(store, "captions", load(store).shown("captions")).equals(before)
     assert file in collect(store, 1, "gc", current_only=True).files
 
 
 @pytest.mark.parametrize("good", range(3))
-def test_a_lost_lease_ends_the_deleting(root: Path, monkeypatch: pytest.MonkeyPatch, good: int) -> None:
+def test_a_lost_lease_ends_the_deleting(
+    root: Path, monkeypatch: pytest.MonkeyPatch, good: int
+) -> None:
     """Another run that has taken the root over would lose what it has just written."""
     store = Store(root)
     before = there(store)
@@ -475,7 +603,9 @@ def test_a_lost_lease_ends_the_deleting(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_index_that_lists_other_shards_is_put_right(root: Path) -> None:
-    """A run that died after it had put the index: the shards listed there would be deleted under its readers."""
+    """A run that died after it had put the index: the shards listed there would be deleted under
+    its readers.
+    """
     index = root / "shards" / "faces" / "train.json"
     good = index.read_bytes()
     about = json.loads(good)
@@ -488,7 +618,9 @@ def test_an_index_that_lists_other_shards_is_put_right(root: Path) -> None:
 @pytest.mark.parametrize("current_only", [False, True], ids=["plain", "current only"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_death_at_some_calls(root: Path, tmp_path: Path, after: bool, current_only: bool) -> None:
-    """Wherever it dies, what is there is whole, and the next collection ends as if nothing had been."""
+    """Wherever it dies, what is there is whole, and the next collection ends as if nothing had
+    been.
+    """
     view = shown(root)
     whole = Path(shutil.copytree(root, tmp_path / "whole"))
     counting = DyingStore(whole)
@@ -501,13 +633,21 @@ def test_death_at_some_calls(root: Path, tmp_path: Path, after: bool, current_on
         bury(store.root)
         for number in numbers(store):
             kept: Any = load(store, number)
-            assert all(store.exists(e.file) for e in kept.entries if e.file and (e.current or e.table in TABLES)), at
+            assert all(
+                store.exists(e.file)
+                for e in kept.entries
+                if e.file and (e.current or e.table in TABLES)
+            ), at
         assert shown(mine) == view, at
         collect(store, 1, "gc", current_only=current_only)
-        assert _tars(mine) == _tars(whole) and store.list("tables") == Store(whole).list("tables"), at
+        assert _tars(mine) == _tars(whole) and store.list("tables") == Store(whole).list(
+            "tables"
+        ), at
         assert shown(mine) == view, at
         shutil.rmtree(mine)
 
 
 def _tars(root: Path) -> list[str]:
-    return [path for path in Store(root).list("shards") if not path.endswith((".json", "/README.md"))]
+    return [
+        path for path in Store(root).list("shards") if not path.endswith((".json", "/README.md"))
+    ]

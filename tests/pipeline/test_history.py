@@ -1,4 +1,6 @@
-"""Looking back and going back: which snapshots there are, what changed between two, and showing an older one again."""
+"""Looking back and going back: which snapshots there are, what changed between two, and showing an
+older one again.
+"""
 
 import contextlib
 import json
@@ -61,10 +63,14 @@ def by_person(root: Path, before: int) -> Change:
 def rows_at(root: Path, number: int, table: str) -> dict[str, tuple[Any, ...]]:
     """Rows by key as SQL gives them, without what says how and when they came about."""
     schema = TABLES[table]
-    columns = [name for name in schema.names if name not in ("inputs", "fetched_at", "decided_at", "removed_at")]
+    columns = [
+        name
+        for name in schema.names
+        if name not in ("inputs", "fetched_at", "decided_at", "removed_at")
+    ]
     connection = connect(str(root), number)
     quoted = ", ".join(f'"{name}"' for name in columns)
-    rows = connection.execute(f"SELECT {schema.key}, {quoted} FROM {table}").fetchall()  # noqa: S608
+    rows = connection.execute(f"SELECT {schema.key}, {quoted} FROM {table}").fetchall()
     connection.close()
     return {row[0]: row[1:] for row in rows}
 
@@ -83,13 +89,25 @@ def change(home: tuple[Path, Path, Path], how: str) -> None:
     elif how == "new person":
         (source / "person 99").mkdir()
         (source / "person 99" / "only.png").write_bytes(picture(77, noise=1))
-    run_toy(folder, source, root, STRICT if how == "threshold" else OTHER if how == "prompt" else ())
+    run_toy(
+        folder, source, root, STRICT if how == "threshold" else OTHER if how == "prompt" else ()
+    )
 
 
 @pytest.mark.parametrize(
-    "how", ["new photograph", "removed photograph", "replaced photograph", "new person", "threshold", "prompt"]
-)  # fmt: skip
-def test_a_diff_counts_what_a_comparison_of_all_rows_counts(home: tuple[Path, Path, Path], how: str) -> None:
+    "how",
+    [
+        "new photograph",
+        "removed photograph",
+        "replaced photograph",
+        "new person",
+        "threshold",
+        "prompt",
+    ],
+)
+def test_a_diff_counts_what_a_comparison_of_all_rows_counts(
+    home: tuple[Path, Path, Path], how: str
+) -> None:
     """Files that both snapshots show are not read: a row in one of them would be told wrongly."""
     before = newest(home[2])
     change(home, how)
@@ -107,17 +125,24 @@ def test_a_diff_counts_what_a_comparison_of_all_rows_counts(home: tuple[Path, Pa
         where = schema.names.index("identity_id")
         people_.update({**old, **new}[key][where] for key in (*added, *gone, *changed))
     found = diff(Store(home[2]), before)
-    assert {table: row for table, row in by_table(home[2], before).items() if table != "samples"} == expected and expected
+    assert {
+        table: row for table, row in by_table(home[2], before).items() if table != "samples"
+    } == expected and expected
     told = [row for row in found.rows.to_pylist() if row["table"] != "samples"]
     sums: Counter[str] = Counter()
     for row in told:
         sums[row["identity_id"]] += row["added"] + row["changed"] + row["gone"]
     assert sums == people_
     backwards = by_table(home[2], after, before)
-    assert backwards == {table: (gone, changed, added) for table, (added, changed, gone) in by_table(home[2], before).items()}
+    assert backwards == {
+        table: (gone, changed, added)
+        for table, (added, changed, gone) in by_table(home[2], before).items()
+    }
 
 
-def test_a_diff_names_people_and_says_which_parameter_changed(home: tuple[Path, Path, Path]) -> None:
+def test_a_diff_names_people_and_says_which_parameter_changed(
+    home: tuple[Path, Path, Path],
+) -> None:
     before = newest(home[2])
     change(home, "new photograph")
     assert [*by_person(home[2], before)] == ["person 01"]
@@ -127,7 +152,9 @@ def test_a_diff_names_people_and_says_which_parameter_changed(home: tuple[Path, 
     assert diff(Store(home[2]), before).made_by == {"clusters": "similarity_threshold 0.8 -> 0.996"}
 
 
-def test_equal_files_are_not_read(home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_files_are_not_read(
+    home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A diff of a large dataset would read all of it."""
     before = newest(home[2])
     change(home, "prompt")
@@ -147,7 +174,9 @@ def _spy(read: list[str]) -> Callable[..., Any]:
     return spy
 
 
-def test_a_mask_with_other_pixels_is_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_with_other_pixels_is_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Masks have no hash among their columns."""
     from tests.pipeline import small_root
 
@@ -177,10 +206,16 @@ def test_every_snapshot_is_listed_with_what_it_changed(home: tuple[Path, Path, P
     assert found[1].changes == "identities +4, candidates +44"
     assert found[2].changes == "damaged"
     assert found[newest(home[2])].changes == "samples -1"
-    assert all(one.run and one.published and one.files and one.bytes for one in found.values() if one.number != 2)
+    assert all(
+        one.run and one.published and one.files and one.bytes
+        for one in found.values()
+        if one.number != 2
+    )
 
 
-def test_counts_read_only_files_with_other_rows_than_ok(home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_read_only_files_with_other_rows_than_ok(
+    home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, snapshot = Store(home[2]), load(Store(home[2]))
     read: list[str] = []
     from pipeline.root.files import read_entries
@@ -192,16 +227,25 @@ def test_counts_read_only_files_with_other_rows_than_ok(home: tuple[Path, Path, 
     monkeypatch.setattr("pipeline.root.opening.read_entries", spy)
     found = counts(store, snapshot)
     assert {table: (sum(states.values()), states["ok"]) for table, states in found.items()} == {
-        table: (sum(e.rows for e in snapshot.shown(table)), sum(e.ok for e in snapshot.shown(table))) for table in found
+        table: (
+            sum(e.rows for e in snapshot.shown(table)),
+            sum(e.ok for e in snapshot.shown(table)),
+        )
+        for table in found
     }
-    assert set(read) == {table for table, states in found.items() if set(states) - {"ok"}} and "embeddings" not in read
+    assert (
+        set(read) == {table for table, states in found.items() if set(states) - {"ok"}}
+        and "embeddings" not in read
+    )
 
 
 # Going back
 
 
 def test_rollback_shows_what_was_shown_then(home: tuple[Path, Path, Path]) -> None:
-    """Tables, shards and their indexes are those of then, to the byte; a run with the DAG of then has nothing to compute."""
+    """Tables, shards and their indexes are those of then, to the byte; a run with the DAG of then
+    has nothing to compute.
+    """
     before, number = shown(home[2]), newest(home[2])
     change(home, "threshold")
     between = newest(home[2])
@@ -225,30 +269,54 @@ def decisions(root: Path) -> list[tuple[str, str]]:
 
 
 def test_rollback_keeps_decisions_by_hand(home: tuple[Path, Path, Path]) -> None:
-    """Somebody has looked at hundreds of faces; a way back to last week's thresholds would lose all that was decided since."""
+    """Somebody has looked at hundreds of faces; a way back to last week's thresholds would lose all
+    that was decided since.
+    """
     store, number = Store(home[2]), newest(home[2])
     connection = connect(str(home[2]))
-    [first, second] = [face for (face,) in connection.execute("SELECT face_id FROM clusters WHERE keep ORDER BY 1 LIMIT 2").fetchall()]
+    [first, second] = [
+        face
+        for (face,) in connection.execute(
+            "SELECT face_id FROM clusters WHERE keep ORDER BY 1 LIMIT 2"
+        ).fetchall()
+    ]
     connection.close()
     correct(store, [Decision("reject", first)], "by hand", "me")
     with_one = newest(home[2])
     change(home, "new person")
-    correct(store, [Decision("clear", first), Decision("reject", second), pair_of("apart", "person 99=person 00")], "by hand", "me")
+    correct(
+        store,
+        [
+            Decision("clear", first),
+            Decision("reject", second),
+            pair_of("apart", "person 99=person 00"),
+        ],
+        "by hand",
+        "me",
+    )
     run_toy(*home)
     now = decisions(home[2])
     for back, count in ((number, 2), (with_one, 3)):
         said: list[str] = []
         rollback(store, back, "back", said.append)
-        assert said == [f"{count} decisions by hand made since then stay as they are; the next run applies them"]
+        assert said == [
+            f"{count} decisions by hand made since then stay as they are; the next run applies them"
+        ]
         assert decisions(home[2]) == now
     # Of somebody whom that snapshot does not know, too.
     correct(store, [Decision("reject", first)], "by hand", "me")
     assert decisions(home[2]) == sorted([*now, (first, "reject")])
     run_toy(*home)
     connection = connect(str(home[2]))
-    kept = connection.execute("SELECT face_id, keep, reason FROM clusters WHERE face_id IN (?, ?) ORDER BY 1", [first, second]).fetchall()
+    kept = connection.execute(
+        "SELECT face_id, keep, reason FROM clusters WHERE face_id IN (?, ?) ORDER BY 1",
+        [first, second],
+    ).fetchall()
     connection.close()
-    assert kept == [(first, False, "rejected"), (second, False, "rejected")] and len(decisions(home[2])) == 3
+    assert (
+        kept == [(first, False, "rejected"), (second, False, "rejected")]
+        and len(decisions(home[2])) == 3
+    )
 
 
 def test_rollback_and_forth(home: tuple[Path, Path, Path]) -> None:
@@ -262,7 +330,9 @@ def test_rollback_and_forth(home: tuple[Path, Path, Path]) -> None:
     assert rollback(store, second, "c").number == second + 2, "the same again publishes nothing"
 
 
-def test_rollback_to_before_there_were_shards_empties_the_index(home: tuple[Path, Path, Path]) -> None:
+def test_rollback_to_before_there_were_shards_empties_the_index(
+    home: tuple[Path, Path, Path],
+) -> None:
     """A training would go on with shards that the dataset does not show."""
     made = rollback(Store(home[2]), 2, "back")
     for name in ("index", "train", "validation"):
@@ -279,12 +349,17 @@ def test_rollback_is_refused_where_files_are_gone(home: tuple[Path, Path, Path])
     change(home, "prompt")
     before = newest(home[2])
     store.delete([gone])
-    with pytest.raises(RunError, match=rf"snapshot {number} of .* cannot be shown again: 1 of its files are gone \({gone}\)"):
+    with pytest.raises(
+        RunError,
+        match=rf"snapshot {number} of .* cannot be shown again: 1 of its files are gone \({gone}\)",
+    ):
         rollback(store, number, "back")
     assert newest(home[2]) == before
 
 
-def test_rollback_after_a_collection_does_without_shards_that_were_not_shown(home: tuple[Path, Path, Path]) -> None:
+def test_rollback_after_a_collection_does_without_shards_that_were_not_shown(
+    home: tuple[Path, Path, Path],
+) -> None:
     change(home, "threshold")
     change(home, "removed photograph")
     store = Store(home[2])
@@ -297,7 +372,9 @@ def test_rollback_after_a_collection_does_without_shards_that_were_not_shown(hom
     assert shown(home[2]) == view
 
 
-def test_rollback_waits_for_whoever_writes_and_notices_a_lost_lease(home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_waits_for_whoever_writes_and_notices_a_lost_lease(
+    home: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(home[2])
     with Lease(store, "r9"), pytest.raises(LeaseHeld, match="run r9"):
         rollback(store, 2, "back")
@@ -308,7 +385,9 @@ def test_rollback_waits_for_whoever_writes_and_notices_a_lost_lease(home: tuple[
     assert newest(home[2]) == before
 
 
-def test_rollback_that_dies_is_mended_by_another_or_by_a_run(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_rollback_that_dies_is_mended_by_another_or_by_a_run(
+    home: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     """The index would list other shards than the dataset shows, for good."""
     number, before = newest(home[2]), shown(home[2])
     change(home, "threshold")

@@ -1,4 +1,6 @@
-"""Folders as they are found in the wild, through the real stages: every file becomes a row or a sample, and its neighbours are unharmed."""
+"""Folders as they are found in the wild, through the real stages: every file becomes a row or a
+sample, and its neighbours are unharmed.
+"""
 
 import io
 import os
@@ -35,15 +37,23 @@ stages:
   shard: {params: {profile: faces, target_mb: 1, validation: 0}}
 """
 
-NFC, NFD = unicodedata.normalize("NFC", "Zoë Ångström"), unicodedata.normalize("NFD", "Zoë Ångström")
+NFC, NFD = (
+    unicodedata.normalize("NFC", "Zoë Ångström"),
+    unicodedata.normalize("NFD", "Zoë Ångström"),
+)
 LONG = "A" * 200
 LATIN = "Jos%E9"
 """How the folder `Jos\\xe9` (Latin-1) is shown."""
+# fmt: off
 ODD_FILES = (
-    "new\nline.jpg", "tab\t.jpg", "100%.jpg", "100%25.jpg", "%00.jpg", "%2e%2e%2fpasswd.jpg", "quo'te\".jpg", "glob*[a-z]?{x}.jpg",
-    "semi;colon -- comment.jpg", "back\\slash.jpg", "-rf.jpg", " blanks at both ends ", "a.b.c.tar.gz", "no ending", "💚.jpg", "con.jpg",
-    "C:drive.jpg", "a" * 196 + ".jpg", "\x1b[31mred.jpg", "$(reboot).jpg", "[red]markup.jpg", "<script>.jpg", "dot.",
-)  # fmt: skip
+    "new\nline.jpg", "tab\t.jpg", "100%.jpg", "100%25.jpg", "%00.jpg", "%2e%2e%2fpasswd.jpg",
+    "quo'te\".jpg", "glob*[a-z]?{x}.jpg",
+    "semi;colon -- comment.jpg", "back\\slash.jpg", "-rf.jpg", " blanks at both ends ",
+    "a.b.c.tar.gz", "no ending", "💚.jpg", "con.jpg",
+    "C:drive.jpg", "a" * 196 + ".jpg", "\x1b[31mred.jpg", "$(reboot).jpg", "[red]markup.jpg",
+    "<script>.jpg", "dot.",
+)
+# fmt: on
 ODD_PEOPLE = ("J. R. R. Dotted, Jr.", "dots..", LONG, "'; DROP TABLE faces; --", "a%2Fb")
 GOOD = 2
 """Photographs of every person who has some."""
@@ -74,10 +84,17 @@ def bomb(side: int) -> bytes:
     data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 def saved(picture: Image.Image, kind: str) -> bytes:
@@ -92,7 +109,9 @@ def photographs() -> list[bytes]:
     skimage = pytest.importorskip("skimage")
     with Image.open(Path(skimage.__file__).parent / "data" / "astronaut.png") as picture:
         rgb = picture.convert("RGB")
-    crops = [rgb.crop((175 - m, 76 - m, 265 + m, 166 + m)).resize((200, 200)) for m in range(20, 70)]
+    crops = [
+        rgb.crop((175 - m, 76 - m, 265 + m, 166 + m)).resize((200, 200)) for m in range(20, 70)
+    ]
     return [saved(crop, "JPEG") for crop in crops]
 
 
@@ -109,7 +128,9 @@ def add_bad_files(folder: Path, photograph: bytes) -> None:
     (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
     os.mkfifo(folder / "pipe.jpg")
     (folder / "device.jpg").symlink_to("/dev/zero")
-    (folder / "unreadable.jpg").symlink_to("/proc/self/mem")  # opens, and cannot be read; root may read everything else
+    (folder / "unreadable.jpg").symlink_to(
+        "/proc/self/mem"
+    )  # opens, and cannot be read; root may read everything else
     with (folder / "large.jpg").open("wb") as file:
         file.truncate(25_000_001)
     (folder / "grey.png").write_bytes(saved(Image.new("RGB", (80, 80), (128, 128, 128)), "PNG"))
@@ -140,7 +161,13 @@ def run(folder: Path, people: Path) -> Found:
     prepared = prepare(load_dag(file, [f"source.path={people}", f"root={root}"]), None)
     said = io.StringIO()
     store = open_root(str(root), "hostile", create=True)
-    record = Run(prepared, Selection(), store, Console(file=said, soft_wrap=True), lambda spec: Inline(spec.build)).execute()
+    record = Run(
+        prepared,
+        Selection(),
+        store,
+        Console(file=said, soft_wrap=True),
+        lambda spec: Inline(spec.build),
+    ).execute()
     return Found(people, root, record, said.getvalue())
 
 
@@ -171,24 +198,48 @@ def found(tmp_path_factory: pytest.TempPathFactory, photographs: list[bytes]) ->
 
 
 def person(found: Found, name: str) -> list[tuple[Any, ...]]:
-    """Address, status and reason of the pictures of a person, and whether a face of each is kept."""
-    sql = """SELECT c.address, m.status, m.reason, coalesce(bool_or(k.keep), false) FROM candidates c
+    """Address, status and reason of the pictures of a person, and whether a face of each is
+    kept.
+    """
+    sql = """SELECT c.address, m.status, m.reason, coalesce(bool_or(k.keep), false)
+        FROM candidates c
         LEFT JOIN images m USING (image_id) LEFT JOIN clusters k USING (image_id)
         WHERE c.identity_id = ? GROUP BY ALL ORDER BY ALL"""
     return found.rows(sql, identity_id(name))
 
 
 def test_nothing_vanishes(found: Found) -> None:
-    """As many candidates as files; as many pictures as candidates; a face row for every picture; and so on."""
+    """As many candidates as files; as many pictures as candidates; a face row for every picture;
+    and so on.
+    """
     folders = [path for path in found.people.iterdir() if path.is_dir()]
-    files = [path for folder in folders for path in folder.iterdir() if not path.is_dir() and not path.name.startswith(".")]
-    [(candidates, addresses)] = found.rows("SELECT count(*), count(DISTINCT address) FROM candidates")
+    files = [
+        path
+        for folder in folders
+        for path in folder.iterdir()
+        if not path.is_dir() and not path.name.startswith(".")
+    ]
+    [(candidates, addresses)] = found.rows(
+        "SELECT count(*), count(DISTINCT address) FROM candidates"
+    )
     assert candidates == addresses == len(files)
-    assert found.rows("SELECT count(*), count(DISTINCT image_id) FROM images") == [(len(files), len(files))]
-    assert found.rows("SELECT count(*) FROM images WHERE status = 'ok' AND image_id NOT IN (SELECT image_id FROM faces)") == [(0,)]
-    assert found.rows("SELECT count(*) FROM faces WHERE status = 'ok' AND face_id NOT IN (SELECT face_id FROM clusters)") == [(0,)]
-    assert found.rows("SELECT count(*) FROM clusters WHERE keep") == found.rows("SELECT count(*) FROM samples")
-    assert found.rows("SELECT count(*) FROM faces WHERE status NOT IN ('ok', 'filtered', 'failed')") == [(0,)]
+    assert found.rows("SELECT count(*), count(DISTINCT image_id) FROM images") == [
+        (len(files), len(files))
+    ]
+    assert found.rows(
+        "SELECT count(*) FROM images WHERE status = 'ok' AND image_id NOT IN (SELECT image_id "
+        "FROM faces)"
+    ) == [(0,)]
+    assert found.rows(
+        "SELECT count(*) FROM faces WHERE status = 'ok' AND face_id NOT IN (SELECT face_id FROM "
+        "clusters)"
+    ) == [(0,)]
+    assert found.rows("SELECT count(*) FROM clusters WHERE keep") == found.rows(
+        "SELECT count(*) FROM samples"
+    )
+    assert found.rows(
+        "SELECT count(*) FROM faces WHERE status NOT IN ('ok', 'filtered', 'failed')"
+    ) == [(0,)]
     assert found.record.status == "done"
 
 
@@ -196,16 +247,33 @@ def test_nothing_vanishes(found: Found) -> None:
 def test_a_bad_file_becomes_a_row_with_its_reason(found: Found, name: str) -> None:
     table, status, reason = BAD_FILES[name]
     address = f"local:trouble/{name}"
-    [row] = found.rows(f"SELECT t.status, t.reason, t.detail FROM {table} t JOIN candidates USING (image_id) WHERE address = ?", address)  # noqa: S608
+    [row] = found.rows(
+        f"SELECT t.status, t.reason, t.detail FROM {table} t JOIN candidates USING (image_id) "
+        "WHERE address = ?",
+        address,
+    )
     assert row[:2] == (status, reason)
     assert row[2] or status == "filtered", "a failure comes with a detail"
     if table == "images":
-        assert found.rows("SELECT bytes IS NULL FROM images JOIN candidates USING (image_id) WHERE address = ?", address) == [(True,)]
-        assert found.rows("SELECT face_id FROM faces JOIN candidates USING (image_id) WHERE address = ?", address) == []
+        assert found.rows(
+            "SELECT bytes IS NULL FROM images JOIN candidates USING (image_id) WHERE address = ?",
+            address,
+        ) == [(True,)]
+        assert (
+            found.rows(
+                "SELECT face_id FROM faces JOIN candidates USING (image_id) WHERE address = ?",
+                address,
+            )
+            == []
+        )
 
 
 def test_all_kinds_of_bad_files_are_there(found: Found) -> None:
-    there = {path.name for path in (found.people / "trouble").iterdir() if path.name not in ("nested", ".hidden.jpg")}
+    there = {
+        path.name
+        for path in (found.people / "trouble").iterdir()
+        if path.name not in ("nested", ".hidden.jpg")
+    }
     assert there == {*BAD_FILES, *(f"{number}.jpg" for number in range(GOOD))}
 
 
@@ -218,16 +286,23 @@ def test_the_bomb_is_small_and_would_be_large() -> None:
 
 
 def test_neighbours_are_as_if_they_were_alone(found: Found, tmp_path: Path) -> None:
-    """Photographs beside bad files, and people beside bad people, have the same rows as in a folder of their own."""
+    """Photographs beside bad files, and people beside bad people, have the same rows as in a folder
+    of their own.
+    """
     people = tmp_path / "people"
     for name in ("neighbour", "trouble"):
         (people / name).mkdir(parents=True)
         for number in range(GOOD):
             shutil.copy2(found.people / name / f"{number}.jpg", people / name)
     alone = run(tmp_path, people)
-    good = [f"local:{name}/{number}.jpg" for name in ("neighbour", "trouble") for number in range(GOOD)]
+    good = [
+        f"local:{name}/{number}.jpg" for name in ("neighbour", "trouble") for number in range(GOOD)
+    ]
     for table in ("images", "faces", "embeddings", "clusters"):
-        sql = f"SELECT t.* FROM {table} t JOIN candidates USING (image_id) WHERE list_contains(?, address) ORDER BY ALL"  # noqa: S608
+        sql = (
+            f"SELECT t.* FROM {table} t JOIN candidates USING (image_id) WHERE "
+            "list_contains(?, address) ORDER BY ALL"
+        )
         rows = found.rows(sql, good)
         assert len(rows) == 2 * GOOD
         assert rows == alone.rows(sql, good), table
@@ -239,19 +314,27 @@ def test_people_with_odd_names_have_all_their_pictures(found: Found, name: str) 
     assert [row[1:] for row in rows] == [("ok", None, True)] * GOOD
 
 
-@pytest.mark.parametrize(("first", "second"), [("Same Name", "same NAME"), (NFC, NFD)], ids=["case", "unicode"])
+@pytest.mark.parametrize(
+    ("first", "second"), [("Same Name", "same NAME"), (NFC, NFD)], ids=["case", "unicode"]
+)
 def test_folders_of_one_name_are_one_person(found: Found, first: str, second: str) -> None:
     assert identity_id(first) == identity_id(second)
     rows = person(found, first)
     assert len(rows) == 2 * GOOD
     assert {row[1:] for row in rows} == {("ok", None, True)}
-    [(name, aliases)] = found.rows("SELECT name, aliases FROM identities WHERE identity_id = ?", identity_id(first))
+    [(name, aliases)] = found.rows(
+        "SELECT name, aliases FROM identities WHERE identity_id = ?", identity_id(first)
+    )
     assert {name, *aliases} == {first, second}, "both spellings are kept"
 
 
 def test_people_without_photographs_are_rows_that_say_so(found: Found) -> None:
-    assert found.rows("SELECT status, reason FROM identities WHERE name = 'nobody'") == [("filtered", "no_candidates")]
-    assert person(found, "only bad files") == [("local:only bad files/empty.jpg", "failed", "empty", False)]
+    assert found.rows("SELECT status, reason FROM identities WHERE name = 'nobody'") == [
+        ("filtered", "no_candidates")
+    ]
+    assert person(found, "only bad files") == [
+        ("local:only bad files/empty.jpg", "failed", "empty", False)
+    ]
 
 
 @pytest.mark.parametrize("name", ODD_FILES)
@@ -275,7 +358,10 @@ def test_shards_open_with_plain_webdataset_and_have_safe_keys(found: Found) -> N
     webdataset = pytest.importorskip("webdataset")
     tars = sorted(str(path) for path in (found.root / "shards").rglob("*.tar"))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False))
-    expected = {row[0]: row[1] for row in found.rows("SELECT s.key, m.bytes FROM samples s JOIN images m USING (image_id)")}
+    expected = {
+        row[0]: row[1]
+        for row in found.rows("SELECT s.key, m.bytes FROM samples s JOIN images m USING (image_id)")
+    }
     assert {sample["__key__"]: sample["jpg"] for sample in samples} == expected
     assert len(samples) == len(expected) > 20
     safe = set("0123456789abcdef_-")
@@ -290,7 +376,11 @@ def test_remarks_name_what_was_left_out(found: Found) -> None:
 
 
 def test_a_second_run_has_nothing_to_do(found: Found) -> None:
-    """Bad files are not tried again; but the one in /proc says that it changes all the time, so it is read again."""
+    """Bad files are not tried again; but the one in /proc says that it changes all the time, so it
+    is read again.
+    """
     again = run(found.root.parent, found.people)
-    assert {name: stage["units"] for name, stage in again.record.stages.items() if stage["units"]} in ({}, {"crawl": 1})
+    assert {
+        name: stage["units"] for name, stage in again.record.stages.items() if stage["units"]
+    } in ({}, {"crawl": 1})
     assert again.rows("SELECT count(*) FROM samples") == found.rows("SELECT count(*) FROM samples")

@@ -1,4 +1,5 @@
-"""Mistakes of users, of every command and every one of its options: one sentence with what to mend, and never a traceback.
+"""Mistakes of users, of every command and every one of its options: one sentence with what to mend,
+and never a traceback.
 
 The commands and their options are asked of the program, so that a new one is walked as well.
 """
@@ -31,30 +32,59 @@ source: {{kind: folder, path: {folder}/people}}
 stages: {{crawl: {{}}}}
 """
 
+# fmt: off
 GOOD: dict[str, tuple[str, ...]] = {
-    "run": ("DAG",), "plan": ("DAG",), "status": ("ROOT",), "query": ("ROOT", "select 1"), "schema": (), "snapshots": ("ROOT",),
+    "run": ("DAG",), "plan": ("DAG",), "status": ("ROOT",), "query": ("ROOT", "select 1"),
+    "schema": (), "snapshots": ("ROOT",),
     "check": ("ROOT",),
-    "diff": ("ROOT", "0"), "rollback": ("ROOT", "1"), "gc": ("ROOT", "--dry-run"), "inspect": ("ROOT", "Ada", "--output", "OUT"),
-    "correct": ("ROOT",), "stats": ("ROOT", "--only", "funnel"), "report": ("ROOT", "--output", "OUT/r.html", "--people", "0"),
-    "forget": ("ROOT", "--identity", "Ada", "--dry-run"), "eval clean": ("ROOT", "--labels", "LABELS"), "shards list": ("ROOT",),
-    "shards verify": ("ROOT",), "shards splits": ("ROOT",), "models list": ("--kind", "screen"), "models verify": ("nsfw_marqo",),
+    "diff": ("ROOT", "0"), "rollback": ("ROOT", "1"), "gc": ("ROOT", "--dry-run"),
+    "inspect": ("ROOT", "Ada", "--output", "OUT"),
+    "correct": ("ROOT",), "stats": ("ROOT", "--only", "funnel"), "report": ("ROOT", "--output",
+        "OUT/r.html", "--people", "0"),
+    "forget": ("ROOT", "--identity", "Ada", "--dry-run"), "eval clean": ("ROOT", "--labels",
+        "LABELS"), "shards list": ("ROOT",),
+    "shards verify": ("ROOT",), "shards splits": ("ROOT",), "models list": ("--kind", "screen"),
+    "models verify": ("nsfw_marqo",),
     "models fetch": ("edgeface_xs", "--models", "MODELS"), "models licences": ("edgeface_xs",),
     "models pin": ("edgeface_xs", "LABELS", "--models", "MODELS"),
-    "models add": ("mine", "LABELS", "--like", "glintr100", "--licence", "own", "--use", "any", "--models", "MODELS"),
+    "models add": ("mine", "LABELS", "--like", "glintr100", "--licence", "own", "--use", "any",
+        "--models", "MODELS"),
     "models benchmark": ("EMPTY", "--models", "MODELS"),
-}  # fmt: skip
+}
+# fmt: on
 """How each command is called rightly, or nearly so; words in capitals are places of the fixture."""
 
 PROGRAM = get_command(app)
 UNTRIED = {"demo": "runs the whole pipeline"}
 
-FILES = ("", "NOWHERE", "EMPTY", "BLANK", "JUNK", "UNREADABLE", "BLANK/below", "~nobody_of_this_name/x")
+FILES = (
+    "",
+    "NOWHERE",
+    "EMPTY",
+    "BLANK",
+    "JUNK",
+    "UNREADABLE",
+    "BLANK/below",
+    "~nobody_of_this_name/x",
+)
 TEXTS = ("", "nothing of this name", "'", "a=b", "JUNK", "\udcff")
 ROOTS = ("s3://", "nothing://x", "DAMAGED", "x" * 5000)
-SQL = ("", ";", "select", "select * from nothing", "select 1; select 2", "drop view images", "select 1/0", "')")
+SQL = (
+    "",
+    ";",
+    "select",
+    "select * from nothing",
+    "select 1; select 2",
+    "drop view images",
+    "select 1/0",
+    "')",
+)
+# fmt: off
 SETS = (
-    "x", "a.b=1", "root=", "root=~nobody_of_this_name/x", "source.path=~nobody_of_this_name/x", "stages=[", "models=JUNK", "source=3",
-)  # fmt: skip
+    "x", "a.b=1", "root=", "root=~nobody_of_this_name/x", "source.path=~nobody_of_this_name/x",
+    "stages=[", "models=JUNK", "source=3",
+)
+# fmt: on
 NUMBERS = ("x", "-1", "0", "10000000000000000000000", "nan")
 
 
@@ -71,7 +101,10 @@ def commands(program: typer.Typer = app, before: str = "") -> Iterator[tuple[str
     """Each command by its words, with what it takes."""
     for command in program.registered_commands:
         assert command.callback is not None
-        yield f"{before}{command.name or command.callback.__name__}", [*parameters(command.callback)]
+        yield (
+            f"{before}{command.name or command.callback.__name__}",
+            [*parameters(command.callback)],
+        )
     for group in program.registered_groups:
         assert group.typer_instance is not None
         name = group.name if isinstance(group.name, str) else ""
@@ -86,7 +119,10 @@ def parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
         kind = next(one for one in (bool, int, float, Path, str) if one in parts(hint))
         option = None
         if not any(isinstance(one, ArgumentInfo) for one in known):
-            option = next((word for one in known for word in one.param_decls or ()), f"--{name.replace('_', '-')}")
+            option = next(
+                (word for one in known for word in one.param_decls or ()),
+                f"--{name.replace('_', '-')}",
+            )
         yield Parameter(name, kind, option)
 
 
@@ -110,7 +146,11 @@ def wrong(parameter: Parameter) -> tuple[str, ...]:
         return SETS
     if parameter.name in ("root", "place"):
         return (*FILES, *ROOTS)
-    return FILES if parameter.kind is Path or parameter.name in ("models", "mirror", "output") else TEXTS
+    return (
+        FILES
+        if parameter.kind is Path or parameter.name in ("models", "mirror", "output")
+        else TEXTS
+    )
 
 
 def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -126,7 +166,9 @@ def cases() -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield name, tuple(words)
         for one in taken:
             if one.option is not None:
-                for value in wrong(one) if name != "report" else wrong(one)[:2]:  # which draws for seconds
+                for value in (
+                    wrong(one) if name != "report" else wrong(one)[:2]
+                ):  # which draws for seconds
                     yield name, (*good, one.option, value)
 
 
@@ -140,7 +182,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("file,person\nAda/1.jpg,Ada\n")
     (folder / "blank").write_bytes(b"")
     (folder / "junk").write_bytes(bytes(range(256)) * 4)
-    small_root(open_root(str(folder / "root"), "people", create=True), [SmallPerson("Ada", 2, rejected=1), SmallPerson("Zoë", 1)])
+    small_root(
+        open_root(str(folder / "root"), "people", create=True),
+        [SmallPerson("Ada", 2, rejected=1), SmallPerson("Zoë", 1)],
+    )
     shutil.copytree(folder / "root", folder / "damaged")
     for file in (folder / "damaged" / "snapshots").iterdir():
         file.write_bytes(b"PAR1 and nothing else PAR1")
@@ -148,10 +193,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def places(folder: Path) -> dict[str, str]:
-    named = {"ROOT": "root", "DAG": "dag.yaml", "LABELS": "labels.csv", "NOWHERE": "nowhere", "DAMAGED": "damaged"}
+    named = {
+        "ROOT": "root",
+        "DAG": "dag.yaml",
+        "LABELS": "labels.csv",
+        "NOWHERE": "nowhere",
+        "DAMAGED": "damaged",
+    }
     named |= {word: word.lower() for word in ("EMPTY", "BLANK", "JUNK", "OUT", "MODELS")}
     # Whoever tests as root may read every file but this one.
-    return {**{word: str(folder / name) for word, name in named.items()}, "UNREADABLE": "/proc/self/mem"}
+    return {
+        **{word: str(folder / name) for word, name in named.items()},
+        "UNREADABLE": "/proc/self/mem",
+    }
 
 
 def test_every_command_is_walked() -> None:
@@ -160,18 +214,26 @@ def test_every_command_is_walked() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_mistake_gets_a_sentence(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_gets_a_sentence(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first hour of a new user would be spent reading our code."""
     monkeypatch.chdir(folder / "empty")
     monkeypatch.setenv("HOME", str(folder / "home"))
-    monkeypatch.setattr("pipeline.execution.engine.RayEngine", lambda spec, address: Inline(spec.build))
+    monkeypatch.setattr(
+        "pipeline.execution.engine.RayEngine", lambda spec, address: Inline(spec.build)
+    )
     for variable in ("IDCLUSTER_MODELS", "RAY_ADDRESS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(Inline, "check", lambda self: None, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     there = places(folder)
     for words in [words for called, words in cases() if called == name]:
-        said = [there.get(word.partition("/")[0], word.partition("/")[0]) + "".join(word.partition("/")[1:]) for word in words]
+        said = [
+            there.get(word.partition("/")[0], word.partition("/")[0])
+            + "".join(word.partition("/")[1:])
+            for word in words
+        ]
         code, output = call([*name.split(), *said])
         told = f"idcluster {name} {' '.join(words)[:200]}\n{output[-2000:]}"
         assert code in (0, 1, 2), told
@@ -179,31 +241,62 @@ def test_a_mistake_gets_a_sentence(name: str, folder: Path, monkeypatch: pytest.
         assert code == 0 or output.strip(), told
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\n", b"a,b\n1,2\n", b"a,b\n1,2,3\n", b"action,subject\n", b"action,subject\nkeep\n", b"action,subject\nkeep,x,y,z\n",
-    b'action,subject\n"keep,x\n', b"action,subject\nfly,x\n", b"file,person\n", b"file,person\nx\n", b"file,person\n../x,Ada\n",
-    b"file,person,n_faces\nAda/1.jpg,Ada,many\n", b"identity,split\nAda,nowhere\n", b"identity;split\nAda;train\n", b"\xff\xfea\0",
-    b"\0" * 50,
-    b"identity,identity,split\na,b,train\n", b"PAR1PAR1", b"x" * 200_000 + b",y\n",
-])  # fmt: skip
-def test_a_mistake_within_a_file_gets_a_sentence(content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"a,b\n1,2\n",
+        b"a,b\n1,2,3\n",
+        b"action,subject\n",
+        b"action,subject\nkeep\n",
+        b"action,subject\nkeep,x,y,z\n",
+        b'action,subject\n"keep,x\n',
+        b"action,subject\nfly,x\n",
+        b"file,person\n",
+        b"file,person\nx\n",
+        b"file,person\n../x,Ada\n",
+        b"file,person,n_faces\nAda/1.jpg,Ada,many\n",
+        b"identity,split\nAda,nowhere\n",
+        b"identity;split\nAda;train\n",
+        b"\xff\xfea\0",
+        b"\0" * 50,
+        b"identity,identity,split\na,b,train\n",
+        b"PAR1PAR1",
+        b"x" * 200_000 + b",y\n",
+    ],
+)
+def test_a_mistake_within_a_file_gets_a_sentence(
+    content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A table of decisions, labels or splits comes out of a spreadsheet: anything may be in it."""
     monkeypatch.chdir(folder / "empty")
     file = folder / "given.csv"
     file.write_bytes(content)
     dag = folder / "splits.yaml"
-    dag.write_text(DAG.format(folder=folder).replace("{crawl: {}}", f"{{crawl: {{}}, shard: {{params: {{split_list: {file}}}}}}}"))
+    dag.write_text(
+        DAG.format(folder=folder).replace(
+            "{crawl: {}}", f"{{crawl: {{}}, shard: {{params: {{split_list: {file}}}}}}}"
+        )
+    )
     for words in (
-        ["correct", str(folder / "root"), "--csv", str(file)], ["eval", "clean", str(folder / "root"), "--labels", str(file)],
-        ["models", "benchmark", str(folder / "people"), "--labels", str(file)], ["plan", str(dag)],
-    ):  # fmt: skip
+        ["correct", str(folder / "root"), "--csv", str(file)],
+        ["eval", "clean", str(folder / "root"), "--labels", str(file)],
+        ["models", "benchmark", str(folder / "people"), "--labels", str(file)],
+        ["plan", str(dag)],
+    ):
         code, output = call(words)
-        assert code in (0, 1, 2) and "Traceback" not in output and "Errno" not in output, (words, output)
+        assert code in (0, 1, 2) and "Traceback" not in output and "Errno" not in output, (
+            words,
+            output,
+        )
         assert code == 0 or output.strip(), words
 
 
 def call(words: list[str]) -> tuple[int, str]:
-    """Exit code and output of a command; whatever else it raises than an exit is the program's own fault."""
+    """Exit code and output of a command; whatever else it raises than an exit is the program's own
+    fault.
+    """
     output = io.StringIO()
     with redirect_stdout(output), redirect_stderr(output), pytest.raises(SystemExit) as ended:
         PROGRAM(words, prog_name="idcluster")
@@ -215,7 +308,18 @@ def test_a_terminal_that_knows_no_letters_gets_them_escaped(folder: Path) -> Non
     """A name with an accent would end every list on an old terminal."""
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     sql = "select name from identities order by name"
-    words = [sys.executable, "-m", "pipeline.cli", "query", str(folder / "root"), sql, "--format", "csv"]
-    done = subprocess.run(words, env=environment, capture_output=True, cwd=Path(__file__).parents[2], check=False)
+    words = [
+        sys.executable,
+        "-m",
+        "pipeline.cli",
+        "query",
+        str(folder / "root"),
+        sql,
+        "--format",
+        "csv",
+    ]
+    done = subprocess.run(
+        words, env=environment, capture_output=True, cwd=Path(__file__).parents[2], check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"name\nAda\nZo\\xeb\n"

@@ -1,4 +1,6 @@
-"""A stage or decisions by hand that are added to a dataset later, changed, and taken away again: only what follows is computed."""
+"""A stage or decisions by hand that are added to a dataset later, changed, and taken away again:
+only what follows is computed.
+"""
 
 import contextlib
 import shutil
@@ -39,13 +41,18 @@ def home(tmp_path: Path) -> Home:
 
 
 def computed(record: Record) -> dict[str, int]:
-    """Units that a run computed, by stage; without what is done for the whole dataset whenever a person changes."""
+    """Units that a run computed, by stage; without what is done for the whole dataset whenever a
+    person changes.
+    """
     return {name: units for name, units in rooms.computed(record).items() if name != "match"}
 
 
 def screened(noise: int, compared: bool = False) -> tuple[str, ...]:
     """The toy DAG with screening: faces with more noise are filtered."""
-    return (f"stages.screen={{backend: toy, params: {{max_noise: {noise}, compared: {str(compared).lower()}}}}}",)
+    return (
+        f"stages.screen={{backend: toy, params: {{max_noise: {noise}, compared: "
+        f"{str(compared).lower()}}}}}",
+    )
 
 
 def afresh(home: Home, sets: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,8 +64,14 @@ def afresh(home: Home, sets: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def without_screenings(view: Mapping[str, Any]) -> dict[str, Any]:
-    """A stage that the DAG no longer has leaves its rows in the dataset, as every stage does, and `dataset.json` says so."""
-    shards = {path: digest for path, digest in view["shards"].items() if not path.endswith("/dataset.json")}
+    """A stage that the DAG no longer has leaves its rows in the dataset, as every stage does, and
+    `dataset.json` says so.
+    """
+    shards = {
+        path: digest
+        for path, digest in view["shards"].items()
+        if not path.endswith("/dataset.json")
+    }
     return {name: rows for name, rows in view.items() if name != "screenings"} | {"shards": shards}
 
 
@@ -98,12 +111,19 @@ def test_what_is_filtered_is_neither_clustered_nor_captioned_nor_sharded(home: H
     assert view == afresh(home, screened(3))
 
 
-@pytest.mark.parametrize("buckets", [nullcontext, small_buckets], ids=["one chunk", "many chunks, merged"])
+@pytest.mark.parametrize(
+    "buckets", [nullcontext, small_buckets], ids=["one chunk", "many chunks, merged"]
+)
 def test_another_limit_runs_what_follows_and_back_runs_nothing(home: Home, buckets: Any) -> None:
     with buckets():
         run_toy(*home, sets=screened(3))
         record = run_toy(*home, sets=screened(4))
-        assert computed(record) == {"screen": FACES, "clean": PEOPLE, "people": PEOPLE, "caption": PEOPLE}
+        assert computed(record) == {
+            "screen": FACES,
+            "clean": PEOPLE,
+            "people": PEOPLE,
+            "caption": PEOPLE,
+        }
         assert shown(home[2]) == afresh(home, screened(4))
         assert computed(run_toy(*home, sets=screened(3))) == {}
         assert shown(home[2]) == afresh(home, screened(3))
@@ -130,7 +150,9 @@ def test_only_people_with_a_filtered_face_are_cleaned_again(home: Home) -> None:
         (home[1] / person / "pair.png").unlink()
     run_toy(*home, sets=screened(90))
     record = run_toy(*home, sets=screened(6))
-    assert computed(record) == {"screen": FACES - 4, "clean": 1, "people": 1}, "number 7 and the pair are of one person"
+    assert computed(record) == {"screen": FACES - 4, "clean": 1, "people": 1}, (
+        "number 7 and the pair are of one person"
+    )
     assert without_gone(shown(home[2])) == without_gone(afresh(home, screened(6)))
 
 
@@ -150,37 +172,72 @@ def test_filtered_faces_can_still_say_who_the_person_is(home: Home) -> None:
 def test_clean_waits_for_a_screening_that_the_dag_has(home: Home) -> None:
     """Whoever runs stages one by one would cluster everything, and again after screening."""
     run_toy(*home, sets=screened(3), selection=Selection(only=("crawl", "detect", "embed")))
-    for selection in (Selection(only=("clean",)), Selection(only=("clean",), limit=100), Selection(only=("clean",), where="rank >= 0")):
+    for selection in (
+        Selection(only=("clean",)),
+        Selection(only=("clean",), limit=100),
+        Selection(only=("clean",), where="rank >= 0"),
+    ):
         assert computed(run_toy(*home, sets=screened(3), selection=selection)) == {}
-    assert computed(run_toy(*home, sets=screened(3), selection=Selection(only=("screen",)))) == {"screen": FACES}
-    assert computed(run_toy(*home, sets=screened(3))) == {"clean": PEOPLE, "people": PEOPLE, "caption": 16}
+    assert computed(run_toy(*home, sets=screened(3), selection=Selection(only=("screen",)))) == {
+        "screen": FACES
+    }
+    assert computed(run_toy(*home, sets=screened(3))) == {
+        "clean": PEOPLE,
+        "people": PEOPLE,
+        "caption": 16,
+    }
     assert shown(home[2]) == afresh(home, screened(3))
 
 
 def test_screening_of_some_pictures_lets_clean_see_those(home: Home) -> None:
     run_toy(*home, sets=screened(3), selection=Selection(only=("crawl", "detect", "embed")))
     some = Selection(only=("screen", "clean"), where="name = 'person 01'")
-    assert computed(run_toy(*home, sets=screened(3), selection=some)) == {"screen": 9, "clean": 1, "people": 1}
+    assert computed(run_toy(*home, sets=screened(3), selection=some)) == {
+        "screen": 9,
+        "clean": 1,
+        "people": 1,
+    }
     run_toy(*home, sets=screened(3))
     assert shown(home[2]) == afresh(home, screened(3))
 
 
 PARTS: tuple[tuple[str, ...], ...] = ((), ("clean",), ("screen",), ("caption",))
-STATES: tuple[tuple[str, ...], ...] = ((), screened(2), screened(4), screened(4, compared=True), screened(255))
+STATES: tuple[tuple[str, ...], ...] = (
+    (),
+    screened(2),
+    screened(4),
+    screened(4, compared=True),
+    screened(255),
+)
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.sampled_from(STATES), st.sampled_from(PARTS)), max_size=4), st.integers(0, len(STATES) - 1))
-def test_the_way_does_not_matter(home: Home, way: list[tuple[tuple[str, ...], tuple[str, ...]]], last: int) -> None:
-    """On, off, stricter, in parts: what is shown at the end is what the last DAG makes from scratch."""
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.sampled_from(STATES), st.sampled_from(PARTS)), max_size=4),
+    st.integers(0, len(STATES) - 1),
+)
+def test_the_way_does_not_matter(
+    home: Home, way: list[tuple[tuple[str, ...], tuple[str, ...]]], last: int
+) -> None:
+    """On, off, stricter, in parts: what is shown at the end is what the last DAG makes from
+    scratch.
+    """
     shutil.rmtree(home[2], ignore_errors=True)
     for sets, only in way:
-        run_toy(*home, sets=sets, selection=Selection(only=tuple(name for name in only if name != "screen" or sets)))
+        run_toy(
+            *home,
+            sets=sets,
+            selection=Selection(only=tuple(name for name in only if name != "screen" or sets)),
+        )
     run_toy(*home, sets=STATES[last])
     assert computed(run_toy(*home, sets=STATES[last])) == {}
     found, expected = shown(home[2]), afresh(home, STATES[last])
-    assert (found if STATES[last] else without_screenings(found)) == (expected if STATES[last] else without_screenings(expected))
+    assert (found if STATES[last] else without_screenings(found)) == (
+        expected if STATES[last] else without_screenings(expected)
+    )
 
 
 @pytest.mark.slow
@@ -206,14 +263,19 @@ def test_a_run_that_dies_while_screening_is_added_and_is_resumed(home: Home, aft
 # a table that is written by hand
 
 
+# fmt: off
 VERDICTS = TableSchema(
     "verdicts", 1, "judge", "Decisions by hand.", "face_id", None, None,
-    tuple(Column(name, pa.string(), "a column", nullable=False) for name in ("identity_id", "face_id", "action", "status")),
-)  # fmt: skip
+    tuple(Column(name, pa.string(), "a column", nullable=False) for name in ("identity_id",
+        "face_id", "action", "status")),
+)
+# fmt: on
 
 
 class JudgedCaption(Stage):
-    """Captions of kept faces with what somebody said of them: a stage of slices that reads a table of people's buckets."""
+    """Captions of kept faces with what somebody said of them: a stage of slices that reads a table
+    of people's buckets.
+    """
 
     name: ClassVar[str] = "caption"
     backend: ClassVar[str] = "judged"
@@ -223,8 +285,12 @@ class JudgedCaption(Stage):
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         ids = ("identity_id", "image_id", "face_id")
-        said = [({name: row[name] for name in ids}, row["verdicts.action"]) for row in rows.to_pylist()]
-        return self.build([{**face, "caption": action or "nothing said", "status": "ok"} for face, action in said])
+        said = [
+            ({name: row[name] for name in ids}, row["verdicts.action"]) for row in rows.to_pylist()
+        ]
+        return self.build(
+            [{**face, "caption": action or "nothing said", "status": "ok"} for face, action in said]
+        )
 
 
 class JudgedPeople(Stage):
@@ -234,25 +300,34 @@ class JudgedPeople(Stage):
     backend: ClassVar[str] = "judged"
     grain = "bucket"
     parent: ClassVar[str] = "embeddings"
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"embeddings": ("vector",), "verdicts": ("action",)}
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "embeddings": ("vector",),
+        "verdicts": ("action",),
+    }
     optional: ClassVar[frozenset[str]] = frozenset({"verdicts"})
 
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         faces: dict[str, list[dict[str, Any]]] = {}
         for row in rows.to_pylist():
             faces.setdefault(row["identity_id"], []).append(row)
-        return self.build([
-            {
-                "identity_id": who,
-                "indicator": min(mine, key=lambda row: row["face_id"])["embeddings.vector"],
-                "kept": sum(row["verdicts.action"] != "reject" for row in mine),
-                "status": "ok",
-            }
-            for who, mine in faces.items()
-        ])  # fmt: skip
+        return self.build(
+            [
+                {
+                    "identity_id": who,
+                    "indicator": min(mine, key=lambda row: row["face_id"])["embeddings.vector"],
+                    "kept": sum(row["verdicts.action"] != "reject" for row in mine),
+                    "status": "ok",
+                }
+                for who, mine in faces.items()
+            ]
+        )
 
 
-JUDGED = ("stages.caption={backend: judged}", "stages.people={backend: judged}", "stages.shard.params.include=[]")
+JUDGED = (
+    "stages.caption={backend: judged}",
+    "stages.people={backend: judged}",
+    "stages.shard.params.include=[]",
+)
 
 
 @pytest.fixture
@@ -270,7 +345,10 @@ def decide(root: Path, actions: Mapping[str, str]) -> None:
     snapshot = load(store)
     [bucket] = {entry.bucket for entry in snapshot.shown("faces")}
     who = {row[TABLES["faces"].names.index("face_id")]: row[0] for row in shown(root)["faces"]}
-    rows = [{"identity_id": who[face], "face_id": face, "action": action, "status": "ok"} for face, action in sorted(actions.items())]
+    rows = [
+        {"identity_id": who[face], "face_id": face, "action": action, "status": "ok"}
+        for face, action in sorted(actions.items())
+    ]
     sealed = seal_table(store, VERDICTS, "byhand00", bucket, WHOLE, VERDICTS.build(rows))
     entry: Entry = sealed.entry(VERDICTS, "byhand00", bucket, WHOLE, "")
     publish(store, snapshot.with_entries([entry]))
@@ -278,7 +356,9 @@ def decide(root: Path, actions: Mapping[str, str]) -> None:
 
 def faces_of(root: Path, person: int) -> list[str]:
     """Ids of the embedded faces of the n-th person."""
-    return sorted(row[2] for row in shown(root)["embeddings"] if row[0] == identity_id(f"person {person:02d}"))
+    return sorted(
+        row[2] for row in shown(root)["embeddings"] if row[0] == identity_id(f"person {person:02d}")
+    )
 
 
 def left(root: Path) -> list[int]:
@@ -297,7 +377,9 @@ def test_decisions_by_hand_change_the_people_and_faces_that_they_are_about(judge
     assert computed(run_toy(*judged, sets=JUDGED)) == {"people": 2, "caption": 3}
     assert left(judged[2]) == [9, 8, 9, 8]
     decide(judged[2], {one[0]: "reject", one[1]: "keep"})
-    assert computed(run_toy(*judged, sets=JUDGED)) == {}, "what is taken back finds the rows from before"
+    assert computed(run_toy(*judged, sets=JUDGED)) == {}, (
+        "what is taken back finds the rows from before"
+    )
     assert left(judged[2]) == [9, 8, 9, 9]
     decide(judged[2], {one[0]: "keep", one[1]: "keep"})
     assert computed(run_toy(*judged, sets=JUDGED)) == {"people": 1, "caption": 1}
@@ -308,7 +390,9 @@ def test_decisions_outlive_whatever_is_computed_again(judged: Home) -> None:
     decide(judged[2], dict.fromkeys(faces_of(judged[2], 0), "reject"))
     run_toy(*judged, sets=JUDGED)
     (judged[1] / "person 02" / "03.png").unlink()
-    run_toy(*judged, sets=(*JUDGED, "stages.detect.params.margin=0", "stages.clean.params.near_tie=0.8"))
+    run_toy(
+        *judged, sets=(*JUDGED, "stages.detect.params.margin=0", "stages.clean.params.near_tie=0.8")
+    )
     assert left(judged[2]) == [0, 9, 8, 9]
 
 

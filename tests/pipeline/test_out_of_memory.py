@@ -1,4 +1,6 @@
-"""Memory that does not suffice, on a real Ray: an error costs the picture, a killed worker costs it after the second time."""
+"""Memory that does not suffice, on a real Ray: an error costs the picture, a killed worker costs it
+after the second time.
+"""
 
 import contextlib
 import os
@@ -19,7 +21,9 @@ from tests.pipeline.toy import GROWS, people, picture
 pytestmark = pytest.mark.ray
 
 ONE_WORKER = tuple(f"stages.{stage}.resources.workers=1" for stage in ("crawl", "detect", "embed"))
-"""The three share an actor, and there is no other that Ray could kill in the place of the one that grows."""
+"""The three share an actor, and there is no other that Ray could kill in the place of the one that
+grows.
+"""
 
 
 @pytest.fixture
@@ -33,15 +37,23 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     with starting() as one:
-        yield lambda *arguments, **variables: one("tests.pipeline.toy_run", tmp_path, *arguments, **variables)
+        yield lambda *arguments, **variables: one(
+            "tests.pipeline.toy_run", tmp_path, *arguments, **variables
+        )
 
 
 def not_seen(root: Path) -> dict[str, Any]:
     """The one row of faces that is neither ok nor filtered."""
     store = Store(root)
-    rows = read_entries(store, "faces", load(store).shown("faces"), ["image_id", "status", "reason", "detail"]).to_pylist()
+    rows = read_entries(
+        store, "faces", load(store).shown("faces"), ["image_id", "status", "reason", "detail"]
+    ).to_pylist()
     # The broken files of the toys fail too, in images or by their pixels.
-    [row] = [row for row in rows if row["status"] in ("failed", "poisoned") and row["reason"] != "decode_error"]
+    [row] = [
+        row
+        for row in rows
+        if row["status"] in ("failed", "poisoned") and row["reason"] != "decode_error"
+    ]
     return row
 
 
@@ -54,7 +66,9 @@ def check_neighbours(root: Path, source: Path, folder: Path) -> None:
         assert shown(root)[table] == shown(folder / "without")[table], table
 
 
-def test_memory_that_is_refused_costs_the_picture_alone(source: Path, tmp_path: Path, start: Callable[..., Driver]) -> None:
+def test_memory_that_is_refused_costs_the_picture_alone(
+    source: Path, tmp_path: Path, start: Callable[..., Driver]
+) -> None:
     """One picture of 100,000 pixels a side would end a run of days."""
     root = tmp_path / "root"
     start(source, root, TOY_ADDRESS_ROOM=str(500_000_000)).succeed()
@@ -69,11 +83,17 @@ V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 
 @pytest.fixture
 def memory_group() -> Iterator[Callable[[int], Path]]:
-    """Makes a control group with a limit of so many bytes. Skips where this machine does not let us."""
+    """Makes a control group with a limit of so many bytes. Skips where this machine does not let
+    us.
+    """
     made: list[Path] = []
 
     def make(limit: int) -> Path:
-        top, file = (V1, "memory.limit_in_bytes") if (V1 / "memory.limit_in_bytes").exists() else (V2, "memory.max")
+        top, file = (
+            (V1, "memory.limit_in_bytes")
+            if (V1 / "memory.limit_in_bytes").exists()
+            else (V2, "memory.max")
+        )
         with contextlib.suppress(OSError):
             if top is V2 and "memory" not in (V2 / "cgroup.subtree_control").read_text().split():
                 raise PermissionError("not ours to change")
@@ -96,7 +116,11 @@ def test_a_picture_whose_worker_the_kernel_kills_is_poisoned(
     root, group = tmp_path / "root", memory_group(200_000_000)
     start(source, root, TOY_MEMORY_GROUP=str(group)).succeed()
     row = not_seen(root)
-    assert (row["status"], row["reason"], row["detail"]) == ("poisoned", "worker_died", "killed its worker 2 times")
+    assert (row["status"], row["reason"], row["detail"]) == (
+        "poisoned",
+        "worker_died",
+        "killed its worker 2 times",
+    )
     check_neighbours(root, source, tmp_path)
 
 
@@ -107,9 +131,19 @@ def test_a_picture_whose_worker_ray_kills_for_its_memory_is_poisoned(
     """Ray kills workers before the kernel does; a run under its memory monitor must end as well."""
     group = memory_group(6_000_000_000)
     if group.parent != V1:
-        pytest.skip("needs control groups of version 1, of which one can be put in the place of the machine's")
+        pytest.skip(
+            "needs control groups of version 1, of which one can be put in the place of the "
+            "machine's"
+        )
     # Whatever asks for the machine's memory below this command is told that of the group.
-    inside = ["unshare", "--mount", "sh", "-c", f'echo $$ > {group}/cgroup.procs && mount --bind {group} {V1} && exec "$@"', "sh"]
+    inside = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'echo $$ > {group}/cgroup.procs && mount --bind {group} {V1} && exec "$@"',
+        "sh",
+    ]
     if subprocess.run([*inside, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to mount in a namespace")
     root = tmp_path / "root"

@@ -1,4 +1,6 @@
-"""The real DAG on real photographs with real weights: what is kept, and that the bytes do not depend on how it was run."""
+"""The real DAG on real photographs with real weights: what is kept, and that the bytes do not
+depend on how it was run.
+"""
 
 import csv
 import io
@@ -27,20 +29,31 @@ def run(source: Path, root: Path, models: Path, workers: int, only: tuple[str, .
     sets = [f"source.path={source}", f"root={root}", f"resources.workers={workers}"]
     prepared = prepare(load_dag(DAG, sets), str(models))
     store = open_root(str(root), "photographs", create=True)
-    return Run(prepared, Selection(only=only), store, Console(file=io.StringIO()), lambda spec: RayEngine(spec)).execute()
+    return Run(
+        prepared,
+        Selection(only=only),
+        store,
+        Console(file=io.StringIO()),
+        lambda spec: RayEngine(spec),
+    ).execute()
 
 
 def test_who_is_kept(photos: Path, models_dir: Path, tmp_path: Path) -> None:
-    """Every photograph is accounted for, the known wrong people are rejected, and those that are right are kept."""
+    """Every photograph is accounted for, the known wrong people are rejected, and those that are
+    right are kept.
+    """
     root = tmp_path / "root"
     run(photos, root, models_dir, 2, ("crawl", "detect", "embed", "clean"))
     connection = connect(str(root))
     kept = dict(
         connection.execute(
-            "SELECT split_part(c.address, ':', 2), bool_or(k.keep) FROM candidates c LEFT JOIN clusters k USING (image_id) GROUP BY ALL"
+            "SELECT split_part(c.address, ':', 2), bool_or(k.keep) FROM candidates c LEFT JOIN "
+            "clusters k USING (image_id) GROUP BY ALL"
         ).fetchall()
     )
-    assert connection.execute("SELECT count(DISTINCT image_id) FROM faces").fetchone() == (len(kept),)
+    assert connection.execute("SELECT count(DISTINCT image_id) FROM faces").fetchone() == (
+        len(kept),
+    )
     connection.close()
     with (photos / "LABELS.csv").open(newline="") as file:
         labels = list(csv.DictReader(file))
@@ -50,7 +63,9 @@ def test_who_is_kept(photos: Path, models_dir: Path, tmp_path: Path) -> None:
     assert not any(kept[file] for file in WRONG)
 
 
-def test_the_same_bytes_from_one_worker_and_from_two(photos: Path, models_dir: Path, tmp_path: Path) -> None:
+def test_the_same_bytes_from_one_worker_and_from_two(
+    photos: Path, models_dir: Path, tmp_path: Path
+) -> None:
     """Last bits of networks depend on batches; views and shards must not, whoever works on what."""
     people = tmp_path / "people"
     for person in ("serena_williams", "bbt_amy", "london_010", "virat_kohli"):

@@ -52,10 +52,22 @@ def everything(root: Path) -> dict[str, int]:
 def test_fresh_root(home: Home) -> None:
     made = plan(home)
     assert made.intake is not None
-    assert (made.intake.people, made.intake.offered, made.intake.new, made.intake.entries) == (4, 44, 44, [])
+    assert (made.intake.people, made.intake.offered, made.intake.new, made.intake.entries) == (
+        4,
+        44,
+        44,
+        [],
+    )
     assert units(made) == {"crawl": 44}
     assert lines(made)["crawl"].why == {"source": 44}
-    assert [line.stage for line in made.lines if line.more] == ["detect", "embed", "clean", "people", "match", "caption"]
+    assert [line.stage for line in made.lines if line.more] == [
+        "detect",
+        "embed",
+        "clean",
+        "people",
+        "match",
+        "caption",
+    ]
     assert made.shards == "follow from the rows above"
     assert not made.nothing
     assert not home[2].exists(), "a plan makes nothing"
@@ -68,9 +80,11 @@ def test_nothing_to_do(done: Home) -> None:
     assert units(made) == {}
     assert not any(line.more or line.tasks or line.why for line in made.lines)
     assert made.shards == "as they are"
-    assert {name: line.done for name, line in lines(made).items() if name in ("crawl", "embed", "clean", "people", "caption")} == {
-        "crawl": 44, "embed": 36, "clean": 36, "people": 4, "caption": 28,
-    }  # fmt: skip
+    assert {
+        name: line.done
+        for name, line in lines(made).items()
+        if name in ("crawl", "embed", "clean", "people", "caption")
+    } == {"crawl": 44, "embed": 36, "clean": 36, "people": 4, "caption": 28}
     assert everything(done[2]) == before
 
 
@@ -92,9 +106,13 @@ def test_a_switch_back_has_nothing_to_compute(done: Home) -> None:
     assert plan(done, other).nothing
 
 
-@pytest.mark.parametrize("change", ["prompt", "new picture", "replaced picture", "threshold", "margin"])
+@pytest.mark.parametrize(
+    "change", ["prompt", "new picture", "replaced picture", "threshold", "margin"]
+)
 def test_a_run_does_what_the_plan_knows_and_what_follows(done: Home, change: str) -> None:
-    """Units that are known are what the run does; a stage that is neither named nor follows does nothing."""
+    """Units that are known are what the run does; a stage that is neither named nor follows does
+    nothing.
+    """
     sets: tuple[str, ...] = ()
     if change == "prompt":
         sets = ("stages.caption.params.prompt=a portrait",)
@@ -141,8 +159,12 @@ def test_estimates_come_from_measured_rates_of_the_same_version(done: Home) -> N
     alone = plan(done, ["stages.detect.resources.workers=1"], retry="reason = 'no_face'")
     pair = plan(done, ["stages.detect.resources.workers=2"], retry="reason = 'no_face'")
     assert lines(alone)["detect"].seconds == pytest.approx(4 * rate)
-    assert lines(pair)["detect"].seconds == pytest.approx(2 * rate), "resources do not change a version"
-    assert lines(plan(done, ["stages.detect.params.margin=1"]))["detect"].seconds is None, "never measured"
+    assert lines(pair)["detect"].seconds == pytest.approx(2 * rate), (
+        "resources do not change a version"
+    )
+    assert lines(plan(done, ["stages.detect.params.margin=1"]))["detect"].seconds is None, (
+        "never measured"
+    )
 
 
 def test_only(home: Home, done: Home) -> None:
@@ -153,7 +175,9 @@ def test_only(home: Home, done: Home) -> None:
     made = plan(done, ["stages.clean.params.similarity_threshold=0.9"], only=("shard",))
     assert made.lines == []
     assert made.shards == "as they are", "what is shown has not changed"
-    with pytest.raises(DagError, match="--only clan: the DAG has no such stage; it has crawl, detect"):
+    with pytest.raises(
+        DagError, match="--only clan: the DAG has no such stage; it has crawl, detect"
+    ):
         plan(done, only=("clan",))
 
 
@@ -168,7 +192,9 @@ def test_where_and_limit_cut_down(home: Home) -> None:
     run_toy(*home, selection=Selection(only=("crawl",)))
     made = plan(home, only=("detect",), where="name = 'person 02'")
     assert units(made) == {"detect": 10}
-    assert computed(run_toy(*home, selection=Selection(only=("detect",), where="name = 'person 02'"))) == {"detect": 10}
+    assert computed(
+        run_toy(*home, selection=Selection(only=("detect",), where="name = 'person 02'"))
+    ) == {"detect": 10}
     assert plan(home, only=("detect",), where="name = 'person 02'").lines[0].units == 0
     limited, free = plan(home, only=("detect",), limit=1), plan(home, only=("detect",))
     assert lines(limited)["detect"].tasks == 1
@@ -204,8 +230,14 @@ def test_what_a_run_would_refuse_a_plan_refuses(done: Home) -> None:
 
 
 def test_reasons_are_words_the_most_frequent_first() -> None:
-    assert reasons(Counter({"new": 1, "inputs": 3, "version": 2})) == "3 upstream changed, 2 parameters, code or weights changed, 1 new"
-    assert reasons(Counter({"retry": 1, "source": 2})) == "2 new or changed at the source, 1 asked to retry"
+    assert (
+        reasons(Counter({"new": 1, "inputs": 3, "version": 2}))
+        == "3 upstream changed, 2 parameters, code or weights changed, 1 new"
+    )
+    assert (
+        reasons(Counter({"retry": 1, "source": 2}))
+        == "2 new or changed at the source, 1 asked to retry"
+    )
     assert reasons(Counter()) == ""
 
 

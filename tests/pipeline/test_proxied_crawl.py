@@ -26,10 +26,13 @@ def test_a_run_through_a_proxy_leaves_no_trace_of_the_password_and_the_same_vers
     monkeypatch.setenv(CREDENTIALS[0], USER)
     monkeypatch.setenv(CREDENTIALS[1], WORD)
     with serving(Site()) as site, proxying(Proxy("http", login=(USER, WORD))) as proxy:
-        path = listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg", "a.example")) for n in range(3)])
+        path = listing(
+            tmp_path, [("Ada", site.address(f"/p/{n}.jpg", "a.example")) for n in range(3)]
+        )
         (tmp_path / "web.yaml").write_text(
             f'name: web\nroot: "{tmp_path}/root"\nsource: {{kind: urls, path: "{path}"}}\n'
-            'fetch: {contact: "mailto:me@example.org", resolve: {"*.example": 93.184.216.34}, politeness: {rate: null},'
+            'fetch: {contact: "mailto:me@example.org", resolve: {"*.example": 93.184.216.34}, '
+            "politeness: {rate: null},"
             f' proxy: "{proxy.url}"}}\nstages: {{crawl: {{}}}}\n'
         )
         first, said = crawl(tmp_path)
@@ -59,6 +62,11 @@ def test_what_a_proxy_wants_reaches_the_driver_in_its_own_words() -> None:
 
     actor: Any = object.__new__(_FetchActor)
     actor.worker = SimpleNamespace(fetch=fetch)
-    rows = actor(pa.table({"block": [Block(name, (), 1.0, False).encode() for name in "ab"]})).to_pylist()
+    rows = actor(
+        pa.table({"block": [Block(name, (), 1.0, False).encode() for name in "ab"]})
+    ).to_pylist()
     assert (Haul.decode(rows[0]["haul"]).block, rows[0]["denied"]) == ("a", None)
-    assert rows[1] == {"haul": None, "denied": "proxy http://10.0.0.1:3128 wants a user and a password"}
+    assert rows[1] == {
+        "haul": None,
+        "denied": "proxy http://10.0.0.1:3128 wants a user and a password",
+    }

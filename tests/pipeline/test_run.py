@@ -1,4 +1,6 @@
-"""What a second run does: only what changed, and the dataset is the same as if it had been made afresh."""
+"""What a second run does: only what changed, and the dataset is the same as if it had been made
+afresh.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -15,7 +17,9 @@ from tests.pipeline.toy import RAISES, people, picture
 
 @pytest.fixture(autouse=True, params=["one chunk", "many chunks, merged"])
 def size(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Each promise holds for a bucket that is open, and for finished ones whose chunks lie in one file."""
+    """Each promise holds for a bucket that is open, and for finished ones whose chunks lie in one
+    file.
+    """
     with nullcontext() if request.param == "one chunk" else small_buckets():
         yield
 
@@ -27,10 +31,17 @@ def home(tmp_path: Path) -> tuple[Path, Path, Path]:
 
 
 def files(root: Path) -> dict[str, int]:
-    return {str(path): path.stat().st_mtime_ns for top in ("tables", "shards") for path in (root / top).rglob("*") if path.is_file()}
+    return {
+        str(path): path.stat().st_mtime_ns
+        for top in ("tables", "shards")
+        for path in (root / top).rglob("*")
+        if path.is_file()
+    }
 
 
-def afresh(home: tuple[Path, Path, Path], tmp_path: Path, sets: tuple[str, ...] = ()) -> dict[str, object]:
+def afresh(
+    home: tuple[Path, Path, Path], tmp_path: Path, sets: tuple[str, ...] = ()
+) -> dict[str, object]:
     """What a new dataset of the same source shows."""
     root = tmp_path / "afresh"
     shutil.rmtree(root, ignore_errors=True)
@@ -45,8 +56,13 @@ def test_first_run_accounts_for_every_file(home: tuple[Path, Path, Path]) -> Non
     assert len(view["images"]) == 4 * 11  # every file of every folder
     reasons = {row[-3] for row in view["images"] if row[-4] != "ok"}
     assert reasons == {"not_an_image"}
-    assert sorted({row[-3] for row in view["faces"] if row[-4] != "ok"}) == ["decode_error", "no_face"]
-    assert sum(row[5] for row in view["clusters"]) == 4 * 7  # six pictures and the pair of each person
+    assert sorted({row[-3] for row in view["faces"] if row[-4] != "ok"}) == [
+        "decode_error",
+        "no_face",
+    ]
+    assert (
+        sum(row[5] for row in view["clusters"]) == 4 * 7
+    )  # six pictures and the pair of each person
     assert len(view["captions"]) == 4 * 7
     assert [name for name in view["shards"] if name.endswith(".tar")]
 
@@ -61,7 +77,9 @@ def test_nothing_to_do_touches_nothing(home: tuple[Path, Path, Path]) -> None:
     assert not list((home[2] / "parts").rglob("*.parquet"))
 
 
-def test_changed_threshold_runs_clean_and_what_follows_for_new_faces(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_changed_threshold_runs_clean_and_what_follows_for_new_faces(
+    home: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     strict = ("stages.clean.params.similarity_threshold=0.996",)
     first = run_toy(*home, sets=strict)
     few = first.stages["caption"]["units"]
@@ -90,10 +108,21 @@ def test_new_photographs_cost_their_slices_and_their_people(home: tuple[Path, Pa
     before = files(home[2])
     (home[1] / "person 01" / "new.png").write_bytes(picture(11, noise=77))
     record = run_toy(*home)
-    assert computed(record) == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
-    assert {path: time for path, time in files(home[2]).items() if path in before and path.endswith(".parquet")} == {
-        path: time for path, time in before.items() if path.endswith(".parquet")
-    }, "no file is rewritten"
+    assert computed(record) == {
+        "crawl": 1,
+        "detect": 1,
+        "embed": 1,
+        "clean": 1,
+        "people": 1,
+        "caption": 1,
+    }
+    assert {
+        path: time
+        for path, time in files(home[2]).items()
+        if path in before and path.endswith(".parquet")
+    } == {path: time for path, time in before.items() if path.endswith(".parquet")}, (
+        "no file is rewritten"
+    )
 
 
 def test_new_person_is_appended(home: tuple[Path, Path, Path]) -> None:
@@ -101,10 +130,19 @@ def test_new_person_is_appended(home: tuple[Path, Path, Path]) -> None:
     (home[1] / "person 99").mkdir()
     (home[1] / "person 99" / "only.png").write_bytes(picture(77, noise=1))
     record = run_toy(*home)
-    assert computed(record) == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
+    assert computed(record) == {
+        "crawl": 1,
+        "detect": 1,
+        "embed": 1,
+        "clean": 1,
+        "people": 1,
+        "caption": 1,
+    }
 
 
-def test_replaced_photograph_replaces_what_stems_from_it(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_replaced_photograph_replaces_what_stems_from_it(
+    home: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     run_toy(*home)
     (home[1] / "person 02" / "03.png").write_bytes(picture(12, 12, noise=99))
     record = run_toy(*home)
@@ -135,20 +173,35 @@ def test_deleted_photograph_leaves_the_views(home: tuple[Path, Path, Path], tmp_
 def test_other_detector_and_back(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_toy(*home)
     other = ("stages.detect.params.margin=1",)
-    assert set(computed(run_toy(*home, sets=other))) == {"detect", "embed", "clean", "people", "caption"}
+    assert set(computed(run_toy(*home, sets=other))) == {
+        "detect",
+        "embed",
+        "clean",
+        "people",
+        "caption",
+    }
     assert shown(home[2]) == afresh(home, tmp_path, other)
     assert computed(run_toy(*home)) == {}
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
 def test_only_and_the_rest_later(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    assert set(computed(run_toy(*home, selection=Selection(only=("crawl", "detect"))))) == {"crawl", "detect"}
-    assert set(computed(run_toy(*home, selection=Selection(only=("embed", "clean"))))) == {"embed", "clean", "people"}
+    assert set(computed(run_toy(*home, selection=Selection(only=("crawl", "detect"))))) == {
+        "crawl",
+        "detect",
+    }
+    assert set(computed(run_toy(*home, selection=Selection(only=("embed", "clean"))))) == {
+        "embed",
+        "clean",
+        "people",
+    }
     assert set(computed(run_toy(*home))) == {"caption"}
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
-def test_limit_and_where_cut_down_and_the_rest_comes_later(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_limit_and_where_cut_down_and_the_rest_comes_later(
+    home: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
     run_toy(*home, selection=Selection(only=("crawl",)))
     record = run_toy(*home, selection=Selection(only=("detect",), where="name = 'person 02'"))
     assert computed(record) == {"detect": 10}
@@ -200,7 +253,9 @@ def test_old_snapshots_stay_readable(home: tuple[Path, Path, Path]) -> None:
     from pipeline.catalogue.connection import connect
 
     connection = connect(str(home[2]), record.snapshot)
-    assert len(connection.execute("SELECT * FROM captions WHERE caption LIKE 'a picture %'").fetchall()) == len(before)
+    assert len(
+        connection.execute("SELECT * FROM captions WHERE caption LIKE 'a picture %'").fetchall()
+    ) == len(before)
     connection.close()
 
 

@@ -86,7 +86,11 @@ def test_a_file_is_put_whole_read_listed_and_deleted(bucket: str) -> None:
 
 def test_answers_of_web_servers_are_put_down_and_found_in_a_store(bucket: str) -> None:
     store = Store(f"s3://{bucket}/root")
-    put(store, spool_path("run", "b", 0), [(f"http://a/{n}", Fetched(bytes([n]) * 1000)) for n in range(100)])
+    put(
+        store,
+        spool_path("run", "b", 0),
+        [(f"http://a/{n}", Fetched(bytes([n]) * 1000)) for n in range(100)],
+    )
     found = look(store)
     got = SpoolServices(store, found.places).fetch(["http://a/99", "http://a/3"])
     assert [answer.data for answer in got] == [b"c" * 1000, b"\3" * 1000]
@@ -99,8 +103,12 @@ def test_a_file_is_created_once(bucket: str) -> None:
     assert store.read("lease") == b"mine"
 
 
-def test_a_file_is_created_once_where_the_store_does_not_say_why_it_refuses(server: S3Server, bucket: str, monkeypatch: Any) -> None:
-    """Other stores than S3 leave out which condition failed: a second writer would end with an error of the store's client."""
+def test_a_file_is_created_once_where_the_store_does_not_say_why_it_refuses(
+    server: S3Server, bucket: str, monkeypatch: Any
+) -> None:
+    """Other stores than S3 leave out which condition failed: a second writer would end with an
+    error of the store's client.
+    """
     monkeypatch.setattr(server, "names_condition", False)
     store = Store(f"s3://{bucket}/root")
     assert store.put_new("a", b"mine") and not store.put_new("a", b"yours")
@@ -108,7 +116,9 @@ def test_a_file_is_created_once_where_the_store_does_not_say_why_it_refuses(serv
 
 
 def test_a_file_that_was_there_and_is_gone_was_somebody_elses(bucket: str) -> None:
-    """Who comes second, while the first gives back what it had, would end with an error about a missing file."""
+    """Who comes second, while the first gives back what it had, would end with an error about a
+    missing file.
+    """
 
     class Gone(Store):
         def read(self, path: str) -> bytes:
@@ -128,14 +138,19 @@ def test_an_empty_file_is_there(bucket: str) -> None:
         assert file.read() == b""
 
 
-def test_a_store_that_ignores_conditions_is_found_out(server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_ignores_conditions_is_found_out(
+    server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two writers the second would put its snapshot over that of the first, in silence."""
     store = Store(f"s3://{bucket}/root")
     with Lease(store, "while it is good"):
         pass
     monkeypatch.setattr(server, "conditional", False)
     for root in (store, Store(f"s3://{bucket}/fresh")):
-        with pytest.raises(StorageError, match=r"without conditional writes: .*If-None-Match"), Lease(root, "mine"):
+        with (
+            pytest.raises(StorageError, match=r"without conditional writes: .*If-None-Match"),
+            Lease(root, "mine"),
+        ):
             pytest.fail("without a lease that can be trusted")
         assert read_lease(root) is None
 
@@ -155,18 +170,28 @@ def test_a_read_that_trickles_ends(server: S3Server, bucket: str, trickling: Non
     store.put("a", data)
     server.trickles = lambda path: path.endswith("/a")
     with store.open("a") as file:
-        for look in (lambda: store.read("a"), lambda: store.read_part("a", 7, 5000), lambda: file.read(100)):
-            with pytest.raises(StorageError, match=rf"s3://{bucket}/root is overloaded or away \(FSTimeoutError\)"):
+        for look in (
+            lambda: store.read("a"),
+            lambda: store.read_part("a", 7, 5000),
+            lambda: file.read(100),
+        ):
+            with pytest.raises(
+                StorageError, match=rf"s3://{bucket}/root is overloaded or away \(FSTimeoutError\)"
+            ):
                 look()
         server.trickles = lambda path: False
         assert file.read() == data == store.read("a"), "later it comes"
 
 
-def test_a_file_that_does_not_come_is_not_called_damaged(server: S3Server, bucket: str, trickling: None) -> None:
+def test_a_file_that_does_not_come_is_not_called_damaged(
+    server: S3Server, bucket: str, trickling: None
+) -> None:
     """A user would be told to delete a good file."""
     store = Store(f"s3://{bucket}/root", patience=0.0)
     for schema in (TABLES["identities"], TABLES["images"]):
-        made = seal_table(store, schema, "v", 0, 0, pa.Table.from_pylist([blank(schema)], schema=schema.arrow))
+        made = seal_table(
+            store, schema, "v", 0, 0, pa.Table.from_pylist([blank(schema)], schema=schema.arrow)
+        )
         server.trickles = lambda path, file=made.path: path.endswith(file)  # type: ignore[misc]
         with pytest.raises(StorageError, match="is overloaded or away"):
             read(store, schema, made.path)
@@ -177,10 +202,15 @@ def test_a_file_that_does_not_come_is_not_called_damaged(server: S3Server, bucke
 def blank(schema: TableSchema) -> dict[str, Any]:
     """A row with nothing in it but what may not be null."""
     zero = {"string": "x", "binary": b"", "fixed_size_binary[8]": bytes(8), "bool": False}
-    return {c.name: None if c.nullable else "ok" if c.name == "status" else zero.get(str(c.type), 0) for c in schema.columns}
+    return {
+        c.name: None if c.nullable else "ok" if c.name == "status" else zero.get(str(c.type), 0)
+        for c in schema.columns
+    }
 
 
-def test_a_large_file_is_put_in_parts_or_not_at_all(server: S3Server, bucket: str, tmp_path: Path) -> None:
+def test_a_large_file_is_put_in_parts_or_not_at_all(
+    server: S3Server, bucket: str, tmp_path: Path
+) -> None:
     local = tmp_path / "large"
     content = os.urandom(1 << 20) * 120
     local.write_bytes(content)
@@ -203,7 +233,9 @@ def test_an_overloaded_store_is_asked_again(server: S3Server, bucket: str) -> No
 
 
 def test_every_try_of_a_deletion_is_asked_for_before(server: S3Server, bucket: str) -> None:
-    """A writer that waits for the store would delete files of its successor once the store is back."""
+    """A writer that waits for the store would delete files of its successor once the store is
+    back.
+    """
     store = Store(f"s3://{bucket}/root", patience=30)
     store.put("a", b"1")
     asked: list[None] = []
@@ -237,7 +269,9 @@ def test_no_bucket_and_no_permission_are_told_at_once(server: S3Server) -> None:
         Store("s3://there-is-no-such-bucket/root").put("a", b"1")
 
 
-def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(
+    bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
+) -> None:
     root = f"s3://{bucket}/data sets/50% tëst"
     record = run_toy(tmp_path, source, root)
     assert record.status == "done"
@@ -248,11 +282,15 @@ def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(bucket: str, source: 
     assert set(computed(other)) == {"caption"}
     collect(Store(root), 1, "gc")
     connection = connect(root)
-    assert connection.execute("SELECT count(*) FROM captions WHERE prompt_id = 'other'").fetchone() == (21,)
+    assert connection.execute(
+        "SELECT count(*) FROM captions WHERE prompt_id = 'other'"
+    ).fetchone() == (21,)
     assert Store(root).list("parts") == []
 
 
-def test_a_run_outlasts_an_overloaded_store(server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+def test_a_run_outlasts_an_overloaded_store(
+    server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
+) -> None:
     root = f"s3://{bucket}/root"
     store = Store(root)
     store.put("dataset.json", b'{"format": 1, "name": "toy"}')
@@ -277,9 +315,11 @@ def test_a_run_outlasts_an_overloaded_store(server: S3Server, bucket: str, sourc
 
 
 class Minutes:
-    """Time that passes only while a store is waited for; from every n-th request on the server is away for a minute of it.
+    """Time that passes only while a store is waited for; from every n-th request on the server is
+    away for a minute of it.
 
-    It goes away again only when everybody who waited is through: who is slow to come on is not to meet three outages in a row.
+    It goes away again only when everybody who waited is through: who is slow to come on is not to
+    meet three outages in a row.
     """
 
     def __init__(self, every: int, first: int) -> None:
@@ -309,16 +349,30 @@ class Minutes:
 
 
 @pytest.mark.parametrize(
-    ("every", "first"), [(40, 5), *(pytest.param(12, first, marks=pytest.mark.slow) for first in (0, 4, 8))]
+    ("every", "first"),
+    [(40, 5), *(pytest.param(12, first, marks=pytest.mark.slow) for first in (0, 4, 8))],
 )
 def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for(
-    server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch, every: int,
+    server: S3Server,
+    bucket: str,
+    source: Path,
+    tmp_path: Path,
+    on_disk: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    every: int,
     first: int,
-) -> None:  # fmt: skip
+) -> None:
     """Hours of work of a whole cluster would end because the store has a minute of maintenance."""
-    # Without botocore's own retry, which waits by the real clock, each refusal meets our patience alone.
-    monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}})
-    monkeypatch.setattr("pipeline.catalogue.snapshot_files._SMALL_FILE", 1500)  # else no toy is read in stretches
+    # Without botocore's own retry, which waits by the real clock, each refusal meets our patience
+    # alone.
+    monkeypatch.setitem(
+        storage._OPTIONS,
+        "s3",
+        {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}},
+    )
+    monkeypatch.setattr(
+        "pipeline.catalogue.snapshot_files._SMALL_FILE", 1500
+    )  # else no toy is read in stretches
     minutes = Minutes(every, first)
     monkeypatch.setattr(storage, "time", minutes)
     patiently = Store.patiently
@@ -337,11 +391,17 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
     finally:
         server.away = lambda: False
     assert record.status == "done"
-    assert minutes.outages > 5 and minutes.now > 60 * minutes.outages and server.refused > 5 * minutes.outages
+    assert (
+        minutes.outages > 5
+        and minutes.now > 60 * minutes.outages
+        and server.refused > 5 * minutes.outages
+    )
     assert shown(root) == on_disk
 
 
-def test_death_at_some_calls_and_resume(bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]) -> None:
+def test_death_at_some_calls_and_resume(
+    bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
+) -> None:
     for at in range(8, 90, 20):
         root = f"s3://{bucket}/root-{at}"
         Store(root).put("dataset.json", b'{"format": 1, "name": "toy"}')
@@ -364,9 +424,16 @@ def test_new_pictures_in_a_store(bucket: str, source: Path, tmp_path: Path) -> N
     assert done == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
 
 
-def test_a_finished_bucket_in_a_store_has_one_file_a_table(bucket: str, source: Path, tmp_path: Path) -> None:
-    """Millions of small objects, each a request for every reader; or rows that the merged files have lost."""
-    root, light = f"s3://{bucket}/root", [name for name, schema in TABLES.items() if is_chunked(name) and not schema.blobs]
+def test_a_finished_bucket_in_a_store_has_one_file_a_table(
+    bucket: str, source: Path, tmp_path: Path
+) -> None:
+    """Millions of small objects, each a request for every reader; or rows that the merged files
+    have lost.
+    """
+    root, light = (
+        f"s3://{bucket}/root",
+        [name for name, schema in TABLES.items() if is_chunked(name) and not schema.blobs],
+    )
     with small_buckets():
         for place in (root, tmp_path / "root"):
             run_toy(tmp_path, source, place)
@@ -374,19 +441,30 @@ def test_a_finished_bucket_in_a_store_has_one_file_a_table(bucket: str, source: 
         assert view == shown(tmp_path / "root")
         store, first = Store(root), load(Store(root))
         finished = {name: [e for e in first.shown(name) if e.bucket == 0] for name in light}
-        assert {e.bucket for e in first.shown("candidates")} == {0, 1}, "one is finished, one still takes people"
+        assert {e.bucket for e in first.shown("candidates")} == {0, 1}, (
+            "one is finished, one still takes people"
+        )
         some = {name: found for name, found in finished.items() if found}
         assert set(some) >= {"candidates", "faces", "embeddings", "clusters", "captions"}
-        assert all(len(found) == 6 and len({e.file for e in found if e.file}) == 1 for found in some.values())
-        assert len({e.file for e in first.shown("images") if e.bucket == 0}) == 6, "files with pictures stay as they are"
-        assert len(first.shown("images_light")) == 1, "what is no picture in them lies in one file more"
+        assert all(
+            len(found) == 6 and len({e.file for e in found if e.file}) == 1
+            for found in some.values()
+        )
+        assert len({e.file for e in first.shown("images") if e.bucket == 0}) == 6, (
+            "files with pictures stay as they are"
+        )
+        assert len(first.shown("images_light")) == 1, (
+            "what is no picture in them lies in one file more"
+        )
         again = run_toy(tmp_path, source, root)
         assert computed(again) == {} and again.snapshot == first.number
 
         named = {e.file for e in first.entries if e.file.startswith("tables/")}
         assert set(store.list("tables")) > named, "what was merged lies there still"
         collect(store, 1, "gc")
-        assert set(store.list("tables")) == {e.file for e in load(store).entries if e.file.startswith("tables/")}
+        assert set(store.list("tables")) == {
+            e.file for e in load(store).entries if e.file.startswith("tables/")
+        }
         assert shown(root) == view
 
         for place in (root, tmp_path / "root"):
@@ -414,23 +492,42 @@ def test_people_in_a_bucket_are_those_of_the_same_folder_on_a_disk(
     found = shown(tmp_path / "root")
     same = ("identities", "faces", "embeddings", "clusters", "people", "shards")
     assert {name: found[name] for name in same} == {name: on_disk[name] for name in same}
-    assert computed(run_toy(tmp_path, source, tmp_path / "root", [f"source.path=s3://{bucket}/some people"])) == {}
+    assert (
+        computed(
+            run_toy(tmp_path, source, tmp_path / "root", [f"source.path=s3://{bucket}/some people"])
+        )
+        == {}
+    )
 
 
 def test_pictures_that_are_gone_or_too_large_in_a_bucket_say_so(bucket: str) -> None:
     store = Store(f"s3://{bucket}/people")
     store.put("Ada/1.jpg", b"0123456789")
     source = BucketFolderSource(f"s3://{bucket}/people", max_bytes=9)
-    found = source.fetch(["local:Ada/1.jpg", "local:Ada/2.jpg", "local:../x/1.jpg", "other:Ada/1.jpg"])
-    assert [answer.reason for answer in found] == ["too_large", "not_found", "bad_address", "bad_address"]
+    found = source.fetch(
+        ["local:Ada/1.jpg", "local:Ada/2.jpg", "local:../x/1.jpg", "other:Ada/1.jpg"]
+    )
+    assert [answer.reason for answer in found] == [
+        "too_large",
+        "not_found",
+        "bad_address",
+        "bad_address",
+    ]
     [ada] = source.people()[0]
     store.put("Ada/1.jpg", b"9876543210")
     [changed] = source.people()[0]
-    assert ada.offers[0].address == changed.offers[0].address and ada.offers[0].fingerprint != changed.offers[0].fingerprint
+    assert (
+        ada.offers[0].address == changed.offers[0].address
+        and ada.offers[0].fingerprint != changed.offers[0].fingerprint
+    )
 
 
 def test_a_bucket_that_is_not_there_or_holds_nobody_is_told_with_what_to_do(bucket: str) -> None:
-    cases = {f"s3://{bucket}/empty": "holds no folders", "s3://not-there-at-all/x": "not-there-at-all", "gopher://x": "gopher"}
+    cases = {
+        f"s3://{bucket}/empty": "holds no folders",
+        "s3://not-there-at-all/x": "not-there-at-all",
+        "gopher://x": "gopher",
+    }
     for path, words in cases.items():
         with pytest.raises(SourceError, match=words):
             BucketFolderSource(path).check()

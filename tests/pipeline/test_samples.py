@@ -1,4 +1,6 @@
-"""The demo's people: the same for everybody, labelled rightly, and recognisable, else its scores mean nothing."""
+"""The demo's people: the same for everybody, labelled rightly, and recognisable, else its scores
+mean nothing.
+"""
 
 import importlib.util
 import io
@@ -24,7 +26,9 @@ def composed(tmp_path_factory) -> tuple[Path, list[Truth]]:
 
 def test_every_file_has_its_line_of_truth(composed):
     folder, truths = composed
-    files = {(path.parent.name, path.name) for path in (folder / "people").rglob("*") if path.is_file()}
+    files = {
+        (path.parent.name, path.name) for path in (folder / "people").rglob("*") if path.is_file()
+    }
     assert files == {(truth.person, truth.file) for truth in truths}
     assert len(files) == len(truths)
     assert read_truth(folder) == truths
@@ -34,7 +38,9 @@ def test_every_person_has_photographs_and_noise(composed):
     _, truths = composed
     people = {truth.person for truth in truths}
     assert len(people) == 8
-    assert {"Grace M. Hopper", "Zoë Lindqvist"} <= people, "a dot and a letter beyond ASCII must survive the whole way"
+    assert {"Grace M. Hopper", "Zoë Lindqvist"} <= people, (
+        "a dot and a letter beyond ASCII must survive the whole way"
+    )
     for person in people:
         roles = Counter(truth.role for truth in truths if truth.person == person)
         assert 10 <= roles["person"] <= 14
@@ -47,7 +53,12 @@ def test_truth_is_consistent(composed):
     _, truths = composed
     for truth in truths:
         shown = truth.shows.split(" | ") if truth.shows else []
-        assert len(shown) == {"person": 1, "other_person": 1, "no_face": 0, "corrupt": 0, "with_other": 2}[truth.role]
+        assert (
+            len(shown)
+            == {"person": 1, "other_person": 1, "no_face": 0, "corrupt": 0, "with_other": 2}[
+                truth.role
+            ]
+        )
         assert (truth.person in shown) == truth.expected_keep
 
 
@@ -102,7 +113,9 @@ def test_a_real_detector_and_recogniser_tell_the_people_apart(composed):
     weights = Path(spec.submodule_search_locations[0]) / "models"
     detector = dlib.get_frontal_face_detector()
     points = dlib.shape_predictor(str(weights / "shape_predictor_5_face_landmarks.dat"))
-    recogniser = dlib.face_recognition_model_v1(str(weights / "dlib_face_recognition_resnet_model_v1.dat"))
+    recogniser = dlib.face_recognition_model_v1(
+        str(weights / "dlib_face_recognition_resnet_model_v1.dat")
+    )
     folder, truths = composed
     vectors: dict[str, list[np.ndarray]] = {}
     for truth in truths:
@@ -122,7 +135,8 @@ def test_a_real_detector_and_recogniser_tell_the_people_apart(composed):
         indicator = np.mean(own, axis=0)
         indicator /= np.linalg.norm(indicator)
         strangers = np.concatenate([other for name, other in vectors.items() if name != person])
-        # dlib's vectors lie in one cone: strangers are at about 0.9 and below, the same person above 0.95.
+        # dlib's vectors lie in one cone: strangers are at about 0.9 and below, the same person
+        # above 0.95.
         assert np.min(own @ indicator) > 0.97, person
         assert np.max(strangers @ indicator) < 0.94, person
 
@@ -137,4 +151,8 @@ def _decodes(data: bytes) -> bool:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

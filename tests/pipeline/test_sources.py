@@ -25,7 +25,10 @@ from pipeline.run import Run
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result
 
-FETCH = 'fetch: {contact: "mailto:me@example.org", allow_hosts: ["*.test"], resolve: {"*.test": 127.0.0.1}, politeness: {rate: null}}\n'
+FETCH = (
+    'fetch: {contact: "mailto:me@example.org", allow_hosts: ["*.test"], resolve: {"*.test": '
+    "127.0.0.1}, politeness: {rate: null}}\n"
+)
 
 
 @pytest.fixture
@@ -36,7 +39,10 @@ def site() -> Iterator[Site]:
 
 def dag(folder: Path, source: str, fetch: str = "") -> Path:
     file = folder / "dag.yaml"
-    file.write_text(f"name: x\nroot: {folder / 'root'}\nsource: {source}\n{fetch}stages: {{crawl: {{}}}}\n", encoding="utf-8")
+    file.write_text(
+        f"name: x\nroot: {folder / 'root'}\nsource: {source}\n{fetch}stages: {{crawl: {{}}}}\n",
+        encoding="utf-8",
+    )
     return file
 
 
@@ -46,7 +52,13 @@ def run(file: Path, *sets: str, limit: int | None = None) -> str:
     check_sources(prepared.dag)
     said = io.StringIO()
     store = open_root(prepared.dag.root, "x", create=True)
-    record = Run(prepared, Selection(limit=limit), store, Console(file=said, width=300), lambda spec: Inline(spec.build)).execute()
+    record = Run(
+        prepared,
+        Selection(limit=limit),
+        store,
+        Console(file=said, width=300),
+        lambda spec: Inline(spec.build),
+    ).execute()
     assert record.status == "done"
     return said.getvalue()
 
@@ -58,11 +70,16 @@ def plan(file: Path) -> str:
 
 
 def rows(folder: Path, sql: str) -> list[dict[str, Any]]:
-    return list(json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]"))
+    return list(
+        json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]")
+    )
 
 
 def images(folder: Path) -> list[tuple[str, str, str]]:
-    sql = "select n.name, c.address, coalesce(i.reason, i.status) said from images i join candidates c using (image_id)"
+    sql = (
+        "select n.name, c.address, coalesce(i.reason, i.status) said from images i join "
+        "candidates c using (image_id)"
+    )
     found = rows(folder, f"{sql} join identities n on n.identity_id = c.identity_id order by all")
     return [(row["name"], row["address"], row["said"]) for row in found]
 
@@ -79,7 +96,10 @@ def commons(site: Site, folder: Path) -> tuple[Wiki, Path]:
             site.pages[f"/{title}"] = fixed(picture(10 * n + k))
         wiki.members[f"Category:{name}"] = [f"File:{title}" for title in titles]
     (folder / "names.csv").write_text("name,wikidata\nAda,Q1\nBob,Q2\n")
-    apis = f"api: '{site.address('/w/api.php', 'api.test')}', wikidata: '{site.address('/w/api.php', 'wikidata.test')}'"
+    apis = (
+        f"api: '{site.address('/w/api.php', 'api.test')}', wikidata: "
+        f"'{site.address('/w/api.php', 'wikidata.test')}'"
+    )
     return wiki, dag(folder, f"{{kind: commons, path: {folder / 'names.csv'}, {apis}}}", FETCH)
 
 
@@ -88,7 +108,11 @@ def test_commons_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) ->
     before = plan(file)
     assert "a plan asks nobody: 2 of 2 people are not listed yet" in before and not site.log
     assert "commons: asking about 2 people" in run(file)
-    assert images(tmp_path) == [(name, site.address(f"/{name}{k}.jpg", "upload.test"), "ok") for name in ("Ada", "Bob") for k in range(2)]
+    assert images(tmp_path) == [
+        (name, site.address(f"/{name}{k}.jpg", "upload.test"), "ok")
+        for name in ("Ada", "Bob")
+        for k in range(2)
+    ]
     facts = rows(tmp_path, "select distinct licence, author, source from candidates")
     assert facts == [{"licence": "CC BY-SA 4.0", "author": "Zoë & others", "source": "commons"}]
     asked = len(wiki.asked)
@@ -104,7 +128,9 @@ def test_commons_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) ->
 
 
 def test_a_service_that_is_away_takes_nothing_away(site: Site, tmp_path: Path) -> None:
-    """An hour without Wikimedia would empty a dataset; so would garbage collection followed by one."""
+    """An hour without Wikimedia would empty a dataset; so would garbage collection followed by
+    one.
+    """
     _, file = commons(site, tmp_path)
     run(file)
     before = rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id")
@@ -115,18 +141,34 @@ def test_a_service_that_is_away_takes_nothing_away(site: Site, tmp_path: Path) -
         kept.unlink()
     said = run(file)
     assert "0 pictures; nothing new" in said and "gone" not in said
-    assert rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id") == before
+    assert (
+        rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id") == before
+    )
     assert "0 gone" in plan(file)
 
 
 def test_openverse_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) -> None:
-    service = Openverse(site, results={'"Ada"': [result(n, url=site.address(f"/p/{n}.jpg", "flickr.test")) for n in range(3)]})
+    service = Openverse(
+        site,
+        results={
+            '"Ada"': [result(n, url=site.address(f"/p/{n}.jpg", "flickr.test")) for n in range(3)]
+        },
+    )
     site.pages["/v1/images/"] = service.answer
     (tmp_path / "names.txt").write_text("Ada\n")
     api = site.address("/v1/images/", "openverse.test")
-    file = dag(tmp_path, f"{{kind: openverse, path: {tmp_path / 'names.txt'}, api: '{api}', token_env: IDCLUSTER_TEST_TOKEN}}", FETCH)
+    file = dag(
+        tmp_path,
+        f"{{kind: openverse, path: {tmp_path / 'names.txt'}, api: '{api}', token_env: "
+        f"IDCLUSTER_TEST_TOKEN}}",
+        FETCH,
+    )
     refused = CliRunner().invoke(app, ["run", str(file)])
-    assert refused.exit_code != 0 and "IDCLUSTER_TEST_TOKEN" in refused.output and not (tmp_path / "root").exists()
+    assert (
+        refused.exit_code != 0
+        and "IDCLUSTER_TEST_TOKEN" in refused.output
+        and not (tmp_path / "root").exists()
+    )
     os.environ["IDCLUSTER_TEST_TOKEN"] = "s3cr3t"
     try:
         said = run(file)
@@ -134,7 +176,9 @@ def test_openverse_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) 
         del os.environ["IDCLUSTER_TEST_TOKEN"]
     assert [row[2] for row in images(tmp_path)] == ["ok"] * 3
     assert service.tokens == {"Bearer s3cr3t"}
-    written = b"".join(path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file())
+    written = b"".join(
+        path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file()
+    )
     assert b"s3cr3t" not in written and "s3cr3t" not in said
 
 
@@ -144,12 +188,19 @@ def test_a_table_of_files_to_pictures(tmp_path: Path) -> None:
     for n in range(3):
         (faces / f"{n}.jpg").write_bytes(picture(n))
     with (tmp_path / "list.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "name", "split"), *((f"{n}.jpg", f"P{n % 2}", "train") for n in range(4))])
-    path = dag(tmp_path, f"{{kind: table, path: {tmp_path / 'list.csv'}, base: faces, splits: [train]}}")
+        csv.writer(file).writerows(
+            [("path", "name", "split"), *((f"{n}.jpg", f"P{n % 2}", "train") for n in range(4))]
+        )
+    path = dag(
+        tmp_path, f"{{kind: table, path: {tmp_path / 'list.csv'}, base: faces, splits: [train]}}"
+    )
     assert "1 file that" in run(path)
     assert images(tmp_path) == [
-        ("P0", "table:0.jpg", "ok"), ("P0", "table:2.jpg", "ok"), ("P1", "table:1.jpg", "ok"), ("P1", "table:3.jpg", "not_found"),
-    ]  # fmt: skip
+        ("P0", "table:0.jpg", "ok"),
+        ("P0", "table:2.jpg", "ok"),
+        ("P1", "table:1.jpg", "ok"),
+        ("P1", "table:3.jpg", "not_found"),
+    ]
 
 
 def test_celeba_to_pictures(tmp_path: Path) -> None:
@@ -159,7 +210,11 @@ def test_celeba_to_pictures(tmp_path: Path) -> None:
         (folder / "img_celeba" / f"{n:06d}.jpg").write_bytes(picture(n))
     (folder / "identity_CelebA.txt").write_text("000001.jpg 12\n000002.jpg 7\n000003.jpg 12\n")
     run(dag(tmp_path, f"{{kind: table, layout: celeba, name: celeba, path: {folder}}}"))
-    assert [(name, said) for name, _, said in images(tmp_path)] == [("celeba 12", "ok"), ("celeba 12", "ok"), ("celeba 7", "ok")]
+    assert [(name, said) for name, _, said in images(tmp_path)] == [
+        ("celeba 12", "ok"),
+        ("celeba 12", "ok"),
+        ("celeba 7", "ok"),
+    ]
 
 
 def test_clips_to_pictures(tmp_path: Path) -> None:
@@ -175,8 +230,13 @@ def test_clips_to_pictures(tmp_path: Path) -> None:
     plan(file)
     assert not (tmp_path / "root").exists()
     run(file)
-    times = [("MEAD M003", f"video:M003/video/front/001.avi#t={second:.3f}", "ok") for second in range(3)]
-    assert images(tmp_path) == [*times, ("MEAD M003", "video:M003/video/front/bad.mp4#t=0.000", "not_a_video")]
+    times = [
+        ("MEAD M003", f"video:M003/video/front/001.avi#t={second:.3f}", "ok") for second in range(3)
+    ]
+    assert images(tmp_path) == [
+        *times,
+        ("MEAD M003", "video:M003/video/front/bad.mp4#t=0.000", "not_a_video"),
+    ]
     before = rows(tmp_path, "select sha256 from images order by image_id")
     (tmp_path / "other").mkdir()
     run(dag(tmp_path / "other", f"{{kind: video, path: {tmp_path / 'MEAD'}, prefix: 'MEAD '}}"))
@@ -194,7 +254,9 @@ def test_the_files_in_dags_are_read(name: str, tmp_path: Path) -> None:
 
 
 def several(folder: Path, site: Site) -> Path:
-    """A folder, a table and a list of addresses in one DAG: Ada is in all of them, one address in the list twice."""
+    """A folder, a table and a list of addresses in one DAG: Ada is in all of them, one address in
+    the list twice.
+    """
     for path, number in (("people/Ada/1.jpg", 1), ("people/Bob/2.jpg", 2), ("files/3.jpg", 3)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(picture(number))
@@ -202,9 +264,17 @@ def several(folder: Path, site: Site) -> Path:
     address = site.address("/p/4.jpg")
     ours = f"ADA,{address},CC0\nAda,{address}#again,CC-BY\nCleo,{site.address('/p/5.jpg')},CC0\n"
     (folder / "list.csv").write_text(f"name,url,license\n{ours}")
-    (folder / "more.csv").write_text(f"name,url,license\nAda,{address},PDM\nAda,{site.address('/p/6.jpg')},PDM\n")
-    listed = [f"{{kind: folder, path: {folder / 'people'}}}", f"{{kind: table, path: {folder / 'files' / 'table.csv'}}}"]
-    listed += [f"{{kind: urls, path: {folder / 'list.csv'}}}", f"{{kind: urls, path: {folder / 'more.csv'}, name: more}}"]
+    (folder / "more.csv").write_text(
+        f"name,url,license\nAda,{address},PDM\nAda,{site.address('/p/6.jpg')},PDM\n"
+    )
+    listed = [
+        f"{{kind: folder, path: {folder / 'people'}}}",
+        f"{{kind: table, path: {folder / 'files' / 'table.csv'}}}",
+    ]
+    listed += [
+        f"{{kind: urls, path: {folder / 'list.csv'}}}",
+        f"{{kind: urls, path: {folder / 'more.csv'}, name: more}}",
+    ]
     return dag(folder, f"[{', '.join(listed)}]", FETCH)
 
 
@@ -215,16 +285,25 @@ COUNTED = (
 
 
 def test_several_sources_in_one_dag_make_one_dataset(site: Site, tmp_path: Path) -> None:
-    """Whoever has a folder and a list would need two datasets, or two runs in which each leaves the other's pictures alone."""
+    """Whoever has a folder and a list would need two datasets, or two runs in which each leaves the
+    other's pictures alone.
+    """
     file = several(tmp_path, site)
     assert "source: 3 people, 6 pictures: 6 new" in plan(file)
     run(file)
     found = rows(tmp_path, f"{COUNTED} where i.status = 'ok' group by all order by all")
     assert [(row["name"], row["source"], row["n"]) for row in found] == [
-        ("Ada", "local", 1), ("Ada", "more", 1), ("Ada", "table", 1), ("Ada", "web", 1), ("Bob", "local", 1), ("Cleo", "web", 1),
-    ]  # fmt: skip
+        ("Ada", "local", 1),
+        ("Ada", "more", 1),
+        ("Ada", "table", 1),
+        ("Ada", "web", 1),
+        ("Bob", "local", 1),
+        ("Cleo", "web", 1),
+    ]
     assert len(site.asked("/p/4.jpg")) == 1
-    assert rows(tmp_path, "select licence from candidates where address like '%/p/4.jpg'") == [{"licence": "CC0"}]
+    assert rows(tmp_path, "select licence from candidates where address like '%/p/4.jpg'") == [
+        {"licence": "CC0"}
+    ]
     assert "nothing new" in run(file)
     assert "nothing to do" in plan(file)
 
@@ -235,36 +314,49 @@ def test_a_picture_is_gone_when_no_source_lists_it_any_more(site: Site, tmp_path
     (tmp_path / "list.csv").write_text(f"name,url,license\nCleo,{site.address('/p/5.jpg')},CC0\n")
     before = len(site.asked())
     assert "1 changed" in run(file)  # the other list has it still
-    assert rows(tmp_path, "select licence, source, status from candidates where address like '%/p/4.jpg'") == [
-        {"licence": "PDM", "source": "more", "status": "ok"}
-    ]
+    assert rows(
+        tmp_path, "select licence, source, status from candidates where address like '%/p/4.jpg'"
+    ) == [{"licence": "PDM", "source": "more", "status": "ok"}]
     (tmp_path / "more.csv").write_text(f"name,url,license\nAda,{site.address('/p/6.jpg')},PDM\n")
     (tmp_path / "people" / "Ada" / "1.jpg").unlink()
     assert "2 gone" in run(file)
     assert len(site.asked()) == before
 
 
-def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are(site: Site, tmp_path: Path) -> None:
+def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are(
+    site: Site, tmp_path: Path
+) -> None:
     file = several(tmp_path, site)
     run(file)
-    file.write_text(file.read_text().replace(f", {{kind: urls, path: {tmp_path / 'more.csv'}, name: more}}", ""))
+    file.write_text(
+        file.read_text().replace(f", {{kind: urls, path: {tmp_path / 'more.csv'}, name: more}}", "")
+    )
     assert "nothing new" in run(file)
     assert len(rows(tmp_path, "select 1 from images where status = 'ok'")) == 6
 
 
 def test_what_another_dag_has_yet_to_fetch_is_left_to_it(site: Site, tmp_path: Path) -> None:
-    """A run that was stopped, and another DAG on the same root after it, would turn pictures into failures for good."""
+    """A run that was stopped, and another DAG on the same root after it, would turn pictures into
+    failures for good.
+    """
     (tmp_path / "people" / "Ada").mkdir(parents=True)
     for number in range(3):
         (tmp_path / "people" / "Ada" / f"{number}.jpg").write_bytes(picture(number))
-    (tmp_path / "list.csv").write_text("name,url\n" + "".join(f"Bob,{site.address(f'/p/{n}.jpg')}\n" for n in range(3)))
-    files, web = (f"{{kind: folder, path: {tmp_path / 'people'}}}", f"{{kind: urls, path: {tmp_path / 'list.csv'}}}")
+    (tmp_path / "list.csv").write_text(
+        "name,url\n" + "".join(f"Bob,{site.address(f'/p/{n}.jpg')}\n" for n in range(3))
+    )
+    files, web = (
+        f"{{kind: folder, path: {tmp_path / 'people'}}}",
+        f"{{kind: urls, path: {tmp_path / 'list.csv'}}}",
+    )
     for first, second, there in ((files, web, "http%"), (web, files, "local:%")):
         root = tmp_path / there[:4].strip(":")
         root.mkdir()
         run(dag(root, first, FETCH), limit=1)
         run(dag(root, second, FETCH))
-        done = rows(root, "select c.address, i.status from images i join candidates c using (image_id)")
+        done = rows(
+            root, "select c.address, i.status from images i join candidates c using (image_id)"
+        )
         assert {row["status"] for row in done} == {"ok"} and len(done) == 4, done
         run(dag(root, first, FETCH))
         assert len(rows(root, "select 1 from images where status = 'ok'")) == 6

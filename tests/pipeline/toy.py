@@ -1,6 +1,8 @@
-"""Small stages that compute in microseconds what the real ones do, on pictures that carry their truth in their pixels.
+"""Small stages that compute in microseconds what the real ones do, on pictures that carry their
+truth in their pixels.
 
-A toy picture is 32 x 32 pixels of one colour a face: red says who it is, green is noise, blue makes trouble.
+A toy picture is 32 x 32 pixels of one colour a face: red says who it is, green is noise, blue makes
+trouble.
 """
 
 import io
@@ -44,7 +46,9 @@ stages:
 
 
 def grow() -> None:
-    """Take memory until somebody objects: the limit of a control group, one on addresses, or Ray; at most 8 GB."""
+    """Take memory until somebody objects: the limit of a control group, one on addresses, or Ray;
+    at most 8 GB.
+    """
     if group := os.environ.get("TOY_MEMORY_GROUP"):
         Path(group, "cgroup.procs").write_text(str(os.getpid()))
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -96,10 +100,24 @@ class ToyDetect(Stage):
             if trouble == RAISES:
                 raise ArithmeticError("a picture that the backend cannot bear")
             ids = {"identity_id": row["identity_id"], "image_id": row["image_id"]}
-            starts = [0, *(np.flatnonzero(np.any(np.diff(rgb[0].astype(int), axis=0) != 0, axis=1)) + 1).tolist(), rgb.shape[1]]
+            starts = [
+                0,
+                *(
+                    np.flatnonzero(np.any(np.diff(rgb[0].astype(int), axis=0) != 0, axis=1)) + 1
+                ).tolist(),
+                rgb.shape[1],
+            ]
             boxes = [(a, 0, b, rgb.shape[0]) for a, b in pairwise(starts) if rgb[0, a, 0] > 0]
             if not boxes:
-                out.append({**ids, "face_id": no_face_id(row["image_id"]), "status": "filtered", "reason": "no_face", "faces_in_image": 0})
+                out.append(
+                    {
+                        **ids,
+                        "face_id": no_face_id(row["image_id"]),
+                        "status": "filtered",
+                        "reason": "no_face",
+                        "faces_in_image": 0,
+                    }
+                )
             for number, box in enumerate(boxes):
                 grown = [float(value + self.params.margin) for value in box]
                 out.append(
@@ -131,7 +149,10 @@ class ToyEmbed(Stage):
     needs_pixels: ClassVar[bool] = True
     recogniser: ClassVar[str] = "toy"
     landmark_scheme: ClassVar[str] = "arcface5"
-    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmarks"), "images": ("sha256",)}
+    reads: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "faces": ("box", "landmarks"),
+        "images": ("sha256",),
+    }
 
     def setup(self, files: WeightFiles) -> None:
         """Crash as native code does, once for every byte of a file that a test has made."""
@@ -144,11 +165,24 @@ class ToyEmbed(Stage):
         out = []
         for row in rows.to_pylist():
             time.sleep(float(os.environ.get("TOY_EMBED_SECONDS", "0")))
-            red, green, _ = pictures[row["image_id"]].rgb[0, int(row["faces.box"][0]) % 32].astype(float)
-            vector = np.random.default_rng(int(red)).normal(size=8) + np.random.default_rng(int(green) + 1000).normal(size=8) * 0.1
+            red, green, _ = (
+                pictures[row["image_id"]].rgb[0, int(row["faces.box"][0]) % 32].astype(float)
+            )
+            vector = (
+                np.random.default_rng(int(red)).normal(size=8)
+                + np.random.default_rng(int(green) + 1000).normal(size=8) * 0.1
+            )
             norm = float(np.linalg.norm(vector))
             ids = {name: row[name] for name in ("identity_id", "image_id", "face_id")}
-            out.append({**ids, "recogniser": "toy", "vector": (vector / norm).astype(np.float32).tolist(), "norm": norm, "status": "ok"})
+            out.append(
+                {
+                    **ids,
+                    "recogniser": "toy",
+                    "vector": (vector / norm).astype(np.float32).tolist(),
+                    "norm": norm,
+                    "status": "ok",
+                }
+            )
         return self.build(out)
 
 
@@ -173,7 +207,11 @@ class ToyScreen(Stage):
             noise = int(pictures[row["image_id"]].rgb[0, int(row["faces.box"][0]) % 32, 1])
             ids = {name: row[name] for name in ("identity_id", "image_id", "face_id")}
             fit = noise <= self.params.max_noise
-            verdict = {"status": "ok"} if fit else {"status": "filtered", "reason": "noisy", "compared": self.params.compared}
+            verdict = (
+                {"status": "ok"}
+                if fit
+                else {"status": "filtered", "reason": "noisy", "compared": self.params.compared}
+            )
             out.append({**ids, "brightness": float(noise), **verdict})
         return self.build(out)
 
@@ -196,8 +234,15 @@ class ToyCaption(Stage):
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         ids = ("identity_id", "image_id", "face_id")
         common = {"prompt_id": self.params.prompt, "model": "toy", "tokens": 3, "status": "ok"}
-        said = [(row, f"{self.params.prompt} {row['images.sha256'][:6]}") for row in rows.to_pylist()]
-        return self.build([{**{name: row[name] for name in ids}, "caption": caption, **common} for row, caption in said])
+        said = [
+            (row, f"{self.params.prompt} {row['images.sha256'][:6]}") for row in rows.to_pylist()
+        ]
+        return self.build(
+            [
+                {**{name: row[name] for name in ids}, "caption": caption, **common}
+                for row, caption in said
+            ]
+        )
 
 
 TOYS = {"detect": "ToyDetect", "embed": "ToyEmbed", "screen": "ToyScreen", "caption": "ToyCaption"}
@@ -233,7 +278,9 @@ def picture(*faces: int, noise: int = 0, trouble: int = 0) -> bytes:
 
 
 def people(folder: Path, count: int = 4, pictures: int = 6) -> Path:
-    """Folders of people: pictures of each, one of somebody else, one of two people, one without a face, one broken file."""
+    """Folders of people: pictures of each, one of somebody else, one of two people, one without a
+    face, one broken file.
+    """
     for person in range(count):
         place = folder / f"person {person:02d}"
         place.mkdir(parents=True)
@@ -265,7 +312,9 @@ class DyingStore(Store):
     Everything after that fails too, as it does for a process that is gone.
     """
 
-    def __init__(self, root: str | os.PathLike[str], at: int | None = None, after: bool = False) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], at: int | None = None, after: bool = False
+    ) -> None:
         super().__init__(root)
         self.calls, self.at, self.after, self.dead = 0, at, after, False
 

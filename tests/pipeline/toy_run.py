@@ -1,4 +1,6 @@
-"""A run of the toy DAG on Ray as a program of its own, to be killed: python -m tests.pipeline.toy_run FOLDER SOURCE ROOT."""
+"""A run of the toy DAG on Ray as a program of its own, to be killed: python -m
+tests.pipeline.toy_run FOLDER SOURCE ROOT.
+"""
 
 import sys
 from pathlib import Path
@@ -17,7 +19,9 @@ def main(folder: str, source: str, root: str, *sets: str) -> int:
     prepared = prepare(toy_dag(Path(folder), Path(source), root, sets), None)
     store = open_root(root, "toy", create=True)
     console = Console(width=200)
-    record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(toy_spec(spec))).execute()
+    record = Run(
+        prepared, Selection(), store, console, lambda spec: RayEngine(toy_spec(spec))
+    ).execute()
     summarise(console, vars(record))
     return 0 if record.status == "done" else 130
 

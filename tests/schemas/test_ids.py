@@ -14,17 +14,24 @@ _SPACES = st.text(" \t\n\u00a0\u2003", min_size=1, max_size=3)
 
 
 def test_ids_are_what_they_have_always_been() -> None:
-    """A dataset would be computed again from nothing, and removals and corrections would point nowhere."""
+    """A dataset would be computed again from nothing, and removals and corrections would point
+    nowhere.
+    """
     assert identity_id("Ada Lovelace") == "5977c87104155979"
     assert identity_id("Zoë Łuczak") == "26292342d3bc31d9"
     assert identity_id("Ada Lovelace", "Q7259") == "d6f9d50885fc4548"
     assert identity_id("") == "61786490afd11d7f"
     assert image_id("0011223344556677", "local:Ada Lovelace/1.jpg") == "1e5f34dbb3bac8481c3d7326"
-    assert face_id("00112233445566778899aabb", (1.0, 2.5, 30.03125, 40.0)) == "4cc0a702cb160c81e08164dc"
+    assert (
+        face_id("00112233445566778899aabb", (1.0, 2.5, 30.03125, 40.0))
+        == "4cc0a702cb160c81e08164dc"
+    )
     assert no_face_id("00112233445566778899aabb") == "fa6d16e9295544b11425c09b"
 
 
-@pytest.mark.parametrize("name", ["Zoë", "ZOË", "zoe\u0308", "ZOE\u0308", " Zoë ", "\tZoë\n", "Zoë\u00a0"])
+@pytest.mark.parametrize(
+    "name", ["Zoë", "ZOË", "zoe\u0308", "ZOE\u0308", " Zoë ", "\tZoë\n", "Zoë\u00a0"]
+)
 def test_spellings_of_a_name_are_one_person(name: str) -> None:
     """The same person would be collected twice because a file system decomposes names."""
     assert identity_id(name) == identity_id("Zoë")
@@ -32,7 +39,13 @@ def test_spellings_of_a_name_are_one_person(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Ada Lovelace", "ada\u2003 lovelace"), ("Straße", "STRASSE"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("\uac00", "\u1100\u1161"), ("Å", "\u212b")],
+    [
+        ("Ada Lovelace", "ada\u2003 lovelace"),
+        ("Straße", "STRASSE"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("\uac00", "\u1100\u1161"),
+        ("Å", "\u212b"),
+    ],
 )
 def test_case_and_composition_do_not_make_people(one: str, other: str) -> None:
     """Greek, Korean and German people would be split by how their names are typed."""
@@ -67,20 +80,31 @@ def test_case_does_not_count(name: str) -> None:
 
 @given(NAMES)
 def test_a_given_id_stands_for_itself(name: str) -> None:
-    """A person would change when the spelling of the name is corrected; a name like an id would be taken for one."""
+    """A person would change when the spelling of the name is corrected; a name like an id would be
+    taken for one.
+    """
     assert identity_id(name, "Q42") == identity_id("Douglas Adams", "Q42")
     assert identity_id(name) != identity_id("Douglas Adams", name)
 
 
 @given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.text(max_size=8))
-def test_where_the_parts_of_an_image_id_end_matters(person: str, address: str, person2: str, address2: str) -> None:
+def test_where_the_parts_of_an_image_id_end_matters(
+    person: str, address: str, person2: str, address2: str
+) -> None:
     """Person `ab` with picture `c` and person `a` with picture `bc` would be one row."""
-    assert (image_id(person, address) == image_id(person2, address2)) == ((person, address) == (person2, address2))
+    assert (image_id(person, address) == image_id(person2, address2)) == (
+        (person, address) == (person2, address2)
+    )
 
 
 def test_ids_are_text_that_fits_file_names_and_shard_keys() -> None:
     """A dot or a slash in a key would break every reader of the shards."""
-    ids = {identity_id("Ada"): 16, image_id("a", "b"): 24, face_id("a", (0, 0, 1, 1)): 24, no_face_id("a"): 24}
+    ids = {
+        identity_id("Ada"): 16,
+        image_id("a", "b"): 24,
+        face_id("a", (0, 0, 1, 1)): 24,
+        no_face_id("a"): 24,
+    }
     for text, length in ids.items():
         assert len(text) == length and set(text) <= set("0123456789abcdef")
     assert len(ids) == 4

@@ -1,4 +1,6 @@
-"""Schemas: every table is described and checked, and a table that does not fit is refused in words that help."""
+"""Schemas: every table is described and checked, and a table that does not fit is refused in words
+that help.
+"""
 
 import pyarrow as pa
 import pytest
@@ -11,7 +13,13 @@ WRITTEN = [schema for schema in TABLES.values() if schema.name != "removals"]
 
 def rows(schema: TableSchema, count: int = 2) -> pa.Table:
     """Rows with the smallest values that the schema allows."""
-    by_type = {pa.string(): "x", pa.int32(): 0, pa.bool_(): True, pa.binary(8): b"8 bytes.", pa.timestamp("us", tz="UTC"): 0}
+    by_type = {
+        pa.string(): "x",
+        pa.int32(): 0,
+        pa.bool_(): True,
+        pa.binary(8): b"8 bytes.",
+        pa.timestamp("us", tz="UTC"): 0,
+    }
     row = {c.name: by_type[c.type] for c in schema.columns if not c.nullable}
     return schema.build([row | ({"status": "ok"} if "status" in schema.names else {})] * count)
 
@@ -24,7 +32,9 @@ def test_every_table_says_what_it_holds(schema: TableSchema) -> None:
     for column in schema.columns:
         assert column.description.strip() == column.description != "", column.name
         assert column.name == column.name.lower() and column.name.isidentifier()
-    assert {*schema.light, *schema.blobs} == set(schema.names) and not {*schema.light} & {*schema.blobs}
+    assert {*schema.light, *schema.blobs} == set(schema.names) and not {*schema.light} & {
+        *schema.blobs
+    }
 
 
 @pytest.mark.parametrize("schema", TABLES.values(), ids=lambda schema: schema.name)
@@ -53,7 +63,9 @@ def test_empty_and_least_tables_pass(schema: TableSchema) -> None:
     assert schema.check(schema.empty(), "test").num_rows == 0
     checked = schema.check(rows(schema), "test")
     assert checked.schema.equals(schema.arrow) and checked.num_rows == 2
-    assert schema.check(schema.empty().select(schema.light), "test", schema.light).column_names == list(schema.light)
+    assert schema.check(
+        schema.empty().select(schema.light), "test", schema.light
+    ).column_names == list(schema.light)
     assert schema.build([]).schema.equals(schema.arrow)
 
 
@@ -61,7 +73,9 @@ def test_check_puts_columns_in_order_and_drops_foreign_metadata() -> None:
     """The same rows from two writers would give different files."""
     schema = TABLES["clusters"]
     table = rows(schema)
-    shuffled = table.select(sorted(table.column_names, reverse=True)).replace_schema_metadata({"pandas": "{}"})
+    shuffled = table.select(sorted(table.column_names, reverse=True)).replace_schema_metadata(
+        {"pandas": "{}"}
+    )
     assert schema.check(shuffled, "test").equals(table)
     assert schema.check(shuffled, "test").schema.metadata is None
 
@@ -70,10 +84,22 @@ def test_what_a_table_lacks_or_has_too_much_is_named_with_the_remedy() -> None:
     """A user whose backend forgets a column would read a stack trace of Arrow."""
     schema = TABLES["faces"]
     with pytest.raises(SchemaError) as caught:
-        schema.check(rows(schema).drop_columns(["box", "score"]).append_column("colour", pa.array(["red"] * 2)), "rows of mybackend")
+        schema.check(
+            rows(schema)
+            .drop_columns(["box", "score"])
+            .append_column("colour", pa.array(["red"] * 2)),
+            "rows of mybackend",
+        )
     message = str(caught.value)
-    assert message.startswith(f"rows of mybackend: table 'faces' (schema version {TABLES['faces'].version})")
-    assert "lacks box, score" in message and "has unknown colour" in message and "`idcluster schema`" in message and "\n" not in message
+    assert message.startswith(
+        f"rows of mybackend: table 'faces' (schema version {TABLES['faces'].version})"
+    )
+    assert (
+        "lacks box, score" in message
+        and "has unknown colour" in message
+        and "`idcluster schema`" in message
+        and "\n" not in message
+    )
 
 
 def test_wrong_types_nulls_and_statuses_name_table_and_column() -> None:
@@ -89,7 +115,9 @@ def test_wrong_types_nulls_and_statuses_name_table_and_column() -> None:
         schema.check(changed("score", pa.array([0.5, 0.5])), "source")
     with pytest.raises(SchemaError, match=r"source: faces\.face_id has 1 null values"):
         schema.check(changed("face_id", pa.array(["a", None])), "source")
-    with pytest.raises(SchemaError, match=r"source: faces\.status holds \['fine'\], known are \['ok', 'filtered'"):
+    with pytest.raises(
+        SchemaError, match=r"source: faces\.status holds \['fine'\], known are \['ok', 'filtered'"
+    ):
         schema.check(changed("status", pa.array(["ok", "fine"])), "source")
 
 
@@ -118,7 +146,9 @@ def test_build_fills_what_is_left_out_and_refuses_wrong_values() -> None:
     assert schema.build([{"score": 0.5}, {}])["score"].to_pylist() == [0.5, None]
     with pytest.raises(SchemaError, match=r"rows for table 'faces' do not fit its schema: .*high"):
         schema.build([{"score": "high"}])
-    with pytest.raises(SchemaError, match=r"table 'faces' has no column scores; `idcluster schema`"):
+    with pytest.raises(
+        SchemaError, match=r"table 'faces' has no column scores; `idcluster schema`"
+    ):
         schema.build([{"scores": 0.5}])
     with pytest.raises(SchemaError, match=r"faces\.identity_id has 1 null"):
         schema.check(schema.build([{"score": 0.5}]), "test")

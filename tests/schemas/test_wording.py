@@ -8,10 +8,15 @@ from schemas.wording import counted, near
 @pytest.mark.parametrize(
     ("number", "one", "said"),
     [
-        (0, "picture", "0 pictures"), (1, "picture", "1 picture"), (2, "picture", "2 pictures"), (1, "person", "1 person"),
-        (3, "person", "3 people"), (2, "sample person", "2 sample people"), (2, "kept face", "2 kept faces"),
+        (0, "picture", "0 pictures"),
+        (1, "picture", "1 picture"),
+        (2, "picture", "2 pictures"),
+        (1, "person", "1 person"),
+        (3, "person", "3 people"),
+        (2, "sample person", "2 sample people"),
+        (2, "kept face", "2 kept faces"),
     ],
-)  # fmt: skip
+)
 def test_one_thing_is_not_many(number: int, one: str, said: str) -> None:
     assert counted(number, one) == said
 

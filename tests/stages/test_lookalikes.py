@@ -1,4 +1,6 @@
-"""Copies that are mirrored, cropped or turned a little are known again, and other photographs are not taken for them."""
+"""Copies that are mirrored, cropped or turned a little are known again, and other photographs are
+not taken for them.
+"""
 
 import io
 from collections.abc import Callable
@@ -15,14 +17,20 @@ from stages.pictures import perceptual_hash
 def saved(image: Image.Image, scale: float = 0.7) -> bytes:
     """As somebody puts it on another page: smaller, and compressed anew."""
     out = io.BytesIO()
-    image.resize((round(image.width * scale), round(image.height * scale))).save(out, "JPEG", quality=85)
+    image.resize((round(image.width * scale), round(image.height * scale))).save(
+        out, "JPEG", quality=85
+    )
     return out.getvalue()
 
 
-def cropped(left: float, top: float, right: float, bottom: float) -> Callable[[Image.Image], Image.Image]:
+def cropped(
+    left: float, top: float, right: float, bottom: float
+) -> Callable[[Image.Image], Image.Image]:
     def cut(image: Image.Image) -> Image.Image:
         w, h = image.size
-        return image.crop((round(w * left), round(h * top), round(w * (1 - right)), round(h * (1 - bottom))))
+        return image.crop(
+            (round(w * left), round(h * top), round(w * (1 - right)), round(h * (1 - bottom)))
+        )
 
     return cut
 
@@ -37,8 +45,12 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "mirrored and cropped": lambda image: cropped(0.1, 0, 0, 0.1)(ImageOps.mirror(image)),
     "turned": lambda image: image.rotate(2, Image.Resampling.BILINEAR),
     "turned the other way": lambda image: image.rotate(-3, Image.Resampling.BILINEAR),
-    "turned on a larger canvas": lambda image: image.rotate(2, Image.Resampling.BILINEAR, expand=True),
-    "turned and mirrored": lambda image: ImageOps.mirror(image.rotate(2, Image.Resampling.BILINEAR)),
+    "turned on a larger canvas": lambda image: image.rotate(
+        2, Image.Resampling.BILINEAR, expand=True
+    ),
+    "turned and mirrored": lambda image: ImageOps.mirror(
+        image.rotate(2, Image.Resampling.BILINEAR)
+    ),
 }
 
 
@@ -61,15 +73,23 @@ def test_copies_are_known_again(photographs: list[Image.Image], copy: str) -> No
 
 def test_other_photographs_are_not_taken_for_copies(photographs: list[Image.Image]) -> None:
     one, other = map(saved, photographs)
-    assert not np.isin(guesses(one), looks(other)).any() and not np.isin(guesses(other), looks(one)).any()
+    assert (
+        not np.isin(guesses(one), looks(other)).any()
+        and not np.isin(guesses(other), looks(one)).any()
+    )
 
 
-def test_the_first_look_is_the_picture_itself_and_its_mirror_image(photographs: list[Image.Image]) -> None:
+def test_the_first_look_is_the_picture_itself_and_its_mirror_image(
+    photographs: list[Image.Image],
+) -> None:
     image = photographs[0].resize((200, 200))
     out, mirrored = io.BytesIO(), io.BytesIO()
     image.save(out, "PNG")
     ImageOps.mirror(image).save(mirrored, "PNG")
-    assert looks(out.getvalue())[0].tolist() == [perceptual_hash(out.getvalue()), perceptual_hash(mirrored.getvalue())]
+    assert looks(out.getvalue())[0].tolist() == [
+        perceptual_hash(out.getvalue()),
+        perceptual_hash(mirrored.getvalue()),
+    ]
     assert perceptual_hash(out.getvalue()) in guesses(out.getvalue()).tolist()
 
 
@@ -82,4 +102,6 @@ def test_what_does_not_decode_looks_like_nothing(data: bytes) -> None:
 def test_pictures_of_any_shape_can_be_looked_at(size: tuple[int, int]) -> None:
     out = io.BytesIO()
     Image.new("RGB", size, "red").save(out, "PNG")
-    assert looks(out.getvalue()).shape == looks(saved(Image.new("RGB", (64, 64)))).shape and len(guesses(out.getvalue()))
+    assert looks(out.getvalue()).shape == looks(saved(Image.new("RGB", (64, 64)))).shape and len(
+        guesses(out.getvalue())
+    )

@@ -10,10 +10,20 @@ from stages.onnx_nodes import first_nodes
 
 
 def save(path: Path, names: list[str]) -> str:
-    """A chain of nodes with these names, after more bytes of documentation than fit a short length."""
-    nodes = [helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"], name=name) for i, name in enumerate(names)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1,)) for name in ("t0", f"t{len(names)}")]
-    model = helper.make_model(helper.make_graph(nodes, "chain", ends[:1], ends[1:]), doc_string="é" * 500)
+    """A chain of nodes with these names, after more bytes of documentation than fit a short
+    length.
+    """
+    nodes = [
+        helper.make_node("Relu", [f"t{i}"], [f"t{i + 1}"], name=name)
+        for i, name in enumerate(names)
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, (1,))
+        for name in ("t0", f"t{len(names)}")
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "chain", ends[:1], ends[1:]), doc_string="é" * 500
+    )
     onnx.save(model, str(path))
     return str(path)
 
@@ -26,7 +36,11 @@ def test_names_come_in_their_order(tmp_path: Path, names: list[str]) -> None:
 
 
 def test_real_files_are_read_as_onnx_reads_them(models_dir: Path) -> None:
-    for name in ("detect/scrfd_2.5g_bnkps.onnx", "embed/derived_edgeface_xs_fp32.onnx", "embed/mobilefacenet_128d.onnx"):
+    for name in (
+        "detect/scrfd_2.5g_bnkps.onnx",
+        "embed/derived_edgeface_xs_fp32.onnx",
+        "embed/mobilefacenet_128d.onnx",
+    ):
         expected = [node.name for node in onnx.load(str(models_dir / name)).graph.node[:8]]
         assert first_nodes(str(models_dir / name), 8) == tuple(expected)
 

@@ -1,4 +1,6 @@
-"""What others read, we read, and the same picture; what is only a thumbnail of something else is told."""
+"""What others read, we read, and the same picture; what is only a thumbnail of something else is
+told.
+"""
 
 import io
 import re
@@ -11,7 +13,19 @@ import pytest
 from PIL import Image, ImageOps
 
 from stages.pictures import PictureError, decode, perceptual_hash, read_header
-from tests.stages.picture_corpus import PICTURE, SIZE, chunk, corpus, exif, gif, place_of, put, saved, scene, segment
+from tests.stages.picture_corpus import (
+    PICTURE,
+    SIZE,
+    chunk,
+    corpus,
+    exif,
+    gif,
+    place_of,
+    put,
+    saved,
+    scene,
+    segment,
+)
 
 CORPUS = corpus()
 
@@ -19,10 +33,13 @@ OTHERWISE_IN_PILLOW = (
     r"bmp: empty alpha.*",  # shows nothing but the paper behind the picture
     r"jpeg: orientation of type 1\b.*",  # passes over it
 )
+# fmt: off
 OTHERWISE_IN_OPENCV = (
     r"jpeg: orientation of type [1469]\b.*",  # passes over it, or over some of them
-    r"png: transparent colour", r"gif: transparent", r".*: mode (LA|RGBA)", r"webp, alpha",  # knows no transparency here
-)  # fmt: skip
+    r"png: transparent colour", r"gif: transparent", r".*: mode (LA|RGBA)",
+    r"webp, alpha",  # knows no transparency here
+)
+# fmt: on
 
 
 def by_pillow(data: bytes) -> np.ndarray | None:
@@ -32,7 +49,9 @@ def by_pillow(data: bytes) -> np.ndarray | None:
             upright = ImageOps.exif_transpose(image)
             if upright.has_transparency_data:
                 above = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", above.size, (255, 255, 255, 255)), above)
+                upright = Image.alpha_composite(
+                    Image.new("RGBA", above.size, (255, 255, 255, 255)), above
+                )
             return np.asarray(upright.convert("RGB"))
     except (OSError, ValueError, SyntaxError):
         return None
@@ -50,27 +69,39 @@ def listed(name: str, patterns: tuple[str, ...]) -> bool:
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", CORPUS)
 def test_it_is_the_picture_that_pillow_and_opencv_read(name: str) -> None:
-    """A photograph that opens everywhere else would be lost, or its boxes lie beside the faces that training sees."""
+    """A photograph that opens everywhere else would be lost, or its boxes lie beside the faces that
+    training sees.
+    """
     data = CORPUS[name]
     found = decode(data)
     header = read_header(data)
     assert found.shape == (header.height, header.width, 3)
     assert perceptual_hash(data) is not None
     others = {
-        who: other for who, read, differs in (("Pillow", by_pillow, OTHERWISE_IN_PILLOW), ("OpenCV", by_opencv, OTHERWISE_IN_OPENCV))
+        who: other
+        for who, read, differs in (
+            ("Pillow", by_pillow, OTHERWISE_IN_PILLOW),
+            ("OpenCV", by_opencv, OTHERWISE_IN_OPENCV),
+        )
         if not listed(name, differs) and (other := read(data)) is not None
-    }  # fmt: skip
-    assert others or name.startswith(("jpeg: no end marker", "png: empty acTL", "jpeg: orientation of type 1"))
+    }
+    assert others or name.startswith(
+        ("jpeg: no end marker", "png: empty acTL", "jpeg: orientation of type 1")
+    )
     for who, other in others.items():
         assert found.shape == other.shape, who
         assert np.abs(found.astype(int) - other).max() <= 2, who
 
 
 def test_all_of_them_show_the_scene() -> None:
-    """Decoders that agree may all be wrong: of what is stored as it is, every picture looks like the one it was made from."""
+    """Decoders that agree may all be wrong: of what is stored as it is, every picture looks like
+    the one it was made from.
+    """
     for name, data in CORPUS.items():
         header = read_header(data)
-        if (header.width, header.height, header.orientation) == (*SIZE, 1) and not re.search("mode|palette of|grey", name):
+        if (header.width, header.height, header.orientation) == (*SIZE, 1) and not re.search(
+            "mode|palette of|grey", name
+        ):
             assert np.abs(decode(data).astype(int) - scene()).mean() < 16, name
 
 
@@ -90,11 +121,28 @@ def tiff(**tags: object) -> bytes:
 
 def with_inner(outer: dict[int, int], inner: dict[int, int]) -> bytes:
     """A TIFF of one grey pixel with a directory below its own that holds nothing but those tags."""
-    first = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 1, 279: 1, **outer, 330: 0}
+    first = {
+        256: 1,
+        257: 1,
+        258: 8,
+        259: 1,
+        262: 1,
+        273: 8,
+        277: 1,
+        278: 1,
+        279: 1,
+        **outer,
+        330: 0,
+    }
     head = 10 + 2 + 12 * len(first) + 4
     first[330] = head
-    directories = [b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())) for tags in (first, inner)]
-    counted = [struct.pack("<H", len(one) // 12) + one + struct.pack("<I", 0) for one in directories]
+    directories = [
+        b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+        for tags in (first, inner)
+    ]
+    counted = [
+        struct.pack("<H", len(one) // 12) + one + struct.pack("<I", 0) for one in directories
+    ]
     return b"II*\0\x0a\0\0\0\x80\0" + b"".join(counted)
 
 
@@ -110,12 +158,16 @@ def with_inner(outer: dict[int, int], inner: dict[int, int]) -> bytes:
         with_inner({}, {254: 0, 256: 6000, 257: 4000, 262: 2}),
         with_inner({255: 2}, {}),
         saved("TIFF", tiffinfo={254: 1}, save_all=True, append_images=[PICTURE.resize((960, 640))]),
-        b"FUJIFILMCCD-RAW 0201" + bytes(100), b"IIRO\x08\0\0\0" + bytes(100), b"IIU\0\x08\0\0\0" + bytes(100),
+        b"FUJIFILMCCD-RAW 0201" + bytes(100),
+        b"IIRO\x08\0\0\0" + bytes(100),
+        b"IIU\0\x08\0\0\0" + bytes(100),
         b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(100),
     ],
-)  # fmt: skip
+)
 def test_what_is_only_a_thumbnail_of_something_else_is_told(data: bytes) -> None:
-    """The raw file of a camera would be taken for its preview of 160 x 120, and shipped with the face measured in that."""
+    """The raw file of a camera would be taken for its preview of 160 x 120, and shipped with the
+    face measured in that.
+    """
     assert reason(data) == "unsupported_format"
 
 
@@ -123,7 +175,9 @@ def test_what_is_only_a_thumbnail_of_something_else_is_told(data: bytes) -> None
     "data",
     [
         tiff(t254=1),  # there is nothing else that it could be a thumbnail of
-        with_inner({}, {254: 1, 256: 1, 257: 1, 262: 1}),  # a preview below the picture, as Photoshop writes it
+        with_inner(
+            {}, {254: 1, 256: 1, 257: 1, 262: 1}
+        ),  # a preview below the picture, as Photoshop writes it
         with_inner({}, {330: 0xFFFFFFFF}),
         saved("TIFF", save_all=True, append_images=[PICTURE.resize((960, 640))]),
     ],
@@ -134,9 +188,14 @@ def test_a_picture_with_a_thumbnail_is_no_thumbnail(data: bytes) -> None:
 
 
 def test_damage_behind_an_oddity_is_told() -> None:
-    """libjpeg tells its first warning only: a picture half grey would pass as one with an odd number in its head."""
+    """libjpeg tells its first warning only: a picture half grey would pass as one with an odd
+    number in its head.
+    """
     plain = saved("JPEG", quality=90)
-    for odd in (plain.replace(b"JFIF\0\x01", b"JFIF\0\x05", 1), put(plain, place_of(plain, 0xDB), b"\0\0")):
+    for odd in (
+        plain.replace(b"JFIF\0\x01", b"JFIF\0\x05", 1),
+        put(plain, place_of(plain, 0xDB), b"\0\0"),
+    ):
         assert decode(odd).shape == (64, 96, 3)
         at = len(odd) - len(plain) + place_of(plain, 0xDA) + 300
         for broken in (odd[:at], odd[:at] + b"\xff\xd0\xff\xd1" + odd[at + 4 :]):
@@ -153,9 +212,17 @@ def test_limits_hold_for_what_is_read_leniently() -> None:
             decode(odd[:-2] + scan * 2000 + odd[-2:])
     huge = struct.pack(">HH", 60_000, 60_000)
     frame = place_of(plain, 0xC2)
-    small, bomb = plain[frame : frame + 19], plain[frame : frame + 5] + huge + plain[frame + 9 : frame + 19]
+    small, bomb = (
+        plain[frame : frame + 19],
+        plain[frame : frame + 5] + huge + plain[frame + 9 : frame + 19],
+    )
     assert reason(put(plain, frame, bomb)) == "too_many_pixels"
-    for hidden in (segment(0xE3, small) + bomb, b"\0\xff\0" + bomb, b"\xff" * 9 + bomb, b"\xff\x01" + bomb):
+    for hidden in (
+        segment(0xE3, small) + bomb,
+        b"\0\xff\0" + bomb,
+        b"\xff" * 9 + bomb,
+        b"\xff\x01" + bomb,
+    ):
         assert reason(plain[:frame] + hidden + plain[frame + 19 :]) == "too_many_pixels"
     assert reason(plain[:2] + segment(0xFE, b"") * 200_000) == "decode_error"
 
@@ -168,7 +235,12 @@ def test_a_png_whose_pixels_are_damaged_fails_whatever_stands_beside_them() -> N
     assert reason(odd[: at + 300]) == "decode_error"
     assert reason(odd[: at - 4] + odd[-12:]) == "decode_error"
     assert reason(odd[: at + 4] + bytes(200) + odd[at + 204 :]) == "decode_error"
-    assert decode(put(plain, 33, chunk(b"tRNS", struct.pack(">HHH", 120, 220, 0)) + chunk(b"pHYs", b"")))[0, 0].tolist() == [255] * 3
+    assert (
+        decode(
+            put(plain, 33, chunk(b"tRNS", struct.pack(">HHH", 120, 220, 0)) + chunk(b"pHYs", b""))
+        )[0, 0].tolist()
+        == [255] * 3
+    )
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

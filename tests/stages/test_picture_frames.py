@@ -15,7 +15,13 @@ def film(name: str, count: int) -> bytes:
     pixels = np.random.default_rng(1).integers(0, 255, (count, 16, 16, 3), dtype=np.uint8)
     out = io.BytesIO()
     first, *rest = (Image.fromarray(frame) for frame in pixels)
-    first.save(out, name, save_all=True, append_images=rest, **({} if name == "TIFF" else {"duration": 100}))
+    first.save(
+        out,
+        name,
+        save_all=True,
+        append_images=rest,
+        **({} if name == "TIFF" else {"duration": 100}),
+    )
     return out.getvalue()
 
 

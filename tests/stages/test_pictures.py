@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from stages.pictures import PictureError, decode, encode_png, perceptual_hash, read_header, sharpness
+from stages.pictures import (
+    PictureError,
+    decode,
+    encode_png,
+    perceptual_hash,
+    read_header,
+    sharpness,
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,9 @@ def test_jpeg_pixels_are_those_of_pillow(t1: Path) -> None:
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_truncated_jpeg_fails_instead_of_turning_grey(scene: np.ndarray, progressive: bool) -> None:
+def test_a_truncated_jpeg_fails_instead_of_turning_grey(
+    scene: np.ndarray, progressive: bool
+) -> None:
     data = saved(scene, "JPEG", progressive=progressive)
     for cut in range(len(data) // 3, len(data) - 12, 97):
         assert reason(data[:cut]) == "decode_error"
@@ -105,7 +114,12 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 def png_bomb(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(10_000_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(10_000_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiff_entry(tag: int, value: int) -> bytes:
@@ -114,7 +128,9 @@ def tiff_entry(tag: int, value: int) -> bytes:
 
 BOMBS = {
     "png": png_bomb(60_000),
-    "jpeg": b"\xff\xd8\xff\xc0\x00\x11\x08" + struct.pack(">HH", 65_500, 65_500) + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01",
+    "jpeg": b"\xff\xd8\xff\xc0\x00\x11\x08"
+    + struct.pack(">HH", 65_500, 65_500)
+    + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01",
     "gif": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + bytes(20),
     "bmp": b"BM" + struct.pack("<IIIIii", 54, 0, 54, 40, 100_000, -100_000) + bytes(30),
     "webp": b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x00\x00\x00\x00" + b"\xff\x3f\x00" * 2,
@@ -159,9 +175,19 @@ def test_what_is_no_picture_says_what_it_is(data: bytes, expected: str) -> None:
 
 def test_files_that_broke_other_peoples_tools(shared: Path) -> None:
     folder = shared / "data" / "extra" / "bad_files"
-    reasons = {name: reason((folder / name).read_bytes()) for name in ("corrupted.png", "empty.png", "truncated.jpg")}
-    assert reasons == {"corrupted.png": "decode_error", "empty.png": "not_an_image", "truncated.jpg": "decode_error"}
-    whole = [decode((folder / f"einstein.{name}").read_bytes()).astype(int) for name in ("png", "bmp", "jpeg", "webp")]
+    reasons = {
+        name: reason((folder / name).read_bytes())
+        for name in ("corrupted.png", "empty.png", "truncated.jpg")
+    }
+    assert reasons == {
+        "corrupted.png": "decode_error",
+        "empty.png": "not_an_image",
+        "truncated.jpg": "decode_error",
+    }
+    whole = [
+        decode((folder / f"einstein.{name}").read_bytes()).astype(int)
+        for name in ("png", "bmp", "jpeg", "webp")
+    ]
     assert all(np.abs(picture - whole[0]).mean() < 3 for picture in whole)
 
 
@@ -199,7 +225,11 @@ def test_transparency_lies_on_white() -> None:
     pixels[:, 0] = (255, 0, 0, 255)
     pixels[:, 1] = (0, 0, 0, 0)
     pixels[:, 2] = (0, 0, 0, 127)
-    assert decode(saved(pixels, "PNG"))[0].tolist() == [[255, 0, 0], [255, 255, 255], [128, 128, 128]]
+    assert decode(saved(pixels, "PNG"))[0].tolist() == [
+        [255, 0, 0],
+        [255, 255, 255],
+        [128, 128, 128],
+    ]
 
 
 def test_palettes_with_a_transparent_colour_lie_on_white() -> None:
@@ -238,7 +268,9 @@ def test_animations_give_their_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for name in ("GIF", "WEBP", "PNG", "TIFF", "AVIF"):
         out = io.BytesIO()
-        frames[0].save(out, name, save_all=True, append_images=frames[1:], duration=100, lossless=True)
+        frames[0].save(
+            out, name, save_all=True, append_images=frames[1:], duration=100, lossless=True
+        )
         red, green, blue = decode(out.getvalue())[0, 0].tolist()
         assert red > 250 and green < 5 and blue < 5
 
@@ -251,7 +283,9 @@ def test_a_picture_with_an_alpha_channel_in_avif_lies_on_white() -> None:
     assert found[14, 14].min() > 250
 
 
-def test_a_build_of_pillow_without_avif_says_so(scene: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_of_pillow_without_avif_says_so(
+    scene: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = saved(scene, "AVIF")
     monkeypatch.setattr("stages.pictures.features.check", lambda name: False)
     assert reason(data) == "unsupported_format"
@@ -276,9 +310,13 @@ def test_copies_hash_alike_and_strangers_apart(t1: Path, astronaut: bytes) -> No
 
 
 def test_the_hash_stays_what_it_was() -> None:
-    """Hashes lie in data sets and in lists of removals: a new definition would no longer recognise them."""
+    """Hashes lie in data sets and in lists of removals: a new definition would no longer recognise
+    them.
+    """
     y, x = np.mgrid[0:200, 0:300] // 10
-    pattern = np.stack([(x * 7 + y * 13 + x * y) % 256, (x * x + 3 * y) % 256, (x * y * y + x) % 256], axis=2).astype(np.uint8)
+    pattern = np.stack(
+        [(x * 7 + y * 13 + x * y) % 256, (x * x + 3 * y) % 256, (x * y * y + x) % 256], axis=2
+    ).astype(np.uint8)
     assert perceptual_hash(saved(pattern, "PNG")) == 0x012F78676D52D49B
     assert perceptual_hash(saved(np.full((50, 50, 3), 200, np.uint8), "PNG")) == 0
 

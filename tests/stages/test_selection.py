@@ -1,4 +1,6 @@
-"""Which faces the stages after cleaning look at: a face that was not kept must get no caption, mask or head."""
+"""Which faces the stages after cleaning look at: a face that was not kept must get no caption, mask
+or head.
+"""
 
 from itertools import product
 
@@ -17,10 +19,17 @@ def test_only_kept_faces_with_everything_there(stage: str) -> None:
     cases = [*product(["ok", "filtered", None], [True, False, None])]
     for broken in tables:
         rows = pa.table(
-            {f"{table}.status": pa.array([status if table == broken else "ok" for status, _ in cases]) for table in tables}
+            {
+                f"{table}.status": pa.array(
+                    [status if table == broken else "ok" for status, _ in cases]
+                )
+                for table in tables
+            }
             | {"clusters.keep": pa.array([keep for _, keep in cases])}
         )
-        assert made.wants(rows).to_pylist() == [status == "ok" and keep is True for status, keep in cases]
+        assert made.wants(rows).to_pylist() == [
+            status == "ok" and keep is True for status, keep in cases
+        ]
 
 
 def test_columns_as_arrays() -> None:

@@ -12,7 +12,9 @@ from torch import nn
 from stages.torch_session import BadCheckpoint, load_state
 from stages.torchscript import is_torchscript, tensors
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")  # archives of this kind have to be made with it
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`torch.jit.:DeprecationWarning"
+)  # archives of this kind have to be made with it
 
 
 class Inner(nn.Module):
@@ -43,7 +45,11 @@ class Outer(nn.Module):
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Module, str]:
     torch.manual_seed(0)
     network = Outer().eval()
-    made = torch.jit.script(network) if request.param == "script" else torch.jit.trace(network, torch.rand(1, 2, 4, 4))
+    made = (
+        torch.jit.script(network)
+        if request.param == "script"
+        else torch.jit.trace(network, torch.rand(1, 2, 4, 4))
+    )
     path = str(tmp_path / "network.pt")
     torch.jit.save(made, path)
     return network, path
@@ -53,7 +59,10 @@ def test_every_tensor_is_read_as_it_was_saved(saved: tuple[nn.Module, str]) -> N
     network, path = saved
     found, wanted = tensors(path), network.state_dict()
     assert found.keys() == wanted.keys()
-    assert all(found[name].dtype == wanted[name].dtype and torch.equal(found[name], wanted[name]) for name in wanted)
+    assert all(
+        found[name].dtype == wanted[name].dtype and torch.equal(found[name], wanted[name])
+        for name in wanted
+    )
 
 
 def test_checkpoints_of_this_kind_load_like_others(saved: tuple[nn.Module, str]) -> None:
@@ -90,7 +99,16 @@ def test_code_in_an_archive_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["builtins.eval", "torch.load", "torch._utils._rebuild_parameter", "collections.deque", "os.system"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins.eval",
+        "torch.load",
+        "torch._utils._rebuild_parameter",
+        "collections.deque",
+        "os.system",
+    ],
+)
 def test_no_other_name_is_looked_up(tmp_path: Path, name: str) -> None:
     module, _, attribute = name.rpartition(".")
     path = archive(tmp_path / "names.pt", f"c{module}\n{attribute}\n.".encode())
@@ -98,9 +116,13 @@ def test_no_other_name_is_looked_up(tmp_path: Path, name: str) -> None:
         tensors(path)
 
 
-def test_an_archive_cannot_change_how_the_next_one_is_read(tmp_path: Path, saved: tuple[nn.Module, str]) -> None:
+def test_an_archive_cannot_change_how_the_next_one_is_read(
+    tmp_path: Path, saved: tuple[nn.Module, str]
+) -> None:
     """The opcode BUILD may set attributes of whatever a name stands for."""
-    for number, (name, attribute) in enumerate([("__torch__.A\nB", "__setstate__"), ("torch._utils\n_rebuild_tensor_v2", "__defaults__")]):
+    for number, (name, attribute) in enumerate(
+        [("__torch__.A\nB", "__setstate__"), ("torch._utils\n_rebuild_tensor_v2", "__defaults__")]
+    ):
         body = f"c{name}\nN}}V{attribute}\nNs\x86b.".encode("latin-1")
         with pytest.raises(BadCheckpoint):
             load_state(archive(tmp_path / f"{number}.pt", body))
@@ -108,7 +130,9 @@ def test_an_archive_cannot_change_how_the_next_one_is_read(tmp_path: Path, saved
     assert tensors(path).keys() == network.state_dict().keys()
 
 
-def test_damaged_and_compressed_archives_are_refused(tmp_path: Path, saved: tuple[nn.Module, str]) -> None:
+def test_damaged_and_compressed_archives_are_refused(
+    tmp_path: Path, saved: tuple[nn.Module, str]
+) -> None:
     with pytest.raises(BadCheckpoint, match="never compressed"):
         load_state(archive(tmp_path / "small.pt", pickle.dumps({}), zipfile.ZIP_DEFLATED))
     with pytest.raises(BadCheckpoint, match="does not hold a module"):

@@ -17,12 +17,23 @@ BODY = b"weights of a tiny network"
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Weights:
-    entry = Weights("tiny", "detect/tiny.onnx", hashlib.sha256(BODY).hexdigest(), len(BODY), "MIT", "any", "https://example.org/tiny")
+    entry = Weights(
+        "tiny",
+        "detect/tiny.onnx",
+        hashlib.sha256(BODY).hexdigest(),
+        len(BODY),
+        "MIT",
+        "any",
+        "https://example.org/tiny",
+    )
     monkeypatch.setitem(WEIGHTS, "tiny", entry)
     return entry
 
 
-@pytest.mark.parametrize("place", ["detect/tiny.onnx", "tiny.onnx", "elsewhere/tiny.onnx", "renamed.bin", "a/renamed.bin"])
+@pytest.mark.parametrize(
+    "place",
+    ["detect/tiny.onnx", "tiny.onnx", "elsewhere/tiny.onnx", "renamed.bin", "a/renamed.bin"],
+)
 def test_found_wherever_it_lies(tmp_path: Path, tiny: Weights, place: str) -> None:
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
@@ -35,14 +46,24 @@ def test_a_missing_file_says_which_and_what_to_do(tmp_path: Path, tiny: Weights)
     with pytest.raises(MissingWeights) as caught:
         WeightFiles(str(tmp_path)).path("tiny")
     message = str(caught.value)
-    for part in ("tiny.onnx", str(tiny.sha256), "MIT", str(tmp_path), "--models", "IDCLUSTER_MODELS", "idcluster models list"):
+    for part in (
+        "tiny.onnx",
+        str(tiny.sha256),
+        "MIT",
+        str(tmp_path),
+        "--models",
+        "IDCLUSTER_MODELS",
+        "idcluster models list",
+    ):
         assert part in message
     with pytest.raises(MissingWeights, match="no models directory is set"):
         WeightFiles().path("tiny")
 
 
 @pytest.mark.parametrize("body", [BODY[:-1], BODY[:-1] + b"!"])
-def test_another_file_of_that_name_is_not_loaded(tmp_path: Path, tiny: Weights, body: bytes) -> None:
+def test_another_file_of_that_name_is_not_loaded(
+    tmp_path: Path, tiny: Weights, body: bytes
+) -> None:
     (tmp_path / "tiny.onnx").write_bytes(body)
     with pytest.raises(MissingWeights, match=r"tiny\.onnx is another file"):
         WeightFiles(str(tmp_path)).path("tiny")
@@ -51,7 +72,9 @@ def test_another_file_of_that_name_is_not_loaded(tmp_path: Path, tiny: Weights, 
     assert WeightFiles(str(tmp_path)).path("tiny") == str(tmp_path / "good" / "tiny.onnx")
 
 
-def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, tiny: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_hashed_once_and_again_when_it_changed(
+    tmp_path: Path, tiny: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "tiny.onnx"
     path.write_bytes(BODY)
     files = WeightFiles(str(tmp_path))
@@ -74,7 +97,10 @@ def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, tiny: W
 
 
 def test_unknown_names_are_told_apart_from_missing_files() -> None:
-    with pytest.raises(UnknownWeights, match=r"no weights 'scrfd_2\.5g' in the registry; did you mean 'scrfd_2\.5g_bnkps'"):
+    with pytest.raises(
+        UnknownWeights,
+        match=r"no weights 'scrfd_2\.5g' in the registry; did you mean 'scrfd_2\.5g_bnkps'",
+    ):
         WeightFiles().path("scrfd_2.5g")
     with pytest.raises(UnknownWeights):
         WeightFiles().sha256("scrfd")
@@ -94,7 +120,9 @@ def test_files_cross_processes(tmp_path: Path) -> None:
 
 
 def test_non_commercial_weights_say_so() -> None:
-    """The 68-point model is in a permissive package, but its training data exclude commercial use."""
+    """The 68-point model is in a permissive package, but its training data exclude commercial
+    use.
+    """
     assert "300-W" in WEIGHTS["dlib_68_points"].licence
     assert {WEIGHTS[name].use for name in ("dlib_5_points", "dlib_resnet_v1")} == {"any"}
 
@@ -104,5 +132,8 @@ def test_the_registry_agrees_with_the_files(models_dir: Path) -> None:
         manifest = {row["file"]: row for row in csv.DictReader(file)}
     for entry in WEIGHTS.values():
         if entry.package is None and entry.file in manifest:
-            assert (entry.sha256, entry.bytes) == (manifest[entry.file]["sha256"], int(manifest[entry.file]["bytes"]))
+            assert (entry.sha256, entry.bytes) == (
+                manifest[entry.file]["sha256"],
+                int(manifest[entry.file]["bytes"]),
+            )
             assert WeightFiles(str(models_dir)).path(entry.name) == str(models_dir / entry.file)

@@ -1,7 +1,9 @@
-"""Web addresses in one spelling, so that a picture that is linked in two ways is one candidate and is fetched once.
+"""Web addresses in one spelling, so that a picture that is linked in two ways is one candidate and
+is fetched once.
 
-Only what cannot change the meaning is changed (RFC 3986, section 6.2.2 and 6.2.3): case of scheme and host, default
-port, fragment, characters that have to be escaped. Paths and queries stay as they are: servers sign them.
+Only what cannot change the meaning is changed (RFC 3986, section 6.2.2 and 6.2.3): case of scheme
+and host, default port, fragment, characters that have to be escaped. Paths and queries stay as they
+are: servers sign them.
 """
 
 import ipaddress
@@ -11,9 +13,12 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 import idna
 
 _PORTS = {"http": 80, "https": 443}
-_SAFE = "!#$%&'()*+,/:;=?@[]~-._"  # reserved and unreserved characters, and the per cent sign of what is escaped already
+# reserved and unreserved characters, and the per cent sign of what is escaped already
+_SAFE = "!#$%&'()*+,/:;=?@[]~-._"
 _BLANKS = re.compile(r"[\t\r\n]")
-_CONTROL = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # and halves of characters, which no bytes stand for
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f\ud800-\udfff]"
+)  # and halves of characters, which no bytes stand for
 _BYTES = re.compile("[\udc80-\udcff]")
 _MOST = 8192
 _MOST_HOST = 1024
@@ -27,7 +32,8 @@ class BadAddress(ValueError):
 def canonical(address: str) -> str:
     """The address in its one spelling. Raises BadAddress.
 
-    Refused are other schemes than http and https, names and passwords in the address, and what has no host.
+    Refused are other schemes than http and https, names and passwords in the address, and what has
+    no host.
     """
     text = _BLANKS.sub("", address.strip())
     if len(text) > _MOST:
@@ -41,7 +47,11 @@ def canonical(address: str) -> str:
         raise BadAddress(str(error)) from error
     scheme = parts.scheme.lower()
     if scheme not in _PORTS:
-        raise BadAddress(f"scheme {scheme!r}; only http and https are fetched" if scheme else "no scheme: not http:// or https://")
+        raise BadAddress(
+            f"scheme {scheme!r}; only http and https are fetched"
+            if scheme
+            else "no scheme: not http:// or https://"
+        )
     if "@" in parts.netloc:
         raise BadAddress("a name or password in the address")
     host = _host(parts.hostname or "")
@@ -67,7 +77,12 @@ def redirected(address: str, location: str) -> str:
     Bytes that are no UTF-8 come as halves of characters (PEP 383) and are escaped, as browsers do.
     """
     try:
-        return canonical(urljoin(address, _BYTES.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", location.strip())))
+        return canonical(
+            urljoin(
+                address,
+                _BYTES.sub(lambda found: f"%{ord(found[0]) - 0xDC00:02X}", location.strip()),
+            )
+        )
     except BadAddress:
         raise
     except ValueError as error:  # urljoin takes more for addresses than it can take apart
@@ -86,9 +101,17 @@ def _host(name: str) -> str:
     else:
         return f"[{literal.compressed}]" if literal.version == 6 else str(literal)
     try:
-        ascii_name = idna.encode(name.rstrip("."), uts46=True).decode() if not name.isascii() else name.rstrip(".").lower()
+        ascii_name = (
+            idna.encode(name.rstrip("."), uts46=True).decode()
+            if not name.isascii()
+            else name.rstrip(".").lower()
+        )
     except (idna.IDNAError, UnicodeError) as error:
         raise BadAddress(f"host {name!r}: {error}") from error
-    if not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", ascii_name) or ".." in ascii_name or len(ascii_name) > 253:
+    if (
+        not re.fullmatch(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", ascii_name)
+        or ".." in ascii_name
+        or len(ascii_name) > 253
+    ):
         raise BadAddress(f"host {name!r} is no host name")
     return ascii_name

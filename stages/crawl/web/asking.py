@@ -1,4 +1,6 @@
-"""One request with all that belongs around it: the guard, a slot of the host, the time that is left, how it went."""
+"""One request with all that belongs around it: the guard, a slot of the host, the time that is
+left, how it went.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -29,7 +31,9 @@ class Deferred(Exception):
 
 
 class GateLost(Exception):
-    """The gate did not answer: nothing that an address could be blamed for. Its cause is what went wrong."""
+    """The gate did not answer: nothing that an address could be blamed for. Its cause is what went
+    wrong.
+    """
 
 
 class Asker:
@@ -40,18 +44,27 @@ class Asker:
 
     @asynccontextmanager
     async def ask(
-        self, address: str, patience: float, budget: Budget, room: AbstractAsyncContextManager[object]
+        self,
+        address: str,
+        patience: float,
+        budget: Budget,
+        room: AbstractAsyncContextManager[object],
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer, while its body is read. `room` limits how many are asked at a time.
 
-        Raises Told for what goes wrong, also while the body is read, Deferred, ProxyDenied and GateLost.
+        Raises Told for what goes wrong, also while the body is read, Deferred, ProxyDenied and
+        GateLost.
         """
         host = host_of(address)
         self._check(address)
         await self._enter(host, patience)
         outcome = Outcome(broken=True)
         try:
-            async with room, budget.running(), self.session.get(URL(address, encoded=True), allow_redirects=False) as response:
+            async with (
+                room,
+                budget.running(),
+                self.session.get(URL(address, encoded=True), allow_redirects=False) as response,
+            ):
                 yield response
             outcome = Outcome()
         except Told as told:

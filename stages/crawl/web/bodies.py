@@ -1,14 +1,32 @@
-"""Bodies of answers, unpacked piece by piece and with a limit: a small body may unpack to a large one."""
+"""Bodies of answers, unpacked piece by piece and with a limit: a small body may unpack to a large
+one.
+"""
 
 import zlib
 from collections.abc import Iterator
 
 _PACKED = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
-_UNKNOWN = ("br", "zstd", "compress", "x-compress", "lzma", "xz", "bzip2", "dcb", "dcz", "exi", "pack200-gzip")
-"""Codings that exist and cannot be undone here. Any other name is none: servers put charsets and types there."""
+_UNKNOWN = (
+    "br",
+    "zstd",
+    "compress",
+    "x-compress",
+    "lzma",
+    "xz",
+    "bzip2",
+    "dcb",
+    "dcz",
+    "exi",
+    "pack200-gzip",
+)
+"""Codings that exist and cannot be undone here. Any other name is none: servers put charsets and
+types there.
+"""
 _LAYERS = 3
 _MEMBERS = 4096
-"""Members of a gzip body that are unpacked; empty ones without end would cost time and give nothing."""
+"""Members of a gzip body that are unpacked; empty ones without end would cost time and give
+nothing.
+"""
 _GZIP = b"\x1f\x8b"
 
 
@@ -17,7 +35,9 @@ class BadEncoding(Exception):
 
 
 class Unpacker:
-    """Undoes the Content-Encoding of one body. `most`: bytes that it may unpack to; more are not made."""
+    """Undoes the Content-Encoding of one body. `most`: bytes that it may unpack to; more are not
+    made.
+    """
 
     def __init__(self, encoding: str, most: int) -> None:
         names = [name for part in encoding.split(",") if (name := part.strip().lower())]
@@ -32,8 +52,8 @@ class Unpacker:
     def __call__(self, data: bytes) -> bytes:
         """What a piece unpacks to, up to a byte more than `most` in all. Raises zlib.error.
 
-        `size` counts these bytes. A body that is packed and still much larger than `most` counts as too large, too: what comes
-        behind its end has none.
+        `size` counts these bytes. A body that is packed and still much larger than `most` counts as
+        too large, too: what comes behind its end has none.
         """
         self._read += len(data)
         for layer in self._layers:
@@ -51,14 +71,18 @@ class Unpacker:
 
 
 class _Gzip:
-    """Members one after the other (RFC 1952, section 2.2). What comes behind them and is none, as zeros, is passed over."""
+    """Members one after the other (RFC 1952, section 2.2). What comes behind them and is none, as
+    zeros, is passed over.
+    """
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._members = 1
         self._made = 0
         self._rest: bytes | None = None
-        """What came behind a member, until it shows whether that is another one; None within a member."""
+        """What came behind a member, until it shows whether that is another one; None within a
+        member.
+        """
         self._over = False
 
     @property
@@ -88,7 +112,9 @@ class _Gzip:
 
 
 class _Deflate:
-    """zlib's format (RFC 1950), which is what the name means, or bare deflate (RFC 1951), which some servers send."""
+    """zlib's format (RFC 1950), which is what the name means, or bare deflate (RFC 1951), which
+    some servers send.
+    """
 
     def __init__(self) -> None:
         self._head = b""
@@ -105,7 +131,9 @@ class _Deflate:
             if len(data) < 2:
                 self._head = data
                 return
-            with_head = data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+            with_head = (
+                data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
+            )
             self._stream = zlib.decompressobj(zlib.MAX_WBITS if with_head else -zlib.MAX_WBITS)
         if self._made < most and not self._stream.eof:
             made = self._stream.decompress(data, most - self._made)

@@ -1,4 +1,6 @@
-"""Connections to web servers: few that nobody uses, none beyond what this process may open, heads read leniently."""
+"""Connections to web servers: few that nobody uses, none beyond what this process may open, heads
+read leniently.
+"""
 
 import asyncio
 import functools
@@ -16,17 +18,22 @@ _LOOK = 0.1
 
 
 class Frugal(aiohttp.BaseConnector):
-    """Beside a connector of aiohttp: closes the connection that nobody has used for longest when there are more than `idle`.
+    """Beside a connector of aiohttp: closes the connection that nobody has used for longest when
+    there are more than `idle`.
 
-    Where too many files are open, it closes all of these and tries again for `patience` seconds; then it raises OpenFiles.
+    Where too many files are open, it closes all of these and tries again for `patience` seconds;
+    then it raises OpenFiles.
     """
 
-    def __init__(self, guarded: GuardedResolver, *, idle: int, patience: float, **rest: Any) -> None:
+    def __init__(
+        self, guarded: GuardedResolver, *, idle: int, patience: float, **rest: Any
+    ) -> None:
         super().__init__(limit=0, **rest)
         self._guarded = guarded
         self._most_idle, self._patience = idle, patience
         self._idle: dict[ResponseHandler, None] = {}
-        # What the library makes its connections with. It has no public name; test_connections.py notices if it goes.
+        # What the library makes its connections with. It has no public name; test_connections.py
+        # notices if it goes.
         self._factory = cast("Any", functools.partial(LenientHandler, loop=self._loop))
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -56,7 +63,9 @@ class Frugal(aiohttp.BaseConnector):
         """A new connection, for subclasses to make."""
         raise NotImplementedError
 
-    async def _create_connection(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> ResponseHandler:
+    async def _create_connection(
+        self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
         # The method that aiohttp's documentation leaves to subclasses of BaseConnector.
         end = self._loop.time() + self._patience
         while True:
@@ -74,12 +83,19 @@ class Frugal(aiohttp.BaseConnector):
 class DirectConnector(Frugal, aiohttp.TCPConnector):
     """Connects to hosts themselves."""
 
-    def __init__(self, guard: Guard, *, idle: int, patience: float, keepalive_timeout: float) -> None:
+    def __init__(
+        self, guard: Guard, *, idle: int, patience: float, keepalive_timeout: float
+    ) -> None:
         resolver = GuardedResolver(guard)
         super().__init__(
-            resolver, idle=idle, patience=patience, keepalive_timeout=keepalive_timeout,
-            resolver=resolver, ttl_dns_cache=300, socket_factory=guard.socket,
-        )  # fmt: skip
+            resolver,
+            idle=idle,
+            patience=patience,
+            keepalive_timeout=keepalive_timeout,
+            resolver=resolver,
+            ttl_dns_cache=300,
+            socket_factory=guard.socket,
+        )
 
     async def _open(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> ResponseHandler:
         return await aiohttp.TCPConnector._create_connection(self, req, traces, timeout)

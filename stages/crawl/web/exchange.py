@@ -1,4 +1,6 @@
-"""One exchange with a web server: the client's session, its time, and what refusals and failures mean."""
+"""One exchange with a web server: the client's session, its time, and what refusals and failures
+mean.
+"""
 
 import asyncio
 import os
@@ -58,18 +60,32 @@ class Budget:
             self.left = max(0.0, self.left - (time.monotonic() - began))
 
 
-def open_session(params: WebParams, guard: Guard, accept: str, encodings: str) -> aiohttp.ClientSession:
-    """A session that connects to what `guard` allows, and says who asks. Made inside of the event loop that it is used in."""
+def open_session(
+    params: WebParams, guard: Guard, accept: str, encodings: str
+) -> aiohttp.ClientSession:
+    """A session that connects to what `guard` allows, and says who asks. Made inside of the event
+    loop that it is used in.
+    """
     idle = max(_IDLE[0], min(_IDLE[1], free() // 3))
     connector: Frugal
     if params.proxy is not None:
         proxy = Proxy.of(params.proxy, os.environ)
-        connector = ProxyConnector(proxy, guard, keepalive_timeout=_KEPT_SECONDS, idle=idle, patience=params.total_seconds / 2)
+        connector = ProxyConnector(
+            proxy,
+            guard,
+            keepalive_timeout=_KEPT_SECONDS,
+            idle=idle,
+            patience=params.total_seconds / 2,
+        )
     else:
-        connector = DirectConnector(guard, keepalive_timeout=_KEPT_SECONDS, idle=idle, patience=params.total_seconds / 2)
+        connector = DirectConnector(
+            guard, keepalive_timeout=_KEPT_SECONDS, idle=idle, patience=params.total_seconds / 2
+        )
     return aiohttp.ClientSession(
         connector=connector,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds),
+        timeout=aiohttp.ClientTimeout(
+            total=None, sock_connect=params.connect_seconds, sock_read=params.idle_seconds
+        ),
         headers={"User-Agent": params.user_agent, "Accept": accept, "Accept-Encoding": encodings},
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -88,7 +104,14 @@ def unpacker(response: aiohttp.ClientResponse, most: int) -> Unpacker:
 
 
 def incomplete(status: int) -> Told:
-    return Told("failed", "truncated", "the packed body ends too early", status, passing=True, outcome=Outcome(broken=True))
+    return Told(
+        "failed",
+        "truncated",
+        "the packed body ends too early",
+        status,
+        passing=True,
+        outcome=Outcome(broken=True),
+    )
 
 
 def refusal(status: int, retry_after: str | None) -> Told:
@@ -96,9 +119,18 @@ def refusal(status: int, retry_after: str | None) -> Told:
     if status in (429, 503):
         pause = seconds_of(retry_after)
         refused = Outcome(refused=True, retry_after=pause)
-        return Told("failed", f"http_{status}", detail, status, passing=True, outcome=refused, pause=pause)
+        return Told(
+            "failed", f"http_{status}", detail, status, passing=True, outcome=refused, pause=pause
+        )
     if status >= 500 or status == 408:
-        return Told("failed", "http_5xx" if status >= 500 else "http_408", detail, status, passing=True, outcome=Outcome(broken=True))
+        return Told(
+            "failed",
+            "http_5xx" if status >= 500 else "http_408",
+            detail,
+            status,
+            passing=True,
+            outcome=Outcome(broken=True),
+        )
     return Told("failed", f"http_{status}", detail, status)
 
 
@@ -115,7 +147,9 @@ def explain(error: Exception) -> Told:
     if isinstance(error, ProxyError):
         # A proxy that is away is nothing that a host would have to be left alone for.
         outcome = Outcome() if error.reason == "proxy" else broken
-        return Told("failed", error.reason, str(error)[:300], passing=error.passing, outcome=outcome)
+        return Told(
+            "failed", error.reason, str(error)[:300], passing=error.passing, outcome=outcome
+        )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Told("failed", "dns", said, passing=True, outcome=broken)
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
@@ -137,7 +171,10 @@ def explain(error: Exception) -> Told:
 
 def printable(text: str) -> str:
     """Text that a row can hold and a terminal can show, whatever a server put into it."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
 
 
 def seconds_of(retry_after: str | None) -> float | None:

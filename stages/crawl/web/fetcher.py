@@ -1,8 +1,10 @@
-"""Fetching pictures: one event loop, one client, bounded in time and memory, each address ended in one answer.
+"""Fetching pictures: one event loop, one client, bounded in time and memory, each address ended in
+one answer.
 
-An address is asked only after the site's rules allow it and the gate gives a slot. Redirects are followed by hand, each
-step checked like a new address. A body is read in pieces and dropped as soon as it is too large or cannot be a picture.
-Whatever a server sends costs its own address and no other: what nobody thought of becomes an answer with the reason `error`.
+An address is asked only after the site's rules allow it and the gate gives a slot. Redirects are
+followed by hand, each step checked like a new address. A body is read in pieces and dropped as soon
+as it is too large or cannot be a picture. Whatever a server sends costs its own address and no
+other: what nobody thought of becomes an answer with the reason `error`.
 """
 
 import asyncio
@@ -16,7 +18,15 @@ import aiohttp
 
 from stages.crawl.web.address import BadAddress, canonical, host_of, redirected
 from stages.crawl.web.asking import FINE, REDIRECTS, Asker, Deferred, GateLost
-from stages.crawl.web.exchange import Budget, Told, incomplete, open_session, printable, refusal, unpacker
+from stages.crawl.web.exchange import (
+    Budget,
+    Told,
+    incomplete,
+    open_session,
+    printable,
+    refusal,
+    unpacker,
+)
 from stages.crawl.web.gate import Gate
 from stages.crawl.web.guard import Guard
 from stages.crawl.web.open_files import free
@@ -31,9 +41,13 @@ _PIECE = 2**16
 _SNIFFED = 64
 """Bytes that tell a picture from anything else."""
 _ELSEWHERE = 5
-"""Addresses of a host in a row that lead to another one without room, after which its others are not tried for now: each waits."""
+"""Addresses of a host in a row that lead to another one without room, after which its others are
+not tried for now: each waits.
+"""
 _RULES_AT_ONCE = 256
-"""Files with rules that are asked for at a time, beside pictures: most hosts have few pictures, and many hosts are away."""
+"""Files with rules that are asked for at a time, beside pictures: most hosts have few pictures, and
+many hosts are away.
+"""
 
 
 @dataclass
@@ -69,19 +83,24 @@ class _Order:
 class WebFetcher:
     """Fetches addresses. Made inside of the event loop that it is used in; `close` it there.
 
-    Several calls of `fetch_all` may be under way at once: a host is asked by as many lanes as may ask it at a time, whoever
-    wants something of it.
+    Several calls of `fetch_all` may be under way at once: a host is asked by as many lanes as may
+    ask it at a time, whoever wants something of it.
     """
 
     def __init__(self, params: WebParams, gate: Gate) -> None:
         self.params, self.gate = params, gate
         self.guard = Guard(params.allow_hosts, params.resolve)
         self.session = open_session(params, self.guard, "image/*,*/*;q=0.1", "identity")
-        # A third of what may be opened each: pictures, rules of sites, connections that nobody uses.
+        # A third of what may be opened each: pictures, rules of sites, connections that nobody
+        # uses.
         share = max(2, free() // 3)
         self._slots = asyncio.Semaphore(min(params.connections, share))
         self.asker = Asker(self.session, self.guard, gate)
-        self.rules = SiteRules(params, self.asker, asyncio.Semaphore(min(max(_RULES_AT_ONCE, params.connections), share)))
+        self.rules = SiteRules(
+            params,
+            self.asker,
+            asyncio.Semaphore(min(max(_RULES_AT_ONCE, params.connections), share)),
+        )
         self._queues: dict[str, deque[tuple[str, _Order]]] = {}
         self._lanes: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,13 +112,19 @@ class WebFetcher:
         await self.session.close()
 
     async def fetch_all(
-        self, addresses: Iterable[str], take: Callable[[str, Fetched], Awaitable[None]], patience: float = 30.0,
-        stop: Callable[[], bool] = lambda: False, final: bool = True,
-    ) -> list[str]:  # fmt: skip
-        """Fetch canonical addresses; `take` gets each answer at once, in any order. Returns the addresses that were put off:
+        self,
+        addresses: Iterable[str],
+        take: Callable[[str, Fetched], Awaitable[None]],
+        patience: float = 30.0,
+        stop: Callable[[], bool] = lambda: False,
+        final: bool = True,
+    ) -> list[str]:
+        """Fetch canonical addresses; `take` gets each answer at once, in any order. Returns the
+        addresses that were put off:
 
-        those whose host had no slot for them within `patience` seconds, and those not yet begun when `stop` said so. Unless
-        this is `final`, also those of sites whose rules could not be had for a reason that may pass.
+        those whose host had no slot for them within `patience` seconds, and those not yet begun
+        when `stop` said so. Unless this is `final`, also those of sites whose rules could not be
+        had for a reason that may pass.
         """
         order = _Order(take, patience, stop, final)
         by_host: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +132,10 @@ class WebFetcher:
             try:
                 by_host[host_of(canonical(address))].append(address)
             except BadAddress as error:
-                await take(address, Fetched(None, "failed", "bad_address", printable(str(error)), attempts=0))
+                await take(
+                    address,
+                    Fetched(None, "failed", "bad_address", printable(str(error)), attempts=0),
+                )
         order.left = sum(map(len, by_host.values()))
         for host, wanted in by_host.items():
             queue = self._queues.setdefault(host, deque())
@@ -139,7 +167,9 @@ class WebFetcher:
             if not self._lanes[host]:
                 del self._lanes[host], self._queues[host]
 
-    async def _serve(self, host: str, address: str, order: _Order, queue: deque[tuple[str, _Order]]) -> None:
+    async def _serve(
+        self, host: str, address: str, order: _Order, queue: deque[tuple[str, _Order]]
+    ) -> None:
         if order.stop():
             order.put_off([address])
             return
@@ -159,7 +189,11 @@ class WebFetcher:
             queue.extend(others)
             order.put_off([address, *rest])
         except Exception as error:  # noqa: BLE001  not the fault of an address: for whoever ordered it
-            order.fail(error.__cause__ if isinstance(error, GateLost) and error.__cause__ is not None else error)
+            order.fail(
+                error.__cause__
+                if isinstance(error, GateLost) and error.__cause__ is not None
+                else error
+            )
         except asyncio.CancelledError as error:
             order.fail(error)
             raise
@@ -167,13 +201,22 @@ class WebFetcher:
             order.settle()
 
     async def _answer(self, address: str, order: _Order) -> Fetched:
-        """The one answer to an address, whatever happens. Raises Deferred, and what is not an address's fault."""
+        """The one answer to an address, whatever happens. Raises Deferred, and what is not an
+        address's fault.
+        """
         try:
             return await self._fetch(address, order)
         except (Deferred, ProxyDenied, GateLost):
             raise
         except Exception as error:  # noqa: BLE001  the last net: what a stranger sent must not end the crawl
-            return Fetched(None, "failed", "error", printable(f"{type(error).__name__}: {error}"[:300]), fetched_at=_now(), attempts=1)
+            return Fetched(
+                None,
+                "failed",
+                "error",
+                printable(f"{type(error).__name__}: {error}"[:300]),
+                fetched_at=_now(),
+                attempts=1,
+            )
 
     async def _fetch(self, address: str, order: _Order) -> Fetched:
         attempts = 0
@@ -183,18 +226,38 @@ class WebFetcher:
             try:
                 data, http_status = await self._follow(place, order)
             except Told as told:
-                if told.passing and attempts < self.params.attempts and (told.pause or 0.0) <= self.params.longest_pause:
-                    # How long the host wants to be left alone is the gate's to know; this spreads those who come back.
+                if (
+                    told.passing
+                    and attempts < self.params.attempts
+                    and (told.pause or 0.0) <= self.params.longest_pause
+                ):
+                    # How long the host wants to be left alone is the gate's to know; this spreads
+                    # those who come back.
                     await asyncio.sleep(2.0**attempts / 4 * random.uniform(0.5, 1.5))  # noqa: S311  guards nothing
                     continue
                 final = place[-1] if place[-1] != address else None
-                detail, evidence = (text and printable(text) for text in (told.detail, told.opt_out))
+                detail, evidence = (
+                    text and printable(text) for text in (told.detail, told.opt_out)
+                )
                 return Fetched(
-                    None, told.status, told.reason, detail, evidence, _now(),
-                    http_status=told.http_status, attempts=attempts, final_address=final,
-                )  # fmt: skip
+                    None,
+                    told.status,
+                    told.reason,
+                    detail,
+                    evidence,
+                    _now(),
+                    http_status=told.http_status,
+                    attempts=attempts,
+                    final_address=final,
+                )
             final = place[-1] if place[-1] != address else None
-            return Fetched(data, fetched_at=_now(), http_status=http_status, attempts=attempts, final_address=final)
+            return Fetched(
+                data,
+                fetched_at=_now(),
+                http_status=http_status,
+                attempts=attempts,
+                final_address=final,
+            )
 
     async def _follow(self, place: list[str], order: _Order) -> tuple[bytes, int]:
         """The bytes behind an address, over redirects, which are appended to `place`."""
@@ -215,7 +278,9 @@ class WebFetcher:
             place.append(following)
         raise Told("failed", "too_many_redirects", f"more than {self.params.redirects}")
 
-    async def _read(self, address: str, response: aiohttp.ClientResponse) -> tuple[bytes, int] | str:
+    async def _read(
+        self, address: str, response: aiohttp.ClientResponse
+    ) -> tuple[bytes, int] | str:
         """The bytes and the status of an answer, or where a redirect leads."""
         status = response.status
         if status in REDIRECTS:
@@ -228,13 +293,20 @@ class WebFetcher:
         if self.params.respect_opt_out:
             evidence = header_verdict(response.headers.items(), self.params.product)
             if evidence:
-                raise Told("filtered", "opt_out", evidence, status, opt_out=f"{evidence} ({address})")
+                raise Told(
+                    "filtered", "opt_out", evidence, status, opt_out=f"{evidence} ({address})"
+                )
         return await self._body(response), status
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         most, length = self.params.max_bytes, response.content_length
         if length is not None and length > most:
-            raise Told("failed", "too_large", f"{length} bytes announced, at most {most} are read", response.status)
+            raise Told(
+                "failed",
+                "too_large",
+                f"{length} bytes announced, at most {most} are read",
+                response.status,
+            )
         unpack = unpacker(response, most)
         pieces, looked = [], False
         async for raw in response.content.iter_chunked(_PIECE):
@@ -252,7 +324,9 @@ class WebFetcher:
 
 
 def _look(head: bytes, status: int) -> None:
-    """Raise for bytes that no picture begins with: reading a film or a page to its end would be of no use."""
+    """Raise for bytes that no picture begins with: reading a film or a page to its end would be of
+    no use.
+    """
     try:
         format_of(head)
     except PictureError as error:

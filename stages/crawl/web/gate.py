@@ -1,7 +1,8 @@
 """The gate: how often and how many at a time a host is asked, whoever asks.
 
-Pure bookkeeping with a clock that is passed in. One gate serves all workers of a run, so that the limits hold for them
-together; where there are several processes, it lives in one of them and the others ask it there.
+Pure bookkeeping with a clock that is passed in. One gate serves all workers of a run, so that the
+limits hold for them together; where there are several processes, it lives in one of them and the
+others ask it there.
 """
 
 import asyncio
@@ -15,23 +16,30 @@ from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
 POLICY_BYTES = 128 * 2**20
-"""About what the rules of all sites may take; the site that was asked longest ago is asked again when it is needed."""
+"""About what the rules of all sites may take; the site that was asked longest ago is asked again
+when it is needed.
+"""
 LEASE_SECONDS = 900.0
 """After this long a slot counts as left, whoever holds it: longer than any fetch may take."""
 SILENT_SECONDS = 60.0
 """A worker that has not been heard of for so long is dead, and the slots that it held are free."""
 _RECOVERY = 20
-"""Answers in a row without complaint after which a slowed-down host is asked a little more often again."""
+"""Answers in a row without complaint after which a slowed-down host is asked a little more often
+again.
+"""
 _CLOSED_SECONDS, _CLOSED_TIMES = 60.0, 3
 _SLOWEST = 1 / 120
 NO_ROOM = 1.0
-"""Seconds after which to ask again where as many as may were asking a host for all of one's patience."""
+"""Seconds after which to ask again where as many as may were asking a host for all of one's
+patience.
+"""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a request ended. `refused`: the host asked for less (429, 503), with the seconds of its Retry-After if it gave them;
-    `broken`: no answer at all, or a fault of the server."""
+    """How a request ended. `refused`: the host asked for less (429, 503), with the seconds of its
+    Retry-After if it gave them; `broken`: no answer at all, or a fault of the server.
+    """
 
     refused: bool = False
     broken: bool = False
@@ -40,8 +48,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Permit:
-    """`go`: a slot is taken, begin in `wait` seconds and leave it afterwards. Else there was none in time: ask again in `wait`
-    seconds; never, if infinite."""
+    """`go`: a slot is taken, begin in `wait` seconds and leave it afterwards. Else there was none
+    in time: ask again in `wait` seconds; never, if infinite.
+    """
 
     go: bool
     wait: float
@@ -51,7 +60,9 @@ class Gate(Protocol):
     """What a fetcher asks before it asks a host."""
 
     async def enter(self, host: str, patience: float) -> Permit:
-        """A slot for one request, if it comes within `patience` seconds: who asks first gets the first that is free."""
+        """A slot for one request, if it comes within `patience` seconds: who asks first gets the
+        first that is free.
+        """
         ...
 
     async def leave(self, host: str, outcome: Outcome) -> None:
@@ -59,7 +70,9 @@ class Gate(Protocol):
         ...
 
     async def policy(self, origin: str) -> tuple[SitePolicy | None, bool]:
-        """What is known of a site; and, where that is nothing, whether the asker is the one to find out."""
+        """What is known of a site; and, where that is nothing, whether the asker is the one to find
+        out.
+        """
         ...
 
     async def tell(self, origin: str, host: str, policy: SitePolicy, delay: float | None) -> None:
@@ -164,7 +177,9 @@ class LocalGate:
         self._heard[who] = self.clock()
 
     def ask(self, host: str, patience: float, grant: Grant, who: str = "") -> Ticket:
-        """`enter` with a function that is called with the permit: at once, or when a slot is free."""
+        """`enter` with a function that is called with the permit: at once, or when a slot is
+        free.
+        """
         ticket = Ticket(who, self.clock() + patience, grant)
         state = self._host(host)
         state.waiting.append(ticket)
@@ -199,7 +214,9 @@ class LocalGate:
         """A permit; None while as many as may are asking the host."""
         if state.closed >= _CLOSED_TIMES:
             return Permit(False, math.inf)
-        state.leases = [lease for lease in state.leases if lease[0] > now and self._alive(lease[1], now)]
+        state.leases = [
+            lease for lease in state.leases if lease[0] > now and self._alive(lease[1], now)
+        ]
         begin = max(now, state.quiet_until, state.free_at)
         if begin > end:
             return Permit(False, begin - now)
@@ -238,7 +255,10 @@ class LocalGate:
         state.quiet_until = max(state.quiet_until, now + pause)
         state.rate = max(_SLOWEST, (state.rate or 10.0) / 2)
         state.concurrency = max(1, state.concurrency // 2)
-        too_late = max(state.quiet_until, state.free_at) - state.refused_since > self.politeness.refusal_seconds
+        too_late = (
+            max(state.quiet_until, state.free_at) - state.refused_since
+            > self.politeness.refusal_seconds
+        )
         if state.refusals >= self.politeness.failures or too_late:
             state.closed = _CLOSED_TIMES
 

@@ -6,7 +6,9 @@ import resource
 
 _WANTED = 16_384
 _KEPT = 64
-"""Left for everything else that a process opens: answers that are put down, names that are looked up, libraries."""
+"""Left for everything else that a process opens: answers that are put down, names that are looked
+up, libraries.
+"""
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
 
@@ -15,7 +17,10 @@ class OpenFiles(Exception):
 
     def __init__(self) -> None:
         soft = _limit()
-        super().__init__(f"too many open files (limit {soft}): raise it (ulimit -n 4096) or lower fetch.connections")
+        super().__init__(
+            f"too many open files (limit {soft}): raise it (ulimit -n 4096) or lower "
+            "fetch.connections"
+        )
 
 
 def raise_limit() -> None:
@@ -30,7 +35,9 @@ def raise_limit() -> None:
 
 
 def free() -> int:
-    """How many connections may be opened beside what is open now; 8 at least, for less would be no crawl."""
+    """How many connections may be opened beside what is open now; 8 at least, for less would be no
+    crawl.
+    """
     return max(8, _limit() - _open() - _KEPT)
 
 

@@ -1,4 +1,6 @@
-"""How pictures are fetched from the web. None of it is a part of any version: it says how, not what."""
+"""How pictures are fetched from the web. None of it is a part of any version: it says how, not
+what.
+"""
 
 from urllib.parse import urlsplit
 
@@ -14,42 +16,100 @@ class Politeness(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rate: float | None = Field(default=2.0, gt=0, description="requests a second to one host, of all workers together; null: no limit")
+    rate: float | None = Field(
+        default=2.0,
+        gt=0,
+        description="requests a second to one host, of all workers together; null: no limit",
+    )
     concurrency: int = Field(default=2, ge=1, description="requests at a time to one host")
-    crawl_delay_limit: float = Field(default=60.0, gt=0, description="longest crawl-delay that is kept; who asks for more is left out")
-    failures: int = Field(default=10, ge=1, description="failures in a row after which a host is left alone for a minute; the third time, "
-                          "or after as many refusals (429, 503) in a row, for the rest of the run")
-    refusal_seconds: float = Field(default=1800.0, gt=0, description="seconds after which a host that answers nothing but 429 and "
-                                   "503, or asks to be left alone for longer, is given up for the rest of the run")
+    crawl_delay_limit: float = Field(
+        default=60.0,
+        gt=0,
+        description="longest crawl-delay that is kept; who asks for more is left out",
+    )
+    failures: int = Field(
+        default=10,
+        ge=1,
+        description="failures in a row after which a host is left alone for a minute; the third "
+        "time, "
+        "or after as many refusals (429, 503) in a row, for the rest of the run",
+    )
+    refusal_seconds: float = Field(
+        default=1800.0,
+        gt=0,
+        description="seconds after which a host that answers nothing but 429 and "
+        "503, or asks to be left alone for longer, is given up for the rest of the run",
+    )
 
 
 class WebParams(Params):
     """How pictures are fetched from the web."""
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # somebody may have written a password into `proxy`
+    model_config = ConfigDict(
+        hide_input_in_errors=True
+    )  # somebody may have written a password into `proxy`
 
-    contact: str = Field("", description="address or page of whoever is responsible; goes into the User-Agent of every request")
-    agent: str = Field("", pattern=r"^[A-Za-z_-]*$", description="product token that robots.txt knows the crawler by (default: idcluster)")
+    contact: str = Field(
+        "",
+        description="address or page of whoever is responsible; goes into the User-Agent of "
+        "every request",
+    )
+    agent: str = Field(
+        "",
+        pattern=r"^[A-Za-z_-]*$",
+        description="product token that robots.txt knows the crawler by (default: idcluster)",
+    )
     max_bytes: int = Field(25_000_000, ge=1, description="bytes after which a body is not read on")
-    connections: int = Field(64, ge=1, description="pictures that are fetched at a time, of one worker; fewer where it may open few files")
+    connections: int = Field(
+        64,
+        ge=1,
+        description="pictures that are fetched at a time, of one worker; fewer where it may open "
+        "few files",
+    )
     connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")
     idle_seconds: float = Field(20.0, gt=0, description="longest silence of a server")
     total_seconds: float = Field(
-        120.0, gt=0, le=600, description="longest time for one attempt at an address with its redirects, and for a site's rules"
+        120.0,
+        gt=0,
+        le=600,
+        description="longest time for one attempt at an address with its redirects, and for a "
+        "site's rules",
     )
-    longest_pause: float = Field(300.0, ge=0, description="seconds of a Retry-After that are waited for; a longer one ends the attempts")
-    attempts: int = Field(3, ge=1, description="requests after which a failure that may pass is taken as final")
+    longest_pause: float = Field(
+        300.0,
+        ge=0,
+        description="seconds of a Retry-After that are waited for; a longer one ends the attempts",
+    )
+    attempts: int = Field(
+        3, ge=1, description="requests after which a failure that may pass is taken as final"
+    )
     redirects: int = Field(5, ge=0, description="redirects that are followed")
     respect_robots: bool = Field(True, description="keep to robots.txt")
-    respect_opt_out: bool = Field(True, description="leave out what X-Robots-Tag, tdm-reservation or tdmrep.json reserve")
-    opt_out_days: float = Field(30.0, gt=0, description="days after which a refusal by the site is asked about again")
-    politeness: Politeness = Field(default_factory=Politeness, description="limits by host, of all workers together")
-    allow_hosts: tuple[str, ...] = Field((), description="hosts, addresses or networks that may be private: tests, mirrors of one's own")
-    resolve: dict[str, str] = Field({}, description="addresses of hosts, instead of DNS; names may hold *")
+    respect_opt_out: bool = Field(
+        True, description="leave out what X-Robots-Tag, tdm-reservation or tdmrep.json reserve"
+    )
+    opt_out_days: float = Field(
+        30.0, gt=0, description="days after which a refusal by the site is asked about again"
+    )
+    politeness: Politeness = Field(
+        default_factory=Politeness, description="limits by host, of all workers together"
+    )
+    allow_hosts: tuple[str, ...] = Field(
+        (),
+        description="hosts, addresses or networks that may be private: tests, mirrors of one's own",
+    )
+    resolve: dict[str, str] = Field(
+        {}, description="addresses of hosts, instead of DNS; names may hold *"
+    )
+    # fmt: off
     proxy: str | None = Field(
-        None, description="http://host:port or socks5://host:port: a proxy that everything is asked through; it is told addresses"
-        " that were checked, never names. Its user and password are in IDCLUSTER_PROXY_USER and IDCLUSTER_PROXY_PASSWORD"
-    )  # fmt: skip
+        None,
+        description="http://host:port or socks5://host:port: a proxy that everything is asked "
+                    "through; it is told addresses"
+        " that were checked, never names. Its user and password are in IDCLUSTER_PROXY_USER and "
+        "IDCLUSTER_PROXY_PASSWORD"
+    )
+    # fmt: on
 
     @field_validator("proxy")
     @classmethod
@@ -59,10 +119,14 @@ class WebParams(Params):
             return None
         if "@" in value:
             raise ValueError(
-                "holds a user or a password, which records of runs would show: put them into the variables"
+                "holds a user or a password, which records of runs would show: put them into the "
+                "variables"
                 " IDCLUSTER_PROXY_USER and IDCLUSTER_PROXY_PASSWORD"
             )
-        wrong = ValueError("is no address of a proxy: http://host:port or socks5://host:port (not socks5h: names are resolved here)")
+        wrong = ValueError(
+            "is no address of a proxy: http://host:port or socks5://host:port (not socks5h: "
+            "names are resolved here)"
+        )
         try:
             parts = urlsplit(value)
             port = parts.port

@@ -1,6 +1,8 @@
-"""What a site allows: robots.txt (RFC 9309), X-Robots-Tag, and the reservation of text and data mining (TDMRep).
+"""What a site allows: robots.txt (RFC 9309), X-Robots-Tag, and the reservation of text and data
+mining (TDMRep).
 
-Pure functions of what a server sent. A refusal comes with its evidence in words, which is kept in the picture's row.
+Pure functions of what a server sent. A refusal comes with its evidence in words, which is kept in
+the picture's row.
 """
 
 import threading
@@ -15,22 +17,28 @@ from stages.crawl.web.site_files import Reservation, is_reserved, spelled, ways_
 
 _REFUSING = {"noai", "noimageai", "noindex", "noimageindex", "none"}
 _WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
-"""Rules of X-Robots-Tag that have a colon of their own; any other word before a colon names a crawler."""
+"""Rules of X-Robots-Tag that have a colon of their own; any other word before a colon names a
+crawler.
+"""
 _PARSED_CHARACTERS = 4 * 2**20
 """Of all robots.txt that are kept ready to be asked."""
 
 
 _MOST_STEPS = 20_000_000
-"""Wildcards times characters of an address. More would take longer than a tenth of a second, and honest sites stay far below."""
+"""Wildcards times characters of an address. More would take longer than a tenth of a second, and
+honest sites stay far below.
+"""
 
 
 @dataclass(frozen=True)
 class SitePolicy:
-    """What a site said. `robots`: what its robots.txt says to us (`read_robots`), "" for nothing, None where it could not be had.
+    """What a site said. `robots`: what its robots.txt says to us (`read_robots`), "" for nothing,
+    None where it could not be had.
 
-    `tdmrep`: the entries of its /.well-known/tdmrep.json. `unclear`: why one of the two cannot be understood, in words, which
-    forbids everything. `lasts`: seconds for which this holds. Where robots is None, `reason` is the code of a row (dns, connect,
-    ..., or robots for a fault of the server), `why` says it in words, and `passing` is true where asking again later may help.
+    `tdmrep`: the entries of its /.well-known/tdmrep.json. `unclear`: why one of the two cannot be
+    understood, in words, which forbids everything. `lasts`: seconds for which this holds. Where
+    robots is None, `reason` is the code of a row (dns, connect, ..., or robots for a fault of the
+    server), `why` says it in words, and `passing` is true where asking again later may help.
     """
 
     robots: str | None
@@ -54,31 +62,44 @@ class SitePolicy:
     @cached_property
     def patterns(self) -> tuple[int, ...]:
         """Where the other entries are."""
-        return tuple(at for at, entry in enumerate(self.tdmrep) if len(entry.pieces) > 1 or entry.to_the_end)
+        return tuple(
+            at for at, entry in enumerate(self.tdmrep) if len(entry.pieces) > 1 or entry.to_the_end
+        )
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
         return tuple({len(prefix) for prefix in self.plain})
 
     def reservation(self, where: str) -> Reservation | None:
-        """The first entry that holds for a path with its query. Looks prefixes up, for there may be thousands."""
-        hits = [self.plain[where[:length]] for length in self.lengths if where[:length] in self.plain]
+        """The first entry that holds for a path with its query. Looks prefixes up, for there may be
+        thousands.
+        """
+        hits = [
+            self.plain[where[:length]] for length in self.lengths if where[:length] in self.plain
+        ]
         first = min(hits, default=len(self.tdmrep))
-        at = next((at for at in self.patterns if at > first or self.tdmrep[at].holds_for(where)), first)
+        at = next(
+            (at for at in self.patterns if at > first or self.tdmrep[at].holds_for(where)), first
+        )
         at = min(at, first)
         return self.tdmrep[at] if at < len(self.tdmrep) else None
 
     @property
     def weight(self) -> int:
         """About how many bytes it takes."""
-        return 500 + len(self.robots or "") + sum(300 + 2 * len(entry.location) for entry in self.tdmrep)
+        return (
+            500
+            + len(self.robots or "")
+            + sum(300 + 2 * len(entry.location) for entry in self.tdmrep)
+        )
 
 
 def robots_verdict(policy: SitePolicy, agent: str, address: str) -> str | None:
-    """Why robots.txt forbids an address to the crawler `agent` (its product token); None if it does not.
+    """Why robots.txt forbids an address to the crawler `agent` (its product token); None if it does
+    not.
 
-    A site whose robots.txt cannot be had for a fault of its own is taken to forbid everything (RFC 9309, section 2.3.1.4),
-    and so is one whose robots.txt makes no sense.
+    A site whose robots.txt cannot be had for a fault of its own is taken to forbid everything (RFC
+    9309, section 2.3.1.4), and so is one whose robots.txt makes no sense.
     """
     if policy.robots is None:
         return f"robots.txt cannot be had: {policy.why}"
@@ -94,7 +115,9 @@ def robots_verdict(policy: SitePolicy, agent: str, address: str) -> str | None:
 
 
 def crawl_delay(policy: SitePolicy, agent: str) -> float | None:
-    """Seconds between two requests that robots.txt asks for: Crawl-delay, or the inverse of Request-rate."""
+    """Seconds between two requests that robots.txt asks for: Crawl-delay, or the inverse of
+    Request-rate.
+    """
     if not policy.robots:
         return None
     rules = _parsed(policy.robots)
@@ -110,7 +133,9 @@ def crawl_delay(policy: SitePolicy, agent: str) -> float | None:
 
 
 def tdm_verdict(policy: SitePolicy, address: str) -> str | None:
-    """Why /.well-known/tdmrep.json reserves an address; the first entry whose location matches decides (TDMRep, section 6)."""
+    """Why /.well-known/tdmrep.json reserves an address; the first entry whose location matches
+    decides (TDMRep, section 6).
+    """
     if policy.unclear_tdmrep:
         return f"tdmrep.json cannot be understood: {policy.unclear_tdmrep}"
     if len(policy.patterns) * len(address) > _MOST_STEPS:
@@ -125,7 +150,9 @@ def tdm_verdict(policy: SitePolicy, address: str) -> str | None:
 
 
 def header_verdict(headers: Iterable[tuple[str, str]], agent: str) -> str | None:
-    """Why the headers of an answer opt the picture out; None if they do not. Rules for other crawlers do not count."""
+    """Why the headers of an answer opt the picture out; None if they do not. Rules for other
+    crawlers do not count.
+    """
     for name, value in headers:
         low = name.lower()
         if low == "tdm-reservation" and is_reserved(value):

@@ -1,8 +1,10 @@
-"""What a site's files say to this crawler, read once a site: robots.txt (RFC 9309) and tdmrep.json (TDMRep, section 6).
+"""What a site's files say to this crawler, read once a site: robots.txt (RFC 9309) and tdmrep.json
+(TDMRep, section 6).
 
-Strangers write these files, so sizes, depths and numbers of rules have limits, and nothing in them becomes a regular
-expression. They are read as their authors meant them: with a byte order mark, with our name beside a version, with
-directives that are spelled a little otherwise. In doubt the answer is no: so it is for a file that cannot be understood.
+Strangers write these files, so sizes, depths and numbers of rules have limits, and nothing in them
+becomes a regular expression. They are read as their authors meant them: with a byte order mark,
+with our name beside a version, with directives that are spelled a little otherwise. In doubt the
+answer is no: so it is for a file that cannot be understood.
 """
 
 import codecs
@@ -20,16 +22,25 @@ MOST_RULES = 50_000
 MOST_PATTERNS = 20_000
 """Of these, rules with wildcards: each is tried on every address."""
 
+# fmt: off
 _MARKS = (
-    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE,
+        "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-)  # fmt: skip
+)
+# fmt: on
+# fmt: off
 _DIRECTIVES = {
-    **dict.fromkeys(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"), "Disallow"),
-    "allow": "Allow", "useragent": "User-agent", "crawldelay": "Crawl-delay", "requestrate": "Request-rate",
+    **dict.fromkeys(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"),
+        "Disallow"),
+    "allow": "Allow", "useragent": "User-agent", "crawldelay": "Crawl-delay",
+    "requestrate": "Request-rate",
     **dict.fromkeys(("sitemap", "sitemaps", "host", "visittime"), ""),
-}  # fmt: skip
-"""Names without blanks and hyphens, and how they are written here; "" for those that are understood and say nothing."""
+}
+# fmt: on
+"""Names without blanks and hyphens, and how they are written here; "" for those that are understood
+and say nothing.
+"""
 _JOINED = re.compile(r"\s(?=(?:user-agent|disallow|allow):)", re.IGNORECASE)
 """Between two directives that stand in one line."""
 _FIELD = re.compile(r"[A-Za-z][A-Za-z _-]{0,39}:")
@@ -60,11 +71,15 @@ class Reservation:
     def of(location: str, reserved: bool) -> "Reservation":
         pattern = spelled(_rooted(location))
         to_the_end = pattern.endswith("$")
-        bare = pattern.removesuffix("$") if to_the_end else pattern.rstrip("*")  # a prefix matches whatever follows
+        bare = (
+            pattern.removesuffix("$") if to_the_end else pattern.rstrip("*")
+        )  # a prefix matches whatever follows
         return Reservation(location[:200], reserved, tuple(bare.split("*")), to_the_end)
 
     def holds_for(self, where: str) -> bool:
-        """Whether a path with its query is meant: a prefix, `*` for anything, `$` for the end. Takes time by lengths alone."""
+        """Whether a path with its query is meant: a prefix, `*` for anything, `$` for the end.
+        Takes time by lengths alone.
+        """
         first, *others = self.pieces
         if not where.startswith(first):
             return False
@@ -83,7 +98,9 @@ class Reservation:
 
 
 def text_of(data: bytes) -> str:
-    """A file as text, by its byte order mark or the zeros in it; else UTF-8, with a sign for what is none. Raises NotUnderstood."""
+    """A file as text, by its byte order mark or the zeros in it; else UTF-8, with a sign for what
+    is none. Raises NotUnderstood.
+    """
     for mark, name in _MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(name, "replace").replace("\ufeff", "")
@@ -107,7 +124,9 @@ def _spelled_escape(found: re.Match[str]) -> str:
 
 
 def ways_to(address: str) -> list[str]:
-    """The address and what a server may take it for: dot segments resolved, slashes in a row as one."""
+    """The address and what a server may take it for: dot segments resolved, slashes in a row as
+    one.
+    """
     parts = urlsplit(address)
     path = parts.path or "/"
     kept: list[str] = []
@@ -119,20 +138,25 @@ def ways_to(address: str) -> list[str]:
     ends = "/" if kept and path.endswith(("/", "/.", "/..")) else ""
     resolved = f"/{'/'.join(kept)}{ends}"
     query = f"?{parts.query}" if parts.query else ""
-    return [f"{parts.scheme}://{parts.netloc}{way}{query}" for way in dict.fromkeys((path, resolved))]
+    return [
+        f"{parts.scheme}://{parts.netloc}{way}{query}" for way in dict.fromkeys((path, resolved))
+    ]
 
 
 # robots.txt
 
 
 def read_robots(data: bytes, agent: str) -> str:
-    """What a robots.txt says to the crawler `agent` (its product token), as a robots.txt of one group, "" for nothing.
+    """What a robots.txt says to the crawler `agent` (its product token), as a robots.txt of one
+    group, "" for nothing.
 
     Raises NotUnderstood.
     """
     text = text_of(data)
     if len(data) >= FILE_BYTES:
-        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text  # the last line may be cut
+        text = (
+            text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
+        )  # the last line may be cut
     ours: dict[str, None] = {}
     everybodys: dict[str, None] = {}
     named, meant, naming, understood = False, everybodys, False, False
@@ -157,7 +181,10 @@ def read_robots(data: bytes, agent: str) -> str:
     rules = ours if named else everybodys
     wild = sum("*" in rule or "$" in rule for rule in rules)
     if len(rules) > MOST_RULES or wild > MOST_PATTERNS:
-        raise NotUnderstood(f"it has more than {MOST_RULES if len(rules) > MOST_RULES else f'{MOST_PATTERNS} wildcard'} rules")
+        raise NotUnderstood(
+            "it has more than "
+            f"{MOST_RULES if len(rules) > MOST_RULES else f'{MOST_PATTERNS} wildcard'} rules"
+        )
     return "\n".join(["User-agent: *", *rules]) if rules else ""
 
 
@@ -169,7 +196,9 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _directive(line: str) -> tuple[str | None, str]:
-    """Name and value of a line; None where its name is none that is known. The colon may be missing."""
+    """Name and value of a line; None where its name is none that is known. The colon may be
+    missing.
+    """
     head, colon, value = line.partition(":")
     if colon:
         name = _DIRECTIVES.get(_bare(head))
@@ -188,17 +217,24 @@ def _bare(name: str) -> str:
 
 
 def _whom(value: str, agent: str) -> bool | None:
-    """Whom a group is for: True: us by name, False: everybody, None: others. A version, or a name among others, is no matter."""
+    """Whom a group is for: True: us by name, False: everybody, None: others. A version, or a name
+    among others, is no matter.
+    """
     said = value.casefold()
     if not said or (said.startswith("*") and not said[1:2].isalnum()):
         return False
     us = agent.casefold()
-    named = any(word.startswith(us) and not word[len(us) :].strip("-_v0123456789") for word in _WORDS.findall(said))
+    named = any(
+        word.startswith(us) and not word[len(us) :].strip("-_v0123456789")
+        for word in _WORDS.findall(said)
+    )
     return True if named else None
 
 
 def _rooted(pattern: str) -> str:
-    """A pattern from the root on: some are written without the first slash, some as whole addresses, some with dot segments."""
+    """A pattern from the root on: some are written without the first slash, some as whole
+    addresses, some with dot segments.
+    """
     if pattern.lower().startswith(("http://", "https://")):
         pattern = "/" + pattern.partition("://")[2].partition("/")[2]
     while pattern.startswith("./"):
@@ -244,7 +280,15 @@ def read_tdmrep(data: bytes) -> tuple[Reservation, ...]:
 def _entries(said: Any) -> Iterable[tuple[str, bool]]:
     if isinstance(said, dict) and said and not said.keys() & {"location", "tdm-reservation"}:
         raise NotUnderstood("it is no list of reservations")
-    for entry in [said] if isinstance(said, dict) and said else said if isinstance(said, list) else [said] if said else []:
+    for entry in (
+        [said]
+        if isinstance(said, dict) and said
+        else said
+        if isinstance(said, list)
+        else [said]
+        if said
+        else []
+    ):
         if not isinstance(entry, dict):
             raise NotUnderstood("an entry of it is no object")
         location, reserved = entry.get("location"), is_reserved(entry.get("tdm-reservation"))

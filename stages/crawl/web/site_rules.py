@@ -1,4 +1,6 @@
-"""Asking sites for their rules: once for all addresses of a site, more than once before they are given up, read once."""
+"""Asking sites for their rules: once for all addresses of a site, more than once before they are
+given up, read once.
+"""
 
 import asyncio
 import random
@@ -18,9 +20,11 @@ from stages.crawl.web.site_files import FILE_BYTES, NotUnderstood, read_robots, 
 
 _PIECE = 2**16
 _POLICY_SECONDS, _UNKNOWN_SECONDS, _SOON_SECONDS = 24 * 3600.0, 600.0, 0.5
-"""How long a site's rules are believed (RFC 9309, section 2.4), that they could not be had, and the same where they are to be
+"""How long a site's rules are believed (RFC 9309, section 2.4), that they could not be had, and the
+same where they are to be
 
-asked for anew by the next who wants something of the site: after a proxy was in the way, or in a round that is not the last.
+asked for anew by the next who wants something of the site: after a proxy was in the way, or in a
+round that is not the last.
 """
 _OURS = ("proxy", "open_files")
 """Reasons that no site is to blame for."""
@@ -44,7 +48,8 @@ class SiteRules:
             task.cancel()
 
     async def check(self, address: str, patience: float, final: bool) -> None:
-        """Raise Told where a site forbids an address or its rules cannot be had; Deferred where they may be had later.
+        """Raise Told where a site forbids an address or its rules cannot be had; Deferred where
+        they may be had later.
 
         With `final` there is no later.
         """
@@ -65,11 +70,18 @@ class SiteRules:
                 raise Told("filtered", "robots", why, opt_out=f"{why} ({origin}/robots.txt)")
             delay = crawl_delay(policy, product)
             if delay is not None and delay > self.params.politeness.crawl_delay_limit:
-                raise Told("filtered", "robots", f"robots.txt asks for {delay:g} s between two requests", opt_out=f"crawl-delay {delay:g}")
+                raise Told(
+                    "filtered",
+                    "robots",
+                    f"robots.txt asks for {delay:g} s between two requests",
+                    opt_out=f"crawl-delay {delay:g}",
+                )
         if self.params.respect_opt_out:
             why = tdm_verdict(policy, address)
             if why:
-                raise Told("filtered", "opt_out", why, opt_out=f"{why} ({origin}/.well-known/tdmrep.json)")
+                raise Told(
+                    "filtered", "opt_out", why, opt_out=f"{why} ({origin}/.well-known/tdmrep.json)"
+                )
 
     async def _policy(self, origin: str, host: str, patience: float, final: bool) -> SitePolicy:
         policy, mine = await trusted(self.asker.gate.policy(origin))
@@ -79,11 +91,15 @@ class SiteRules:
         key = (origin, final)
         task = self._learning.get(key)
         if task is None:
-            task = self._learning[key] = asyncio.create_task(self._find_out(origin, host, patience, final, mine))
+            task = self._learning[key] = asyncio.create_task(
+                self._find_out(origin, host, patience, final, mine)
+            )
             task.add_done_callback(lambda _: self._learning.pop(key, None))
         return await asyncio.shield(task)
 
-    async def _find_out(self, origin: str, host: str, patience: float, final: bool, mine: bool) -> SitePolicy:
+    async def _find_out(
+        self, origin: str, host: str, patience: float, final: bool, mine: bool
+    ) -> SitePolicy:
         end = time.monotonic() + patience + self.params.total_seconds
         while not mine:
             if time.monotonic() > end:
@@ -108,36 +124,53 @@ class SiteRules:
         if self.params.respect_robots:
             try:
                 data = await self._file(f"{origin}/robots.txt", patience, budget, final)
-                policy = replace(policy, robots=await _apart(lambda data: read_robots(data, product), data))
+                policy = replace(
+                    policy, robots=await _apart(lambda data: read_robots(data, product), data)
+                )
             except NotUnderstood as error:
                 policy = replace(policy, unclear_robots=str(error))
             except Told as told:
                 passing = told.passing or told.outcome.refused
                 soon = told.reason in _OURS or (passing and not final)
                 lasts = _SOON_SECONDS if soon else _UNKNOWN_SECONDS
-                reason = "robots" if told.http_status is not None or told.reason == "decode_error" else told.reason
-                return SitePolicy(None, (), lasts, reason, told.detail or told.reason, passing=passing)
+                reason = (
+                    "robots"
+                    if told.http_status is not None or told.reason == "decode_error"
+                    else told.reason
+                )
+                return SitePolicy(
+                    None, (), lasts, reason, told.detail or told.reason, passing=passing
+                )
         if self.params.respect_opt_out:
             try:
-                data = await self._file(f"{origin}/.well-known/tdmrep.json", patience, budget, final)
+                data = await self._file(
+                    f"{origin}/.well-known/tdmrep.json", patience, budget, final
+                )
                 policy = replace(policy, tdmrep=await _apart(read_tdmrep, data))
             except NotUnderstood as error:
                 policy = replace(policy, unclear_tdmrep=str(error))
             except Told as told:
-                # One that cannot be had reserves nothing: it is no part of a site that has none. One that is there and packed
-                # in a way that is not known here cannot be understood.
+                # One that cannot be had reserves nothing: it is no part of a site that has none.
+                # One that is there and packed in a way that is not known here cannot be understood.
                 if told.reason in ("unsupported_encoding", "decode_error"):
                     policy = replace(policy, unclear_tdmrep=told.detail or told.reason)
         return policy
 
     async def _file(self, address: str, patience: float, budget: Budget, final: bool) -> bytes:
-        """A small file of a site, b"" where the site has none. Raises Told, after several attempts where these may help."""
+        """A small file of a site, b"" where the site has none. Raises Told, after several attempts
+        where these may help.
+        """
         most = self.params.attempts if final else min(self.params.attempts, _EARLY_ATTEMPTS)
         for attempt in range(1, most + 1):
             try:
                 return await self._attempt(address, patience, budget)
             except Told as told:
-                if not told.passing or attempt == most or not budget.left or (told.pause or 0.0) > self.params.longest_pause:
+                if (
+                    not told.passing
+                    or attempt == most
+                    or not budget.left
+                    or (told.pause or 0.0) > self.params.longest_pause
+                ):
                     raise
             await asyncio.sleep(2.0**attempt / 4 * random.uniform(0.5, 1.5))  # noqa: S311  guards nothing
         raise AssertionError("unreachable: attempts is 1 at least")
@@ -150,7 +183,12 @@ class SiteRules:
                     try:
                         place = redirected(place, answer.headers["Location"])
                     except BadAddress as error:
-                        raise Told("failed", "bad_redirect", f"a redirect to nowhere: {error}", answer.status) from error
+                        raise Told(
+                            "failed",
+                            "bad_redirect",
+                            f"a redirect to nowhere: {error}",
+                            answer.status,
+                        ) from error
                     continue
                 if answer.status == 429 or answer.status >= 500:
                     raise refusal(answer.status, answer.headers.get("Retry-After"))
@@ -159,7 +197,9 @@ class SiteRules:
 
 
 def _with_delay(policy: SitePolicy, agent: str) -> tuple[SitePolicy, float | None]:
-    """The policy and the pause that it asks for; a pause that cannot be read makes no sense of the whole."""
+    """The policy and the pause that it asks for; a pause that cannot be read makes no sense of the
+    whole.
+    """
     try:
         return policy, crawl_delay(policy, agent)
     except Exception as error:  # noqa: BLE001  else it would be found out anew for every address

@@ -1,4 +1,6 @@
-"""Verification: what the numbers are on cases that can be worked out by hand, and against a plain loop."""
+"""Verification: what the numbers are on cases that can be worked out by hand, and against a plain
+loop.
+"""
 
 import math
 
@@ -23,11 +25,15 @@ from eval.metrics.verification import (
 TWO = np.array(["a", "a", "b", "b"])
 
 
-def people(count: int, photographs: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def people(
+    count: int, photographs: int, spread: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Vectors about a random direction a person, in no order."""
     random = np.random.default_rng(seed)
     centre = random.normal(size=(count, 16))
-    vectors = np.repeat(centre, photographs, axis=0) + spread * random.normal(size=(count * photographs, 16))
+    vectors = np.repeat(centre, photographs, axis=0) + spread * random.normal(
+        size=(count * photographs, 16)
+    )
     person = np.repeat(np.arange(count), photographs)
     order = random.permutation(len(person))
     return vectors[order], person[order]
@@ -52,16 +58,25 @@ def test_pairs_are_those_of_a_plain_loop(count: int, monkeypatch: pytest.MonkeyP
         for j in range(i + 1, len(person)):
             (genuine if person[i] == person[j] else impostor).append(float(ready[i] @ ready[j]))
     found = pair_scores(vectors, person)
-    assert np.allclose(np.sort(found.genuine), np.sort(genuine)) and np.allclose(np.sort(found.impostor), np.sort(impostor))
+    assert np.allclose(np.sort(found.genuine), np.sort(genuine)) and np.allclose(
+        np.sort(found.impostor), np.sort(impostor)
+    )
 
 
 def test_more_pairs_than_fit_are_drawn_and_say_the_same() -> None:
     vectors, person = people(60, 4, 1.0)
     whole, drawn = pair_scores(vectors, person), pair_scores(vectors, person, most=20_000)
-    assert np.allclose(np.sort(whole.genuine), np.sort(drawn.genuine)), "pairs of one person are always all of them"
+    assert np.allclose(np.sort(whole.genuine), np.sort(drawn.genuine)), (
+        "pairs of one person are always all of them"
+    )
     assert len(drawn.impostor) == 20_000
-    assert abs(drawn.impostor.mean() - whole.impostor.mean()) < 0.01 and abs(drawn.impostor.std() - whole.impostor.std()) < 0.01
-    assert np.array_equal(drawn.impostor, pair_scores(vectors, person, most=20_000).impostor), "and the same ones every time"
+    assert (
+        abs(drawn.impostor.mean() - whole.impostor.mean()) < 0.01
+        and abs(drawn.impostor.std() - whole.impostor.std()) < 0.01
+    )
+    assert np.array_equal(drawn.impostor, pair_scores(vectors, person, most=20_000).impostor), (
+        "and the same ones every time"
+    )
 
 
 def test_a_photograph_without_a_vector_is_refused_by_all() -> None:
@@ -70,13 +85,17 @@ def test_a_photograph_without_a_vector_is_refused_by_all() -> None:
     found = pair_scores(vectors, TWO)
     assert found.genuine.tolist() == [-1, -1] and sorted(found.impostor.tolist()) == [-1, -1, -1, 1]
     against = indicator_scores(vectors, np.array(["a", "a", "a", "a"]))
-    assert sorted(against.genuine.tolist()) == [-1, -1, 1, 1], "neither does it blur the indicator of the others"
+    assert sorted(against.genuine.tolist()) == [-1, -1, 1, 1], (
+        "neither does it blur the indicator of the others"
+    )
 
 
 def test_the_indicator_leaves_the_photograph_itself_out() -> None:
     vectors = np.array([[1.0, 0], [0, 1.0], [5, 0], [0, 5]])
     found = indicator_scores(vectors, TWO)
-    assert found.genuine.tolist() == [0, 0, 0, 0], "with itself in it, each would be 0.71 to its indicator"
+    assert found.genuine.tolist() == [0, 0, 0, 0], (
+        "with itself in it, each would be 0.71 to its indicator"
+    )
     half = math.sqrt(0.5)
     assert np.allclose(found.impostor, half)
 
@@ -115,7 +134,11 @@ def test_a_perfect_and_a_blind_recogniser() -> None:
 
 def test_no_scores_are_no_numbers() -> None:
     empty = Scores(np.zeros(0), np.zeros(0))
-    assert math.isnan(at_far(empty, 0.1).tar) and math.isnan(equal_error(empty)[0]) and math.isnan(accepted(empty.genuine, 0))
+    assert (
+        math.isnan(at_far(empty, 0.1).tar)
+        and math.isnan(equal_error(empty)[0])
+        and math.isnan(accepted(empty.genuine, 0))
+    )
     assert [len(part) for part in roc(empty)] == [0, 0, 0]
     with pytest.raises(ValueError, match="scores of both kinds"):
         best_threshold(np.ones(3), np.zeros(0))
@@ -126,10 +149,14 @@ def test_the_curve_runs_through_its_working_points() -> None:
     vectors, person = people(40, 5, 1.2)
     scores = pair_scores(vectors, person)
     far, tar, threshold = roc(scores)
-    assert (np.diff(far) <= 0).all() and (np.diff(tar) <= 0).all() and (np.diff(threshold) > 0).all()
+    assert (
+        (np.diff(far) <= 0).all() and (np.diff(tar) <= 0).all() and (np.diff(threshold) > 0).all()
+    )
     assert far[0] == 1 and far[-1] == 0
     for share, hit, limit in list(zip(far, tar, threshold, strict=True))[:: len(far) // 20]:
-        assert share == (scores.impostor >= limit).mean() and hit == (scores.genuine >= limit).mean()
+        assert (
+            share == (scores.impostor >= limit).mean() and hit == (scores.genuine >= limit).mean()
+        )
 
 
 def test_the_best_threshold_lies_in_the_middle_of_a_gap() -> None:
@@ -139,7 +166,10 @@ def test_the_best_threshold_lies_in_the_middle_of_a_gap() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(-20, 20), min_size=1, max_size=15), st.lists(st.integers(-20, 20), min_size=1, max_size=15))
+@given(
+    st.lists(st.integers(-20, 20), min_size=1, max_size=15),
+    st.lists(st.integers(-20, 20), min_size=1, max_size=15),
+)
 def test_no_threshold_does_better_than_the_best(own: list[int], others: list[int]) -> None:
     mine, theirs = np.array(own) / 20, np.array(others) / 20
 
@@ -157,4 +187,6 @@ def test_neither_the_order_of_photographs_nor_their_lengths_matter(seed: int) ->
     order = np.random.default_rng(seed).permutation(len(person))
     for scores in (pair_scores, indicator_scores):
         one, two = scores(vectors, person), scores(vectors[order] * 7.5, person[order])
-        assert np.allclose(np.sort(one.genuine), np.sort(two.genuine)) and np.allclose(np.sort(one.impostor), np.sort(two.impostor))
+        assert np.allclose(np.sort(one.genuine), np.sort(two.genuine)) and np.allclose(
+            np.sort(one.impostor), np.sort(two.impostor)
+        )

@@ -1,4 +1,6 @@
-"""Queries read nothing that is not what was written: bits that flipped, files cut short, changed or gone."""
+"""Queries read nothing that is not what was written: bits that flipped, files cut short, changed or
+gone.
+"""
 
 import hashlib
 import io
@@ -34,7 +36,9 @@ SIZES = {"by check sums": 0, "by digest": 1_000_000}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with finished buckets, so with files of several chunks and companions, and with shards."""
+    """A root with finished buckets, so with files of several chunks and companions, and with
+    shards.
+    """
     folder = tmp_path_factory.mktemp("made")
     with small_buckets():
         run_toy(folder, people(folder / "people", count=3), folder / "root")
@@ -47,16 +51,24 @@ def root(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def asked(root: Path | str, tables: Sequence[str] = (*TABLES, "samples", "withheld")) -> dict[str, Any]:
-    """All rows of all tables; of some columns alone, as other pieces of files are read for them; and what only footers say."""
+def asked(
+    root: Path | str, tables: Sequence[str] = (*TABLES, "samples", "withheld")
+) -> dict[str, Any]:
+    """All rows of all tables; of some columns alone, as other pieces of files are read for them;
+    and what only footers say.
+    """
     connection = connect(str(root))
     try:
         found: dict[str, Any] = {}
         for table in tables:
-            found[table] = connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()  # noqa: S608
-            found[f"rows of {table}"] = connection.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608
+            found[table] = connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
+            found[f"rows of {table}"] = connection.execute(
+                f"SELECT count(*) FROM {table}"
+            ).fetchall()
             key = VIEWS[table].key
-            found[f"some of {table}"] = connection.execute(f"SELECT * FROM {table} WHERE {key} > '8' ORDER BY ALL").fetchall()  # noqa: S608
+            found[f"some of {table}"] = connection.execute(
+                f"SELECT * FROM {table} WHERE {key} > '8' ORDER BY ALL"
+            ).fetchall()
         return found
     finally:
         connection.close()
@@ -77,12 +89,16 @@ def answer(root: Path, table: str) -> dict[str, Any] | DamagedFile:
 def read_files(root: Path) -> list[Path]:
     """The files that the tables show."""
     store = Store(root)
-    shown = {e.file for e in load(store).entries if e.file.endswith(".parquet") and e.current and e.live}
+    shown = {
+        e.file for e in load(store).entries if e.file.endswith(".parquet") and e.current and e.live
+    }
     return sorted(Path(store.uri(file)) for file in shown)
 
 
 def places(data: bytes, random: random.Random) -> Iterator[int]:
-    """Bytes of a Parquet file: in its footer, in the list before it, at the heads of pages, anywhere."""
+    """Bytes of a Parquet file: in its footer, in the list before it, at the heads of pages,
+    anywhere.
+    """
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     yield from random.sample(range(footer, len(data)), 6)
     yield from range(footer - 16, footer, 5)
@@ -94,7 +110,9 @@ def places(data: bytes, random: random.Random) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_no_flipped_bit_becomes_a_value(root: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_flipped_bit_becomes_a_value(
+    root: Path, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Vectors with a wrong number in them, or rows left out, in an answer that looks right."""
     monkeypatch.setattr("pipeline.catalogue.snapshot_files._SMALL_FILE", size)
     right = {table: asked(root, [table]) for table in (*TABLES, "samples", "withheld")}
@@ -104,7 +122,13 @@ def test_no_flipped_bit_becomes_a_value(root: Path, size: int, monkeypatch: pyte
     for path in by_table.values():
         data = path.read_bytes()
         table = path.relative_to(root).parts[1].removesuffix("_light")
-        table = table if table in TABLES else "withheld" if path.name.startswith("withheld") else "samples"
+        table = (
+            table
+            if table in TABLES
+            else "withheld"
+            if path.name.startswith("withheld")
+            else "samples"
+        )
         for at in chance.sample(list(places(data, chance)), 3 if size else 9):
             flipped = bytearray(data)
             flipped[at] ^= 1 << chance.randrange(8)
@@ -119,7 +143,9 @@ def test_no_flipped_bit_becomes_a_value(root: Path, size: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("verify", get_args(Verify))
-def test_files_of_an_earlier_version_are_compared_whole(root: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_an_earlier_version_are_compared_whole(
+    root: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They have no list of check sums; a query would take what is in them on trust."""
     monkeypatch.setattr("pipeline.root.files.with_sums", lambda data: data)
     monkeypatch.setattr("pipeline.catalogue.snapshot_files._SMALL_FILE", 0)
@@ -127,10 +153,18 @@ def test_files_of_an_earlier_version_are_compared_whole(root: Path, verify: Veri
     small_root(store, [SmallPerson("Ada", 3)])
     path = Path(store.uri(load(store).shown("faces")[0].file))
     assert checksums.MARK not in path.read_bytes()
-    assert query(store, "SELECT count(*) AS n, round(min(side)) AS side FROM faces", "csv", verify=verify) == "n,side\n3,18.0\n"
+    assert (
+        query(
+            store, "SELECT count(*) AS n, round(min(side)) AS side FROM faces", "csv", verify=verify
+        )
+        == "n,side\n3,18.0\n"
+    )
     data = bytearray(path.read_bytes())
     with pq.ParquetFile(path) as file:
-        names = [file.metadata.row_group(0).column(n).path_in_schema for n in range(file.metadata.num_columns)]
+        names = [
+            file.metadata.row_group(0).column(n).path_in_schema
+            for n in range(file.metadata.num_columns)
+        ]
         column = file.metadata.row_group(0).column(names.index("side"))
     data[column.data_page_offset + column.total_compressed_size - 3] ^= 1
     path.write_bytes(data)
@@ -144,7 +178,13 @@ def test_files_of_an_earlier_version_are_compared_whole(root: Path, verify: Veri
 def test_every_kind_of_damage_is_named_with_its_file(root: Path) -> None:
     faces = next(path for path in read_files(root) if "/faces/" in str(path))
     data = faces.read_bytes()
-    kinds = {"bytes, not": data[:-9], "bytes, no": data + b"more", "0 bytes": b"", "SHA-256": bytes(len(data)), "not there": None}
+    kinds = {
+        "bytes, not": data[:-9],
+        "bytes, no": data + b"more",
+        "0 bytes": b"",
+        "SHA-256": bytes(len(data)),
+        "not there": None,
+    }
     for said, content in kinds.items():
         if content is None:
             faces.unlink()
@@ -163,21 +203,40 @@ def test_the_commands_end_with_one_and_one_line(root: Path, tmp_path: Path) -> N
             flipped[len(flipped) // 2] ^= 4
             path.write_bytes(flipped)
     for command in (
-        ["query", str(root), "SELECT * FROM faces"], ["stats", str(root)], ["report", str(root), "-o", str(tmp_path / "page.html")],
-        ["query", str(root), "SELECT * FROM images", "--format", "csv", "-o", str(tmp_path / "images.csv")],
+        ["query", str(root), "SELECT * FROM faces"],
+        ["stats", str(root)],
+        ["report", str(root), "-o", str(tmp_path / "page.html")],
+        [
+            "query",
+            str(root),
+            "SELECT * FROM images",
+            "--format",
+            "csv",
+            "-o",
+            str(tmp_path / "images.csv"),
+        ],
         ["inspect", str(root), "person 00", "-o", str(tmp_path / "page")],
         ["query", str(root), "SELECT * FROM faces", "--verify", "digest"],
-    ):  # fmt: skip
+    ):
         done = CliRunner().invoke(app, command)
-        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), (command, done.output)
+        assert done.exit_code == 1 and isinstance(done.exception, SystemExit), (
+            command,
+            done.output,
+        )
         said = done.stderr.strip().splitlines()
         assert len(said) == 1 and "idcluster check" in said[0], said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root"]
-    assert CliRunner().invoke(app, ["query", str(root), "SELECT 1", "--verify", "sha"]).exit_code == 2
+    assert (
+        CliRunner().invoke(app, ["query", str(root), "SELECT 1", "--verify", "sha"]).exit_code == 2
+    )
 
 
-def test_a_file_is_compared_once_a_process_and_again_when_it_was_written_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every question of a report would read everything twice; and whoever keeps a connection would never hear of damage."""
+def test_a_file_is_compared_once_a_process_and_again_when_it_was_written_to(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every question of a report would read everything twice; and whoever keeps a connection would
+    never hear of damage.
+    """
     looked: list[int] = []
     real = hashlib.sha256
 
@@ -229,7 +288,9 @@ def test_in_an_object_store_too(monkeypatch: pytest.MonkeyPatch, verify: Verify,
 
 
 def test_statistics_say_nothing_about_what_is_damaged(root: Path) -> None:
-    """The first file of a table is looked at when the catalogue is opened, the others when somebody asks."""
+    """The first file of a table is looked at when the catalogue is opened, the others when somebody
+    asks.
+    """
     first, *others = (path for path in read_files(root) if "/clusters/" in str(path))
     for path in others:
         os.truncate(path, path.stat().st_size - 1)

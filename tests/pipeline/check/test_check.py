@@ -1,4 +1,6 @@
-"""`idcluster check`: every kind of damage is named with a remedy, and what --repair drops is there again after a run."""
+"""`idcluster check`: every kind of damage is named with a remedy, and what --repair drops is there
+again after a run.
+"""
 
 import json
 import os
@@ -127,8 +129,12 @@ def test_what_nobody_computes_is_left_and_said(made: Path, root: Path, table: st
     assert load(Store(root)) == before
 
 
-def test_rows_that_lie_in_an_older_file_too_are_taken_from_there(made: Path, root: Path, undisturbed: dict[str, Any]) -> None:
-    """Chunks of a bucket that was compacted since lie in files of their own as well, until they are tidied away."""
+def test_rows_that_lie_in_an_older_file_too_are_taken_from_there(
+    made: Path, root: Path, undisturbed: dict[str, Any]
+) -> None:
+    """Chunks of a bucket that was compacted since lie in files of their own as well, until they are
+    tidied away.
+    """
     path = files(root, "candidates")[0]
     assert "chunk-all" in path.name
     flip(path)
@@ -136,7 +142,9 @@ def test_rows_that_lie_in_an_older_file_too_are_taken_from_there(made: Path, roo
     assert shown(root) == undisturbed and check(root)[0] == 0
 
 
-def test_rows_of_earlier_parameters_that_are_damaged_are_dropped(made: Path, root: Path, undisturbed: dict[str, Any]) -> None:
+def test_rows_of_earlier_parameters_that_are_damaged_are_dropped(
+    made: Path, root: Path, undisturbed: dict[str, Any]
+) -> None:
     before = files(root, "captions")
     with small_buckets():
         run_toy(root.parent, made / "people", root, ("stages.caption.params.prompt=other",))
@@ -159,12 +167,17 @@ def republished(store: Store, change: Callable[[Any], Any]) -> None:
 def test_counts_that_rows_do_not_have_are_named(root: Path) -> None:
     store = Store(root)
     entry = load(store).shown("people")[0]
-    republished(store, lambda snapshot: snapshot.with_entries([replace(entry, rows=entry.rows + 1)]))
+    republished(
+        store, lambda snapshot: snapshot.with_entries([replace(entry, rows=entry.rows + 1)])
+    )
     code, lines = check(root)
     assert code == 1 and any(entry.file in line and "rows" in line for line in lines)
     faces = load(store).shown("faces")[0]
     republished(store, lambda snapshot: snapshot.with_entries([replace(faces, ok=faces.ok - 1)]))
-    assert any(faces.file in line and "rows of status ok" in line for line in check(root, "--deep", "--again")[1])
+    assert any(
+        faces.file in line and "rows of status ok" in line
+        for line in check(root, "--deep", "--again")[1]
+    )
 
 
 def test_photographs_that_are_not_those_of_their_hash_are_named(root: Path) -> None:
@@ -179,12 +192,17 @@ def test_photographs_that_are_not_those_of_their_hash_are_named(root: Path) -> N
     moved = replace(entry, file=sealed.path, bytes=sealed.bytes, digest=sealed.digest)
     republished(store, lambda snapshot: snapshot.with_entries([moved]))
     assert check(root)[0] == 0
-    assert any(moved.file in line and "not those of its SHA-256" in line for line in check(root, "--deep")[1])
+    assert any(
+        moved.file in line and "not those of its SHA-256" in line
+        for line in check(root, "--deep")[1]
+    )
 
 
 @pytest.mark.parametrize("name", ["index.json", "train.json", "dataset.json", "README.md"])
 @pytest.mark.parametrize("damage", ["other", "gone"])
-def test_indexes_are_put_again(root: Path, undisturbed: dict[str, Any], name: str, damage: str) -> None:
+def test_indexes_are_put_again(
+    root: Path, undisturbed: dict[str, Any], name: str, damage: str
+) -> None:
     path = root / "shards" / "faces" / name
     path.write_text('{"shardlist": []}') if damage == "other" else path.unlink()
     assert check(root)[0] == 1
@@ -228,7 +246,10 @@ def test_a_broken_off_removal_is_finished_before_anything_is_repaired(root: Path
 
 
 def test_files_that_no_snapshot_names_are_no_damage(root: Path) -> None:
-    Store(root).put("tables/faces/v=1/bucket=00000/chunk-00000-00000000.parquet", b"left by a run that was killed")
+    Store(root).put(
+        "tables/faces/v=1/bucket=00000/chunk-00000-00000000.parquet",
+        b"left by a run that was killed",
+    )
     Store(root).put("shards/faces/.abc.tmp", b"")
     code, lines = check(root)
     assert code == 0 and any("2 files" in line and "idcluster gc" in line for line in lines)
@@ -260,7 +281,9 @@ def test_what_was_found_whole_is_not_read_again(root: Path) -> None:
     path = files(root, "faces")[0]
     flip(path)
     third = look(store)
-    assert third.files == 1 and [fault.path for fault in third.faults] == [path.relative_to(root).as_posix()]
+    assert third.files == 1 and [fault.path for fault in third.faults] == [
+        path.relative_to(root).as_posix()
+    ]
     assert "person" not in store.read(FINE).decode()
 
 
@@ -293,10 +316,17 @@ def test_machines_can_read_it(root: Path) -> None:
     code, lines = check(root, "--json", "--repair")
     found = json.loads("\n".join(lines))
     [fault] = found["faults"]
-    assert code == 0 and fault["path"] == path.relative_to(root).as_posix() and fault["repaired"] and found["published"]
+    assert (
+        code == 0
+        and fault["path"] == path.relative_to(root).as_posix()
+        and fault["repaired"]
+        and found["published"]
+    )
 
 
-def test_in_an_object_store_too(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_in_an_object_store_too(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with serving() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
@@ -310,14 +340,18 @@ def test_in_an_object_store_too(made: Path, monkeypatch: pytest.MonkeyPatch, tmp
         assert check(root, "--deep") == check(root, "--deep", "--again")
         assert look(store, deep=True).files == 0
         snapshot = load(store)
-        flipped, gone, shard = (snapshot.shown(table)[0].file for table in ("faces", "captions", "shards"))
+        flipped, gone, shard = (
+            snapshot.shown(table)[0].file for table in ("faces", "captions", "shards")
+        )
         data = bytearray(store.read(flipped))
         data[len(data) // 2] ^= 1
         store.put(flipped, bytes(data))
         store.delete([gone])
         store.put(shard, store.read(shard)[:-512])
         code, lines = check(root)
-        assert code == 1 and sorted(line.partition(":")[0] for line in lines if "--repair" in line) == sorted([flipped, gone, shard])
+        assert code == 1 and sorted(
+            line.partition(":")[0] for line in lines if "--repair" in line
+        ) == sorted([flipped, gone, shard])
         assert check(root, "--repair")[0] == 0
         run_toy(tmp_path, made / "people", root)
         assert shown(root) == before and check(root, "--deep")[0] == 0
@@ -335,7 +369,15 @@ def test_status_tells_what_is_not_there(root: Path) -> None:
 
 
 def test_tables_whose_rows_are_computed_together_are_those_of_such_stages() -> None:
-    """Of a person whose rows lie in two chunks one would be dropped, and the other taken for all there is."""
-    grains = {stage.writes.name: stage.grain for name in BACKENDS for stage in [backend(name, next(iter(BACKENDS[name])))()]}
+    """Of a person whose rows lie in two chunks one would be dropped, and the other taken for all
+    there is.
+    """
+    grains = {
+        stage.writes.name: stage.grain
+        for name in BACKENDS
+        for stage in [backend(name, next(iter(BACKENDS[name])))()]
+    }
     assert {table for table, grain in grains.items() if grain == "root"} == set(WHOLE_TABLES)
-    assert {table for table, grain in grains.items() if grain == "bucket" and is_chunked(table)} == set(BUCKET_TABLES)
+    assert {
+        table for table, grain in grains.items() if grain == "bucket" and is_chunked(table)
+    } == set(BUCKET_TABLES)

@@ -1,4 +1,6 @@
-"""`idcluster forget` as a user meets it: what is shown, asked and done, and what wrong input is answered."""
+"""`idcluster forget` as a user meets it: what is shown, asked and done, and what wrong input is
+answered.
+"""
 
 import re
 import shutil
@@ -41,7 +43,9 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 def call(*words: Any, code: int = 0) -> str:
     result = CliRunner().invoke(app, ["forget", *map(str, words)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), f"{result.exception!r}\n{result.output}"
+    assert result.exception is None or isinstance(result.exception, SystemExit), (
+        f"{result.exception!r}\n{result.output}"
+    )
     assert result.exit_code == code, result.output
     return result.output
 
@@ -53,7 +57,9 @@ def test_it_shows_who_would_go_and_removes_nothing(root: Path, tmp_path: Path) -
     assert f"{WHO} ({identity_id(WHO)}): named" in said
     assert "pictures: 8 of theirs, 2 under other names (of 2 people)" in said
     assert "1 by the same picture" in said and "1 by the face" in said
-    assert re.search(r"rows: 10 candidates, .*, 1 people", said) and re.search(r"shards of faces: \d written anew", said)
+    assert re.search(r"rows: 10 candidates, .*, 1 people", said) and re.search(
+        r"shards of faces: \d written anew", said
+    )
     assert "backups and copies of this root" in said and "nothing was removed (--dry-run)" in said
     assert (tmp_path / "look" / "who-would-go.png").read_bytes().startswith(b"\x89PNG")
     assert Store(root).list("") == before
@@ -61,11 +67,15 @@ def test_it_shows_who_would_go_and_removes_nothing(root: Path, tmp_path: Path) -
 
 def test_it_asks_nobody_and_does_nothing_unless_told_to(root: Path) -> None:
     """A script that forgot --yes would remove somebody, or hang."""
-    assert "say --yes to remove this, or --dry-run to look only" in call(root, "--identity", WHO, code=2)
+    assert "say --yes to remove this, or --dry-run to look only" in call(
+        root, "--identity", WHO, code=2
+    )
     assert holding(Store(root), [identity_id(WHO)])
 
 
-def test_it_asks_and_the_sheet_is_gone_afterwards(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_asks_and_the_sheet_is_gone_afterwards(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pictures of somebody who wanted to be removed would stay in a temporary folder."""
     asked: list[Path] = []
 
@@ -90,7 +100,9 @@ def test_it_asks_and_the_sheet_is_gone_afterwards(root: Path, monkeypatch: pytes
     assert "nothing was removed" in call(root, "--identity", WHO, code=1)
     assert holding(Store(root), [identity_id(WHO)])
     assert "removed 1 person and 10 pictures" in call(root, "--identity", WHO)
-    assert holding(Store(root), [identity_id(WHO)]) == [] and not any(folder.exists() for folder in folders)
+    assert holding(Store(root), [identity_id(WHO)]) == [] and not any(
+        folder.exists() for folder in folders
+    )
 
 
 def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
@@ -98,25 +110,38 @@ def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     assert "nothing was ever removed from" in call(root, "--verify", code=1)
     assert "hold what was removed" in call(root, "--verify", "--identity", WHO, code=1)
     said = call(root, "--identity", WHO, "--yes")
-    assert "receipt: " in said and "people who stay lost pictures: the next run cleans them anew" in said
+    assert (
+        "receipt: " in said
+        and "people who stay lost pictures: the next run cleans them anew" in said
+    )
     assert re.search(r"\d+ files, \d+ values looked at: nothing is left", call(root, "--verify"))
     (root / "notes.txt").write_text(f"we removed {WHO} today")
     found = call(root, "--verify", code=1)
-    assert "notes.txt: the text: the name of somebody removed" in found and "1 place holds what was removed" in found
+    assert (
+        "notes.txt: the text: the name of somebody removed" in found
+        and "1 place holds what was removed" in found
+    )
     assert f"nobody here is called {WHO!r}" in call(root, "--identity", WHO, "--yes", code=2)
 
 
 def test_a_name_that_never_was_there_is_told(root: Path) -> None:
-    """A mistyped name would be reported as removed: nothing is left of somebody whom nobody looked for."""
+    """A mistyped name would be reported as removed: nothing is left of somebody whom nobody looked
+    for.
+    """
     said = call(root, "--verify", "--identity", "persn 01", code=2)
-    assert "'persn 01' was never removed from here and is nowhere: look whether it is written as it was" in said
+    assert (
+        "'persn 01' was never removed from here and is nowhere: look whether it is written as it "
+        "was" in said
+    )
     call(root, "--identity", WHO, "--yes")
     for given in (WHO, "01, PERSON", identity_id(WHO)):
         assert "nothing is left" in call(root, "--verify", "--identity", given)
     wrong = ("--identity", "persn 01", "--url", "https://x.org/none.jpg", "--sha256", "0" * 64)
     said = call(root, "--verify", "--identity", WHO, *wrong, code=2)
     assert said.count("was never removed from here") == 3 and f"{WHO!r}" not in said
-    assert "hold what was removed" in call(root, "--verify", "--identity", "person 02", *wrong, code=1)
+    assert "hold what was removed" in call(
+        root, "--verify", "--identity", "person 02", *wrong, code=1
+    )
 
 
 def test_what_the_bars_cannot_know_again_is_said(root: Path) -> None:
@@ -131,19 +156,32 @@ def test_one_that_was_broken_off_is_finished(root: Path) -> None:
     with pytest.raises(Killed):
         forget(Failing(root, at=30), prepare(store, Wish(identities=(WHO,))), "forget-test")
     bury(store.root)
-    assert "finish it first: idcluster forget" in call(root, "--identity", "person 02", "--dry-run", code=1)
+    assert "finish it first: idcluster forget" in call(
+        root, "--identity", "person 02", "--dry-run", code=1
+    )
     said = call(root, "--identity", "person 02", "--yes")
     assert said.index("finishing a removal that was broken off") < said.index("person 02 (")
     assert holding(store, [identity_id(WHO), identity_id("person 02")]) == []
     assert "no removal was broken off" in call(root, "--resume")
 
 
-def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, tmp_path: Path) -> None:
+def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(
+    root: Path, tmp_path: Path
+) -> None:
     """Who does not know under which names they are listed could not be removed."""
     photograph = tmp_path / "me.png"
     photograph.write_bytes(picture(11, noise=200))
     toy_dag(tmp_path, tmp_path, root)
-    assert f"{WHO} (" in call(root, "--like", photograph, "--threshold", "0.9", "--dag", tmp_path / "toy.yaml", "--dry-run")
+    assert f"{WHO} (" in call(
+        root,
+        "--like",
+        photograph,
+        "--threshold",
+        "0.9",
+        "--dag",
+        tmp_path / "toy.yaml",
+        "--dry-run",
+    )
     said = call(root, "--like", photograph, "--threshold", "0.9", "--bar-face", "--yes")
     assert re.search(rf"{WHO} \({identity_id(WHO)}\): like the photograph \(0\.9\d\d\)", said)
     assert "biometric data" in said and "removed 1 person" in said
@@ -154,8 +192,14 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, 
         (again / f"else{number}.png").write_bytes(picture(60, noise=number))
     run_toy(tmp_path, tmp_path / "again", root)
     connection = connect(str(root))
-    sql = "SELECT status, reason, count(*), count(vector) FROM embeddings WHERE identity_id = ? GROUP BY ALL ORDER BY ALL"
-    assert connection.execute(sql, [identity_id("unknown")]).fetchall() == [("filtered", "removed", 3, 0), ("ok", None, 3, 3)]
+    sql = (
+        "SELECT status, reason, count(*), count(vector) FROM embeddings WHERE identity_id = ? "
+        "GROUP BY ALL ORDER BY ALL"
+    )
+    assert connection.execute(sql, [identity_id("unknown")]).fetchall() == [
+        ("filtered", "removed", 3, 0),
+        ("ok", None, 3, 3),
+    ]
     connection.close()
 
 
@@ -165,10 +209,16 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(root: Path, 
         ([], "name somebody or something: --identity, --url, --sha256 or --like"),
         (["--sha256", "xyz"], "a SHA-256 has 64 hexadecimal digits"),
         (["--identity", "persn 01"], "the nearest names are 'person 01'"),
-        (["--url", "https://example.org/1.jpg"], "no picture here is from https://example.org/1.jpg"),
+        (
+            ["--url", "https://example.org/1.jpg"],
+            "no picture here is from https://example.org/1.jpg",
+        ),
         (["--like", "{root}/dataset.json"], "is no picture that can be used"),
         (["--like", "{root}/nothing.png"], "cannot be read: No such file"),
-        (["--identity", "person 01", "--sheet", "{root}/sheet"], "lies in the dataset, which is to hold nothing of the person"),
+        (
+            ["--identity", "person 01", "--sheet", "{root}/sheet"],
+            "lies in the dataset, which is to hold nothing of the person",
+        ),
         (["--verify", "--like", "x.png"], "--verify does not look at photographs"),
     ],
 )

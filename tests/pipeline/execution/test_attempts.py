@@ -7,7 +7,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.execution.attempts import DEATHS, LOST, SETUP_DEATHS, Attempt, SetupDied, Whereabouts, mark_path, setting_up
+from pipeline.execution.attempts import (
+    DEATHS,
+    LOST,
+    SETUP_DEATHS,
+    Attempt,
+    SetupDied,
+    Whereabouts,
+    mark_path,
+    setting_up,
+)
 from pipeline.root.storage import Store
 
 
@@ -33,7 +42,9 @@ def test_an_attempt_after_a_death_is_careful(store: Store) -> None:
 
 
 def test_two_deaths_on_a_step_give_it_up_and_nothing_else(store: Store) -> None:
-    """A run would never end, or neighbours and later stages of the picture would be lost with it."""
+    """A run would never end, or neighbours and later stages of the picture would be lost with
+    it.
+    """
     Attempt.begin(store, "run", "task")
     for deaths in range(DEATHS):
         attempt = Attempt.begin(store, "run", "task")
@@ -54,7 +65,10 @@ def test_a_step_that_was_refused_counts_no_further_death(store: Store) -> None:
     attempt = Attempt.begin(store, "run", "task")
     assert attempt.step("detect", "innocent")
     assert not attempt.step("detect", "killer")
-    assert Attempt.begin(store, "run", "task").deaths == {"detect killer": DEATHS, "detect innocent": 1}
+    assert Attempt.begin(store, "run", "task").deaths == {
+        "detect killer": DEATHS,
+        "detect innocent": 1,
+    }
 
 
 def test_deaths_of_other_runs_count_for_nothing(store: Store) -> None:
@@ -73,9 +87,13 @@ def test_a_torn_mark_means_that_somebody_began(store: Store, torn: bytes) -> Non
     assert attempt.careful and attempt.deaths == {} and attempt.step("detect", "a")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(killers=st.sets(st.sampled_from("abcdef"), max_size=4))
-def test_all_killers_and_only_they_are_given_up(tmp_path_factory: pytest.TempPathFactory, killers: set[str]) -> None:
+def test_all_killers_and_only_they_are_given_up(
+    tmp_path_factory: pytest.TempPathFactory, killers: set[str]
+) -> None:
     """With several bad pictures in a slice a run would lose good ones or never end."""
     store = Store(tmp_path_factory.mktemp("root"))
     given_up: set[str] = set()
@@ -130,7 +148,9 @@ def test_what_takes_many_nodes_down_is_given_up_after_all(store: Store) -> None:
     """A picture whose memory brings down every machine would bring down all of a cluster."""
     Attempt.begin(store, "run", "task", at("n0"))
     for number in range(1, 1 + LOST):
-        assert Attempt.begin(store, "run", "task", at(f"n{number}", f"n{number - 1}")).step("detect", "a")
+        assert Attempt.begin(store, "run", "task", at(f"n{number}", f"n{number - 1}")).step(
+            "detect", "a"
+        )
     last = Attempt.begin(store, "run", "task", at("n9", f"n{LOST}"))
     assert not last.step("detect", "a") and last.step("detect", "b")
     assert last.told("detect", "a") == "killed its worker 5 times, 5 times together with its node"
@@ -157,6 +177,7 @@ def test_a_death_while_a_stage_is_set_up_is_nobodys_fault(store: Store) -> None:
 
 def test_a_stage_that_always_dies_while_it_is_set_up_ends_the_run(store: Store) -> None:
     """Ray would start workers for ever, and nobody would learn why nothing gets done."""
+
     def die(times: int) -> None:
         for _ in range(times):
             store.put(f"parts/attempts/run/setup/detect/n1/{dead_process()}", b"")
@@ -170,7 +191,11 @@ def test_a_stage_that_always_dies_while_it_is_set_up_ends_the_run(store: Store) 
     said = "3 workers died one after the other while stage detect was set up"
     with pytest.raises(SetupDied, match=said), setting_up(store, "run", "detect", "n1"):
         pass
-    for run, stage, node in (("other", "detect", "n1"), ("run", "embed", "n1"), ("run", "detect", "n2")):
+    for run, stage, node in (
+        ("other", "detect", "n1"),
+        ("run", "embed", "n1"),
+        ("run", "detect", "n2"),
+    ):
         with setting_up(store, run, stage, node):
             pass
 

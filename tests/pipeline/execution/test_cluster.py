@@ -1,4 +1,6 @@
-"""On a real Ray cluster of three nodes with its root in an object store: the same view as in one process, whoever goes away."""
+"""On a real Ray cluster of three nodes with its root in an object store: the same view as in one
+process, whoever goes away.
+"""
 
 import io
 import json
@@ -20,7 +22,15 @@ pytest.importorskip("moto", reason="the S3 server of the tests comes with the gr
 from rich.console import Console
 
 from pipeline.dag import DagError, Resources, WorkerRange
-from pipeline.execution.cluster import EngineError, Node, check_address, fits, runtime_env, share, worker_environment
+from pipeline.execution.cluster import (
+    EngineError,
+    Node,
+    check_address,
+    fits,
+    runtime_env,
+    share,
+    worker_environment,
+)
 from pipeline.execution.engine import Inline, operators
 from pipeline.preparing import Selection, prepare
 from pipeline.root.opening import open_root
@@ -37,7 +47,12 @@ from tests.pipeline.toy import HOLDS, people, picture, toy_dag
 LIMIT = 900.0
 """Seconds after which a run is given up as hanging."""
 
-SPREAD = ("resources.memory_mb=50", "stages.embed.backend=weighed", "stages.embed.resources.gpus=0.5", "stages.embed.resources.cpus=0.5")
+SPREAD = (
+    "resources.memory_mb=50",
+    "stages.embed.backend=weighed",
+    "stages.embed.resources.gpus=0.5",
+    "stages.embed.resources.cpus=0.5",
+)
 """detect on CPUs, embed where a GPU is: two operators in one chain."""
 
 GB = 2**30
@@ -50,31 +65,48 @@ def node(cpus: float, gpus: float = 0, memory: float = 64 * GB, name: str = "n")
     return Node(f"{name}-{uuid.uuid4().hex}", name, cpus, gpus, memory)
 
 
-def pools(chain: dict[str, Resources], *nodes: Node, later: tuple[Node, ...] = ()) -> dict[str, tuple[int, int, int]]:
+def pools(
+    chain: dict[str, Resources], *nodes: Node, later: tuple[Node, ...] = ()
+) -> dict[str, tuple[int, int, int]]:
     made = share([((name,), asked) for name, asked in chain.items()], nodes, later)
     return {name: (pool.least, pool.now, pool.most) for name, pool in zip(chain, made, strict=True)}
 
 
 def test_a_pool_is_as_large_as_its_actors_fit_on_the_nodes_one_by_one() -> None:
-    assert pools({"detect": Resources(cpus=3)}, node(4), node(4), node(2)) == {"detect": (2, 2, 2)}, "two threes do not make a node"
-    assert pools({"detect": Resources(cpus=1, memory_mb=1024)}, node(16, memory=4 * GB)) == {"detect": (4, 4, 4)}, "memory counts"
+    assert pools({"detect": Resources(cpus=3)}, node(4), node(4), node(2)) == {
+        "detect": (2, 2, 2)
+    }, "two threes do not make a node"
+    assert pools({"detect": Resources(cpus=1, memory_mb=1024)}, node(16, memory=4 * GB)) == {
+        "detect": (4, 4, 4)
+    }, "memory counts"
     assert pools({"detect": Resources(workers=3)}, node(8)) == {"detect": (3, 3, 3)}
-    assert pools({"detect": Resources(workers=30)}, node(8)) == {"detect": (8, 8, 8)}, "no more than fit"
+    assert pools({"detect": Resources(workers=30)}, node(8)) == {"detect": (8, 8, 8)}, (
+        "no more than fit"
+    )
 
 
 def test_gpu_stages_get_the_gpus_and_nobody_is_left_without() -> None:
-    chain = {"detect": Resources(cpus=1), "embed": Resources(cpus=1, gpus=0.5), "fit": Resources(cpus=2)}
+    chain = {
+        "detect": Resources(cpus=1),
+        "embed": Resources(cpus=1, gpus=0.5),
+        "fit": Resources(cpus=2),
+    }
     made = pools(chain, node(8), node(4, gpus=2), node(0))
     assert made["embed"] == (4, 4, 4), "half a GPU each on two GPUs"
-    assert made["detect"][1] + 2 * made["fit"][1] == 8 and made["fit"][1] >= 2, "what is left is shared by cores"
-    assert pools({"detect": Resources(cpus=1), "embed": Resources(cpus=1, gpus=1)}, node(1), node(1, gpus=1)) == {
-        "detect": (1, 1, 1),
-        "embed": (1, 1, 1),
-    }
+    assert made["detect"][1] + 2 * made["fit"][1] == 8 and made["fit"][1] >= 2, (
+        "what is left is shared by cores"
+    )
+    assert pools(
+        {"detect": Resources(cpus=1), "embed": Resources(cpus=1, gpus=1)}, node(1), node(1, gpus=1)
+    ) == {"detect": (1, 1, 1), "embed": (1, 1, 1)}
 
 
 def test_what_fits_nowhere_is_told_with_stage_wish_and_largest_node() -> None:
-    with pytest.raises(EngineError, match=r"stage embed: a worker takes 1 CPUs, 2 GPUs, 1500 MB.*the largest, b, has 4 CPUs, 1 GPUs"):
+    with pytest.raises(
+        EngineError,
+        match=r"stage embed: a worker takes 1 CPUs, 2 GPUs, 1500 MB.*the largest, b, has 4 CPUs, "
+        r"1 GPUs",
+    ):
         pools({"embed": Resources(gpus=2)}, node(64, name="a"), node(4, gpus=1, name="b"))
     with pytest.raises(EngineError, match="too small for all operators at once"):
         pools({"detect": Resources(cpus=2), "embed": Resources(cpus=1)}, node(2))
@@ -83,33 +115,56 @@ def test_what_fits_nowhere_is_told_with_stage_wish_and_largest_node() -> None:
 def test_nodes_that_an_autoscaler_may_start_count() -> None:
     late = Node("", "one of group gpu", 4, 1, 64 * GB)
     assert pools({"embed": Resources(gpus=1)}, node(2), later=(late, late)) == {"embed": (1, 1, 2)}
-    assert pools({"detect": Resources(workers=WorkerRange(min=1, max=50))}, node(2)) == {"detect": (1, 2, 50)}
+    assert pools({"detect": Resources(workers=WorkerRange(min=1, max=50))}, node(2)) == {
+        "detect": (1, 2, 50)
+    }
 
 
 def test_a_range_of_workers_can_be_written_in_a_dag(tmp_path: Path) -> None:
-    asked = toy_dag(tmp_path, tmp_path, tmp_path, ["stages.detect.resources.workers={min: 2, max: 9}"]).stages["detect"].resources
+    asked = (
+        toy_dag(tmp_path, tmp_path, tmp_path, ["stages.detect.resources.workers={min: 2, max: 9}"])
+        .stages["detect"]
+        .resources
+    )
     assert asked.workers == WorkerRange(min=2, max=9)
-    assert operators(["detect"], {"detect": asked}, cores=4)[0].workers == 4, "one machine does not grow"
-    for wrong, said in (("{min: 3, max: 2}", "less than min"), ("{min: 0, max: 2}", "greater than or equal to 1"), ("many", "auto")):
+    assert operators(["detect"], {"detect": asked}, cores=4)[0].workers == 4, (
+        "one machine does not grow"
+    )
+    for wrong, said in (
+        ("{min: 3, max: 2}", "less than min"),
+        ("{min: 0, max: 2}", "greater than or equal to 1"),
+        ("many", "auto"),
+    ):
         with pytest.raises(DagError, match=said):
             toy_dag(tmp_path, tmp_path, tmp_path, [f"stages.detect.resources.workers={wrong}"])
     with pytest.raises(DagError, match="a fraction of one GPU or whole ones"):
         toy_dag(tmp_path, tmp_path, tmp_path, ["resources.gpus=1.5"])
-    assert not fits(Resources(gpus=0.6), node(4, gpus=0)) and fits(Resources(gpus=0.6), node(4, gpus=1))
+    assert not fits(Resources(gpus=0.6), node(4, gpus=0)) and fits(
+        Resources(gpus=0.6), node(4, gpus=1)
+    )
 
 
 # What workers get
 
 
-def test_packages_travel_unless_a_job_brings_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_travel_unless_a_job_brings_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = ["schemas", "stages", "pipeline", "idcluster"]
     alone = runtime_env({"OMP_NUM_THREADS": "1"}, {})
     assert [Path(folder).name for folder in alone["py_modules"]] == ours
     monkeypatch.chdir(Path(__file__).parents[3])
-    job: dict[str, Any] = {"runtime_env": {"working_dir": "gcs://it.zip", "env_vars": {"OMP_NUM_THREADS": "2"}}}
-    inside = runtime_env({"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
+    job: dict[str, Any] = {
+        "runtime_env": {"working_dir": "gcs://it.zip", "env_vars": {"OMP_NUM_THREADS": "2"}}
+    }
+    inside = runtime_env(
+        {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"},
+        {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)},
+    )
     assert inside == {"env_vars": {"PYTHONHASHSEED": "0"}}, "Ray refuses what both set"
-    monkeypatch.chdir(tmp_path)  # a job's working directory that holds a DAG file and a `pipeline/` of somebody's
+    monkeypatch.chdir(
+        tmp_path
+    )  # a job's working directory that holds a DAG file and a `pipeline/` of somebody's
     inside = runtime_env({}, {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)})
     assert [Path(folder).name for folder in inside["py_modules"]] == ours and "excludes" in inside
     job["runtime_env"]["excludes"] = ["*.mp4"]
@@ -117,7 +172,13 @@ def test_packages_travel_unless_a_job_brings_them(tmp_path: Path, monkeypatch: p
 
 
 def test_keys_travel_but_not_names_of_this_machines_files() -> None:
-    given = {"AWS_ACCESS_KEY_ID": "k", "AWS_ENDPOINT_URL": "u", "AWS_PROFILE": "me", "AWS_WEB_IDENTITY_TOKEN_FILE": "/f", "HOME": "/"}
+    given = {
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_ENDPOINT_URL": "u",
+        "AWS_PROFILE": "me",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/f",
+        "HOME": "/",
+    }
     assert worker_environment(given) == {"AWS_ACCESS_KEY_ID": "k", "AWS_ENDPOINT_URL": "u"}
 
 
@@ -149,7 +210,9 @@ class Rack:
     def add(self, name: str, **resources: float) -> None:
         cache = self.folder / f"cache {name}"
         cache.mkdir(exist_ok=True)
-        self.nodes[name] = self.cluster.add_node(**resources, env_vars={NODE_CACHE: str(cache)}, object_store_memory=100 * 2**20)
+        self.nodes[name] = self.cluster.add_node(
+            **resources, env_vars={NODE_CACHE: str(cache)}, object_store_memory=100 * 2**20
+        )
 
     @property
     def hold(self) -> Path:
@@ -159,7 +222,11 @@ class Rack:
     def begun(self, image: str) -> int:
         """How often a toy has begun with a picture."""
         log = self.folder / "log"
-        return sum(line.split()[1:] == [image] for line in log.read_text().splitlines()) if log.exists() else 0
+        return (
+            sum(line.split()[1:] == [image] for line in log.read_text().splitlines())
+            if log.exists()
+            else 0
+        )
 
     def lose(self, name: str) -> None:
         """Everything that ran on the node is killed at once."""
@@ -171,7 +238,10 @@ class Rack:
         return name
 
     def parts(self, bucket: str) -> int:
-        return sum(r.startswith(f"PUT /{bucket}/root/parts/") and ".parquet" in r for r in list(self.server.requests))
+        return sum(
+            r.startswith(f"PUT /{bucket}/root/parts/") and ".parquet" in r
+            for r in list(self.server.requests)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +251,12 @@ def rack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rack]:
     before, folder = dict(os.environ), tmp_path_factory.mktemp("rack")
     os.environ.update({"TOY_LOG": str(folder / "log"), "TOY_HOLD": str(folder / "hold")})
     # Nodes know nothing of the store: what they need has to come from the driver.
-    os.environ.update({"TOY_SECONDS": "0.05", "RAY_BACKEND_LOG_LEVEL": "fatal", "PYTHONPATH": str(REPOSITORY)})
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    os.environ.update(
+        {"TOY_SECONDS": "0.05", "RAY_BACKEND_LOG_LEVEL": "fatal", "PYTHONPATH": str(REPOSITORY)}
+    )
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+    )
     try:
         with serving() as server:
             found = Rack(cluster, server, folder)
@@ -209,7 +283,9 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     (folder / "toy.net").write_bytes(NET)
     prepared = prepare(toy_dag(folder, source, folder / "root", SPREAD), str(folder))
     store = open_root(str(folder / "root"), "toy", create=True)
-    Run(prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build)).execute()
+    Run(
+        prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build)
+    ).execute()
     return shown(folder / "root")
 
 
@@ -221,9 +297,17 @@ def start(rack: Rack, tmp_path: Path, source: Path) -> Iterator[Start]:
     """Starts a run that joins the cluster."""
     with starting() as one:
         yield lambda root, *sets, models="", people=source, limit=LIMIT, **variables: one(
-            "tests.pipeline.cluster_toy", rack.cluster.address, tmp_path, people, root, models, *sets,
-            limit=limit, **rack.server.environment, **variables,
-        )  # fmt: skip
+            "tests.pipeline.cluster_toy",
+            rack.cluster.address,
+            tmp_path,
+            people,
+            root,
+            models,
+            *sets,
+            limit=limit,
+            **rack.server.environment,
+            **variables,
+        )
 
 
 @pytest.fixture
@@ -246,8 +330,12 @@ def test_same_as_in_one_process_and_weights_are_brought_once_a_node(
     assert shown(f"s3://{bucket}/root") == undisturbed
     assert "phase crawl detect embed 4 workers" in output, "two CPUs and two halves of the GPU"
     place = f"idcluster/models/{cache_folder(models).name}/embed/toy.net"
-    assert [path.read_bytes() == NET for path in rack.folder.glob(f"*/{place}")] == [True], "the node that embeds has them, no other"
-    fetched = [r for r in rack.server.requests if r.startswith(f"GET /{bucket}/models/embed/toy.net")]
+    assert [path.read_bytes() == NET for path in rack.folder.glob(f"*/{place}")] == [True], (
+        "the node that embeds has them, no other"
+    )
+    fetched = [
+        r for r in rack.server.requests if r.startswith(f"GET /{bucket}/models/embed/toy.net")
+    ]
     assert len(fetched) == 1, "two actors, one download"
 
 
@@ -290,7 +378,9 @@ def test_a_picture_at_work_in_three_lost_nodes_is_not_blamed(
 
 
 @pytest.mark.ray
-def test_killed_driver_is_resumed(rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]) -> None:
+def test_killed_driver_is_resumed(
+    rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
+) -> None:
     first = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models")
     first.when(lambda: rack.parts(bucket) >= 3)
     first.kill()
@@ -304,7 +394,9 @@ def test_killed_driver_is_resumed(rack: Rack, bucket: str, start: Start, undistu
 def test_a_store_that_is_away_and_then_refuses_for_more_than_a_minute_is_waited_for(
     rack: Rack, bucket: str, start: Start, undisturbed: dict[str, Any]
 ) -> None:
-    driver = start(f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models", limit=LIMIT + 100)
+    driver = start(
+        f"s3://{bucket}/root", *SPREAD, models=f"s3://{bucket}/models", limit=LIMIT + 100
+    )
     driver.when(lambda: rack.parts(bucket) >= 3)
     rack.server.refused, back = 0, time.monotonic() + 65.0
     rack.server.away = lambda: time.monotonic() < back
@@ -329,16 +421,24 @@ def test_small_actors_do_not_keep_a_large_one_waiting_for_ever(
 
 
 @pytest.mark.ray
-def test_a_local_root_is_refused_unless_it_is_said_to_be_shared(start: Start, tmp_path: Path) -> None:
+def test_a_local_root_is_refused_unless_it_is_said_to_be_shared(
+    start: Start, tmp_path: Path
+) -> None:
     code, output = start(str(tmp_path / "root"), *SPREAD[:1]).finish()
     assert code == 1, output
-    assert "each node would write to its own disk" in output and "--shared-root" in output and "s3://" in output
+    assert (
+        "each node would write to its own disk" in output
+        and "--shared-root" in output
+        and "s3://" in output
+    )
     assert not (tmp_path / "root").exists(), "nothing is left behind"
 
 
 @pytest.mark.ray
 def test_a_stage_that_fits_nowhere_is_told(rack: Rack, bucket: str, start: Start) -> None:
-    code, output = start(f"s3://{bucket}/root", *SPREAD[:1], "stages.detect.resources.cpus=5").finish()
+    code, output = start(
+        f"s3://{bucket}/root", *SPREAD[:1], "stages.detect.resources.cpus=5"
+    ).finish()
     assert code == 1, output
     assert "stage detect: a worker takes 5 CPUs" in output and "has 2 CPUs, 0 GPUs" in output
 
@@ -363,7 +463,9 @@ def test_a_node_that_cannot_have_the_weights_is_named_with_stage_and_file(
 
 
 @pytest.mark.ray
-def test_weights_that_the_store_does_not_hold_are_told_before_anything_runs(rack: Rack, bucket: str) -> None:
+def test_weights_that_the_store_does_not_hold_are_told_before_anything_runs(
+    rack: Rack, bucket: str
+) -> None:
     from pipeline.root.storage import Store
 
     register_weighed()

@@ -1,4 +1,6 @@
-"""What actors count for dashboards. The engine as a whole is tested on a real Ray, in test_ray.py and test_cluster.py."""
+"""What actors count for dashboards. The engine as a whole is tested on a real Ray, in test_ray.py
+and test_cluster.py.
+"""
 
 from collections import Counter
 from typing import Any, ClassVar
@@ -25,8 +27,12 @@ def part(stage: str, adopted: bool = False, **outcomes: int) -> Part:
     return Part(stage, "t", "p", sum(outcomes.values()), 1, 1.0, adopted, told)
 
 
-def test_dashboards_show_what_was_done_by_stage_status_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A team that watches a run of days would see a stage stand still that works, or not see it fail."""
+def test_dashboards_show_what_was_done_by_stage_status_and_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A team that watches a run of days would see a stage stand still that works, or not see it
+    fail.
+    """
     monkeypatch.setattr(metrics, "Counter", Recorded)
     Recorded.sums.clear()
     meters = _Meters()
@@ -36,7 +42,9 @@ def test_dashboards_show_what_was_done_by_stage_status_and_reason(monkeypatch: p
         part("crawl", adopted=True, ok=10),
     ]
     meters.count(Receipt("t", 0, 0, 0, 10, done, {"detect": 2.5, "read": 0.0}, 0.0, deaths=2))
-    meters.count(Receipt("t", 0, 0, 1, 10, [part("detect", ok=3)], {"detect": 1.0, "read": 0.5}, 0.0))
+    meters.count(
+        Receipt("t", 0, 0, 1, 10, [part("detect", ok=3)], {"detect": 1.0, "read": 0.5}, 0.0)
+    )
     meters.count(Receipt("t", 0, 0, 2, 10, [], {}, 0.0, skipped=True))
     assert Recorded.sums == {
         ("idcluster_rows", "detect", "ok"): 10,

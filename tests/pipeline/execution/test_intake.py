@@ -41,14 +41,21 @@ class Listing:
         raise NotImplementedError
 
 
-def listing(people: Mapping[str, Sequence[str] | Mapping[str, str]], name: str = "local") -> Listing:
+def listing(
+    people: Mapping[str, Sequence[str] | Mapping[str, str]], name: str = "local"
+) -> Listing:
     """People to pictures, or to pictures with their fingerprints."""
 
     def offers(person: str, pictures: Sequence[str] | Mapping[str, str]) -> list[Offer]:
         prints = pictures if isinstance(pictures, Mapping) else dict.fromkeys(pictures, "1")
-        return [Offer(f"{name}:{person}/{picture}", fingerprint) for picture, fingerprint in prints.items()]
+        return [
+            Offer(f"{name}:{person}/{picture}", fingerprint)
+            for picture, fingerprint in prints.items()
+        ]
 
-    return Listing([Listed(person, offers(person, pictures)) for person, pictures in people.items()], name)
+    return Listing(
+        [Listed(person, offers(person, pictures)) for person, pictures in people.items()], name
+    )
 
 
 class Root:
@@ -82,10 +89,15 @@ class Root:
         return {row["name"]: row for row in rows}
 
     def places(self) -> dict[str, tuple[int, int, int]]:
-        return {row["address"]: (row["bucket"], row["chunk"], row["rank"]) for row in self.candidates()}
+        return {
+            row["address"]: (row["bucket"], row["chunk"], row["rank"]) for row in self.candidates()
+        }
 
     def statuses(self) -> dict[str, tuple[str, str | None]]:
-        return {row["address"].rpartition("/")[2]: (row["status"], row["reason"]) for row in self.candidates()}
+        return {
+            row["address"].rpartition("/")[2]: (row["status"], row["reason"])
+            for row in self.candidates()
+        }
 
 
 @pytest.fixture
@@ -107,10 +119,22 @@ def test_people_and_pictures_get_rows(root: Root) -> None:
     """A picture that the source lists would not be fetched, or nobody would know whose it is."""
     found = root.take(listing({"Zoë": ["1", "2"], "Ada": ["1"]}))
     assert counts(found) == (2, 3, 3, 0, 0) and found.remarks == ["a remark"]
-    assert root.places() == {"local:Ada/1": (0, 0, 0), "local:Zoë/1": (0, 0, 1), "local:Zoë/2": (0, 0, 2)}
+    assert root.places() == {
+        "local:Ada/1": (0, 0, 0),
+        "local:Zoë/1": (0, 0, 1),
+        "local:Zoë/2": (0, 0, 2),
+    }
     row = root.candidates()[1]
-    assert (row["identity_id"], row["image_id"]) == (identity_id("Zoë"), image_id(identity_id("Zoë"), "local:Zoë/1"))
-    assert (row["source"], row["fingerprint"], row["status"], row["reason"]) == ("local", "1", "ok", None)
+    assert (row["identity_id"], row["image_id"]) == (
+        identity_id("Zoë"),
+        image_id(identity_id("Zoë"), "local:Zoë/1"),
+    )
+    assert (row["source"], row["fingerprint"], row["status"], row["reason"]) == (
+        "local",
+        "1",
+        "ok",
+        None,
+    )
     assert {name: (p["identity_id"], p["status"]) for name, p in root.people().items()} == {
         name: (identity_id(name), "ok") for name in ("Ada", "Zoë")
     }
@@ -122,18 +146,30 @@ def test_what_a_source_says_of_a_picture_is_kept(root: Root) -> None:
     root.take(Listing([Listed("Ada", [offer], "Q7259", {"wikidata": "Q7259"})]))
     (row,) = root.candidates()
     assert [row[name] for name in ("address", "fingerprint", "page", "licence", "author")] == [
-        offer.address, offer.fingerprint, offer.page, offer.licence, offer.author,
-    ]  # fmt: skip
+        offer.address,
+        offer.fingerprint,
+        offer.page,
+        offer.licence,
+        offer.author,
+    ]
     person = root.people()["Ada"]
-    assert person["identity_id"] == identity_id("anybody", "Q7259") and person["external_ids"] == [("wikidata", "Q7259")]
-    assert root.take(Listing([Listed("Ada", [offer], "Q7259", {"wikidata": "Q7259"})])).entries == []
+    assert person["identity_id"] == identity_id("anybody", "Q7259") and person["external_ids"] == [
+        ("wikidata", "Q7259")
+    ]
+    assert (
+        root.take(Listing([Listed("Ada", [offer], "Q7259", {"wikidata": "Q7259"})])).entries == []
+    )
 
 
 def test_every_image_of_a_person_knows_whether_there_is_a_reference(root: Root) -> None:
-    """Cleaning sees the images with a face: one that has none must not make it forget that the person has a reference."""
+    """Cleaning sees the images with a face: one that has none must not make it forget that the
+    person has a reference.
+    """
 
     def said(**references: str | None) -> dict[str, str | None]:
-        offers = [Offer(f"local:Ada/{name}", "1", reference=word) for name, word in references.items()]
+        offers = [
+            Offer(f"local:Ada/{name}", "1", reference=word) for name, word in references.items()
+        ]
         root.take(Listing([Listed("Ada", offers), Listed("Grace", [Offer("local:Grace/1", "1")])]))
         return {row["address"].partition(":")[2]: row["reference"] for row in root.candidates()}
 
@@ -172,10 +208,25 @@ def test_growth_appends_chunks_and_moves_nothing(root: Root) -> None:
 def test_a_full_bucket_takes_pictures_of_its_people_and_no_new_people(root: Root) -> None:
     """Buckets would grow without end, or a person would be spread over two, and clustered twice."""
     root.take(listing({"Ada": "abc", "Bea": "abc", "Cat": "a", "Dan": ""}))
-    assert {name: p["bucket"] for name, p in root.people().items()} == {"Ada": 0, "Bea": 0, "Cat": 1, "Dan": 1}
+    assert {name: p["bucket"] for name, p in root.people().items()} == {
+        "Ada": 0,
+        "Bea": 0,
+        "Cat": 1,
+        "Dan": 1,
+    }
     root.take(listing({"Ada": "abcdefgh", "Bea": "abc", "Cat": "abcde", "Dan": "ab", "Aaa": "a"}))
-    assert {name: p["bucket"] for name, p in root.people().items()} == {"Aaa": 1, "Ada": 0, "Bea": 0, "Cat": 1, "Dan": 1}
-    root.take(listing({"Ada": "abcdefgh", "Bea": "abc", "Cat": "abcde", "Dan": "ab", "Aaa": "a", "Eve": "ab"}))
+    assert {name: p["bucket"] for name, p in root.people().items()} == {
+        "Aaa": 1,
+        "Ada": 0,
+        "Bea": 0,
+        "Cat": 1,
+        "Dan": 1,
+    }
+    root.take(
+        listing(
+            {"Ada": "abcdefgh", "Bea": "abc", "Cat": "abcde", "Dan": "ab", "Aaa": "a", "Eve": "ab"}
+        )
+    )
     assert root.people()["Eve"]["bucket"] == 2
     bucket = {p["identity_id"]: p["bucket"] for p in root.people().values()}
     assert all(row["bucket"] == bucket[row["identity_id"]] for row in root.candidates())
@@ -187,7 +238,10 @@ def test_a_vanished_picture_stays_as_a_row_that_says_so(root: Root) -> None:
     before = root.places()
     found = root.take(listing({"Ada": "b"}))
     assert counts(found) == (1, 1, 0, 0, 2)
-    assert root.statuses() == {"a": ("filtered", "gone"), "b": ("ok", None)} and root.places() == before
+    assert (
+        root.statuses() == {"a": ("filtered", "gone"), "b": ("ok", None)}
+        and root.places() == before
+    )
     assert root.take(listing({"Ada": "b"})).entries == []  # gone once
     back = root.take(listing({"Ada": "ab", "Zoë": "a"}))
     assert counts(back) == (2, 3, 0, 2, 0)
@@ -201,7 +255,10 @@ def test_a_replaced_picture_keeps_its_place_and_has_a_new_fingerprint(root: Root
     before = root.places()
     found = root.take(listing({"Ada": {"a": "2", "b": "1"}}))
     assert counts(found) == (1, 2, 0, 1, 0) and len(found.entries) == 1
-    assert [row["fingerprint"] for row in root.candidates()] == ["2", "1"] and root.places() == before
+    assert [row["fingerprint"] for row in root.candidates()] == [
+        "2",
+        "1",
+    ] and root.places() == before
 
 
 def test_other_sources_are_left_alone(root: Root) -> None:
@@ -217,7 +274,9 @@ def test_nothing_is_gone_of_a_person_whom_the_source_could_not_be_asked_about(ro
     """A service that is away for an hour would empty the dataset."""
     root.take(listing({"Ada": "abc", "Zoë": "ab"}))
     offers = [Offer("local:Ada/b", "1"), Offer("local:Ada/d", "1")]
-    found = root.take(Listing([Listed("Ada", offers, complete=False), Listed("Zoë", [Offer("local:Zoë/a", "1")])]))
+    found = root.take(
+        Listing([Listed("Ada", offers, complete=False), Listed("Zoë", [Offer("local:Zoë/a", "1")])])
+    )
     assert counts(found) == (2, 3, 1, 0, 1)
     gone = [row["address"] for row in root.candidates() if row["reason"] == "gone"]
     assert gone == ["local:Zoë/b"]
@@ -226,7 +285,9 @@ def test_nothing_is_gone_of_a_person_whom_the_source_could_not_be_asked_about(ro
 
 
 def test_of_a_list_that_could_not_be_read_whole_nobody_is_gone(tmp_path: Path) -> None:
-    """A line that an editor broke would take somebody's pictures out of the shards, and nobody knows whose it was."""
+    """A line that an editor broke would take somebody's pictures out of the shards, and nobody
+    knows whose it was.
+    """
     root = Root(tmp_path)
     root.take(listing({"Ada": ["a", "b"], "Zoë": ["a"]}))
     broken = listing({"Ada": ["b", "c"]})
@@ -247,7 +308,9 @@ def test_aliases_of_a_source_are_kept(root: Root) -> None:
 def test_a_picture_listed_twice_is_one(root: Root) -> None:
     """A picture would be fetched, counted and shown twice; for two people it is two on purpose."""
     assert counts(root.take(listing({"Ada": ["a"] * 2}))) == (1, 1, 1, 0, 0)
-    twice = [Listed(name, [Offer("local:group/1"), Offer("local:group/1")]) for name in ("Ada", "Zoë")]
+    twice = [
+        Listed(name, [Offer("local:group/1"), Offer("local:group/1")]) for name in ("Ada", "Zoë")
+    ]
     assert root.take(Listing(twice)).offered == 2
     assert len(root.candidates()) == 3
 
@@ -256,7 +319,9 @@ def test_a_person_without_pictures_has_a_row_that_says_so(root: Root) -> None:
     """Somebody of the list would be missing from the report without a reason."""
     root.take(listing({"Ada": ""}))
     person = root.people()["Ada"]
-    assert (person["status"], person["reason"]) == ("filtered", "no_candidates") and person["detail"]
+    assert (person["status"], person["reason"]) == ("filtered", "no_candidates") and person[
+        "detail"
+    ]
     assert root.candidates() == []
     assert root.take(listing({"Ada": ""})).entries == []
     root.take(listing({"Ada": "a"}))
@@ -265,7 +330,9 @@ def test_a_person_without_pictures_has_a_row_that_says_so(root: Root) -> None:
 
 
 def test_two_spellings_are_one_person_with_an_alias(tmp_path: Path, root: Root) -> None:
-    """`Zoë` and `ZOE` with combining marks, as two computers name the folder, would be two people."""
+    """`Zoë` and `ZOE` with combining marks, as two computers name the folder, would be two
+    people.
+    """
     for name in ("ZOE\u0308", "Zo\u00eb", "Ada"):
         (tmp_path / "people" / name).mkdir(parents=True)
         (tmp_path / "people" / name / f"{len(name)}.jpg").write_bytes(b"x")
@@ -283,7 +350,9 @@ def test_nothing_is_written_by_a_plan(root: Root) -> None:
     """`idcluster plan` would change the dataset."""
     root.take(listing({"Ada": "ab"}))
     files = root.store.list("")
-    found = take_in(root.store, root.snapshot, listing({"Ada": {"b": "2", "c": "1"}, "Zoë": "a"}), write=False)
+    found = take_in(
+        root.store, root.snapshot, listing({"Ada": {"b": "2", "c": "1"}, "Zoë": "a"}), write=False
+    )
     assert counts(found) == (2, 3, 2, 1, 1) and found.entries == []
     assert root.store.list("") == files
     empty = Store(f"{root.store.root}-never")
@@ -303,7 +372,10 @@ def test_a_source_that_cannot_be_listed_takes_nothing_away(tmp_path: Path, root:
 
 NAMES = ("Ada", "bea", "Cat", "Zoë")
 ROUNDS = st.lists(
-    st.dictionaries(st.sampled_from(NAMES), st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12"), max_size=5)),
+    st.dictionaries(
+        st.sampled_from(NAMES),
+        st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12"), max_size=5),
+    ),
     min_size=1,
     max_size=4,
 )
@@ -312,7 +384,9 @@ ROUNDS = st.lists(
 @pytest.mark.usefixtures("small")
 @settings(max_examples=15, deadline=None)
 @given(rounds=ROUNDS, data=st.data())
-def test_whatever_a_source_does_places_stay_and_rows_say_what_is(rounds: list[dict[str, dict[str, str]]], data: st.DataObject) -> None:
+def test_whatever_a_source_does_places_stay_and_rows_say_what_is(
+    rounds: list[dict[str, dict[str, str]]], data: st.DataObject
+) -> None:
     """Some order of additions, removals and changes would lose, double or move a picture."""
     with TemporaryDirectory() as folder:
         root, twin = Root(Path(folder) / "root"), Root(Path(folder) / "twin")
@@ -320,11 +394,19 @@ def test_whatever_a_source_does_places_stay_and_rows_say_what_is(rounds: list[di
         buckets: dict[str, int] = {}
         for people in rounds:
             found = root.take(listing(people))
-            now = {f"local:{person}/{picture}": mark for person, marks in people.items() for picture, mark in marks.items()}
+            now = {
+                f"local:{person}/{picture}": mark
+                for person, marks in people.items()
+                for picture, mark in marks.items()
+            }
             rows = {row["address"]: row for row in root.candidates()}
             assert len(rows) == len(root.candidates())
             assert {a: r["fingerprint"] for a, r in rows.items() if r["status"] == "ok"} == now
-            assert set(rows) == {*places, *now} and found.offered == len(now) and found.new == len(set(now) - set(places))
+            assert (
+                set(rows) == {*places, *now}
+                and found.offered == len(now)
+                and found.new == len(set(now) - set(places))
+            )
             assert root.places() | places == root.places()
             places = root.places()
             assert max(Counter(place[:2] for place in places.values()).values(), default=0) <= 3
@@ -333,5 +415,7 @@ def test_whatever_a_source_does_places_stay_and_rows_say_what_is(rounds: list[di
             buckets = bucket_of
             assert take_in(root.store, root.snapshot, listing(people)).entries == []
             # The same people in another order, on another machine.
-            twin.take(listing({name: people[name] for name in data.draw(st.permutations(sorted(people)))}))
+            twin.take(
+                listing({name: people[name] for name in data.draw(st.permutations(sorted(people)))})
+            )
             assert twin.snapshot == root.snapshot

@@ -1,4 +1,6 @@
-"""A run looks at the files that it builds on: what is gone is computed again, or the run ends before it publishes."""
+"""A run looks at the files that it builds on: what is gone is computed again, or the run ends
+before it publishes.
+"""
 
 import shutil
 from pathlib import Path
@@ -49,7 +51,9 @@ def files(root: Path, table: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("table", [*COMPUTED, "images_light", "shards", "samples", "withheld"])
-def test_what_is_gone_is_there_again_after_the_next_run(made: Path, root: Path, undisturbed: dict[str, Any], table: str) -> None:
+def test_what_is_gone_is_there_again_after_the_next_run(
+    made: Path, root: Path, undisturbed: dict[str, Any], table: str
+) -> None:
     """The run said that it was done, and queries failed from then on."""
     gone = files(root, table)
     if table == "withheld" and not gone:
@@ -64,7 +68,9 @@ def test_what_is_gone_is_there_again_after_the_next_run(made: Path, root: Path, 
 
 
 @pytest.mark.parametrize("table", COMPUTED)
-def test_so_is_what_lies_beside_others_that_are_there(made: Path, root: Path, undisturbed: dict[str, Any], table: str) -> None:
+def test_so_is_what_lies_beside_others_that_are_there(
+    made: Path, root: Path, undisturbed: dict[str, Any], table: str
+) -> None:
     """Of a person some rows would be there, and taken for all."""
     files(root, table)[0].unlink()
     again(made, root)
@@ -72,7 +78,9 @@ def test_so_is_what_lies_beside_others_that_are_there(made: Path, root: Path, un
 
 
 @pytest.mark.parametrize("table", ["candidates", "identities"])
-def test_a_run_ends_where_nobody_can_bring_back_what_it_builds_on(made: Path, root: Path, table: str) -> None:
+def test_a_run_ends_where_nobody_can_bring_back_what_it_builds_on(
+    made: Path, root: Path, table: str
+) -> None:
     before = load(Store(root)).number
     path = files(root, table)[0]
     path.unlink()
@@ -80,7 +88,9 @@ def test_a_run_ends_where_nobody_can_bring_back_what_it_builds_on(made: Path, ro
         again(made, root, ("stages.clean.params.near_tie=0.8",))
     assert load(Store(root)).number == before
     with pytest.raises(DamagedFile, match=path.name):
-        make_plan(prepare(toy_dag(root.parent, made / "people", root), None), Selection(), Store(root))
+        make_plan(
+            prepare(toy_dag(root.parent, made / "people", root), None), Selection(), Store(root)
+        )
 
 
 def test_a_run_of_other_stages_does_not_build_on_what_is_gone(made: Path, root: Path) -> None:
@@ -113,12 +123,16 @@ def test_half_a_shard_is_written_again(made: Path, root: Path, undisturbed: dict
 def test_a_plan_says_what_will_be_computed_again(made: Path, root: Path) -> None:
     path = files(root, "captions")[0]
     path.unlink()
-    plan = make_plan(prepare(toy_dag(root.parent, made / "people", root), None), Selection(), Store(root))
+    plan = make_plan(
+        prepare(toy_dag(root.parent, made / "people", root), None), Selection(), Store(root)
+    )
     assert not plan.nothing and path.name in plan.remarks[0]
     assert {line.stage for line in plan.lines if line.units} == {"caption"}
 
 
-def test_rows_kept_for_a_switch_back_are_computed_when_they_are_wanted(made: Path, root: Path, undisturbed: dict[str, Any]) -> None:
+def test_rows_kept_for_a_switch_back_are_computed_when_they_are_wanted(
+    made: Path, root: Path, undisturbed: dict[str, Any]
+) -> None:
     changed = ("stages.caption.params.prompt=other",)
     before = files(root, "captions")
     again(made, root, changed)
@@ -129,7 +143,9 @@ def test_rows_kept_for_a_switch_back_are_computed_when_they_are_wanted(made: Pat
     assert shown(root) == undisturbed
 
 
-def test_an_object_store_is_listed_not_asked_for_every_file(made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_object_store_is_listed_not_asked_for_every_file(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with serving() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

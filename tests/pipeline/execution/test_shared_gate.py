@@ -1,4 +1,6 @@
-"""One gate for several workers, asked in bundles: limits hold for all together, and nobody's slot is lost."""
+"""One gate for several workers, asked in bundles: limits hold for all together, and nobody's slot
+is lost.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -12,14 +14,18 @@ from stages.crawl.web.policy import SitePolicy
 
 
 class Line:
-    """How workers reach the keeper: a call that yields to others, as one to another process does. Counts exchanges."""
+    """How workers reach the keeper: a call that yields to others, as one to another process does.
+    Counts exchanges.
+    """
 
     def __init__(self, rate: float | None, concurrency: int) -> None:
         self.keeper = GateKeeper(Politeness(rate=rate, concurrency=concurrency))
         self.exchanges = 0
         self.cut = False
 
-    async def exchange(self, who: str, left: Sequence[Left], wanted: Sequence[Wanted]) -> list[Granted]:
+    async def exchange(
+        self, who: str, left: Sequence[Left], wanted: Sequence[Wanted]
+    ) -> list[Granted]:
         await asyncio.sleep(0)
         if self.cut:
             raise ConnectionError("the keeper is gone")
@@ -60,7 +66,9 @@ def test_workers_together_have_no_more_slots_than_one_and_all_get_their_turn() -
                 await gate.leave("a", Outcome())
 
         gates = [line.worker(), line.worker()]
-        await asyncio.gather(*(lane(gate, number) for number, gate in enumerate(gates) for _ in range(3)))
+        await asyncio.gather(
+            *(lane(gate, number) for number, gate in enumerate(gates) for _ in range(3))
+        )
         return most, done, line.exchanges
 
     most, done, exchanges = asyncio.run(run())

@@ -59,18 +59,33 @@ class Look:
         return [stage for stage in self.prepared.stages if stage.name in names]
 
     def why(self) -> dict[str, dict[str, int]]:
-        return {stage.name: dict(self.found.why(stage.name)) for stage in self.prepared.stages if self.found.units(stage.name)}
+        return {
+            stage.name: dict(self.found.why(stage.name))
+            for stage in self.prepared.stages
+            if self.found.units(stage.name)
+        }
 
-    def tasks(self, *names: str, limit: int | None = None, rows: int = SLICE_ROWS, token: str = "") -> list[Task]:
-        return tasks(self.ground, self.stages(*names), self.found.findings, token, limit, slice_rows=rows)
+    def tasks(
+        self, *names: str, limit: int | None = None, rows: int = SLICE_ROWS, token: str = ""
+    ) -> list[Task]:
+        return tasks(
+            self.ground, self.stages(*names), self.found.findings, token, limit, slice_rows=rows
+        )
 
     def members(self, task: Task) -> list[str]:
         """The members of a task, looked up where it says `everybody`."""
         if task.members is not None:
             return list(task.members)
         if task.kind == "slice":
-            found = [read(self.store, TABLES["candidates"], path) for path in task.shown["candidates"]]
-            return [row["image_id"] for table in found for row in table.to_pylist() if row["rank"] // task.stretch == task.number]
+            found = [
+                read(self.store, TABLES["candidates"], path) for path in task.shown["candidates"]
+            ]
+            return [
+                row["image_id"]
+                for table in found
+                for row in table.to_pylist()
+                if row["rank"] // task.stretch == task.number
+            ]
         parent = self.stages(task.chain[0])[0].parent
         found = [read(self.store, TABLES[parent], path) for path in task.shown[parent]]
         ids = sorted({person for table in found for person in table["identity_id"].to_pylist()})
@@ -78,9 +93,13 @@ class Look:
 
 
 def look(
-    home: Home, sets: Sequence[str] = (), only: Sequence[str] = (), forced: Mapping[str, frozenset[str]] | None = None,
-    allowed: frozenset[str] | None = None, explicit: bool = False,
-) -> Look:  # fmt: skip
+    home: Home,
+    sets: Sequence[str] = (),
+    only: Sequence[str] = (),
+    forced: Mapping[str, frozenset[str]] | None = None,
+    allowed: frozenset[str] | None = None,
+    explicit: bool = False,
+) -> Look:
     prepared = prepare(toy_dag(*home, sets), None)
     store = Store(home[2])
     ground = Ground(store, load(store), prepared.versions)
@@ -112,7 +131,9 @@ def test_nothing_where_all_is_done(done: Home) -> None:
 def test_new(listed: Home) -> None:
     seen = look(listed)
     assert seen.why()["detect"] == {"new": 40}, "the four texts are no pictures"
-    assert [seen.found.behind(name) for name in ("crawl", "detect", "embed", "clean", "caption")] == [False, False, True, True, True]
+    assert [
+        seen.found.behind(name) for name in ("crawl", "detect", "embed", "clean", "caption")
+    ] == [False, False, True, True, True]
     assert not seen.found.nothing
 
 
@@ -129,8 +150,15 @@ def test_inputs(done: Home) -> None:
     (done[1] / "person 02" / "03.png").write_bytes(picture(12, 12, noise=99))
     run_toy(*done, selection=Selection(only=("crawl",)))
     seen = look(done)
-    assert seen.why() == {"detect": {"inputs": 1}, "clean": {"inputs": 1}}, "the person without the old face; the rest follows"
-    assert [stage.name for stage in seen.prepared.stages if seen.found.behind(stage.name)] == ["embed", "clean", "people", "caption"]
+    assert seen.why() == {"detect": {"inputs": 1}, "clean": {"inputs": 1}}, (
+        "the person without the old face; the rest follows"
+    )
+    assert [stage.name for stage in seen.prepared.stages if seen.found.behind(stage.name)] == [
+        "embed",
+        "clean",
+        "people",
+        "caption",
+    ]
 
 
 def test_a_new_picture_makes_its_person_s_inputs_others(done: Home) -> None:
@@ -172,7 +200,9 @@ def test_retry(done: Home) -> None:
     assert seen.why() == {"detect": {"retry": 4}}
     made = seen.tasks("crawl", "detect", "embed", token="now")
     assert {member for task in made for member in seen.members(task)} == forced["faces"]
-    assert all(set(task.forced["faces"]) <= forced["faces"] and task.token == "now" for task in made)
+    assert all(
+        set(task.forced["faces"]) <= forced["faces"] and task.token == "now" for task in made
+    )
     assert forced_units(store, load(store), prepared.stages, "reason = 'never'") == {}
 
 
@@ -211,7 +241,11 @@ def test_slices_cover_every_picture_once(listed: Home, rows: int, explicit: bool
 def test_a_picture_is_always_cut_into_the_same_slice(listed: Home) -> None:
     """Whoever else is to do: a part that an interrupted run left is found by its slice."""
     whole = look(listed, only=("detect",), explicit=True)
-    at = {member: task.number for task in whole.tasks("detect", rows=8) for member in whole.members(task)}
+    at = {
+        member: task.number
+        for task in whole.tasks("detect", rows=8)
+        for member in whole.members(task)
+    }
     some = look(listed, only=("detect",), allowed=ids(listed, "rank % 3 = 0"))
     made = some.tasks("detect", rows=8)
     assert len(made) > 1
@@ -222,7 +256,11 @@ def test_a_picture_is_always_cut_into_the_same_slice(listed: Home) -> None:
 def test_limit_is_the_number_of_pictures(listed: Home, limit: int) -> None:
     seen = look(listed, only=("detect", "embed"), explicit=True)
     made = seen.tasks("detect", "embed", limit=limit, rows=8)
-    assert sum(task.size for task in made) == sum(len(seen.members(task)) for task in made) == min(limit, 40)
+    assert (
+        sum(task.size for task in made)
+        == sum(len(seen.members(task)) for task in made)
+        == min(limit, 40)
+    )
 
 
 def test_limit_does_not_cut_people(done: Home) -> None:
@@ -233,13 +271,18 @@ def test_limit_does_not_cut_people(done: Home) -> None:
 
 @pytest.mark.parametrize("rows", [1, 10, 20, 4096])
 @pytest.mark.parametrize("explicit", [False, True])
-def test_batches_of_people_cover_every_person_once(done: Home, monkeypatch: pytest.MonkeyPatch, rows: int, explicit: bool) -> None:
+def test_batches_of_people_cover_every_person_once(
+    done: Home, monkeypatch: pytest.MonkeyPatch, rows: int, explicit: bool
+) -> None:
     monkeypatch.setattr("pipeline.execution.survey.PEOPLE_ROWS", rows)
     seen = look(done, ["stages.clean.params.similarity_threshold=0.9"], explicit=explicit)
     made = seen.tasks("clean", "people")
     counts = Counter(member for task in made for member in seen.members(task))
     assert sorted(counts.values()) == [1] * 4
-    assert all(task.kind == "people" and task.chunk == WHOLE and task.chain == ("clean", "people") for task in made)
+    assert all(
+        task.kind == "people" and task.chunk == WHOLE and task.chain == ("clean", "people")
+        for task in made
+    )
     assert len(made) == 1 if rows == 4096 else len(made) >= 1
 
 
@@ -247,7 +290,11 @@ def test_tasks_name_the_files_that_a_worker_needs(done: Home) -> None:
     seen = look(done, ["stages.caption.params.prompt=other"])
     [task, *_] = seen.tasks("caption")
     assert {"faces", "images", "clusters"} <= task.shown.keys()
-    assert all(seen.store.exists(path) for paths in (*task.shown.values(), *task.pool.values()) for path in paths)
+    assert all(
+        seen.store.exists(path)
+        for paths in (*task.shown.values(), *task.pool.values())
+        for path in paths
+    )
     assert task.pool == {"captions": []}, "rows of another version are no help"
 
 
@@ -260,7 +307,9 @@ def test_tasks_survive_the_way_to_a_worker(done: Home, listed: Home) -> None:
 def test_stages_that_are_not_in_the_phase_get_no_tasks(listed: Home) -> None:
     seen = look(listed)
     assert seen.tasks("caption") == []
-    assert {task.chain for task in seen.tasks("crawl", "detect", "embed")} == {("crawl", "detect", "embed")}
+    assert {task.chain for task in seen.tasks("crawl", "detect", "embed")} == {
+        ("crawl", "detect", "embed")
+    }
 
 
 # phases
@@ -272,9 +321,16 @@ def names(stages: Sequence[Stage]) -> list[list[str]]:
 
 def test_phases_change_where_the_grain_changes(home: Home) -> None:
     prepared = prepare(toy_dag(*home), None)
-    assert names(prepared.stages) == [["crawl", "detect", "embed"], ["clean", "people"], ["match"], ["caption"]]
+    assert names(prepared.stages) == [
+        ["crawl", "detect", "embed"],
+        ["clean", "people"],
+        ["match"],
+        ["caption"],
+    ]
     assert names([]) == []
-    assert names([stage for stage in prepared.stages if stage.grain == "slice"]) == [["crawl", "detect", "embed", "caption"]]
+    assert names([stage for stage in prepared.stages if stage.grain == "slice"]) == [
+        ["crawl", "detect", "embed", "caption"]
+    ]
 
 
 def test_phases_of_the_quickstart() -> None:
@@ -294,4 +350,8 @@ def test_every_phase_is_done_by_a_worker_as_planned(listed: Home, tmp_path: Path
     worker: Any = spec.build()
     assert isinstance(worker, Worker)
     receipts = [worker.process(task) for task in seen.tasks("detect")]
-    assert sum(part.units for receipt in receipts for part in receipt.parts) == seen.found.units("detect") == 40
+    assert (
+        sum(part.units for receipt in receipts for part in receipt.parts)
+        == seen.found.units("detect")
+        == 40
+    )

@@ -41,9 +41,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with what a removal touches: two profiles, one behind the tables, a record with the name, a report."""
+    """A root with what a removal touches: two profiles, one behind the tables, a record with the
+    name, a report.
+    """
     folder = tmp_path_factory.mktemp("base")
-    run_toy(folder, source, folder / "root", ("stages.caption.params.prompt=x", "stages.shard.params.profile=second"))
+    run_toy(
+        folder,
+        source,
+        folder / "root",
+        ("stages.caption.params.prompt=x", "stages.shard.params.profile=second"),
+    )
     run_toy(folder, source, folder / "root")
     store = Store(folder / "root")
     store.put("runs/20000101T000000-aaaa.json", b'{"selection": {"where": "name = \'person 01\'"}}')
@@ -60,7 +67,9 @@ def prepared(base: Path) -> Prepared:
 
 
 @pytest.mark.slow
-def test_killed_at_any_step_it_comes_to_the_same_end(base: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_killed_at_any_step_it_comes_to_the_same_end(
+    base: Path, prepared: Prepared, tmp_path: Path
+) -> None:
     """Somebody would stay half removed, or others be lost, wherever a machine dies."""
     undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
     counting = Failing(undisturbed)
@@ -83,7 +92,9 @@ def test_killed_at_any_step_it_comes_to_the_same_end(base: Path, prepared: Prepa
         shutil.rmtree(root)
 
 
-def test_killed_while_it_goes_on_it_goes_on_once_more(base: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_killed_while_it_goes_on_it_goes_on_once_more(
+    base: Path, prepared: Prepared, tmp_path: Path
+) -> None:
     """What is at work a second time starts from a root that is neither as before nor as after."""
     root = Path(shutil.copytree(base, tmp_path / "root"))
     with pytest.raises(Killed):
@@ -97,11 +108,15 @@ def test_killed_while_it_goes_on_it_goes_on_once_more(base: Path, prepared: Prep
     undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
     forget(Store(undisturbed), prepared, "forget-test")
     assert contents(Store(root)) == contents(Store(undisturbed))
-    assert verify(Store(root), [WHO]).leftovers == [] and resume(Store(root), "forget-again") is None
+    assert (
+        verify(Store(root), [WHO]).leftovers == [] and resume(Store(root), "forget-again") is None
+    )
 
 
 def test_a_file_that_cannot_be_read_stops_it_before_it_begins(base: Path, tmp_path: Path) -> None:
-    """Half of the snapshots would be without the person, and nothing could finish it: `gc` and `rollback` would be refused, too."""
+    """Half of the snapshots would be without the person, and nothing could finish it: `gc` and
+    `rollback` would be refused, too.
+    """
     root = Path(shutil.copytree(base, tmp_path / "root"))
     store = Store(root)
     newest = load(store)
@@ -120,7 +135,9 @@ def test_a_file_that_cannot_be_read_stops_it_before_it_begins(base: Path, tmp_pa
     assert verify(store, [WHO]).leftovers == []
 
 
-def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(base: Path, prepared: Prepared, tmp_path: Path) -> None:
+def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(
+    base: Path, prepared: Prepared, tmp_path: Path
+) -> None:
     """It would end in the middle, each time anew."""
     for path in ("shards/faces/removals.json", "receipts/20200101T000000-aaaa.json"):
         root = Path(shutil.copytree(base, tmp_path / path.split("/")[0]))
@@ -135,7 +152,9 @@ def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(base: P
 def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
     base: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged picture of somebody else would keep the person in the dataset, and everybody from writing to it."""
+    """A damaged picture of somebody else would keep the person in the dataset, and everybody from
+    writing to it.
+    """
     root = Path(shutil.copytree(base, tmp_path / "root"))
     said: list[str] = []
 
@@ -149,8 +168,12 @@ def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
     assert verify(Store(root), [WHO]).leftovers == [] and not Store(root).exists(UNFINISHED)
 
 
-def test_until_it_is_finished_nothing_else_writes(base: Path, prepared: Prepared, source: Path, tmp_path: Path) -> None:
-    """A run would compute from what is half gone and publish it; a rollback would show the person."""
+def test_until_it_is_finished_nothing_else_writes(
+    base: Path, prepared: Prepared, source: Path, tmp_path: Path
+) -> None:
+    """A run would compute from what is half gone and publish it; a rollback would show the
+    person.
+    """
     root = Path(shutil.copytree(base, tmp_path / "root"))
     with pytest.raises(Killed):
         forget(Failing(root, at=25), prepared, "forget-test")

@@ -1,4 +1,6 @@
-"""Removing somebody from real photographs with real networks: the person alone goes, with copies and with pictures of others."""
+"""Removing somebody from real photographs with real networks: the person alone goes, with copies
+and with pictures of others.
+"""
 
 import io
 import shutil
@@ -34,18 +36,28 @@ def run(source: Path, root: Path, models: Path) -> None:
     sets = [f"source.path={source}", f"root={root}", "stages.shard.params.target_mb=1"]
     prepared = ready(load_dag(DAG, sets), str(models))
     store = open_root(str(root), "photographs", create=True)
-    Run(prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(lambda: spec.build(store))).execute()
+    Run(
+        prepared,
+        Selection(),
+        store,
+        Console(file=io.StringIO()),
+        lambda spec: Inline(lambda: spec.build(store)),
+    ).execute()
 
 
 def gathered(photos: Path, folder: Path) -> Path:
-    """Six photographs a person; Tony Blair has one of Serena Williams at half its size, too, and one with both of them."""
+    """Six photographs a person; Tony Blair has one of Serena Williams at half its size, too, and
+    one with both of them.
+    """
     for person in (WHO, SISTER, *OTHERS):
         (folder / person).mkdir(parents=True)
         for file in sorted((photos / person).glob("*.jpg"))[:6]:
             shutil.copyfile(file, folder / person / file.name)
     hers, second = (opened(file) for file in sorted((photos / WHO).glob("*.jpg"))[:2])
     his = opened(sorted((photos / "tony_blair").glob("*.jpg"))[7])
-    hers.resize((hers.width // 2, hers.height // 2)).save(folder / "tony_blair" / "half.jpg", quality=85)
+    hers.resize((hers.width // 2, hers.height // 2)).save(
+        folder / "tony_blair" / "half.jpg", quality=85
+    )
     second = second.resize((round(second.width * his.height / second.height), his.height))
     both = Image.new("RGB", (his.width + second.width, his.height))
     both.paste(his, (0, 0))
@@ -60,7 +72,9 @@ def opened(file: Path) -> Image.Image:
 
 
 def test_one_of_two_sisters_goes(photos: Path, models_dir: Path, tmp_path: Path) -> None:
-    """The sister would go with her, or pictures under another name would stay; or nobody be found by a photograph."""
+    """The sister would go with her, or pictures under another name would stay; or nobody be found
+    by a photograph.
+    """
     source, root = gathered(photos, tmp_path / "people"), tmp_path / "root"
     run(source, root, models_dir)
     store = Store(root)
@@ -70,7 +84,10 @@ def test_one_of_two_sisters_goes(photos: Path, models_dir: Path, tmp_path: Path)
     prepared = prepare(store, Wish(identities=(WHO,)))
     found = prepared.found
     assert set(found.people.values()) == {WHO} and len(found.images) == 8
-    assert sorted(why.split(" (")[0] for why in found.others.values()) == ["a copy of the picture", "the face"]
+    assert sorted(why.split(" (")[0] for why in found.others.values()) == [
+        "a copy of the picture",
+        "the face",
+    ]
     sheet = write_sheet(store, found, tmp_path / "sheet")
     assert sheet is not None and opened(sheet).height > 300
     forget(store, prepared, "forget-test")
@@ -84,6 +101,8 @@ def test_one_of_two_sisters_goes(photos: Path, models_dir: Path, tmp_path: Path)
     run(fresh, tmp_path / "fresh" / "root", models_dir)
     assert shown(root) == shown(tmp_path / "fresh" / "root")
     connection = connect(str(root))
-    kept = connection.execute("SELECT face_id FROM clusters WHERE keep AND identity_id = ?", [identity_id(SISTER)]).fetchall()
+    kept = connection.execute(
+        "SELECT face_id FROM clusters WHERE keep AND identity_id = ?", [identity_id(SISTER)]
+    ).fetchall()
     assert len(kept) >= 5
     connection.close()

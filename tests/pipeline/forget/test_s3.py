@@ -1,4 +1,6 @@
-"""Removing somebody from a root in an object store, with old versions of objects, and with a store that is away for a while."""
+"""Removing somebody from a root in an object store, with old versions of objects, and with a store
+that is away for a while.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,14 +62,23 @@ def test_in_a_store_as_on_a_disk(server: S3Server, source: Path, tmp_path: Path)
     assert holding(remote, [WHO, identity_id(WHO)]) == []
 
 
-def test_a_bucket_that_keeps_old_versions_is_told(server: S3Server, source: Path, tmp_path: Path) -> None:
-    """Somebody would be told that they were removed, while every old version of every object still shows them."""
+def test_a_bucket_that_keeps_old_versions_is_told(
+    server: S3Server, source: Path, tmp_path: Path
+) -> None:
+    """Somebody would be told that they were removed, while every old version of every object still
+    shows them.
+    """
     run_toy(tmp_path, source, tmp_path / "root")
     store = copied(tmp_path / "root", "s3://kept/root")
     prepared = prepare(store, Wish(identities=(WHO,)))
-    assert "the bucket of s3://kept/root keeps old versions of objects (versioning is enabled)" in prepared.warnings[0]
+    assert (
+        "the bucket of s3://kept/root keeps old versions of objects (versioning is enabled)"
+        in prepared.warnings[0]
+    )
     done = remove(store, WHO)
     assert done.receipt.unreachable[0] == prepared.warnings[0]
-    assert kept_versions(Store("s3://plain/root")) is None and kept_versions(Store(tmp_path)) is None
+    assert (
+        kept_versions(Store("s3://plain/root")) is None and kept_versions(Store(tmp_path)) is None
+    )
     for place in ("s3://nowhere/root", "memory://root"):
         assert "could not be asked" in (kept_versions(Store(place)) or "")

@@ -33,14 +33,20 @@ PLACES = [(table, column) for table, columns in OF_PICTURES.items() for column i
 
 def test_every_column_is_one_or_the_other() -> None:
     """A column that is added later is searched unless somebody says that it cannot hold a name."""
-    names = {column.name for schema in ALL.values() for column in schema.columns if is_text(column.type)}
-    assert names >= CLOSED and {"licence", "source", "opt_out", "detail", "author", "split"} <= {column for _, column in COLUMNS}
+    names = {
+        column.name for schema in ALL.values() for column in schema.columns if is_text(column.type)
+    }
+    assert names >= CLOSED and {"licence", "source", "opt_out", "detail", "author", "split"} <= {
+        column for _, column in COLUMNS
+    }
     assert names >= NAMES and not NAMES & CLOSED
 
 
 def names_left(store: Store, *names: str) -> list[Leftover]:
     """Vectors of small roots are all equal: they are left out."""
-    return [leftover for leftover in verify(store, names).leftovers if "vector" not in leftover.what]
+    return [
+        leftover for leftover in verify(store, names).leftovers if "vector" not in leftover.what
+    ]
 
 
 def planted(schema: TableSchema, column: str) -> bytes:
@@ -71,8 +77,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_a_name_is_found_in_every_column_that_may_hold_one(searched: set[str], table: str, column: str) -> None:
-    """A dataset would be called clean that goes on naming somebody, as a photographer or in a licence."""
+def test_a_name_is_found_in_every_column_that_may_hold_one(
+    searched: set[str], table: str, column: str
+) -> None:
+    """A dataset would be called clean that goes on naming somebody, as a photographer or in a
+    licence.
+    """
     assert f"tables/{table}/v=00000000/{column}.parquet" in searched
 
 
@@ -80,7 +90,13 @@ def row(schema: TableSchema, **values: Any) -> dict[str, Any]:
     """A row with the values and something in all columns that may not be null."""
     needed = {column.name: column.type for column in schema.columns if not column.nullable}
     blank: dict[str, Any] = {
-        name: "x" if kind == pa.string() else bytes(8) if kind == pa.binary(8) else False if kind == pa.bool_() else 0
+        name: "x"
+        if kind == pa.string()
+        else bytes(8)
+        if kind == pa.binary(8)
+        else False
+        if kind == pa.bool_()
+        else 0
         for name, kind in needed.items()
     }
     return {**blank, "status": "ok", **values}
@@ -89,12 +105,18 @@ def row(schema: TableSchema, **values: Any) -> dict[str, Any]:
 def with_rows(store: Store, snapshot: Snapshot, table: str, rows: list[dict[str, Any]]) -> Snapshot:
     """The snapshot with rows of an earlier version of a table."""
     schema = TABLES[table]
-    entry = seal_table(store, schema, "0ld", 0, 0, schema.build(rows)).entry(schema, "0ld", 0, 0, "basis")
+    entry = seal_table(store, schema, "0ld", 0, 0, schema.build(rows)).entry(
+        schema, "0ld", 0, 0, "basis"
+    )
     return snapshot.with_entries([replace(entry, current=False)])
 
 
-def test_a_picture_goes_whatever_column_of_whatever_table_names_who_is_on_it(tmp_path: Path) -> None:
-    """The photograph under another name would stay because its licence says whom it shows, and not its caption."""
+def test_a_picture_goes_whatever_column_of_whatever_table_names_who_is_on_it(
+    tmp_path: Path,
+) -> None:
+    """The photograph under another name would stay because its licence says whom it shows, and not
+    its caption.
+    """
     store = Store(tmp_path)
     snapshot = small_root(store, [SmallPerson(WHO, 1), SmallPerson(OTHER, len(PLACES) + 1)])
     other = identity_id(OTHER)
@@ -113,26 +135,52 @@ def test_a_picture_goes_whatever_column_of_whatever_table_names_who_is_on_it(tmp
     assert own == set(images[:-1])
     forget(store, prepared, "forget-test")
     assert names_left(store, WHO) == []
-    assert [one for one in verify(store, [OTHER]).leftovers if one.path.startswith("tables/candidates/")]
+    assert [
+        one for one in verify(store, [OTHER]).leftovers if one.path.startswith("tables/candidates/")
+    ]
 
 
-@pytest.mark.parametrize(("table", "column"), [(table, column) for table, columns in OF_PEOPLE.items() for column in columns])
-def test_rows_about_people_who_stay_do_not_name_them_either(tmp_path: Path, table: str, column: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [(table, column) for table, columns in OF_PEOPLE.items() for column in columns],
+)
+def test_rows_about_people_who_stay_do_not_name_them_either(
+    tmp_path: Path, table: str, column: str
+) -> None:
     """A decision by hand, or a remark on somebody else, would go on naming the person."""
     store = Store(tmp_path)
     small_root(store, [SmallPerson(WHO, 1), SmallPerson(OTHER, 1)])
     schema, other = TABLES[table], identity_id(OTHER)
-    values = {"identity_id": other, "same_as": other, "kin": other, "face_id": other, "name": OTHER, "action": "apart", column: STUDIO}
+    values = {
+        "identity_id": other,
+        "same_as": other,
+        "kin": other,
+        "face_id": other,
+        "name": OTHER,
+        "action": "apart",
+        column: STUDIO,
+    }
     one = row(schema, **{name: value for name, value in values.items() if name in schema.names})
     if "decided_at" in schema.names:
         from datetime import UTC, datetime
 
         one["decided_at"] = datetime(2026, 1, 2, tzinfo=UTC)
     snapshot = with_rows(store, load(store), table, [one])
-    publish(store, replace(snapshot, entries=tuple(replace(entry, current=True) if entry.version == "0ld" else entry for entry in
-                                                   snapshot.entries if entry.table != table or entry.version == "0ld")))  # fmt: skip
+    publish(
+        store,
+        replace(
+            snapshot,
+            entries=tuple(
+                replace(entry, current=True) if entry.version == "0ld" else entry
+                for entry in snapshot.entries
+                if entry.table != table or entry.version == "0ld"
+            ),
+        ),
+    )
     remove(store, WHO, threshold=NOBODY)
     assert names_left(store, WHO) == []
     connection = connect(str(tmp_path))
-    assert connection.execute(f'SELECT identity_id, "{column}" FROM {table}').fetchall() == [(other, "by (removed) (studio)")]  # noqa: S608
+    assert connection.execute(f'SELECT identity_id, "{column}" FROM {table}').fetchall() == [
+        (other, "by (removed) (studio)")
+    ]
     connection.close()

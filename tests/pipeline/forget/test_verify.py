@@ -1,4 +1,6 @@
-"""Looking through a root after a removal: whatever is left is found, wherever it is, and nothing else is."""
+"""Looking through a root after a removal: whatever is left is found, wherever it is, and nothing
+else is.
+"""
 
 import io
 import json
@@ -61,7 +63,9 @@ def tar(name: str, data: bytes) -> bytes:
 def spooled(address: str, data: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
-        spool.put(store, "it", [("https://other.org", Fetched(None, "failed")), (address, Fetched(data))])
+        spool.put(
+            store, "it", [("https://other.org", Fetched(None, "failed")), (address, Fetched(data))]
+        )
         return store.read("it")
 
 
@@ -74,28 +78,64 @@ def npy(vector: np.ndarray) -> bytes:
 Values = dict[str, object]
 PLACES: dict[str, tuple[str, Callable[[Values], bytes]]] = {
     "an id in a table": ("tables/x.parquet", lambda v: parquet(identity_id=[PERSON])),
-    "a picture's id in a table": ("tables/x.parquet", lambda v: parquet(image_id=["0" * 24, IMAGE])),
+    "a picture's id in a table": (
+        "tables/x.parquet",
+        lambda v: parquet(image_id=["0" * 24, IMAGE]),
+    ),
     "a name in a table": ("tables/x.parquet", lambda v: parquet(name=["somebody", "PERSON  01"])),
     "an alias in a list": ("tables/x.parquet", lambda v: parquet(aliases=[["a", WHO]])),
     "an address": ("tables/x.parquet", lambda v: parquet(address=[ADDRESS])),
     "a hash": ("tables/x.parquet", lambda v: parquet(sha256=[v["sha256"]])),
     "a picture": ("tables/x.parquet", lambda v: parquet(bytes=[v["bytes"]])),
-    "a vector": ("tables/x.parquet", lambda v: parquet(vector=pa.array([v["vector"]], pa.list_(pa.float32())))),
+    "a vector": (
+        "tables/x.parquet",
+        lambda v: parquet(vector=pa.array([v["vector"]], pa.list_(pa.float32()))),
+    ),
     "a caption": ("tables/x.parquet", lambda v: parquet(caption=[f"a picture of {WHO}, smiling"])),
-    "metadata of a table": ("snapshots/000099.parquet", lambda v: _with_notes({"selection": f"name = '{WHO}'"})),
+    "metadata of a table": (
+        "snapshots/000099.parquet",
+        lambda v: _with_notes({"selection": f"name = '{WHO}'"}),
+    ),
     "a part": (part_path("faces", "v", 0, "t", "d"), lambda v: parquet(image_id=[IMAGE])),
     "an address in the spool": ("parts/spool/r/a/0000.spool", lambda v: spooled(ADDRESS, b"x")),
-    "a picture in the spool": ("parts/spool/r/b/0000.spool", lambda v: spooled("https://x.org", v["bytes"])),  # type: ignore[arg-type]
-    "what a service listed": ("parts/listing/s/1.parquet", lambda v: parquet(key=["k"], text=[json.dumps({"who": WHO})])),
-    "a mark of an attempt": ("parts/attempts/r/t.json", lambda v: json.dumps({"deaths": {f"detect {IMAGE}": 1}}).encode()),
+    "a picture in the spool": (
+        "parts/spool/r/b/0000.spool",
+        lambda v: spooled("https://x.org", v["bytes"]),  # type: ignore[arg-type]
+    ),
+    "what a service listed": (
+        "parts/listing/s/1.parquet",
+        lambda v: parquet(key=["k"], text=[json.dumps({"who": WHO})]),
+    ),
+    "a mark of an attempt": (
+        "parts/attempts/r/t.json",
+        lambda v: json.dumps({"deaths": {f"detect {IMAGE}": 1}}).encode(),
+    ),
     "a key in a tar": ("shards/p/x.tar", lambda v: tar(f"{PERSON}_{IMAGE}.txt", b"")),
-    "metadata in a tar": ("shards/p/x.tar", lambda v: tar("a.json", json.dumps({"name": WHO}).encode())),
+    "metadata in a tar": (
+        "shards/p/x.tar",
+        lambda v: tar("a.json", json.dumps({"name": WHO}).encode()),
+    ),
     "a picture in a tar": ("shards/p/x.tar", lambda v: tar("a.png", v["bytes"])),  # type: ignore[arg-type]
-    "a vector in a tar": ("shards/p/x.tar", lambda v: tar("a.arcface.npy", npy(np.array(v["vector"], np.float32)))),
-    "the name of a shard": (f"shards/p/train-{PERSON}-000-00000000.tar", lambda v: tar("a.txt", b"")),
-    "an index": ("shards/p/index.json", lambda v: json.dumps({"shardlist": [{"url": f"train-{PERSON}-000-0.tar"}]}).encode()),
-    "a record": ("runs/r.json", lambda v: json.dumps({"selection": {"where": f"name = '{WHO}'"}}).encode()),
-    "an address in a record": ("runs/r.json", lambda v: json.dumps({"error": f"DamagedFile: {ADDRESS} is"}).encode()),
+    "a vector in a tar": (
+        "shards/p/x.tar",
+        lambda v: tar("a.arcface.npy", npy(np.array(v["vector"], np.float32))),
+    ),
+    "the name of a shard": (
+        f"shards/p/train-{PERSON}-000-00000000.tar",
+        lambda v: tar("a.txt", b""),
+    ),
+    "an index": (
+        "shards/p/index.json",
+        lambda v: json.dumps({"shardlist": [{"url": f"train-{PERSON}-000-0.tar"}]}).encode(),
+    ),
+    "a record": (
+        "runs/r.json",
+        lambda v: json.dumps({"selection": {"where": f"name = '{WHO}'"}}).encode(),
+    ),
+    "an address in a record": (
+        "runs/r.json",
+        lambda v: json.dumps({"error": f"DamagedFile: {ADDRESS} is"}).encode(),
+    ),
     "a report": ("report.html", lambda v: f"<html><p>{WHO}</p></html>".encode()),
     "a page": (f"pages/{PERSON}.html", lambda v: b"<html></html>"),
     "a list": ("lists/0.json", lambda v: json.dumps({"people": {PERSON: "train"}}).encode()),
@@ -106,14 +146,19 @@ PLACES: dict[str, tuple[str, Callable[[Values], bytes]]] = {
 
 def _with_notes(notes: object) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"idcluster": json.dumps(notes)}), sink)
+    pq.write_table(
+        pa.table({"a": [1]}).replace_schema_metadata({"idcluster": json.dumps(notes)}), sink
+    )
     return sink.getvalue()
 
 
 @pytest.fixture(scope="module")
 def values(before: Path) -> Values:
     connection = connect(str(before))
-    sql = "SELECT i.sha256, i.bytes, e.vector FROM images i JOIN embeddings e USING (image_id) WHERE i.image_id = ?"
+    sql = (
+        "SELECT i.sha256, i.bytes, e.vector FROM images i JOIN embeddings e USING (image_id) "
+        "WHERE i.image_id = ?"
+    )
     [found] = connection.execute(sql, [IMAGE]).fetchall()
     connection.close()
     return dict(zip(("sha256", "bytes", "vector"), found, strict=True))
@@ -128,7 +173,9 @@ def test_after_a_removal_nothing_is_found(before: Path, after: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def planted(after: Path, values: Values, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], list[Leftover]]:
+def planted(
+    after: Path, values: Values, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], list[Leftover]]:
     """Where something was left in each kind of place, and what is found."""
     store = Store(shutil.copytree(after, tmp_path_factory.mktemp("planted") / "root"))
     paths = {}
@@ -140,7 +187,9 @@ def planted(after: Path, values: Values, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_left_is_found_by_the_receipts_alone(planted: tuple[dict[str, str], list[Leftover]], place: str) -> None:
+def test_what_is_left_is_found_by_the_receipts_alone(
+    planted: tuple[dict[str, str], list[Leftover]], place: str
+) -> None:
     """A single leftover, in whatever kind of file, would be called clean."""
     paths, found = planted
     mine = [leftover for leftover in found if leftover.path == paths[place]]
@@ -173,11 +222,17 @@ def test_pictures_that_nobody_can_read_names_off_are_listed(after: Path) -> None
 def test_lists_in_lists_and_maps_are_looked_into(after: Path) -> None:
     """A column of another kind would never be searched."""
     store = Store(after)
-    nested = pa.array([[{"name": WHO, "offset": 1}]], pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64())])))
+    nested = pa.array(
+        [[{"name": WHO, "offset": 1}]],
+        pa.list_(pa.struct([("name", pa.string()), ("offset", pa.int64())])),
+    )
     mapped = pa.array([[("wikidata", WHO)]], pa.map_(pa.string(), pa.string()))
     store.put("tables/nested.parquet", parquet(members=nested))
     store.put("tables/mapped.parquet", parquet(external_ids=mapped))
     try:
-        assert {leftover.path for leftover in verify(store).leftovers} == {"tables/nested.parquet", "tables/mapped.parquet"}
+        assert {leftover.path for leftover in verify(store).leftovers} == {
+            "tables/nested.parquet",
+            "tables/mapped.parquet",
+        }
     finally:
         store.delete(["tables/nested.parquet", "tables/mapped.parquet"])

@@ -1,4 +1,6 @@
-"""The report: what is on the page, what must never be on it, and that a browser shows it without a script or a request."""
+"""The report: what is on the page, what must never be on it, and that a browser shows it without a
+script or a request.
+"""
 
 import base64
 import html
@@ -28,18 +30,33 @@ from schemas import TABLES
 from tests.pipeline.browser import Browser
 from tests.pipeline.small_root import SmallPerson, small_root
 
-HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' $\\frac{1}{0}$ \u202egnp.exe"
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>\" onload='x' $\\frac{1}{0}$ "
+    "\u202egnp.exe"
+)
+# fmt: off
 PEOPLE = [
-    SmallPerson("Ada Lovelace", 5, rejected=2, faceless=1), SmallPerson(HOSTILE, 4, rejected=1, caption=HOSTILE),
+    SmallPerson("Ada Lovelace", 5, rejected=2, faceless=1), SmallPerson(HOSTILE, 4, rejected=1,
+        caption=HOSTILE),
     SmallPerson("Zoë", 0, faceless=3),
-]  # fmt: skip
+]
+# fmt: on
 
 
 def make(folder: Path, people: list[SmallPerson] = PEOPLE, name: str = "small") -> Store:
     store = open_root(str(folder), name, create=True)
     small_root(store, people)
-    record = {"run_id": "r1", "started": "2026-01-02T03:04:05+00:00", "status": "failed", "seconds": 7.5, "error": HOSTILE}
-    stages = {"detect": {"rows": 70, "seconds": 3.5, "units": 60, "failed": 1}, "crawl": {"rows": 0, "seconds": 0.0}}
+    record = {
+        "run_id": "r1",
+        "started": "2026-01-02T03:04:05+00:00",
+        "status": "failed",
+        "seconds": 7.5,
+        "error": HOSTILE,
+    }
+    stages = {
+        "detect": {"rows": 70, "seconds": 3.5, "units": 60, "failed": 1},
+        "crawl": {"rows": 0, "seconds": 0.0},
+    }
     store.put("runs/r1.json", json.dumps({**record, "stages": stages}).encode())
     return store
 
@@ -60,7 +77,13 @@ def section(text: str, title: str) -> str:
 def test_what_is_on_the_page(page: Path) -> None:
     text = page.read_text()
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
-    assert facts == {"people": "3", "people with a kept face": "2", "pictures offered": "16", "faces kept": "9", "samples in shards": "0"}
+    assert facts == {
+        "people": "3",
+        "people with a kept face": "2",
+        "pictures offered": "16",
+        "faces kept": "9",
+        "samples in shards": "0",
+    }
     assert "no face" in section(text, "Funnel")
     assert "5 to below 6 kept faces: 1 person" in section(text, "People")
     assert "CC0: 9 of 16" in section(text, "Pictures")
@@ -99,7 +122,10 @@ def test_names_captions_and_errors_are_text(page: Path) -> None:
     assert "<script" not in text and "onerror=alert(2)>" not in text.replace("&gt;", "")
     assert "\u202e" not in text
     assert re.search(r"<title>&lt;script&gt;", text)
-    plots = [base64.b64decode(data).decode() for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)]
+    plots = [
+        base64.b64decode(data).decode()
+        for data in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+    ]
     assert plots and not any("<script" in plot for plot in plots)
     policy = html.unescape(re.findall(r'Content-Security-Policy" content="(.*?)"', text)[0])
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
@@ -118,8 +144,13 @@ def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
     entry = snapshot.shown("identities")[0]
     schema = TABLES["identities"]
     rows = read(store, schema, entry.file).to_pylist()
-    changed = [{**row, "status": "filtered", "reason": "gone"} if row["name"] == "Ada Lovelace" else row for row in rows]
-    fresh = seal_table(store, schema, entry.version, entry.bucket, entry.chunk, schema.build(changed))
+    changed = [
+        {**row, "status": "filtered", "reason": "gone"} if row["name"] == "Ada Lovelace" else row
+        for row in rows
+    ]
+    fresh = seal_table(
+        store, schema, entry.version, entry.bucket, entry.chunk, schema.build(changed)
+    )
     changed_entry = replace(entry, file=fresh.path, digest=fresh.digest, bytes=fresh.bytes)
     entries = tuple(sorted(changed_entry if e is entry else e for e in snapshot.entries))
     publish(store, Snapshot(snapshot.number, entries, snapshot.notes))
@@ -128,7 +159,9 @@ def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
     assert "Ada Lovelace" not in (tmp_path / "r.html").read_text()
     key = key_of(store, make=True)
     assert key is not None
-    barred = Receipt("r", "2026-01-02T03:04:05+00:00", hashes={"name": [key.text("name", words(HOSTILE))]})
+    barred = Receipt(
+        "r", "2026-01-02T03:04:05+00:00", hashes={"name": [key.text("name", words(HOSTILE))]}
+    )
     store.put(barred.path, barred.encode())
     assert write_report(store, tmp_path / "r.html", 12).samples == 0
     write_report(store, tmp_path / "none.html", 0)
@@ -137,7 +170,9 @@ def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
 
 def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
     open_root(str(tmp_path / "out"), "nothing yet", create=True)
-    answer = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--output", str(tmp_path / "new" / "r.html")])
+    answer = CliRunner().invoke(
+        app, ["report", str(tmp_path / "out"), "--output", str(tmp_path / "new" / "r.html")]
+    )
     assert answer.exit_code == 0, answer.output
     assert answer.output.splitlines()[-1] == str(tmp_path / "new" / "r.html")
     text = (tmp_path / "new" / "r.html").read_text()
@@ -147,7 +182,9 @@ def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
 
 
 def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers and pictures as from a disk; records there have no link, for nobody could open it."""
+    """The same numbers and pictures as from a disk; records there have no link, for nobody could
+    open it.
+    """
     pytest.importorskip("s3fs", reason="object stores need the group s3")
     from tests.pipeline.s3 import serving
 
@@ -167,17 +204,27 @@ def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def affect_rows(store: Store, valences: list[float]) -> None:
     snapshot = load(store)
-    faces = [row for e in snapshot.shown("captions") for row in read(store, TABLES["captions"], e.file).to_pylist()]
+    faces = [
+        row
+        for e in snapshot.shown("captions")
+        for row in read(store, TABLES["captions"], e.file).to_pylist()
+    ]
     schema = TABLES["affect"]
     ids = ("identity_id", "image_id", "face_id")
     rows = [
         {
-            **{name: face[name] for name in ids}, "valence": value, "arousal": -value, "emotions": [0.1, 0.9], "status": "ok",
+            **{name: face[name] for name in ids},
+            "valence": value,
+            "arousal": -value,
+            "emotions": [0.1, 0.9],
+            "status": "ok",
             "inputs": bytes(8),
         }
         for face, value in zip(faces, valences, strict=False)
-    ]  # fmt: skip
-    made = seal_table(store, schema, "a", 0, 0, schema.build(rows)).entry(schema, "a", 0, 0, "basis")
+    ]
+    made = seal_table(store, schema, "a", 0, 0, schema.build(rows)).entry(
+        schema, "a", 0, 0, "basis"
+    )
     publish(store, snapshot.with_entries([made]))
 
 
@@ -193,27 +240,42 @@ def test_affect_is_drawn_where_there_is_some(tmp_path: Path) -> None:
 def test_a_plot_of_one_value_and_of_odd_ones_is_drawn() -> None:
     one = [{"from": 0.0, "to": None, "number": 3}]
     assert histogram(one, "x", "y").startswith("data:image/svg+xml;base64,")
-    assert layered([("kept", "#010205", [{"from": 0.0, "to": 0.02, "number": 1}])], "x", "y", log=True)
+    assert layered(
+        [("kept", "#010205", [{"from": 0.0, "to": 0.02, "number": 1}])], "x", "y", log=True
+    )
 
 
 @pytest.mark.parametrize("counts", [[1], [1, 2], [3, 7], [20, 25], [1, 5000]], ids=str)
 def test_numbers_at_a_logarithmic_axis_are_numbers(counts: list[int]) -> None:
-    """Over less than a decade the small marks of an axis get numbers too, which matplotlib writes as formulas."""
-    rows = [{"from": 0.5 + 0.02 * i, "to": 0.52 + 0.02 * i, "number": count} for i, count in enumerate(counts)]
+    """Over less than a decade the small marks of an axis get numbers too, which matplotlib writes
+    as formulas.
+    """
+    rows = [
+        {"from": 0.5 + 0.02 * i, "to": 0.52 + 0.02 * i, "number": count}
+        for i, count in enumerate(counts)
+    ]
     plane = [{"x": 10.0 * i, "y": 0.0, "faces": count} for i, count in enumerate(counts)]
     drawn = [
-        layered([("kept", KEPT, rows)], "cosine", "faces", log=True), histogram(rows, "x", "y", log=True),
-        bars(["a", "b"][: len(counts)], counts, "rows a second", log=True), heat(plane, "x", "y", 10, "faces", ("x", "y")),
-    ]  # fmt: skip
+        layered([("kept", KEPT, rows)], "cosine", "faces", log=True),
+        histogram(rows, "x", "y", log=True),
+        bars(["a", "b"][: len(counts)], counts, "rows a second", log=True),
+        heat(plane, "x", "y", 10, "faces", ("x", "y")),
+    ]
     for picture in drawn:
         svg = base64.b64decode(picture.partition(",")[2]).decode()
-        words = [word for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg) if word not in ("x", "y", "a", "b")]
+        words = [
+            word
+            for word in re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+            if word not in ("x", "y", "a", "b")
+        ]
         assert all(re.fullmatch(r"[\d.,−]+[kMG]?|[a-z ]+", word) for word in words), words
         assert any(word[0].isdigit() for word in words)
 
 
 def test_labels_of_plots_are_text_in_every_script() -> None:
-    """Licences and hosts come from the web: neither formulas nor letters that matplotlib's font lacks may stop the report."""
+    """Licences and hosts come from the web: neither formulas nor letters that matplotlib's font
+    lacks may stop the report.
+    """
     labels = ["$\\frac{1}{0", "$x_2$", "<script>alert(1)</script>", "图片 \u202e", "x" * 300]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -227,7 +289,10 @@ def test_labels_of_plots_are_text_in_every_script() -> None:
 # In a browser
 
 
-FOCUSABLE = "[...document.querySelectorAll('a[href], summary, [tabindex=\"0\"]')].filter(e => e.checkVisibility())"
+FOCUSABLE = (
+    "[...document.querySelectorAll('a[href], summary, [tabindex=\"0\"]')].filter(e => "
+    "e.checkVisibility())"
+)
 
 
 @pytest.fixture(scope="module")
@@ -237,9 +302,13 @@ def wide(page: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brows
         yield browser
 
 
-def test_a_browser_shows_every_picture_and_complains_about_nothing(wide: Browser, page: Path) -> None:
+def test_a_browser_shows_every_picture_and_complains_about_nothing(
+    wide: Browser, page: Path
+) -> None:
     assert wide.console == []
-    assert [address for address in wide.requests if not address.startswith("data:")] == [page.as_uri()]
+    assert [address for address in wide.requests if not address.startswith("data:")] == [
+        page.as_uri()
+    ]
     pictures = wide.value("[...document.images].map(image => [image.naturalWidth, image.alt])")
     assert len(pictures) > 20
     assert all(width > 0 and alt for width, alt in pictures)
@@ -270,14 +339,23 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(wide: Browser) ->
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_narrow_screen_has_nothing_beside_it_and_can_be_read(page: Path, tmp_path: Path, dark: bool) -> None:
+def test_a_narrow_screen_has_nothing_beside_it_and_can_be_read(
+    page: Path, tmp_path: Path, dark: bool
+) -> None:
     with Browser(tmp_path, 360, 740, dark) as browser:
         browser.open(page.as_uri())
         browser.value("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert browser.value("document.documentElement.scrollWidth") <= 360
-        paper, ink = browser.value("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
-        shades = [sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 3 for colour in (paper, ink)]
-        assert (shades[0] < 60 and shades[1] > 200) if dark else (shades[0] > 230 and shades[1] < 60)
+        paper, ink = browser.value(
+            "[getComputedStyle(document.body).backgroundColor, "
+            "getComputedStyle(document.body).color]"
+        )
+        shades = [
+            sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 3 for colour in (paper, ink)
+        ]
+        assert (
+            (shades[0] < 60 and shades[1] > 200) if dark else (shades[0] > 230 and shades[1] < 60)
+        )
         browser.screenshot(tmp_path / "page.png")
         with Image.open(tmp_path / "page.png") as picture:
             assert picture.width == 360 < picture.height

@@ -23,7 +23,9 @@ def broken() -> pa.RecordBatchReader:
 
 @pytest.mark.parametrize("format", [format for format in FORMATS if format != "table"])
 @pytest.mark.parametrize("before", [None, "an earlier answer"])
-def test_an_answer_that_breaks_off_leaves_no_half_of_it(tmp_path: Path, format: str, before: str | None) -> None:
+def test_an_answer_that_breaks_off_leaves_no_half_of_it(
+    tmp_path: Path, format: str, before: str | None
+) -> None:
     file = tmp_path / "answer"
     if before is not None:
         file.write_text(before)
@@ -46,7 +48,11 @@ def test_links_rights_and_pipes_stay_what_they_are(tmp_path: Path) -> None:
     real.chmod(0o640)
     link.symlink_to(real)
     write_text(link, "new\r\n")
-    assert link.is_symlink() and real.read_bytes() == b"new\r\n" and real.stat().st_mode & 0o777 == 0o640
+    assert (
+        link.is_symlink()
+        and real.read_bytes() == b"new\r\n"
+        and real.stat().st_mode & 0o777 == 0o640
+    )
     write_text(os.devnull, "nothing")
     assert not Path(os.devnull).is_file()
     with aside(tmp_path / "plot.png") as place:

@@ -1,4 +1,6 @@
-"""The list of check sums in a file: no reader of Parquet sees it, and no byte changes without being found."""
+"""The list of check sums in a file: no reader of Parquet sees it, and no byte changes without being
+found.
+"""
 
 import io
 from pathlib import Path
@@ -12,7 +14,13 @@ from hypothesis import strategies as st
 
 from pipeline.root.checksums import MARK, WrongBytes, add_sums, compare_all, read_sums, with_sums
 
-TABLE = pa.table({"name": ["Ada", None, "Zoë"] * 40, "vector": [[1.0, 2.0], [], [3.0]] * 40, "n": list(range(120))})
+TABLE = pa.table(
+    {
+        "name": ["Ada", None, "Zoë"] * 40,
+        "vector": [[1.0, 2.0], [], [3.0]] * 40,
+        "n": list(range(120)),
+    }
+)
 
 
 def parquet(table: pa.Table = TABLE, rows: int = 50) -> bytes:

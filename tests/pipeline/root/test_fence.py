@@ -46,7 +46,10 @@ def file_of(name: str) -> str:
 
 
 def naming(before: Snapshot, *names: str) -> Snapshot:
-    entries = [Entry("faces", name, 0, 0, file_of(name), 1, 7, name, "b", True, name == names[-1]) for name in names]
+    entries = [
+        Entry("faces", name, 0, 0, file_of(name), 1, 7, name, "b", True, name == names[-1])
+        for name in names
+    ]
     return Snapshot(before.number, tuple(entries), before.notes)
 
 
@@ -68,11 +71,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def elsewhere(store: Store) -> None:
     """Let the holder of the lease be on another machine."""
     number, data = standing(store)
-    store.put(path_of(number), json.dumps({**json.loads(data), "place": "elsewhere", "host": "elsewhere"}).encode())
+    store.put(
+        path_of(number),
+        json.dumps({**json.loads(data), "place": "elsewhere", "host": "elsewhere"}).encode(),
+    )
 
 
 class _Stalled(Store):
-    """A store whose writer is stopped on the way to putting a snapshot, after its look at the lease."""
+    """A store whose writer is stopped on the way to putting a snapshot, after its look at the
+    lease.
+    """
 
     def __init__(self, root: str) -> None:
         super().__init__(root)
@@ -86,7 +94,9 @@ class _Stalled(Store):
 
 
 def overtaken(store: Store, meanwhile: Callable[[], None]) -> SnapshotError | Snapshot:
-    """What comes of a writer that is stopped before its put, while its lease is taken for that of a dead one elsewhere."""
+    """What comes of a writer that is stopped before its put, while its lease is taken for that of a
+    dead one elsewhere.
+    """
     stalled = _Stalled(store.root)
 
     def write() -> SnapshotError | Snapshot:
@@ -109,22 +119,32 @@ def overtaken(store: Store, meanwhile: Callable[[], None]) -> SnapshotError | Sn
 
 
 def whole(store: Store) -> bool:
-    return all(store.exists(file) for number in genuine(store, load(store)) for file in load(store, number).files())
+    return all(
+        store.exists(file)
+        for number in genuine(store, load(store))
+        for file in load(store, number).files()
+    )
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_put_that_comes_late_is_refused(store: Store) -> None:
-    """A snapshot would be published whose files garbage collection has just deleted: the dataset could not be read."""
+    """A snapshot would be published whose files garbage collection has just deleted: the dataset
+    could not be read.
+    """
     collected: list[str] = []
     late = overtaken(store, lambda: collected.extend(collect(store, 1, "gc").files))
-    assert isinstance(late, SnapshotError) and "was published by another writer meanwhile; run again" in str(late)
+    assert isinstance(
+        late, SnapshotError
+    ) and "was published by another writer meanwhile; run again" in str(late)
     assert collected == [file_of("late")] and not store.exists(file_of("late"))
     assert [*load(store).files()] == [file_of("a")] and whole(store)
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_put_that_finds_its_number_deleted_is_void(store: Store) -> None:
-    """Garbage collection deletes old numbers: the late put would succeed as an older state to go back to, without its files."""
+    """Garbage collection deletes old numbers: the late put would succeed as an older state to go
+    back to, without its files.
+    """
 
     def meanwhile() -> None:
         collect(store, 1, "gc")
@@ -135,21 +155,32 @@ def test_a_put_that_finds_its_number_deleted_is_void(store: Store) -> None:
         assert numbers(store) == [4]
 
     late = overtaken(store, meanwhile)
-    assert isinstance(late, Snapshot) and numbers(store) == [2, 4] and not store.exists(file_of("late"))
+    assert (
+        isinstance(late, Snapshot)
+        and numbers(store) == [2, 4]
+        and not store.exists(file_of("late"))
+    )
     for look in (load, load_listing):
-        with pytest.raises(VoidSnapshot, match=r"000002\.parquet is void: .* `idcluster gc` deletes it"):
+        with pytest.raises(
+            VoidSnapshot, match=r"000002\.parquet is void: .* `idcluster gc` deletes it"
+        ):
             look(store, 2)
     with pytest.raises(VoidSnapshot):
         rollback(store, 2, "back")
     assert load(store).number == 4 and genuine(store, load(store)) == [4] and whole(store)
-    assert [one.changes for one in listing(store)] == ["void: put by a writer that had lost the lease", "faces +1"]
+    assert [one.changes for one in listing(store)] == [
+        "void: put by a writer that had lost the lease",
+        "faces +1",
+    ]
     assert {*Files(store).tables["faces"]} == {file_of("a")}
     assert collect(store, 5, "gc").snapshots == [2] and numbers(store) == [4]
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_was_put_in_time_stays(store: Store) -> None:
-    """Work of a run that was cut off from the store, all of it there, would be thrown away by its successor."""
+    """Work of a run that was cut off from the store, all of it there, would be thrown away by its
+    successor.
+    """
     with Lease(store, "cut off") as held:
         store.put(file_of("b"), b"b")
         held.publish(naming(load(store), "b").with_notes(run="cut off"))
@@ -202,7 +233,12 @@ print("held" if held.held() else "lost")
 @pytest.mark.usefixtures("quick")
 def test_a_stopped_process_that_goes_on_is_told(store: Store) -> None:
     """As above, with a process that a machine, a debugger or a laptop's lid has stopped."""
-    with subprocess.Popen([sys.executable, "-c", _STOPPED, store.root], cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOPPED, store.root],
+        cwd=_REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
         try:
             os.waitid(os.P_PID, process.pid, os.WSTOPPED)
             assert collect(store, 1, "gc").files == ["tables/faces/late.parquet"]
@@ -215,7 +251,9 @@ def test_a_stopped_process_that_goes_on_is_told(store: Store) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_whoever_comes_between_taking_the_lease_and_the_fence_puts_it(store: Store) -> None:
-    """The successor is killed in this moment: the next one finds a dead process here, and would believe that all is settled."""
+    """The successor is killed in this moment: the next one finds a dead process here, and would
+    believe that all is settled.
+    """
 
     class Killed(Store):
         def put_new(self, path: str, data: bytes) -> bool:
@@ -239,7 +277,9 @@ def test_whoever_comes_between_taking_the_lease_and_the_fence_puts_it(store: Sto
 
 @pytest.mark.usefixtures("quick")
 def test_a_fence_that_cannot_be_put_leaves_the_lease_as_it_was(store: Store) -> None:
-    """The root would count as taken over, without the fence; or be locked by a process that does nothing."""
+    """The root would count as taken over, without the fence; or be locked by a process that does
+    nothing.
+    """
     with Lease(store, "seems dead") as held:
         elsewhere(store)
         good = store.read(snapshot_path(1))
@@ -257,7 +297,9 @@ EPOCHS = st.lists(st.integers(0, 3), max_size=12)
 
 @given(EPOCHS, st.integers(1, 12), st.integers(0, 20))
 def test_void_is_what_was_put_behind_a_fence(steps: list[int], number: int, epoch: int) -> None:
-    """The model: writers one after another, each with a fence before its snapshots; late is who puts where another one has."""
+    """The model: writers one after another, each with a fence before its snapshots; late is who
+    puts where another one has.
+    """
     fences, owner, at = [], {}, 0
     for writer, count in enumerate(steps, 1):
         at += 1
@@ -271,12 +313,16 @@ def test_void_is_what_was_put_behind_a_fence(steps: list[int], number: int, epoc
 
 
 def test_who_is_forgotten_goes_from_void_snapshots_too(tmp_path: Path) -> None:
-    """A snapshot that nobody can go back to would stay with the person's files, or stop the removal."""
+    """A snapshot that nobody can go back to would stay with the person's files, or stop the
+    removal.
+    """
     run_toy(tmp_path, gallery(tmp_path / "people", count=4, pictures=2), tmp_path / "root")
     store = Store(tmp_path / "root")
     late = load(store)
     publish(store, fence(store, 9, "next"), 9)
-    store.put(snapshot_path(late.number + 1), Snapshot(late.number + 1, late.entries, late.notes).encode())
+    store.put(
+        snapshot_path(late.number + 1), Snapshot(late.number + 1, late.entries, late.notes).encode()
+    )
     with pytest.raises(VoidSnapshot):
         load(store, late.number + 1)
     view = shown(tmp_path / "root")
@@ -297,7 +343,9 @@ def server() -> Iterator[S3Server]:
 
 
 def test_a_put_that_is_on_its_way_to_a_store_is_refused(server: S3Server) -> None:
-    """The process is gone, its lease taken over, and what it had sent comes to the store after that."""
+    """The process is gone, its lease taken over, and what it had sent comes to the store after
+    that.
+    """
     store = Store("s3://fence/root")
     publish(store, naming(Snapshot(), "a"))
     reached, go_on = threading.Event(), threading.Event()

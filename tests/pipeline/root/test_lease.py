@@ -20,7 +20,18 @@ import psutil
 import pytest
 
 from pipeline.root import lease, process, storage
-from pipeline.root.lease import RESERVE, STALE_SECONDS, Lease, LeaseHeld, dead, is_alive, is_writable, path_of, read, standing
+from pipeline.root.lease import (
+    RESERVE,
+    STALE_SECONDS,
+    Lease,
+    LeaseHeld,
+    dead,
+    is_alive,
+    is_writable,
+    path_of,
+    read,
+    standing,
+)
 from pipeline.root.opening import RunError
 from pipeline.root.snapshot import Snapshot, load, numbers, publish
 from pipeline.root.storage import StorageError, Store
@@ -45,7 +56,9 @@ def store(tmp_path: Path) -> Store:
 def another_process(store: Store) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the lease until its input ends."""
     command = [sys.executable, "-c", _HOLD, store.root]
-    with subprocess.Popen(command, cwd=_REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=_REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "held\n"
             yield process
@@ -85,7 +98,10 @@ def test_each_holder_has_a_higher_number_and_leaves_one_file(store: Store) -> No
     for number in (1, 2, 3):
         with Lease(store, f"r{number}") as held:
             assert held.epoch == number
-        assert standing(store) == (number, b"") and store.list("leases") == [path_of(number), RESERVE]
+        assert standing(store) == (number, b"") and store.list("leases") == [
+            path_of(number),
+            RESERVE,
+        ]
 
 
 def test_a_second_writer_is_refused_by_name(store: Store) -> None:
@@ -94,7 +110,13 @@ def test_a_second_writer_is_refused_by_name(store: Store) -> None:
         before = store.read(FIRST)
         with pytest.raises(LeaseHeld) as caught, Lease(store, "mine"):
             pytest.fail("two writers")
-        for word in (store.root, "run theirs", f"host {socket.gethostname()}", f"process {process.pid}", "last sign 0 s ago"):
+        for word in (
+            store.root,
+            "run theirs",
+            f"host {socket.gethostname()}",
+            f"process {process.pid}",
+            "last sign 0 s ago",
+        ):
             assert word in str(caught.value)
         assert store.read(FIRST) == before
         assert process.communicate("")[0] == "" and process.returncode == 0
@@ -129,13 +151,17 @@ def test_of_many_at_once_one_gets_it(store: Store) -> None:
 
 @pytest.mark.parametrize("reaped", [True, False])
 def test_the_lease_of_a_killed_process_is_taken_over(store: Store, reaped: bool) -> None:
-    """After `kill -9` the root would be locked; not reaped, as in a container without an init process, even for ever."""
+    """After `kill -9` the root would be locked; not reaped, as in a container without an init
+    process, even for ever.
+    """
     with another_process(store) as process:
         process.send_signal(signal.SIGKILL)
         if reaped:
             process.wait()
         else:
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # wait for the end and leave it unreaped
+            os.waitid(
+                os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+            )  # wait for the end and leave it unreaped
         assert read(store) is not None
         with Lease(store, "mine") as held:
             found = read(store)
@@ -150,7 +176,9 @@ def test_another_process_with_the_same_number_is_not_the_holder(store: Store) ->
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"])
+@pytest.mark.parametrize(
+    "skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"]
+)
 def test_a_holder_elsewhere_without_a_sign_is_dead(store: Store, skew: float) -> None:
     """A node that went down would lock the root, for hours if its clock was ahead."""
     store.put(path_of(4), record(**ELSEWHERE, at=time.time() + skew))
@@ -160,20 +188,28 @@ def test_a_holder_elsewhere_without_a_sign_is_dead(store: Store, skew: float) ->
     assert "run theirs (host elsewhere, process 1); watching it" in said[0]
 
 
-@pytest.mark.parametrize("skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"])
-def test_a_holder_elsewhere_that_gives_a_sign_is_not_dead(store: Store, monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
+@pytest.mark.parametrize(
+    "skew", [-7200.0, 0.0, 7200.0], ids=["clock behind", "clock right", "clock ahead"]
+)
+def test_a_holder_elsewhere_that_gives_a_sign_is_not_dead(
+    store: Store, monkeypatch: pytest.MonkeyPatch, skew: float
+) -> None:
     """A living writer on a machine whose clock is behind would lose the root."""
     monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
     store.put(FIRST, record(**ELSEWHERE, at=time.time() + skew))
 
     def renew(text: str) -> None:
-        threading.Timer(0.1, store.put, (FIRST, record(**ELSEWHERE, at=time.time() + skew + 10))).start()
+        threading.Timer(
+            0.1, store.put, (FIRST, record(**ELSEWHERE, at=time.time() + skew + 10))
+        ).start()
 
     with pytest.raises(LeaseHeld, match="host elsewhere"), Lease(store, "mine", renew):
         pytest.fail("two writers")
 
 
-def test_a_holder_elsewhere_that_gives_the_lease_back_is_followed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_elsewhere_that_gives_the_lease_back_is_followed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever waits would be refused by a run that has ended meanwhile."""
     monkeypatch.setattr(lease, "WATCH_SECONDS", 0.05)
     store.put(FIRST, record(**ELSEWHERE))
@@ -181,24 +217,41 @@ def test_a_holder_elsewhere_that_gives_the_lease_back_is_followed(store: Store, 
         assert held.held() and held.epoch == 2 and held.fenced is None
 
 
-@pytest.mark.parametrize("changed", ["", "elsewhere", "pid:[1]"], ids=["unknown", "another machine", "another container"])
-def test_the_name_of_a_machine_alone_says_nothing_of_its_processes(store: Store, changed: str) -> None:
-    """Two containers of one name: the process of the other one is not to be found here, and would count as dead at once."""
+@pytest.mark.parametrize(
+    "changed", ["", "elsewhere", "pid:[1]"], ids=["unknown", "another machine", "another container"]
+)
+def test_the_name_of_a_machine_alone_says_nothing_of_its_processes(
+    store: Store, changed: str
+) -> None:
+    """Two containers of one name: the process of the other one is not to be found here, and would
+    count as dead at once.
+    """
     holder = json.loads(record(pid=2**22 - 1))
     assert is_alive(holder) is False, "a process of ours that is gone"
-    place = holder["place"].rpartition(" ")[0] + f" {changed}" if changed.startswith("pid") else changed
+    place = (
+        holder["place"].rpartition(" ")[0] + f" {changed}" if changed.startswith("pid") else changed
+    )
     assert is_alive({**holder, "place": place}) is None
-    assert is_alive({key: value for key, value in holder.items() if key not in ("place", "started")}) is None, "by an earlier version"
+    assert (
+        is_alive({key: value for key, value in holder.items() if key not in ("place", "started")})
+        is None
+    ), "by an earlier version"
 
 
 def test_a_writer_in_another_container_is_not_evicted(store: Store) -> None:
-    """A second run in a container on the same machine would take the root from the first at once."""
+    """A second run in a container on the same machine would take the root from the first at
+    once.
+    """
     inside = ["unshare", "--pid", "--fork", "--mount-proc", "--map-root-user"]
     if subprocess.run([*inside, "true"], capture_output=True).returncode:
         pytest.skip("needs the right to make a namespace of processes")
-    hold = _HOLD.replace("with Lease", "import pipeline.root.lease as lease; lease.RENEW_SECONDS = 0.1\nwith Lease")
+    hold = _HOLD.replace(
+        "with Lease", "import pipeline.root.lease as lease; lease.RENEW_SECONDS = 0.1\nwith Lease"
+    )
     command = [*inside, sys.executable, "-c", hold, store.root]
-    with subprocess.Popen(command, cwd=_REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=_REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.readline() == "held\n"
             with pytest.raises(LeaseHeld, match="run theirs"), Lease(store, "mine"):
@@ -208,22 +261,31 @@ def test_a_writer_in_another_container_is_not_evicted(store: Store) -> None:
 
 
 def test_a_holder_here_that_is_busy_is_not_dead(store: Store) -> None:
-    """A process that was stopped for a while, as a laptop that slept, would lose the root to a second run."""
+    """A process that was stopped for a while, as a laptop that slept, would lose the root to a
+    second run.
+    """
     store.put(FIRST, record(at=time.time() - 10 * STALE_SECONDS))
     with pytest.raises(LeaseHeld, match="last sign 600 s ago"), Lease(store, "mine"):
         pytest.fail("two writers")
 
 
 @pytest.mark.parametrize("seconds", [-3600, 5, 3600])
-def test_a_clock_that_is_set_evicts_nobody(store: Store, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
-    """The time at which the machine was started, as /proc tells it, moves with the clock: a live run would lose the root."""
+def test_a_clock_that_is_set_evicts_nobody(
+    store: Store, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """The time at which the machine was started, as /proc tells it, moves with the clock: a live
+    run would lose the root.
+    """
     read_text = Path.read_text
 
     def shifted(path: Path, *arguments: Any, **named: Any) -> str:
         text = read_text(path, *arguments, **named)
         if str(path) != "/proc/stat":
             return text
-        return "\n".join(f"btime {int(line[6:]) + seconds}" if line.startswith("btime ") else line for line in text.splitlines())
+        return "\n".join(
+            f"btime {int(line[6:]) + seconds}" if line.startswith("btime ") else line
+            for line in text.splitlines()
+        )
 
     now = time.time
     with Lease(store, "theirs"):
@@ -233,8 +295,12 @@ def test_a_clock_that_is_set_evicts_nobody(store: Store, monkeypatch: pytest.Mon
             pytest.fail("two writers")
 
 
-def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where /proc shows users their own processes alone, a run of somebody else would lose the root."""
+def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where /proc shows users their own processes alone, a run of somebody else would lose the
+    root.
+    """
     holder = json.loads(record())
 
     def hidden(pid: int) -> int | None:
@@ -253,8 +319,9 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(monkeypatch: pyt
 
 
 class _Silent(Store):
-    """A store that gives no answer for `GAP_SECONDS` of real time, when a lease is watched for the n-th time; its holder then
-    renews the lease."""
+    """A store that gives no answer for `GAP_SECONDS` of real time, when a lease is watched for the
+    n-th time; its holder then renews the lease.
+    """
 
     def __init__(self, root: str, at: int, renew: Any) -> None:
         super().__init__(root)
@@ -271,8 +338,12 @@ class _Silent(Store):
         return data
 
 
-def test_silence_of_the_store_is_no_sign_of_death(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that is away for longer than a minute: nobody can renew, and a live run would lose the root when it is back."""
+def test_silence_of_the_store_is_no_sign_of_death(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is away for longer than a minute: nobody can renew, and a live run would lose
+    the root when it is back.
+    """
     for name, value in {"STALE_SECONDS": 0.5, "WATCH_SECONDS": 0.02, "GAP_SECONDS": 0.4}.items():
         monkeypatch.setattr(lease, name, value)
     store.put(FIRST, record(**ELSEWHERE))
@@ -285,7 +356,9 @@ def test_silence_of_the_store_is_no_sign_of_death(store: Store, monkeypatch: pyt
 
 @pytest.mark.usefixtures("quick")
 def test_a_store_that_takes_no_writes_is_no_sign_of_death(store: Store) -> None:
-    """A full disk, or a store that refuses writes alone: a live run cannot renew its lease, and would lose the root."""
+    """A full disk, or a store that refuses writes alone: a live run cannot renew its lease, and
+    would lose the root.
+    """
 
     class Full(Store):
         def put_new(self, path: str, data: bytes) -> bool:
@@ -311,7 +384,9 @@ def test_a_torn_lease_is_nobodys(store: Store, torn: bytes) -> None:
 
 
 def test_a_lost_lease_is_noticed_and_left_alone(store: Store) -> None:
-    """A writer that slept for an hour would publish over its successor, or take the lease from it when it ends."""
+    """A writer that slept for an hour would publish over its successor, or take the lease from it
+    when it ends.
+    """
     with Lease(store, "mine") as held:
         store.put(path_of(2), record(secret="another"))
         assert not held.held()
@@ -324,7 +399,9 @@ def test_a_lost_lease_is_noticed_and_left_alone(store: Store) -> None:
 
 
 def test_a_lease_that_somebody_deleted_is_lost(store: Store) -> None:
-    """`rm -r leases`, to unlock a root: its holder would go on beside the next one, who begins to count anew."""
+    """`rm -r leases`, to unlock a root: its holder would go on beside the next one, who begins to
+    count anew.
+    """
     with Lease(store, "mine") as held:
         store.delete([FIRST])
         assert not held.held()
@@ -333,7 +410,9 @@ def test_a_lease_that_somebody_deleted_is_lost(store: Store) -> None:
 
 
 def test_numbers_go_on_where_the_leases_were_deleted(store: Store) -> None:
-    """A snapshot of the writer that was locked out would be of a later epoch than those of its successor."""
+    """A snapshot of the writer that was locked out would be of a later epoch than those of its
+    successor.
+    """
     for _ in range(3):
         with Lease(store, "r") as held:
             held.publish(load(store))
@@ -344,8 +423,16 @@ def test_numbers_go_on_where_the_leases_were_deleted(store: Store) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_lease_of_an_earlier_version_counts(store: Store) -> None:
-    """Who updates the program while a run is at work, or after one was killed, would have two writers, or none."""
-    old = {"run": "old", "host": socket.gethostname(), "pid": os.getpid(), "born": psutil.Process().create_time(), "secret": "s"}
+    """Who updates the program while a run is at work, or after one was killed, would have two
+    writers, or none.
+    """
+    old = {
+        "run": "old",
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": psutil.Process().create_time(),
+        "secret": "s",
+    }
     store.put("lease", json.dumps({**old, "at": 1.0}).encode())
 
     def renew(text: str) -> None:
@@ -360,7 +447,9 @@ def test_a_lease_of_an_earlier_version_counts(store: Store) -> None:
 
 
 def test_a_late_number_is_taken_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who was slow to put the next lease, while others came and went, would hold a root that is somebody else's."""
+    """Who was slow to put the next lease, while others came and went, would hold a root that is
+    somebody else's.
+    """
     with Lease(store, "first"):
         pass
     look = standing(store)
@@ -377,8 +466,12 @@ def test_a_late_number_is_taken_back(store: Store, monkeypatch: pytest.MonkeyPat
     other.__exit__(None, None, None)
 
 
-def test_a_check_is_remembered_for_as_long_as_one_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deleting would ask the store twice for every file, or once in an hour for a process that was stopped for one."""
+def test_a_check_is_remembered_for_as_long_as_one_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deleting would ask the store twice for every file, or once in an hour for a process that was
+    stopped for one.
+    """
     clock = iter(range(100, 200, 1))
     with Lease(store, "mine") as held:
         monkeypatch.setattr(time, "clock_gettime", lambda which: next(clock))
@@ -407,13 +500,19 @@ def test_a_sign_comes_in_time_though_one_answer_of_the_store_never_does() -> Non
 
 
 def test_seeming_dead_is_told_by_the_process_or_by_the_last_sign() -> None:
-    """`status` would send a user to wait for a run that is gone, or to write beside one that is not."""
+    """`status` would send a user to wait for a run that is gone, or to write beside one that is
+    not.
+    """
     assert dead(json.loads(record(started=7))) and not dead(json.loads(record(at=0)))
-    assert dead(json.loads(record(**ELSEWHERE, at=time.time() - 100))) and not dead(json.loads(record(**ELSEWHERE)))
+    assert dead(json.loads(record(**ELSEWHERE, at=time.time() - 100))) and not dead(
+        json.loads(record(**ELSEWHERE))
+    )
 
 
 class _Turns(threading.Event):
-    """The event that stops the renewals, set after some turns without waiting; `between` runs before each."""
+    """The event that stops the renewals, set after some turns without waiting; `between` runs
+    before each.
+    """
 
     def __init__(self, *between: Any) -> None:
         super().__init__()
@@ -426,13 +525,19 @@ class _Turns(threading.Event):
         return False
 
 
-def test_renewals_give_a_sign_and_keep_the_name(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewals_give_a_sign_and_keep_the_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run of more than a minute would be taken for dead by other hosts."""
     monkeypatch.setattr(lease, "RENEW_SECONDS", 3600.0)
     with Lease(store, "mine") as held:
         before = read(store)
         renewer = Lease(store, "mine")
-        renewer.epoch, renewer._secret, renewer._stop = held.epoch, held._secret, _Turns(lambda: None)
+        renewer.epoch, renewer._secret, renewer._stop = (
+            held.epoch,
+            held._secret,
+            _Turns(lambda: None),
+        )
         renewer._renew()
         after = read(store)
         assert before is not None and after is not None and after["at"] > before["at"]
@@ -452,7 +557,9 @@ def test_renewals_do_not_take_back_what_is_lost(store: Store) -> None:
 
 
 def test_a_renewal_that_fails_is_tried_again(store: Store) -> None:
-    """A store that is away for a second would end all renewals, and a minute later somebody else takes the root."""
+    """A store that is away for a second would end all renewals, and a minute later somebody else
+    takes the root.
+    """
     root = Path(store.root)
     with Lease(store, "mine") as held:
         before = read(store)
@@ -473,9 +580,15 @@ def test_a_renewal_that_fails_is_tried_again(store: Store) -> None:
         assert before is not None and after is not None and after["at"] > before["at"]
 
 
-def test_an_error_of_the_stores_client_does_not_end_the_renewals(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After two minutes without the store a run would go on without a sign of life, and lose its root to the next one."""
-    errors = pytest.importorskip("botocore.exceptions", reason="the errors of a store's client come with the group s3")
+def test_an_error_of_the_stores_client_does_not_end_the_renewals(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two minutes without the store a run would go on without a sign of life, and lose its
+    root to the next one.
+    """
+    errors = pytest.importorskip(
+        "botocore.exceptions", reason="the errors of a store's client come with the group s3"
+    )
 
     def refuse(path: str) -> bytes:
         raise errors.EndpointConnectionError(endpoint_url="http://away")

@@ -1,4 +1,6 @@
-"""Many processes that want one root at once: never two of them hold it, and none stumbles over another."""
+"""Many processes that want one root at once: never two of them hold it, and none stumbles over
+another.
+"""
 
 import json
 import os
@@ -16,19 +18,34 @@ from tests.pipeline.s3 import serving
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def contend(root: str, folder: Path, processes: int, rounds: int, environment: Mapping[str, str]) -> dict[str, int]:
+def contend(
+    root: str, folder: Path, processes: int, rounds: int, environment: Mapping[str, str]
+) -> dict[str, int]:
     """What all of them found, summed."""
     lock = folder / "lock"
     lock.write_bytes(b"")
-    command = [sys.executable, "-m", "tests.pipeline.lease_contenders", root, str(lock), str(rounds)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.pipeline.lease_contenders",
+        root,
+        str(lock),
+        str(rounds),
+    ]
     started = [
         subprocess.Popen(
-            [*command, str(seed)], cwd=_REPOSITORY, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [*command, str(seed)],
+            cwd=_REPOSITORY,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for seed in range(processes)
     ]
     answers = [process.communicate(timeout=600) for process in started]
-    assert all(process.returncode == 0 for process in started), [error.decode()[-2000:] for _, error in answers]
+    assert all(process.returncode == 0 for process in started), [
+        error.decode()[-2000:] for _, error in answers
+    ]
     found = [json.loads(out) for out, _ in answers]
     return {name: sum(one[name] for one in found) for name in found[0]}
 
@@ -41,7 +58,9 @@ def check(root: str, found: Mapping[str, int], wanted: int) -> None:
     assert epochs == sorted(epochs) and len(epochs) >= found["published"]
 
 
-@pytest.mark.parametrize(("processes", "rounds"), [(4, 20), pytest.param(8, 60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("processes", "rounds"), [(4, 20), pytest.param(8, 60, marks=pytest.mark.slow)]
+)
 def test_on_a_disk(tmp_path: Path, processes: int, rounds: int) -> None:
     """Two runs would write to one root whenever the lease changes hands."""
     found = contend(str(tmp_path / "root"), tmp_path, processes, rounds, {})
@@ -58,9 +77,15 @@ def bucket() -> Iterator[tuple[str, Mapping[str, str]]]:
         yield "s3://contended/root", server.environment
 
 
-@pytest.mark.parametrize(("processes", "rounds"), [(3, 8), pytest.param(4, 15, marks=pytest.mark.slow)])
-def test_in_a_store(bucket: tuple[str, Mapping[str, str]], tmp_path: Path, processes: int, rounds: int) -> None:
-    """As on a disk; and a file that somebody else has deleted would end a run with an error of the store's client."""
+@pytest.mark.parametrize(
+    ("processes", "rounds"), [(3, 8), pytest.param(4, 15, marks=pytest.mark.slow)]
+)
+def test_in_a_store(
+    bucket: tuple[str, Mapping[str, str]], tmp_path: Path, processes: int, rounds: int
+) -> None:
+    """As on a disk; and a file that somebody else has deleted would end a run with an error of the
+    store's client.
+    """
     root, environment = bucket
     found = contend(root, tmp_path, processes, rounds, environment)
     check(root, found, processes * rounds)

@@ -47,7 +47,9 @@ def test_the_newest_text_counts_and_replaced_files_go(store: Store) -> None:
     assert len(files(store)) == 2
 
 
-def test_a_listing_that_is_killed_keeps_what_was_put_down(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_that_is_killed_keeps_what_was_put_down(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A power cut in the tenth hour would cost ten hours."""
     monkeypatch.setattr("pipeline.root.shelf._TEXTS", 10)
     shelf = StoreShelf(store, "commons")

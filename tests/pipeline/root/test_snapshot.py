@@ -1,4 +1,6 @@
-"""Snapshots: the one list that every reader trusts, published once, replaced by rule, and refused when damaged."""
+"""Snapshots: the one list that every reader trusts, published once, replaced by rule, and refused
+when damaged.
+"""
 
 import io
 import json
@@ -13,17 +15,49 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.root.snapshot import SNAPSHOT_FORMAT, WHOLE, Entry, Snapshot, SnapshotError, load, numbers, path_of, publish
+from pipeline.root.snapshot import (
+    SNAPSHOT_FORMAT,
+    WHOLE,
+    Entry,
+    Snapshot,
+    SnapshotError,
+    load,
+    numbers,
+    path_of,
+    publish,
+)
 from pipeline.root.storage import Store
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 _NUMBER = st.integers(-(2**63), 2**63 - 1)
-ANY_ENTRIES = st.builds(Entry, _TEXT, _TEXT, _NUMBER, _NUMBER, _TEXT, _NUMBER, _NUMBER, _TEXT, _TEXT, st.booleans(), st.booleans())
-ANY_NOTES = st.dictionaries(_TEXT.filter(lambda k: k not in ("format", "number")), _TEXT | st.floats(0, 9) | st.lists(_NUMBER, max_size=2))
+ANY_ENTRIES = st.builds(
+    Entry,
+    _TEXT,
+    _TEXT,
+    _NUMBER,
+    _NUMBER,
+    _TEXT,
+    _NUMBER,
+    _NUMBER,
+    _TEXT,
+    _TEXT,
+    st.booleans(),
+    st.booleans(),
+)
+ANY_NOTES = st.dictionaries(
+    _TEXT.filter(lambda k: k not in ("format", "number")),
+    _TEXT | st.floats(0, 9) | st.lists(_NUMBER, max_size=2),
+)
 
 
 def entry(
-    table: str = "images", version: str = "v1", bucket: int = 0, chunk: int = 0, file: str = "f", live: bool = True, current: bool = True
+    table: str = "images",
+    version: str = "v1",
+    bucket: int = 0,
+    chunk: int = 0,
+    file: str = "f",
+    live: bool = True,
+    current: bool = True,
 ) -> Entry:
     return Entry(table, version, bucket, chunk, file, 1, 10, "digest", "basis", live, current)
 
@@ -38,7 +72,9 @@ def store(tmp_path: Path) -> Store:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**9), st.lists(ANY_ENTRIES, max_size=5), ANY_NOTES)
-def test_a_snapshot_is_read_as_it_was_written(number: int, entries: list[Entry], notes: dict[str, object]) -> None:
+def test_a_snapshot_is_read_as_it_was_written(
+    number: int, entries: list[Entry], notes: dict[str, object]
+) -> None:
     """A file, a flag or a rate would be lost between two runs."""
     snapshot = Snapshot(number, tuple(entries), notes)
     assert Snapshot.decode(snapshot.encode(), "test") == snapshot
@@ -68,13 +104,18 @@ def test_numbers_are_numbers_and_other_files_are_none(store: Store) -> None:
     for name in (".5f.tmp", "000011.parquet.tmp", "latest.parquet", "000012.json"):
         store.put(f"snapshots/{name}", b"")
     assert numbers(store) == [9, 10, 999999, 1000000]
-    assert [path_of(n) for n in (9, 1000000)] == ["snapshots/000009.parquet", "snapshots/1000000.parquet"]
+    assert [path_of(n) for n in (9, 1000000)] == [
+        "snapshots/000009.parquet",
+        "snapshots/1000000.parquet",
+    ]
 
 
 def test_a_snapshot_that_is_not_there_is_named_with_the_remedy(store: Store) -> None:
     """A typing error in `--snapshot` would be a stack trace."""
     for number in (7, -1):
-        with pytest.raises(SnapshotError, match=rf"root has no snapshot {number}; `idcluster snapshots` lists"):
+        with pytest.raises(
+            SnapshotError, match=rf"root has no snapshot {number}; `idcluster snapshots` lists"
+        ):
             load(store, number)
 
 
@@ -85,7 +126,10 @@ def test_of_two_writers_one_is_told(store: Store) -> None:
     """The rows of one of two runs would vanish without a word."""
     start = publish(store, Snapshot())
     won = publish(store, start.with_entries([entry(file="a")]))
-    with pytest.raises(SnapshotError, match=r"snapshot 2 of .*root was published by another writer meanwhile; run again"):
+    with pytest.raises(
+        SnapshotError,
+        match=r"snapshot 2 of .*root was published by another writer meanwhile; run again",
+    ):
         publish(store, start.with_entries([entry(file="b")]))
     assert load(store) == won
 
@@ -113,7 +157,9 @@ def _foreign(notes: object, columns: Sequence[str] | None = None) -> bytes:
     table = pq.read_table(io.BytesIO(Snapshot(1, (entry(),)).encode()))
     sink = io.BytesIO()
     metadata = {} if notes is None else {"idcluster": json.dumps(notes)}
-    pq.write_table(table.select(columns or table.column_names).replace_schema_metadata(metadata), sink)
+    pq.write_table(
+        table.select(columns or table.column_names).replace_schema_metadata(metadata), sink
+    )
     return sink.getvalue()
 
 
@@ -136,7 +182,9 @@ def test_a_damaged_snapshot_is_named_with_the_remedy(store: Store, data: bytes) 
     publish(store, Snapshot())
     store.put(path_of(2), data)
     remedy = r"delete this file and run again to go on from the one before; .*`--snapshot`"
-    with pytest.raises(SnapshotError, match=rf"root/snapshots/000002\.parquet is damaged \(.*{remedy}"):
+    with pytest.raises(
+        SnapshotError, match=rf"root/snapshots/000002\.parquet is damaged \(.*{remedy}"
+    ):
         load(store)
     assert load(store, 1).number == 1
 
@@ -145,7 +193,10 @@ def test_another_format_is_called_that(store: Store) -> None:
     """A newer dataset would be called damaged by an older program."""
     assert Snapshot.decode(_foreign(GOOD), "test").number == 1
     store.put(path_of(1), _foreign({"format": SNAPSHOT_FORMAT + 1, "number": 1}, ["table"]))
-    with pytest.raises(SnapshotError, match=rf"000001\.parquet has another format; this idcluster reads format {SNAPSHOT_FORMAT}"):
+    with pytest.raises(
+        SnapshotError,
+        match=rf"000001\.parquet has another format; this idcluster reads format {SNAPSHOT_FORMAT}",
+    ):
         load(store)
 
 
@@ -153,7 +204,9 @@ def test_another_format_is_called_that(store: Store) -> None:
 @given(st.data())
 def test_a_flipped_bit_never_shows_another_dataset(data: st.DataObject) -> None:
     """A bad disk would make a run delete, skip or recompute files without a word."""
-    snapshot = Snapshot(3, tuple(entry(chunk=n, file=f"tables/images/{n}") for n in range(5)), {"run": "r"})
+    snapshot = Snapshot(
+        3, tuple(entry(chunk=n, file=f"tables/images/{n}") for n in range(5)), {"run": "r"}
+    )
     encoded = bytearray(snapshot.encode())
     at = data.draw(st.integers(0, len(encoded) - 1))
     encoded[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -162,7 +215,8 @@ def test_a_flipped_bit_never_shows_another_dataset(data: st.DataObject) -> None:
     except SnapshotError:
         return
     footer = len(encoded) - 8 - int.from_bytes(snapshot.encode()[-8:-4], "little")
-    # Parquet has checksums for its pages and none for its footer, where most damage makes the file unreadable anyway.
+    # Parquet has checksums for its pages and none for its footer, where most damage makes the file
+    # unreadable anyway.
     assert at >= footer or found.entries == snapshot.entries
 
 
@@ -214,7 +268,9 @@ def test_entries_are_replaced_scope_by_scope(rounds: list[list[Entry]]) -> None:
                 if key[:3] == scope and key not in {(*e.scope, e.version) for e in changed}:
                     model[key] = [replace(e, current=False) for e in entries]
         snapshot = following
-        assert in_order(snapshot.entries) == in_order(e for entries in model.values() for e in entries)
+        assert in_order(snapshot.entries) == in_order(
+            e for entries in model.values() for e in entries
+        )
         assert (snapshot.number, snapshot.notes) == (5, {"run": "r"})
         for (table, bucket, chunk, version), entries in model.items():
             assert in_order(snapshot.of(table, bucket, chunk, version)) == in_order(entries)
@@ -231,8 +287,13 @@ def test_the_order_of_changes_does_not_show(changed: list[Entry], data: st.DataO
 
 
 def test_a_switch_of_versions_and_back_loses_nothing() -> None:
-    """A changed threshold that is changed back would be paid for twice, or two versions would be shown at once."""
-    old, kept = entry(version="v1", file="a"), entry(version="v1", file="stale", live=False, current=False)
+    """A changed threshold that is changed back would be paid for twice, or two versions would be
+    shown at once.
+    """
+    old, kept = (
+        entry(version="v1", file="a"),
+        entry(version="v1", file="stale", live=False, current=False),
+    )
     other = entry(version="v1", chunk=1, file="b")
     first = Snapshot().with_entries([old, kept, other])
     new = entry(version="v2", file="c")
@@ -246,7 +307,9 @@ def test_a_switch_of_versions_and_back_loses_nothing() -> None:
 
 
 def test_what_is_shown_is_live_and_current_and_in_order() -> None:
-    """A view would show rejected rows or rows of another version, or give pictures in another order each time."""
+    """A view would show rejected rows or rows of another version, or give pictures in another order
+    each time.
+    """
     shown = [entry(bucket=b, chunk=c, file=f"{b}{c}") for b, c in ((0, 0), (0, 2), (0, 10), (1, 0))]
     hidden = [
         entry(bucket=0, chunk=0, file="x", live=False),
@@ -256,17 +319,23 @@ def test_what_is_shown_is_live_and_current_and_in_order() -> None:
     snapshot = Snapshot(1, tuple(in_order(hidden + shown[::-1])))
     assert snapshot.shown("images") == shown
     assert snapshot.chunks("images") == [(0, 0), (0, 2), (0, 10), (1, 0)]
-    assert snapshot.shown_at("images", 0, 1) is None and snapshot.shown_at("images", 0, 2) == shown[1]
+    assert (
+        snapshot.shown_at("images", 0, 1) is None and snapshot.shown_at("images", 0, 2) == shown[1]
+    )
     assert len(snapshot.of("images", 0, 0)) == 2
 
 
 def test_an_entry_without_rows_names_no_file() -> None:
     """`gc` and readers would look for a file that was never written."""
-    assert list(Snapshot().with_entries([entry(file=""), entry(chunk=1, file="a")]).files()) == ["a"]
+    assert list(Snapshot().with_entries([entry(file=""), entry(chunk=1, file="a")]).files()) == [
+        "a"
+    ]
 
 
 def test_columns_of_the_file_stay() -> None:
-    """Other tools that read snapshots would break; to change one of these takes a new SNAPSHOT_FORMAT."""
+    """Other tools that read snapshots would break; to change one of these takes a new
+    SNAPSHOT_FORMAT.
+    """
     found = pq.read_schema(io.BytesIO(Snapshot(1, (entry(),)).encode()))
     types = {field.name: str(field.type) for field in found}
     for name in ("table", "version", "file", "digest", "basis"):

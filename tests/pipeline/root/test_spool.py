@@ -16,7 +16,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def answers(first: int, count: int) -> list[tuple[str, Fetched]]:
-    return [(f"http://a/{n}", Fetched(bytes([n]) * n, fetched_at=n, http_status=200, attempts=1)) for n in range(first, first + count)]
+    return [
+        (f"http://a/{n}", Fetched(bytes([n]) * n, fetched_at=n, http_status=200, attempts=1))
+        for n in range(first, first + count)
+    ]
 
 
 def test_answers_come_back_as_they_were(store: Store) -> None:
@@ -24,10 +27,18 @@ def test_answers_come_back_as_they_were(store: Store) -> None:
     put(store, spool_path("run", "block", 0), [*answers(1, 3), ("http://a/bad", bad)])
     put(store, spool_path("run", "block", 1), answers(10, 2))
     found = look(store)
-    assert {path: len(rows) for path, rows in found.files.items()} == {spool_path("run", "block", 0): 4, spool_path("run", "block", 1): 2}
+    assert {path: len(rows) for path, rows in found.files.items()} == {
+        spool_path("run", "block", 0): 4,
+        spool_path("run", "block", 1): 2,
+    }
     services = SpoolServices(store, found.places)
     got = services.fetch(["http://a/11", "http://a/bad", "http://a/2", "http://a/10"])
-    assert [answer.data for answer in got] == [bytes([11]) * 11, None, b"\x02\x02", bytes([10]) * 10]
+    assert [answer.data for answer in got] == [
+        bytes([11]) * 11,
+        None,
+        b"\x02\x02",
+        bytes([10]) * 10,
+    ]
     assert got[1] == bad
     with pytest.raises(KeyError):
         services.fetch(["http://a/99"])
@@ -40,7 +51,9 @@ def test_the_newest_answer_counts_and_torn_files_do_not(store: Store, tmp_path: 
     torn.parent.mkdir(parents=True)
     whole = (tmp_path / spool_path("20250102", "a", 0)).read_bytes()
     torn.write_bytes(whole[: len(whole) // 2])
-    assert [answer.data for answer in SpoolServices(store, look(store).places).fetch(["http://a/1"])] == [b"new"]
+    assert [
+        answer.data for answer in SpoolServices(store, look(store).places).fetch(["http://a/1"])
+    ] == [b"new"]
     assert not torn.exists()
 
 
@@ -58,10 +71,16 @@ def test_an_answer_that_is_not_what_was_put_down_is_noticed(store: Store, tmp_pa
 
 
 @pytest.mark.parametrize("cut", [0, 10, 15])
-def test_a_file_without_a_whole_index_counts_as_not_there(store: Store, tmp_path: Path, cut: int) -> None:
+def test_a_file_without_a_whole_index_counts_as_not_there(
+    store: Store, tmp_path: Path, cut: int
+) -> None:
     path = spool_path("run", "b", 0)
     put(store, path, answers(1, 3))
-    (tmp_path / path).write_bytes((tmp_path / path).read_bytes()[:cut] if cut < 15 else (tmp_path / path).read_bytes()[:-40] + bytes(40))
+    (tmp_path / path).write_bytes(
+        (tmp_path / path).read_bytes()[:cut]
+        if cut < 15
+        else (tmp_path / path).read_bytes()[:-40] + bytes(40)
+    )
     assert not look(store).files
 
 
@@ -74,7 +93,10 @@ def test_an_index_longer_than_what_is_read_at_once_is_read_whole(store: Store) -
 
 
 def test_blocks_hold_every_address_once_and_many_hosts() -> None:
-    addresses = [f"http://h{n % 10}.example/{n}" for n in range(1000)] + ["http://h1.example/1", "not an address"]
+    addresses = [f"http://h{n % 10}.example/{n}" for n in range(1000)] + [
+        "http://h1.example/1",
+        "not an address",
+    ]
     made = list(blocks(addresses, 5.0, size=100))
     assert sorted(a for block in made for a in block.addresses) == sorted(set(addresses))
     assert max(len(block.addresses) for block in made) <= 100

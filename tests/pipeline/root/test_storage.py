@@ -1,4 +1,6 @@
-"""The store: a file is there whole or not at all, and an error says which file and what to look at."""
+"""The store: a file is there whole or not at all, and an error says which file and what to look
+at.
+"""
 
 import errno
 import subprocess
@@ -14,7 +16,19 @@ import pytest
 
 from pipeline.root.storage import StorageError, Store
 
-NAMES = ["plain", "with blank", "100%41", "%2e%2e", "Zoë-图片", "quote'\"", "[a]*?", "#frag", "a;b=c&d", "back\\slash", "..three"]
+NAMES = [
+    "plain",
+    "with blank",
+    "100%41",
+    "%2e%2e",
+    "Zoë-图片",
+    "quote'\"",
+    "[a]*?",
+    "#frag",
+    "a;b=c&d",
+    "back\\slash",
+    "..three",
+]
 NAMES += ["line\nbreak", "~", "-rf", "$HOME"]
 ESCAPES = ["..", "../x", "a/../../x", "a/..", "/etc/passwd", "/", "a\0b", "\0"]
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -75,7 +89,9 @@ def test_list_finds_all_files_below_a_folder_sorted(either: Store) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_taken_as_it_is(either: Store, name: str) -> None:
-    """A person or a folder with such a name would be read from another place than it was written to."""
+    """A person or a folder with such a name would be read from another place than it was written
+    to.
+    """
     either.put(f"{name}/{name}.parquet", name.encode())
     either.put("other", b"")
     assert either.list(name) == [f"{name}/{name}.parquet"]
@@ -94,8 +110,12 @@ def test_any_root_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
     assert Store(f"{tmp_path / name}/").list("a") == ["a/b"]
 
 
-def test_a_root_may_be_relative_or_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`root: ~/faces` would create a folder named `~`; a worker in another folder would write elsewhere."""
+def test_a_root_may_be_relative_or_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`root: ~/faces` would create a folder named `~`; a worker in another folder would write
+    elsewhere.
+    """
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     assert Store("~/faces").root == Store("faces").root == str(tmp_path / "faces")
@@ -135,7 +155,9 @@ def test_no_temporary_file_is_left(store: Store, tmp_path: Path) -> None:
     assert store.read("d/c") == b"3" and store.read("d/e") == b"large"
 
 
-def test_a_file_where_a_folder_should_be_is_an_error_that_leaves_nothing(store: Store, tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be_is_an_error_that_leaves_nothing(
+    store: Store, tmp_path: Path
+) -> None:
     """A run would end in a stack trace about a temporary file that nobody has heard of."""
     store.put("file", b"old")
     store.put("folder/x", b"old")
@@ -205,7 +227,10 @@ def test_readers_see_the_old_file_or_the_new_one(store: Store) -> None:
 
 def run(program: str, *arguments: object, inside: tuple[str, ...] = ()) -> list[str]:
     """The lines that a program prints in a process of its own."""
-    source = "import sys\nfrom pathlib import Path\nfrom pipeline.root.storage import Store, StorageError\n" + textwrap.dedent(program)
+    source = (
+        "import sys\nfrom pathlib import Path\nfrom pipeline.root.storage import Store, "
+        "StorageError\n" + textwrap.dedent(program)
+    )
     command = [*inside, sys.executable, "-c", source, *map(str, arguments)]
     done = subprocess.run(command, cwd=_REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -213,7 +238,9 @@ def run(program: str, *arguments: object, inside: tuple[str, ...] = ()) -> list[
 
 
 def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
-    """A full disk would leave half a file under a good name: every later reader would stumble over it."""
+    """A full disk would leave half a file under a good name: every later reader would stumble over
+    it.
+    """
     lines = run(
         """
         import resource, signal
@@ -231,7 +258,9 @@ def test_a_write_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
         tmp_path / "root",
         tmp_path / "large",
     )
-    assert [line.partition("cannot write ")[2] for line in lines] == [f"{tmp_path}/root/{name}: File too large" for name in "ab"]
+    assert [line.partition("cannot write ")[2] for line in lines] == [
+        f"{tmp_path}/root/{name}: File too large" for name in "ab"
+    ]
     assert everything(tmp_path / "root") == ["a"] and (tmp_path / "root/a").read_bytes() == b"old"
 
 
@@ -240,9 +269,16 @@ def own_mounts() -> tuple[str, ...]:
     """The start of a command line that runs the rest where it may mount disks, unseen by others."""
     inside = ("unshare", "--mount", "--map-root-user")
     try:
-        subprocess.run([*inside, "mount", "-t", "tmpfs", "none", "/mnt"], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [*inside, "mount", "-t", "tmpfs", "none", "/mnt"],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs the right to mount disks in a namespace (user namespaces are switched off here)")
+        pytest.skip(
+            "needs the right to mount disks in a namespace (user namespaces are switched off here)"
+        )
     return inside
 
 
@@ -272,7 +308,9 @@ def test_a_full_disk_is_called_that(tmp_path: Path, own_mounts: tuple[str, ...])
         tmp_path.with_suffix(".large"),
         inside=own_mounts,
     )
-    full = [f"[Errno {errno.ENOSPC}] cannot write {tmp_path}/{name}: the disk is full" for name in "abc"]
+    full = [
+        f"[Errno {errno.ENOSPC}] cannot write {tmp_path}/{name}: the disk is full" for name in "abc"
+    ]
     assert lines == [*full, "['a'] b'old'", "40000"]
 
 
@@ -295,7 +333,9 @@ def test_a_read_only_place_is_called_that(tmp_path: Path, own_mounts: tuple[str,
         tmp_path,
         inside=own_mounts,
     )
-    assert lines == [f"[Errno {errno.EROFS}] cannot write {tmp_path}/a: the place is read-only"] * 2 + ["b'old'"]
+    assert lines == [
+        f"[Errno {errno.EROFS}] cannot write {tmp_path}/a: the place is read-only"
+    ] * 2 + ["b'old'"]
 
 
 def test_a_folder_without_permission_is_called_that(tmp_path: Path) -> None:
@@ -314,4 +354,7 @@ def test_a_folder_without_permission_is_called_that(tmp_path: Path) -> None:
         """,
         tmp_path / "root",
     )
-    assert line == f"[Errno {errno.EACCES}] cannot write {tmp_path}/root/a: no permission to write there"
+    assert (
+        line
+        == f"[Errno {errno.EACCES}] cannot write {tmp_path}/root/a: no permission to write there"
+    )

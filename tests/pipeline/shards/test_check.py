@@ -1,4 +1,6 @@
-"""`idcluster shards verify` finds what is wrong with a set, wherever it lies, and nothing where nothing is."""
+"""`idcluster shards verify` finds what is wrong with a set, wherever it lies, and nothing where
+nothing is.
+"""
 
 import io
 import json
@@ -36,7 +38,9 @@ def made(folder: Path, params: ShardParams = PARAMS, people: list[SmallPerson] =
 def show(store: Store, snapshot: Snapshot, params: ShardParams) -> Snapshot:
     plan = plan_shards(store, snapshot, params)
     entries = finish(store, snapshot, [write_shard(store, job) for job in plan.jobs], plan)
-    return publish(store, snapshot.with_entries(entries).with_notes(**{f"index/{params.profile}": plan.note()}))
+    return publish(
+        store, snapshot.with_entries(entries).with_notes(**{f"index/{params.profile}": plan.note()})
+    )
 
 
 def faults(store: Store, tables: bool = True) -> list[str]:
@@ -61,13 +65,20 @@ def root(whole: Path, tmp_path: Path) -> Store:
 
 
 def first(store: Store, ending: str = ".tar") -> str:
-    return next(path for path in store.list("shards") if path.endswith(ending) and "/train-" in path)
+    return next(
+        path for path in store.list("shards") if path.endswith(ending) and "/train-" in path
+    )
 
 
-def test_a_whole_set_has_nothing_wrong_in_its_dataset_and_as_a_copy(root: Store, tmp_path: Path) -> None:
+def test_a_whole_set_has_nothing_wrong_in_its_dataset_and_as_a_copy(
+    root: Store, tmp_path: Path
+) -> None:
     assert faults(root) == []
     checked = check_set(root, "shards/faces")
-    assert (checked.samples, checked.people) == (sum(p.pictures for p in PEOPLE), 12) and checked.shards > 4
+    assert (checked.samples, checked.people) == (
+        sum(p.pictures for p in PEOPLE),
+        12,
+    ) and checked.shards > 4
     shutil.copytree(Path(root.root) / "shards" / "faces", tmp_path / "copy")
     alone = check_set(Store(tmp_path / "copy"), "")
     assert alone.faults == [] and alone.samples == checked.samples
@@ -107,7 +118,11 @@ def lost_row(store: Store) -> None:
 def moved_row(store: Store) -> None:
     def move(rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index("image_offset")
-        return rows.set_column(place, rows.schema.field(place), pa.array([value + 512 for value in rows["image_offset"].to_pylist()]))
+        return rows.set_column(
+            place,
+            rows.schema.field(place),
+            pa.array([value + 512 for value in rows["image_offset"].to_pylist()]),
+        )
 
     rewrite(store, move)
 
@@ -115,7 +130,9 @@ def moved_row(store: Store) -> None:
 def another_name(store: Store) -> None:
     def rename(rows: pa.Table) -> pa.Table:
         place = rows.schema.get_field_index("name")
-        return rows.set_column(place, rows.schema.field(place), pa.array(["Somebody else"] * rows.num_rows))
+        return rows.set_column(
+            place, rows.schema.field(place), pa.array(["Somebody else"] * rows.num_rows)
+        )
 
     rewrite(store, rename)
 
@@ -183,7 +200,9 @@ def in_two_splits(store: Store) -> None:
         (in_two_splits, "pictures are in train and in validation"),
     ],
 )
-def test_what_is_wrong_is_found_and_named(root: Store, spoil: Callable[[Store], None], said: str) -> None:
+def test_what_is_wrong_is_found_and_named(
+    root: Store, spoil: Callable[[Store], None], said: str
+) -> None:
     spoil(root)
     found = faults(root)
     assert any(said in line for line in found), found
@@ -203,7 +222,10 @@ def test_near_people_and_pictures_in_two_splits_are_told(tmp_path: Path) -> None
     lists = tmp_path / "splits.csv"
     lists.write_text("identity,split\nPerson 0,train\nPerson 1,validation\n")
     store = made(tmp_path / "root", ShardParams(split_list=str(lists)), PEOPLE[:2])
-    versions = {f"matches/{entry.version}": {"params": {"near_cosine": 0.9}} for entry in load(store).shown("matches")}
+    versions = {
+        f"matches/{entry.version}": {"params": {"near_cosine": 0.9}}
+        for entry in load(store).shown("matches")
+    }
     snapshot = publish(store, load(store).with_notes(versions=versions))
     checked = check_set(store, "shards/faces")
     near = list(check_against_tables(store, snapshot, "faces", checked))
@@ -223,17 +245,23 @@ def test_a_draw_written_down_is_the_draw_of_the_next_set(tmp_path: Path) -> None
     params = ShardParams(target_mb=0.05, validation=0.3, benchmark_people=5)
     store = made(tmp_path / "root", params, people)
     written = tmp_path / "splits.csv"
-    result = CliRunner().invoke(app, ["shards", "splits", str(store.root), "--output", str(written)])
+    result = CliRunner().invoke(
+        app, ["shards", "splits", str(store.root), "--output", str(written)]
+    )
     assert result.exit_code == 0 and "40 people" in result.output
     before = check_set(store, "shards/faces").splits
     assert list(before.values()).count("benchmark") == 5
-    snapshot = small_root(store, people + [SmallPerson(f"Newcomer {n}", 6) for n in range(40)], load(store))
+    snapshot = small_root(
+        store, people + [SmallPerson(f"Newcomer {n}", 6) for n in range(40)], load(store)
+    )
     show(store, snapshot, ShardParams(target_mb=0.05, validation=0.3, split_list=str(written)))
     after = check_set(store, "shards/faces")
     assert {person: after.splits[person] for person in before} == before and len(after.splits) == 80
     assert after.faults == []
     index = json.loads(store.read("shards/faces/index.json"))
-    assert index["description"]["params"]["split_list"] is None, "a path of this machine must not travel with the set"
+    assert index["description"]["params"]["split_list"] is None, (
+        "a path of this machine must not travel with the set"
+    )
     written.unlink()
     params = ShardParams.model_validate(index["description"]["params"])
     assert plan_shards(store, load(store), params, write=False).jobs == ()

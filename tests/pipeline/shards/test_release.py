@@ -1,4 +1,6 @@
-"""What may leave and what is withheld: every kept face is a sample or has a reason, and the set's card says how many."""
+"""What may leave and what is withheld: every kept face is a sample or has a reason, and the set's
+card says how many.
+"""
 
 import hashlib
 import io
@@ -31,14 +33,22 @@ from stages.shard.webdataset import METADATA
 from tests.pipeline.shards.test_writing import stream
 from tests.pipeline.small_root import SmallPerson, small_root
 
-PEOPLE = [SmallPerson("Ada Lovelace", 6, rejected=1, faceless=1), SmallPerson("Grace Hopper", 4), SmallPerson("Zoë Łuczak", 1)]
+PEOPLE = [
+    SmallPerson("Ada Lovelace", 6, rejected=1, faceless=1),
+    SmallPerson("Grace Hopper", 4),
+    SmallPerson("Zoë Łuczak", 1),
+]
 
 
 def show(store: Store, snapshot: Snapshot, params: ShardParams) -> Snapshot:
     plan = plan_shards(store, snapshot, params)
-    results = [json.loads(json.dumps(write_shard(store, json.loads(json.dumps(job))))) for job in plan.jobs]
+    results = [
+        json.loads(json.dumps(write_shard(store, json.loads(json.dumps(job))))) for job in plan.jobs
+    ]
     entries = finish(store, snapshot, results, plan)
-    return publish(store, snapshot.with_entries(entries).with_notes(**{f"index/{params.profile}": plan.note()}))
+    return publish(
+        store, snapshot.with_entries(entries).with_notes(**{f"index/{params.profile}": plan.note()})
+    )
 
 
 def changed(store: Store, table: str, change: Mapping[str, Any]) -> Snapshot:
@@ -50,7 +60,9 @@ def changed(store: Store, table: str, change: Mapping[str, Any]) -> Snapshot:
         for row in rows:
             row.update({column: value(row) for column, value in change.items()})
         schema = TABLES[table]
-        sealed = seal_table(store, schema, entry.version, entry.bucket, entry.chunk, schema.build(rows))
+        sealed = seal_table(
+            store, schema, entry.version, entry.bucket, entry.chunk, schema.build(rows)
+        )
         entries.append(sealed.entry(schema, entry.version, entry.bucket, entry.chunk, "basis"))
     return publish(store, snapshot.with_entries(entries))
 
@@ -63,11 +75,20 @@ def added(store: Store, table: str, rows: list[dict[str, Any]]) -> Snapshot:
 
 
 def kept(store: Store) -> list[dict[str, Any]]:
-    return json.loads(query(store, "SELECT identity_id, image_id, face_id FROM clusters WHERE keep ORDER BY face_id", "json") or "[]")
+    return json.loads(
+        query(
+            store,
+            "SELECT identity_id, image_id, face_id FROM clusters WHERE keep ORDER BY face_id",
+            "json",
+        )
+        or "[]"
+    )
 
 
 def withheld(store: Store) -> dict[str, int]:
-    rows = json.loads(query(store, "SELECT reason, count(*) AS n FROM withheld GROUP BY ALL", "json") or "[]")
+    rows = json.loads(
+        query(store, "SELECT reason, count(*) AS n FROM withheld GROUP BY ALL", "json") or "[]"
+    )
     return {row["reason"]: row["n"] for row in rows}
 
 
@@ -81,9 +102,15 @@ def test_every_kept_face_is_a_sample_or_has_a_reason(tmp_path: Path) -> None:
     faces = {row["face_id"] for row in kept(store)}
     samples = {json.loads(sample["json"])["face_id"] for sample in stream(store)}
     rows = json.loads(query(store, "SELECT face_id, reason, detail FROM withheld", "json") or "[]")
-    assert samples | {row["face_id"] for row in rows} == faces and not samples & {row["face_id"] for row in rows}
+    assert samples | {row["face_id"] for row in rows} == faces and not samples & {
+        row["face_id"] for row in rows
+    }
     assert withheld(store) == {"licence": 5, "few_pictures": 1}
-    assert {row["detail"] for row in rows} == {"none is stated", "stated as All rights reserved", None}
+    assert {row["detail"] for row in rows} == {
+        "none is stated",
+        "stated as All rights reserved",
+        None,
+    }
     about = json.loads(store.read("shards/faces/dataset.json"))
     assert about["withheld"] == {"licence": 5, "few_pictures": 1}
     assert about["contents"]["licences"] == {"cc0 1.0": 4, "CC BY-SA 4.0": 3}
@@ -97,12 +124,26 @@ def test_small_pictures_small_faces_and_screened_ones_stay(tmp_path: Path) -> No
     small_root(store, PEOPLE)
     faces = kept(store)
     assert len(faces) == 11
-    changed(store, "images", {"width": lambda row: 20 if row["image_id"] == faces[0]["image_id"] else 32})
-    changed(store, "faces", {"side": lambda row: 5.0 if row["face_id"] == faces[1]["face_id"] else row["side"]})
-    measured = [{**face, "nsfw": 0.9 if n == 2 else 0.1, "age": 12.0 if n == 3 else 40.0} for n, face in enumerate(faces) if n != 4]
+    changed(
+        store,
+        "images",
+        {"width": lambda row: 20 if row["image_id"] == faces[0]["image_id"] else 32},
+    )
+    changed(
+        store,
+        "faces",
+        {"side": lambda row: 5.0 if row["face_id"] == faces[1]["face_id"] else row["side"]},
+    )
+    measured = [
+        {**face, "nsfw": 0.9 if n == 2 else 0.1, "age": 12.0 if n == 3 else 40.0}
+        for n, face in enumerate(faces)
+        if n != 4
+    ]
     snapshot = added(store, "screenings", measured)
     show(store, snapshot, ShardParams(min_side=24, min_face_side=10, max_nsfw=0.5, min_age=18))
-    assert withheld(store) == {"small_picture": 1, "small_face": 1, "nsfw": 2, "minor": 1}, "who was not measured is withheld too"
+    assert withheld(store) == {"small_picture": 1, "small_face": 1, "nsfw": 2, "minor": 1}, (
+        "who was not measured is withheld too"
+    )
     assert len(stream(store)) == 6
 
 
@@ -110,9 +151,23 @@ def test_people_with_a_flag_stay_until_somebody_looked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
     ada, zoe = identity_id("Ada Lovelace"), identity_id("Zoë Łuczak")
-    changed(store, "people", {"flags": lambda row: {ada: ["second_cluster"], zoe: ["few_images"]}.get(row["identity_id"], [])})
-    show(store, load(store), ShardParams(target_mb=0.02, withhold_flags=("second_cluster", "maybe_same")))
-    assert withheld(store) == {"flagged": len([row for row in kept(store) if row["identity_id"] == ada])}
+    changed(
+        store,
+        "people",
+        {
+            "flags": lambda row: {ada: ["second_cluster"], zoe: ["few_images"]}.get(
+                row["identity_id"], []
+            )
+        },
+    )
+    show(
+        store,
+        load(store),
+        ShardParams(target_mb=0.02, withhold_flags=("second_cluster", "maybe_same")),
+    )
+    assert withheld(store) == {
+        "flagged": len([row for row in kept(store) if row["identity_id"] == ada])
+    }
     assert json.loads(store.read("shards/faces/dataset.json"))["withheld"] == withheld(store)
     show(store, load(store), ShardParams(target_mb=0.02))
     assert withheld(store) == {}
@@ -124,27 +179,63 @@ def test_what_a_profile_needs_is_there_or_the_face_is_withheld(tmp_path: Path) -
     show(store, load(store), ShardParams(need=("caption", "mask"), include=("mask",)))
     samples = [json.loads(sample["json"]) for sample in stream(store)]
     assert samples and all(sample["caption"] and sample["mask_window"] for sample in samples)
-    assert set(withheld(store)) == {"no_caption", "no_mask"} and len(samples) + sum(withheld(store).values()) == 11
+    assert (
+        set(withheld(store)) == {"no_caption", "no_mask"}
+        and len(samples) + sum(withheld(store).values()) == 11
+    )
 
 
 def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
     faces = kept(store)
-    pictures = {name: f"{name} picture".encode() for name in ("normal", "albedo", "lambertian", "landmark_picture")}
-    added(store, "renders", [{**face, **pictures, "frame": [1.0, 0.0, 2.0, 3.0]} for face in faces[1:]])
-    snapshot = added(store, "affect", [{**face, "valence": 0.5, "arousal": -0.25, "emotions": [0.75, 0.25]} for face in faces])
-    show(store, snapshot, ShardParams(include=("mask", "normal", "albedo", "lambertian", "landmarks", "arcface"), need=("normal",)))
+    pictures = {
+        name: f"{name} picture".encode()
+        for name in ("normal", "albedo", "lambertian", "landmark_picture")
+    }
+    added(
+        store,
+        "renders",
+        [{**face, **pictures, "frame": [1.0, 0.0, 2.0, 3.0]} for face in faces[1:]],
+    )
+    snapshot = added(
+        store,
+        "affect",
+        [{**face, "valence": 0.5, "arousal": -0.25, "emotions": [0.75, 0.25]} for face in faces],
+    )
+    show(
+        store,
+        snapshot,
+        ShardParams(
+            include=("mask", "normal", "albedo", "lambertian", "landmarks", "arcface"),
+            need=("normal",),
+        ),
+    )
     samples = stream(store)
     assert len(samples) == 10 and withheld(store) == {"no_normal": 1}
     for sample in samples:
         about = json.loads(sample["json"])
-        assert sample["normal.png"] == b"normal picture" and sample["landmarks.png"] == b"landmark_picture picture"
+        assert (
+            sample["normal.png"] == b"normal picture"
+            and sample["landmarks.png"] == b"landmark_picture picture"
+        )
         assert np.load(io.BytesIO(sample["arcface.npy"]), allow_pickle=False).tolist() == [1.0, 0.0]
         assert about["recogniser"] == "test2" and about["frame"] == [1.0, 0.0, 2.0, 3.0]
         assert (about["valence"], about["arousal"], about["emotions"]) == (0.5, -0.25, [0.75, 0.25])
-    rows = json.loads(query(store, "SELECT DISTINCT m.name FROM (SELECT unnest(members) AS m FROM samples)", "json") or "[]")
-    assert {row["name"] for row in rows} >= {"normal.png", "albedo.png", "lambertian.png", "landmarks.png", "arcface.npy", "json"}
+    rows = json.loads(
+        query(
+            store, "SELECT DISTINCT m.name FROM (SELECT unnest(members) AS m FROM samples)", "json"
+        )
+        or "[]"
+    )
+    assert {row["name"] for row in rows} >= {
+        "normal.png",
+        "albedo.png",
+        "lambertian.png",
+        "landmarks.png",
+        "arcface.npy",
+        "json",
+    }
     card = store.read("shards/faces/README.md").decode()
     assert "identity vector, float32: **biometric data**" in card
 
@@ -152,7 +243,10 @@ def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) ->
 def test_vectors_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
     store = Store(tmp_path)
     show(store, small_root(store, PEOPLE), ShardParams())
-    assert all("arcface.npy" not in sample and json.loads(sample["json"])["recogniser"] is None for sample in stream(store))
+    assert all(
+        "arcface.npy" not in sample and json.loads(sample["json"])["recogniser"] is None
+        for sample in stream(store)
+    )
 
 
 def test_a_needed_picture_that_is_not_in_its_row_stops_the_shard(tmp_path: Path) -> None:
@@ -173,8 +267,17 @@ def test_places_are_taken_out_when_asked(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "teal").save(out, "JPEG", exif=exif)
     data = out.getvalue()
     small_root(store, [SmallPerson("Ada Lovelace", 1)])
-    values = {"bytes": data, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "format": "jpeg"}
-    changed(store, "images", {column: lambda row, value=value: value for column, value in values.items()})
+    values = {
+        "bytes": data,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": len(data),
+        "format": "jpeg",
+    }
+    changed(
+        store,
+        "images",
+        {column: lambda row, value=value: value for column, value in values.items()},
+    )
     show(store, load(store), ShardParams(profile="as_is"))
     show(store, load(store), ShardParams(profile="cleaned", strip_gps=True))
     as_is, cleaned = stream(store, "as_is")[0]["jpg"], stream(store, "cleaned")[0]["jpg"]
@@ -186,7 +289,9 @@ def test_places_are_taken_out_when_asked(tmp_path: Path) -> None:
 
 def test_a_benchmark_has_its_references_and_targets_and_bars_who_is_near(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    people = [SmallPerson(f"Person {n}", 7) for n in range(16)] + [SmallPerson(f"Few {n}", 3) for n in range(4)]
+    people = [SmallPerson(f"Person {n}", 7) for n in range(16)] + [
+        SmallPerson(f"Few {n}", 3) for n in range(4)
+    ]
     small_root(store, people)
     everybody = {identity_id(person.name) for person in people}
     first, second = sorted(everybody)[:2]
@@ -195,35 +300,61 @@ def test_a_benchmark_has_its_references_and_targets_and_bars_who_is_near(tmp_pat
     kin = {**{a: a for a in pairs}, **{b: a for a, b in pairs.items()}}
     snapshot = changed(store, "matches", {"kin": lambda row: kin[row["identity_id"]]})
     show(store, snapshot, ShardParams(target_mb=0.05, benchmark_people=2, validation=0.3))
-    rows = [json.loads(sample["json"]) for split in ("train", "validation", "benchmark") for sample in stream(store, split=split)]
+    rows = [
+        json.loads(sample["json"])
+        for split in ("train", "validation", "benchmark")
+        for sample in stream(store, split=split)
+    ]
     of = {row["canonical_id"]: row["split"] for row in rows}
     benchmark = [person for person, split in of.items() if split == "benchmark"]
     assert len(benchmark) == 2
     for person in benchmark:
-        drawn = sorted((row["role"], row["role_number"]) for row in rows if row["canonical_id"] == person)
-        assert drawn == [("reference", 1), ("reference", 2), ("reference", 3), ("reference", 4), ("target", 1)]
-        relative = next(other for other in everybody if kin[other] == kin[person] and other != person)
+        drawn = sorted(
+            (row["role"], row["role_number"]) for row in rows if row["canonical_id"] == person
+        )
+        assert drawn == [
+            ("reference", 1),
+            ("reference", 2),
+            ("reference", 3),
+            ("reference", 4),
+            ("target", 1),
+        ]
+        relative = next(
+            other for other in everybody if kin[other] == kin[person] and other != person
+        )
         assert relative not in of
     assert all(of[a] == of[b] for a, b in pairs.items() if a in of and b in of)
     assert {row["role"] for row in rows if row["split"] != "benchmark"} == {None}
-    assert set(withheld(store)) == {"near_benchmark", "benchmark_surplus"} and withheld(store)["benchmark_surplus"] == 4
+    assert (
+        set(withheld(store)) == {"near_benchmark", "benchmark_surplus"}
+        and withheld(store)["benchmark_surplus"] == 4
+    )
     assert "4 references and 1 target" in store.read("shards/faces/README.md").decode()
     assert first != second
 
 
-def test_a_split_that_the_source_states_goes_before_the_draw_and_behind_a_list(tmp_path: Path) -> None:
+def test_a_split_that_the_source_states_goes_before_the_draw_and_behind_a_list(
+    tmp_path: Path,
+) -> None:
     store = Store(tmp_path / "root")
     people = [SmallPerson(f"Person {n}", 6) for n in range(12)]
     small_root(store, people)
     who = sorted(identity_id(person.name) for person in people)
     said = dict(zip(who, [*["train"] * 4, *["valid"] * 4, "test", None, None, None], strict=True))
-    change = {"split": lambda row: said[row["identity_id"]], "attributes": lambda row: '{"age": 36}'}
+    change = {
+        "split": lambda row: said[row["identity_id"]],
+        "attributes": lambda row: '{"age": 36}',
+    }
     snapshot = changed(store, "candidates", change)
     lists = tmp_path / "splits.csv"
     lists.write_text(f"identity,split\n{min(said)},none\n")
     params = ShardParams(target_mb=0.05, validation=1.0, split_source=True, split_list=str(lists))
     show(store, snapshot, params)
-    rows = [_about(sample) for split in ("train", "validation", "benchmark") for sample in stream(store, split=split)]
+    rows = [
+        _about(sample)
+        for split in ("train", "validation", "benchmark")
+        for sample in stream(store, split=split)
+    ]
     of = {row["canonical_id"]: row["split"] for row in rows}
     meant = {"train": "train", "valid": "validation", "test": "benchmark", None: "validation"}
     assert of == {who: meant[split] for who, split in said.items() if who != min(said)}
@@ -249,8 +380,16 @@ def test_one_picture_of_two_people_puts_them_on_one_side(tmp_path: Path) -> None
         "sha256": lambda row: digest if row["image_id"] in shared else row["sha256"],
         "format": lambda row: "png" if row["image_id"] in shared else row["format"],
     }
-    show(store, changed(store, "images", change), ShardParams(target_mb=0.05, validation=0.5, validation_people=0))
-    of = {row["canonical_id"]: row["split"] for split in ("train", "validation") for row in map(_about, stream(store, split=split))}
+    show(
+        store,
+        changed(store, "images", change),
+        ShardParams(target_mb=0.05, validation=0.5, validation_people=0),
+    )
+    of = {
+        row["canonical_id"]: row["split"]
+        for split in ("train", "validation")
+        for row in map(_about, stream(store, split=split))
+    }
     assert len({of[person] for person in who[:10]}) == 1 and len(set(of.values())) == 2
 
 
@@ -259,19 +398,29 @@ def _about(sample: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def test_an_empty_split_is_told_on_the_card_and_to_programs_and_moves_nobody(tmp_path: Path) -> None:
+def test_an_empty_split_is_told_on_the_card_and_to_programs_and_moves_nobody(
+    tmp_path: Path,
+) -> None:
     """Somebody asks for a fifth of eight people, and the draw by hashes puts nobody there."""
     people = [SmallPerson(f"P{n}", 3) for n in range(8)]
     store, plain = Store(tmp_path / "root"), Store(tmp_path / "plain")
     show(store, small_root(store, people), ShardParams(target_mb=0.05, validation=0.0001))
     show(plain, small_root(plain, people), ShardParams(target_mb=0.05))
-    card, about = store.read("shards/faces/README.md").decode(), json.loads(store.read("shards/faces/dataset.json"))
+    card, about = (
+        store.read("shards/faces/README.md").decode(),
+        json.loads(store.read("shards/faces/dataset.json")),
+    )
     assert "**Note:** nobody is in validation: the draw put none of 8 there" in card
-    said = "nobody is in validation: the draw put none of 8 there (validation: 0.0001); a larger share or a split_list does"
+    said = (
+        "nobody is in validation: the draw put none of 8 there (validation: 0.0001); a larger "
+        "share or a split_list does"
+    )
     assert about["remarks"] == [said]
     assert "remarks" not in json.loads(plain.read("shards/faces/dataset.json"))
     assert "Note" not in plain.read("shards/faces/README.md").decode()
-    assert [e.digest for e in load(store).shown("shards")] == [e.digest for e in load(plain).shown("shards")]
+    assert [e.digest for e in load(store).shown("shards")] == [
+        e.digest for e in load(plain).shown("shards")
+    ]
 
 
 def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
@@ -288,7 +437,10 @@ def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("identity,splits\nAda,train\n", "has no column 'split'"),
-        ("identity,split\nAda,trial\n", "no split 'trial'; there are train, validation, benchmark, none, training, valid"),
+        (
+            "identity,split\nAda,trial\n",
+            "no split 'trial'; there are train, validation, benchmark, none, training, valid",
+        ),
         ("identity,split\nAda,train\nada ,benchmark\n", "row 2: ada  is in train and in benchmark"),
         ("identity,split\n,train\n", "row 1: identity is empty"),
     ],
@@ -304,10 +456,18 @@ def test_a_wrong_list_of_splits_is_told_by_row(tmp_path: Path, text: str, said: 
 def test_the_card_cannot_be_broken_by_what_sources_say(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
-    snapshot = changed(store, "candidates", {"licence": lambda row: "a | b\n# no heading <script>alert(1)</script> [x](y)"})
+    snapshot = changed(
+        store,
+        "candidates",
+        {"licence": lambda row: "a | b\n# no heading <script>alert(1)</script> [x](y)"},
+    )
     show(store, snapshot, ShardParams(contact="privacy@example.org"))
     card = store.read("shards/faces/README.md").decode()
-    assert "\n# no heading" not in card and "<script>" not in card and "[x](y)" not in card.replace("\\[x](y)", "")
+    assert (
+        "\n# no heading" not in card
+        and "<script>" not in card
+        and "[x](y)" not in card.replace("\\[x](y)", "")
+    )
     assert "Write to privacy@example.org." in card
 
 
@@ -315,10 +475,19 @@ def test_the_card_says_how_the_tables_were_made(tmp_path: Path) -> None:
     store = Store(tmp_path)
     snapshot = small_root(store, PEOPLE)
     version = snapshot.shown("embeddings")[0].version
-    described = {"backend": "arcface", "params": {"batch": 16}, "weights": {"edgeface_xs": "ab" * 32}}
+    described = {
+        "backend": "arcface",
+        "params": {"batch": 16},
+        "weights": {"edgeface_xs": "ab" * 32},
+    }
     show(store, snapshot.with_notes(versions={f"embeddings/{version}": described}), ShardParams())
-    assert "| embeddings | arcface | batch 16 | edgeface_xs abababababab |" in store.read("shards/faces/README.md").decode()
-    assert json.loads(store.read("shards/faces/dataset.json"))["stages"] == {"embeddings": described}
+    assert (
+        "| embeddings | arcface | batch 16 | edgeface_xs abababababab |"
+        in store.read("shards/faces/README.md").decode()
+    )
+    assert json.loads(store.read("shards/faces/dataset.json"))["stages"] == {
+        "embeddings": described
+    }
 
 
 def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path) -> None:
@@ -326,7 +495,11 @@ def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path)
     store = open_root(str(tmp_path / "root"), "test", create=True)
     small_root(store, PEOPLE)
     said = '{"caption": "Grace Hopper and Ada Lovelace"}'
-    changed(store, "candidates", {"attributes": lambda row: said if row["address"] == "local:Grace Hopper/2.jpg" else None})
+    changed(
+        store,
+        "candidates",
+        {"attributes": lambda row: said if row["address"] == "local:Grace Hopper/2.jpg" else None},
+    )
     ada = identity_id("Ada Lovelace")
     vector = {"vector": lambda row: [1.0, 0.0] if row["identity_id"] == ada else [0.0, 1.0]}
     changed(store, "embeddings", vector)
@@ -335,7 +508,9 @@ def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path)
     # Older snapshots say that all have one face.
     collect(store, 1, "gc", current_only=True)
     assert verify(store, identities=["Ada Lovelace"]).leftovers
-    done = forget(store, prepare(store, Wish(identities=("Ada Lovelace",), threshold=0.9)), "forget-test")
+    done = forget(
+        store, prepare(store, Wish(identities=("Ada Lovelace",), threshold=0.9)), "forget-test"
+    )
     assert done.receipt.removed["of_others"] == 1
     assert not verify(store, identities=["Ada Lovelace"]).leftovers
     show(store, load(store), ShardParams())

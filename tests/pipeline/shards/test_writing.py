@@ -43,7 +43,9 @@ PEOPLE = [
 PARAMS = ShardParams(target_mb=0.02, include=("mask",))
 
 
-def run(store: Store, snapshot: Snapshot, params: ShardParams = PARAMS) -> tuple[Snapshot, ShardPlan]:
+def run(
+    store: Store, snapshot: Snapshot, params: ShardParams = PARAMS
+) -> tuple[Snapshot, ShardPlan]:
     plan = plan_shards(store, snapshot, params)
     jobs = json.loads(json.dumps(plan.jobs))
     results = [json.loads(json.dumps(write_shard(store, job))) for job in jobs]
@@ -55,8 +57,16 @@ def shard_files(store: Store) -> dict[str, bytes]:
 
 
 def stream(store: Store, profile: str = "faces", split: str = "train") -> list[dict[str, Any]]:
-    names = sorted(path for path in store.list(f"shards/{profile}") if path.endswith(".tar") and f"/{split}-" in path)
-    return list(webdataset.WebDataset([store.uri(name) for name in names], shardshuffle=False)) if names else []
+    names = sorted(
+        path
+        for path in store.list(f"shards/{profile}")
+        if path.endswith(".tar") and f"/{split}-" in path
+    )
+    return (
+        list(webdataset.WebDataset([store.uri(name) for name in names], shardshuffle=False))
+        if names
+        else []
+    )
 
 
 def test_a_plain_webdataset_reader_gets_everything(tmp_path: Path) -> None:
@@ -66,7 +76,9 @@ def test_a_plain_webdataset_reader_gets_everything(tmp_path: Path) -> None:
     metadata = [json.loads(sample["json"]) for sample in samples]
     assert len(samples) == 18
     assert [m["key"] for m in metadata] == [sample["__key__"] for sample in samples]
-    assert [(m["canonical_id"], m["image_id"]) for m in metadata] == sorted((m["canonical_id"], m["image_id"]) for m in metadata)
+    assert [(m["canonical_id"], m["image_id"]) for m in metadata] == sorted(
+        (m["canonical_id"], m["image_id"]) for m in metadata
+    )
     assert {m["name"] for m in metadata} == {p.name for p in PEOPLE if p.pictures}
     for sample, row in zip(samples, metadata, strict=True):
         number = int(row["address"].removesuffix(".jpg").rsplit("/", 1)[1])
@@ -91,16 +103,34 @@ def test_the_sidecar_alone_finds_every_byte(tmp_path: Path) -> None:
     for shard in plan.shards:
         tar = store.read(f"{shard.name}.tar")
         relation = duckdb.connect().read_parquet(store.uri(f"{shard.name}.parquet"))
-        columns = ("key", "shard", "image_offset", "image_length", "sha256", "mask_offset", "mask_length")
-        for key, name, offset, length, sha256, mask_offset, mask_length in relation.select(*(f'"{c}"' for c in columns)).fetchall():
+        columns = (
+            "key",
+            "shard",
+            "image_offset",
+            "image_length",
+            "sha256",
+            "mask_offset",
+            "mask_length",
+        )
+        for key, name, offset, length, sha256, mask_offset, mask_length in relation.select(
+            *(f'"{c}"' for c in columns)
+        ).fetchall():
             assert name == shard.name.rsplit("/", 1)[1] + ".tar"
             assert hashlib.sha256(tar[offset : offset + length]).hexdigest() == sha256
             with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
                 there = f"{key}.mask.png" in archive.getnames()
             assert there == (mask_offset is not None)
-            assert mask_offset is None or tar[mask_offset : mask_offset + mask_length].startswith(b"\x89PNG")
-    assert query(store, "SELECT count(*) AS n, count(DISTINCT shard) AS s FROM samples", "csv") == f"n,s\n18,{len(plan.shards)}\n"
-    assert query(store, "SELECT count(*) AS n FROM samples", "csv", snapshot=snapshot.number - 1) == "n\n0\n"
+            assert mask_offset is None or tar[mask_offset : mask_offset + mask_length].startswith(
+                b"\x89PNG"
+            )
+    assert (
+        query(store, "SELECT count(*) AS n, count(DISTINCT shard) AS s FROM samples", "csv")
+        == f"n,s\n18,{len(plan.shards)}\n"
+    )
+    assert (
+        query(store, "SELECT count(*) AS n FROM samples", "csv", snapshot=snapshot.number - 1)
+        == "n\n0\n"
+    )
 
 
 def test_two_roots_give_the_same_bytes(tmp_path: Path) -> None:
@@ -113,11 +143,17 @@ def test_two_roots_give_the_same_bytes(tmp_path: Path) -> None:
 def test_nothing_changed_costs_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     snapshot, plan = run(store, small_root(store, PEOPLE))
-    times = {path: os.stat(store.uri(path)).st_mtime_ns for path in store.list("shards") if path.endswith((".tar", ".parquet"))}
+    times = {
+        path: os.stat(store.uri(path)).st_mtime_ns
+        for path in store.list("shards")
+        if path.endswith((".tar", ".parquet"))
+    }
     again, second = run(store, small_root(store, PEOPLE, snapshot))
     assert second.jobs == () and second.shards == plan.shards
     assert {path: os.stat(store.uri(path)).st_mtime_ns for path in times} == times
-    assert again.shown("shards") == snapshot.shown("shards") and again.shown("samples") == snapshot.shown("samples")
+    assert again.shown("shards") == snapshot.shown("shards") and again.shown(
+        "samples"
+    ) == snapshot.shown("samples")
 
 
 def test_a_shown_plan_writes_nothing(tmp_path: Path) -> None:
@@ -132,19 +168,28 @@ def test_what_goes_out_stops_being_shown_and_comes_back_for_nothing(tmp_path: Pa
     store = Store(tmp_path)
     first, plan = run(store, small_root(store, PEOPLE))
     without, _ = run(store, small_root(store, PEOPLE[1:], first))
-    assert identity_id("Ada Lovelace") not in (query(store, "SELECT DISTINCT canonical_id FROM samples", "csv") or "")
+    assert identity_id("Ada Lovelace") not in (
+        query(store, "SELECT DISTINCT canonical_id FROM samples", "csv") or ""
+    )
     assert {e.file for e in first.shown("shards")} - {e.file for e in without.shown("shards")}
     back, third = run(store, small_root(store, PEOPLE, without))
     assert third.jobs == ()
-    assert [e.file for e in back.shown("shards")] and sorted(e.file for e in back.shown("shards")) == sorted(
-        f"{shard.name}.tar" for shard in plan.shards
-    )
+    assert [e.file for e in back.shown("shards")] and sorted(
+        e.file for e in back.shown("shards")
+    ) == sorted(f"{shard.name}.tar" for shard in plan.shards)
 
 
 def test_a_changed_caption_rewrites_the_shard_of_its_person(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    snapshot, plan = run(store, small_root(store, [SmallPerson(f"Person {n}", 3, size=4000) for n in range(40)]))
-    changed = [SmallPerson(f"Person {n}", 3, size=4000, caption="new" if n == 17 else "a photo of a person") for n in range(40)]
+    snapshot, plan = run(
+        store, small_root(store, [SmallPerson(f"Person {n}", 3, size=4000) for n in range(40)])
+    )
+    changed = [
+        SmallPerson(
+            f"Person {n}", 3, size=4000, caption="new" if n == 17 else "a photo of a person"
+        )
+        for n in range(40)
+    ]
     after, second = run(store, small_root(store, changed, snapshot))
     assert len(plan.shards) > 5 and len(second.jobs) == 1
     assert len(after.shown("shards")) == len(plan.shards)
@@ -163,7 +208,9 @@ def test_a_person_larger_than_a_shard_has_numbered_parts(tmp_path: Path) -> None
     snapshot, plan = run(store, small_root(store, people))
     big = identity_id("Much Photographed")
     mine = [shard for shard in plan.shards if f"-{big}-" in shard.name]
-    assert [shard.name.split("-")[-2] for shard in mine] == [f"{n:03d}" for n in range(len(mine))] and len(mine) > 5
+    assert [shard.name.split("-")[-2] for shard in mine] == [
+        f"{n:03d}" for n in range(len(mine))
+    ] and len(mine) > 5
     assert sorted(shard.name for shard in plan.shards) == [shard.name for shard in plan.shards]
     owners = [json.loads(sample["json"])["canonical_id"] for sample in stream(store)]
     assert owners == sorted(owners) and owners.count(big) == 60
@@ -185,11 +232,20 @@ def test_merged_people_are_together_and_listed_pictures_once(tmp_path: Path) -> 
 def test_train_and_validation_share_nobody(tmp_path: Path) -> None:
     store = Store(tmp_path)
     people = [SmallPerson(f"Person {n}", 1) for n in range(40)]
-    run(store, small_root(store, people, people_per_chunk=40), ShardParams(target_mb=0.02, validation=0.3))
-    train, validation = ({json.loads(s["json"])["canonical_id"] for s in stream(store, split=split)} for split in SPLITS[:2])
+    run(
+        store,
+        small_root(store, people, people_per_chunk=40),
+        ShardParams(target_mb=0.02, validation=0.3),
+    )
+    train, validation = (
+        {json.loads(s["json"])["canonical_id"] for s in stream(store, split=split)}
+        for split in SPLITS[:2]
+    )
     assert train and validation and not train & validation and len(train | validation) == 40
     index = json.loads(store.read("shards/faces/index.json"))
-    assert [item["split"] for item in index["shardlist"]] == sorted(item["split"] for item in index["shardlist"])
+    assert [item["split"] for item in index["shardlist"]] == sorted(
+        item["split"] for item in index["shardlist"]
+    )
     assert json.loads(store.read("shards/faces/validation.json"))["identities"] == len(validation)
 
 
@@ -231,7 +287,9 @@ def test_the_index_is_what_wids_opens(tmp_path: Path) -> None:
     assert index["wids_version"] == 1 and index["name"] == "faces" and index["samples"] == 18
     for item in index["shardlist"]:
         data = store.read(f"shards/faces/{item['url']}")
-        assert len(data) == item["filesize"] and hashlib.sha256(data).hexdigest().startswith(item["digest"])
+        assert len(data) == item["filesize"] and hashlib.sha256(data).hexdigest().startswith(
+            item["digest"]
+        )
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             assert sum(name.endswith(".json") for name in tar.getnames()) == item["nsamples"]
 
@@ -241,8 +299,12 @@ def test_wids_reads_by_number(tmp_path: Path) -> None:
     wids = pytest.importorskip("wids")
     store = Store(tmp_path)
     run(store, small_root(store, PEOPLE))
-    dataset = wids.ShardListDataset(store.uri("shards/faces/index.json"), transformations=[], cache_dir=str(tmp_path / "cache"))
-    assert [dataset[n]["__key__"] for n in range(len(dataset))] == [sample["__key__"] for sample in stream(store)]
+    dataset = wids.ShardListDataset(
+        store.uri("shards/faces/index.json"), transformations=[], cache_dir=str(tmp_path / "cache")
+    )
+    assert [dataset[n]["__key__"] for n in range(len(dataset))] == [
+        sample["__key__"] for sample in stream(store)
+    ]
 
 
 def test_a_picture_that_changed_under_its_row_is_not_shipped(tmp_path: Path) -> None:
@@ -296,21 +358,47 @@ except (ShardError, StorageError) as error:
 
 
 @pytest.mark.parametrize("full", ["temporary", "root"])
-def test_a_disk_that_is_full_in_the_middle_of_a_tar_leaves_nothing_behind(tmp_path: Path, full: str) -> None:
+def test_a_disk_that_is_full_in_the_middle_of_a_tar_leaves_nothing_behind(
+    tmp_path: Path, full: str
+) -> None:
     """On a real disk of 64 kB, mounted in a namespace of its own."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode
+    ):
         pytest.skip("mounting is not allowed here")
     store = Store(tmp_path / "root")
-    plan = plan_shards(store, small_root(store, [SmallPerson("Ada Lovelace", 40, size=5000)]), ShardParams())
+    plan = plan_shards(
+        store, small_root(store, [SmallPerson("Ada Lovelace", 40, size=5000)]), ShardParams()
+    )
     place = tmp_path / "small" if full == "temporary" else tmp_path / "root" / "shards"
     place.mkdir()
     mount = f"mount -t tmpfs -o size=64k none '{place}' && \"$@\" && find '{place}' -type f | wc -l"
-    command = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", _FULL, str(store.root), json.dumps(plan.jobs[0])]
+    command = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        mount,
+        "sh",
+        sys.executable,
+        "-c",
+        _FULL,
+        str(store.root),
+        json.dumps(plan.jobs[0]),
+    ]
     settings = {**os.environ, **({"TMPDIR": str(place)} if full == "temporary" else {})}
-    done = subprocess.run(command, cwd=Path(__file__).parents[3], env=settings, capture_output=True, text=True)
-    said = {"temporary": "ShardError cannot write a shard of about 1 MB in ", "root": "StorageError [Errno 28] cannot write "}
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[3], env=settings, capture_output=True, text=True
+    )
+    said = {
+        "temporary": "ShardError cannot write a shard of about 1 MB in ",
+        "root": "StorageError [Errno 28] cannot write ",
+    }
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(said[full]) and ("TMPDIR" in lines[0]) == (full == "temporary"), done.stdout + done.stderr
+    assert lines[0].startswith(said[full]) and ("TMPDIR" in lines[0]) == (full == "temporary"), (
+        done.stdout + done.stderr
+    )
     assert lines[1] == "0", "something is left"
     write_shard(store, plan.jobs[0])
     assert len(shard_files(store)) == 2
@@ -326,8 +414,12 @@ def test_a_set_is_not_made_known_while_a_shard_is_missing(tmp_path: Path) -> Non
     assert not store.exists("shards/faces/index.json")
 
 
-def test_memory_is_bounded_by_stretches_and_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of millions of samples would be sorted in memory, or every table read again for each part of them."""
+def test_memory_is_bounded_by_stretches_and_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of millions of samples would be sorted in memory, or every table read again for each
+    part of them.
+    """
     people = [*PEOPLE, SmallPerson("Ada King", 3, same_as="Ada Lovelace"), SmallPerson("Last", 2)]
     params = ShardParams(target_mb=0.02, validation=0.5, include=("mask", "arcface"))
     joined: list[int] = []
@@ -352,16 +444,22 @@ def test_memory_is_bounded_by_stretches_and_windows(tmp_path: Path, monkeypatch:
     assert shard_files(one) == shard_files(third)
 
 
-def test_samples_whose_rows_lie_elsewhere_than_their_person_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_whose_rows_lie_elsewhere_than_their_person_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     snapshot = small_root(store, PEOPLE, people_per_chunk=2, chunks_per_bucket=1)
-    moved = [replace(e, bucket=7) if (e.table, e.bucket) == ("faces", 1) else e for e in snapshot.entries]
+    moved = [
+        replace(e, bucket=7) if (e.table, e.bucket) == ("faces", 1) else e for e in snapshot.entries
+    ]
     monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
     with pytest.raises(ShardError, match="4 samples are not in the bucket"):
         plan_shards(store, Snapshot(snapshot.number, tuple(moved)), PARAMS)
 
 
-def test_a_disk_without_room_for_the_plan_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_for_the_plan_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
     snapshot = small_root(store, PEOPLE, people_per_chunk=2, chunks_per_bucket=1)
     monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
@@ -370,7 +468,11 @@ def test_a_disk_without_room_for_the_plan_is_told(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("pipeline.shards.spill.Spill.add", full)
-    with pytest.raises(ShardError, match=r"cannot write what samples consist of in .*: No space .*; make room there or let TMPDIR"):
+    with pytest.raises(
+        ShardError,
+        match=r"cannot write what samples consist of in .*: No space .*; make room there or let "
+        r"TMPDIR",
+    ):
         plan_shards(store, snapshot, PARAMS)
 
 
@@ -379,14 +481,26 @@ def test_the_version_follows_the_parameters() -> None:
     assert len(version) == 8 and description["params"]["include"] == ["mask"]
     assert shard_version(ShardParams())[0] != version
     late = shard_version(PARAMS.model_copy(update={"withhold_flags": ("second_cluster",)}))
-    assert "withhold_flags" not in description["params"] and late[0] != version, "a new rule that is not used makes no new version"
+    assert "withhold_flags" not in description["params"] and late[0] != version, (
+        "a new rule that is not used makes no new version"
+    )
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9000)), min_size=2, max_size=25), st.data())
-def test_removing_a_person_keeps_everything_else(tmp_path: Path, shape: list[tuple[int, int]], data: st.DataObject) -> None:
-    """After any removal the shards are those of a fresh run without the person, and the shards in common are not rewritten."""
-    people = [SmallPerson(f"Person {n}", pictures, size) for n, (pictures, size) in enumerate(shape)]
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(0, 9000)), min_size=2, max_size=25), st.data()
+)
+def test_removing_a_person_keeps_everything_else(
+    tmp_path: Path, shape: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """After any removal the shards are those of a fresh run without the person, and the shards in
+    common are not rewritten.
+    """
+    people = [
+        SmallPerson(f"Person {n}", pictures, size) for n, (pictures, size) in enumerate(shape)
+    ]
     gone = data.draw(st.integers(0, len(people) - 1))
     rest = people[:gone] + people[gone + 1 :]
     store, fresh = Store(tmp_path / "store"), Store(tmp_path / "fresh")
@@ -397,5 +511,7 @@ def test_removing_a_person_keeps_everything_else(tmp_path: Path, shape: list[tup
     expected, _ = run(fresh, small_root(fresh, rest, people_per_chunk=10))
     assert [e.file for e in after.shown("shards")] == [e.file for e in expected.shown("shards")]
     shown = {e.file for e in after.shown("shards")}
-    assert {e.file: store.read(e.file) for e in after.shown("shards")} == {e.file: fresh.read(e.file) for e in expected.shown("shards")}
+    assert {e.file: store.read(e.file) for e in after.shown("shards")} == {
+        e.file: fresh.read(e.file) for e in expected.shown("shards")
+    }
     assert len(second.jobs) == len(shown - {e.file for e in before.shown("shards")})

@@ -37,7 +37,9 @@ def interrupted(seconds: float) -> None:
 
 def test_the_whole_file_arrives_and_progress_is_told(server: Files, part: Path) -> None:
     told: list[tuple[int, int | None]] = []
-    download(f"{server.base}/weights", part, len(BODY), lambda have, total: told.append((have, total)))
+    download(
+        f"{server.base}/weights", part, len(BODY), lambda have, total: told.append((have, total))
+    )
     assert part.read_bytes() == BODY
     assert told[-1] == (len(BODY), len(BODY)) and all(total == len(BODY) for _, total in told)
     assert not list(part.parent.glob("*.about"))
@@ -83,7 +85,9 @@ def test_what_is_complete_is_not_asked_for_again(server: Files, part: Path) -> N
 
 
 @pytest.mark.parametrize("tag", ['"one"', None, 'W/"weak"'])
-def test_more_bytes_than_the_file_has_are_thrown_away(server: Files, part: Path, tag: str | None) -> None:
+def test_more_bytes_than_the_file_has_are_thrown_away(
+    server: Files, part: Path, tag: str | None
+) -> None:
     server.tag = tag
     part.write_bytes(BODY + b"too much")
     download(f"{server.base}/weights", part, len(BODY))
@@ -116,12 +120,16 @@ def test_a_busy_server_is_waited_for(server: Files, part: Path) -> None:
 
 def test_a_server_that_stays_busy_is_given_up(server: Files, part: Path) -> None:
     server.faults["/weights"] = [busy(503)] * 10
-    with pytest.raises(DownloadError, match=r"/weights: HTTP 503 Service Unavailable \(tried 3 times"):
+    with pytest.raises(
+        DownloadError, match=r"/weights: HTTP 503 Service Unavailable \(tried 3 times"
+    ):
         download(f"{server.base}/weights", part, attempts=3, wait=Waits())
     assert len(server.asked) == 3
 
 
-def test_a_body_that_breaks_off_often_arrives_as_long_as_it_moves(server: Files, part: Path) -> None:
+def test_a_body_that_breaks_off_often_arrives_as_long_as_it_moves(
+    server: Files, part: Path
+) -> None:
     server.faults["/weights"] = [broken_after(count) for count in range(1000, 20_000, 1000)]
     download(f"{server.base}/weights", part, len(BODY), attempts=2, wait=Waits())
     assert part.read_bytes() == BODY
@@ -134,7 +142,10 @@ def test_nobody_there_is_said_with_the_address(part: Path) -> None:
         download(f"{gone.base}/weights", part, attempts=2, wait=Waits())
 
 
-@pytest.mark.parametrize(("code", "kind", "said"), [(404, NotThere, "HTTP 404"), (401, DownloadError, "registered people only")])
+@pytest.mark.parametrize(
+    ("code", "kind", "said"),
+    [(404, NotThere, "HTTP 404"), (401, DownloadError, "registered people only")],
+)
 def test_what_is_not_there_or_not_for_all_is_not_asked_for_twice(
     server: Files, part: Path, code: int, kind: type[Exception], said: str
 ) -> None:
@@ -151,29 +162,40 @@ def test_an_endless_body_ends_at_the_size_of_the_file(server: Files, part: Path)
     assert part.stat().st_size == 0, "nothing of it fills the disk"
 
 
-def test_an_endless_body_of_unknown_size_ends_too(server: Files, part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_body_of_unknown_size_ends_too(
+    server: Files, part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MOST", 3 * 2**20)
     server.faults["/weights"] = [endless]
     with pytest.raises(DownloadError, match=f"sends more than the {3 * 2**20} bytes"):
         download(f"{server.base}/weights", part, wait=Waits())
 
 
-def test_another_size_than_the_registered_one_is_refused_before_a_byte_is_written(server: Files, part: Path) -> None:
+def test_another_size_than_the_registered_one_is_refused_before_a_byte_is_written(
+    server: Files, part: Path
+) -> None:
     with pytest.raises(DownloadError, match="has 1024000 bytes, the registered file has 1000"):
         download(f"{server.base}/weights", part, 1000)
     assert not part.exists()
 
 
-def test_redirects_are_followed_on_this_machine_and_not_to_plain_http(server: Files, part: Path) -> None:
+def test_redirects_are_followed_on_this_machine_and_not_to_plain_http(
+    server: Files, part: Path
+) -> None:
     server.faults["/old"] = [redirect("/weights")]
     download(f"{server.base}/old", part, len(BODY))
     assert part.read_bytes() == BODY
     server.faults["/old"] = [redirect("http://example.org/weights")]
-    with pytest.raises(DownloadError, match=r"http://example\.org/weights: only https is fetched from"):
+    with pytest.raises(
+        DownloadError, match=r"http://example\.org/weights: only https is fetched from"
+    ):
         download(f"{server.base}/old", part.with_name("other"))
 
 
-@pytest.mark.parametrize("address", ["http://example.org/x", "ftp://example.org/x", "file:///etc/passwd", "https:///x", "x"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://example.org/x", "ftp://example.org/x", "file:///etc/passwd", "https:///x", "x"],
+)
 def test_only_https_and_this_machine_are_fetched_from(address: str, part: Path) -> None:
     with pytest.raises(DownloadError, match="only https is fetched from"):
         download(address, part)

@@ -1,4 +1,6 @@
-"""Weights of a team's own on their way: from the models directory into a DAG, into workers, and through an object store."""
+"""Weights of a team's own on their way: from the models directory into a DAG, into workers, and
+through an object store.
+"""
 
 import hashlib
 import pickle
@@ -39,38 +41,56 @@ def models(tmp_path: Path) -> Path:
     return models
 
 
-def test_a_dag_names_weights_of_the_models_directory_and_takes_their_thresholds(models: Path) -> None:
+def test_a_dag_names_weights_of_the_models_directory_and_takes_their_thresholds(
+    models: Path,
+) -> None:
     with pytest.raises(DagError, match="'ours' names no weights of kind embed/arcface"):
         load_dag(DAG, OURS)
     dag = load_dag(DAG, OURS, str(models))
     assert dag.stages["embed"].params["weights"] == "ours"
     clean = dag.stages["clean"].params
     assert (clean["similarity_threshold"], clean["merge_cosine"]) == (0.33, 0.31)
-    assert load_dag(DAG, [*OURS, f"models={models}"]).stages["embed"].params["weights"] == "ours", "as the file's own field"
+    assert load_dag(DAG, [*OURS, f"models={models}"]).stages["embed"].params["weights"] == "ours", (
+        "as the file's own field"
+    )
 
 
 def test_thresholds_measured_here_go_before_those_of_the_code(models: Path) -> None:
     calibrate(str(models), "edgeface_xs", 0.123, 0.111, "measured here")
     clean = load_dag(DAG, OURS[1:], str(models)).stages["clean"].params
     assert (clean["similarity_threshold"], clean["merge_cosine"]) == (0.123, 0.111)
-    assert clean["duplicate_cosine"] == CALIBRATION["edgeface_xs"].duplicate_cosine, "what was not measured here stays"
-    clean = load_dag(DAG, [*OURS[1:], "stages.clean.params.similarity_threshold=0.5"], str(models)).stages["clean"].params
-    assert (clean["similarity_threshold"], clean["merge_cosine"]) == (0.5, 0.111), "what the file says goes before both"
+    assert clean["duplicate_cosine"] == CALIBRATION["edgeface_xs"].duplicate_cosine, (
+        "what was not measured here stays"
+    )
+    clean = (
+        load_dag(DAG, [*OURS[1:], "stages.clean.params.similarity_threshold=0.5"], str(models))
+        .stages["clean"]
+        .params
+    )
+    assert (clean["similarity_threshold"], clean["merge_cosine"]) == (0.5, 0.111), (
+        "what the file says goes before both"
+    )
 
 
 def test_other_bytes_are_another_version(models: Path) -> None:
     dag = load_dag(DAG, OURS, str(models))
     before = prepare(dag, str(models), check_weights=False).versions
     text = (models / FILE).read_text()
-    (models / FILE).write_text(text.replace(hashlib.sha256(BODY).hexdigest(), hashlib.sha256(BODY[::-1]).hexdigest()))
+    (models / FILE).write_text(
+        text.replace(hashlib.sha256(BODY).hexdigest(), hashlib.sha256(BODY[::-1]).hexdigest())
+    )
     after = prepare(dag, str(models), check_weights=False).versions
     assert before["embed"] != after["embed"] and before["detect"] == after["detect"]
 
 
-def test_workers_take_the_drivers_registry_and_not_that_of_their_node(models: Path, tmp_path: Path) -> None:
+def test_workers_take_the_drivers_registry_and_not_that_of_their_node(
+    models: Path, tmp_path: Path
+) -> None:
     """On another node the folder may hold the file, but an older registry.yaml, or none."""
     prepared = prepare(load_dag(DAG, OURS, str(models)), str(models), check_weights=False)
-    spec = WorkerSpec("root", prepared.dag, prepared.versions, prepared.models, "run", prepared.local)
+    spec = WorkerSpec(
+        "root", prepared.dag, prepared.versions, prepared.models, "run", prepared.local
+    )
     (models / FILE).unlink()
     activate(NOTHING)
     arrived: WorkerSpec = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own bytes
@@ -78,10 +98,15 @@ def test_workers_take_the_drivers_registry_and_not_that_of_their_node(models: Pa
     assert registered("ours").sha256 == hashlib.sha256(BODY).hexdigest()
     (models / "embed" / "ours.onnx").write_bytes(b"another file")
     [problem] = arrived.lacking(["embed"])
-    assert problem.startswith("stage embed: weights 'ours' are not there") and "is another file" in problem
+    assert (
+        problem.startswith("stage embed: weights 'ours' are not there")
+        and "is another file" in problem
+    )
 
 
-def test_a_process_that_turns_to_another_directory_forgets_the_names_of_the_first(models: Path, tmp_path: Path) -> None:
+def test_a_process_that_turns_to_another_directory_forgets_the_names_of_the_first(
+    models: Path, tmp_path: Path
+) -> None:
     weight_files(str(models))
     assert registered("ours").name == "ours"
     weight_files(None)
@@ -113,8 +138,12 @@ def bucket() -> Iterator[str]:
         S3FileSystem.clear_instance_cache()
 
 
-@pytest.mark.parametrize("place", ["embed/ours.onnx", "ours.onnx", hashlib.sha256(BODY).hexdigest()])
-def test_the_registry_of_an_object_store(place: str, bucket: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "place", ["embed/ours.onnx", "ours.onnx", hashlib.sha256(BODY).hexdigest()]
+)
+def test_the_registry_of_an_object_store(
+    place: str, bucket: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.root.storage import Store
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -129,7 +158,9 @@ def test_the_registry_of_an_object_store(place: str, bucket: str, models: Path, 
     assert accepted(url) == {}
     word = "{weights: glintr100, licence: x, use: non-commercial, when: '2026-11-21', by: ada@host}"
     Store(url).put("accepted.yaml", f"accepted: [{word}]".encode())
-    assert accepted(url)["glintr100"].by == "ada@host", "a models directory that was put into the store as it was"
+    assert accepted(url)["glintr100"].by == "ada@host", (
+        "a models directory that was put into the store as it was"
+    )
     Store(url).put(FILE, b"pins: [")
     with pytest.raises(MissingWeights, match=rf"{url}/registry\.yaml: not YAML"):
         weight_files(url)

@@ -1,4 +1,6 @@
-"""Weights brought into a models directory: from addresses, mirrors and archives, checked before they get their name."""
+"""Weights brought into a models directory: from addresses, mirrors and archives, checked before
+they get their name.
+"""
 
 import hashlib
 import io
@@ -37,9 +39,15 @@ def register(monkeypatch: pytest.MonkeyPatch, server: Files) -> Callable[..., We
 
     def one(name: str = "tiny", **given: Any) -> Weights:
         known: dict[str, Any] = {
-            "file": "detect/tiny.onnx", "sha256": SHA256, "bytes": len(BODY), "licence": "MIT", "use": "any",
-            "source": "https://example.org/tiny", "kind": "detect/tiny", "address": f"{server.base}/tiny.onnx",
-        }  # fmt: skip
+            "file": "detect/tiny.onnx",
+            "sha256": SHA256,
+            "bytes": len(BODY),
+            "licence": "MIT",
+            "use": "any",
+            "source": "https://example.org/tiny",
+            "kind": "detect/tiny",
+            "address": f"{server.base}/tiny.onnx",
+        }
         entry = Weights(name, **{**known, **given})
         monkeypatch.setitem(WEIGHTS, name, entry)
         return entry
@@ -67,10 +75,16 @@ def zipped(**members: bytes) -> bytes:
 
 def left(top: Path) -> list[str]:
     """All files below the models directory."""
-    return sorted(str(path.relative_to(top)) for path in top.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    return sorted(
+        str(path.relative_to(top))
+        for path in top.rglob("*")
+        if path.is_file() and not path.name.endswith(".lock")
+    )
 
 
-def test_fetched_checked_and_found_again(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_fetched_checked_and_found_again(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register()
     [outcome] = bring(top, "tiny")
     assert (outcome.state, outcome.said) == ("fetched", str(top / "detect/tiny.onnx"))
@@ -80,7 +94,9 @@ def test_fetched_checked_and_found_again(register: Callable[..., Weights], top: 
     assert len(server.asked) == 1
 
 
-def test_an_interrupted_fetch_goes_on_in_the_next_one(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_an_interrupted_fetch_goes_on_in_the_next_one(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register()
     server.faults["/tiny.onnx"] = [broken_after(1000)]
 
@@ -95,18 +111,24 @@ def test_an_interrupted_fetch_goes_on_in_the_next_one(register: Callable[..., We
     assert left(top) == ["detect/tiny.onnx"]
 
 
-def test_another_file_behind_the_address_is_thrown_away(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_another_file_behind_the_address_is_thrown_away(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register()
     server.bodies["/tiny.onnx"] = OTHER
     [outcome] = bring(top, "tiny")
     assert outcome.state == "failed"
-    assert f"its sha256 is {hashlib.sha256(OTHER).hexdigest()}, registered is {SHA256}" in outcome.said
+    assert (
+        f"its sha256 is {hashlib.sha256(OTHER).hexdigest()}, registered is {SHA256}" in outcome.said
+    )
     assert left(top) == []
     with pytest.raises(MissingWeights):
         WeightFiles(str(top)).path("tiny")
 
 
-def test_the_beginning_of_another_file_is_not_built_upon(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_the_beginning_of_another_file_is_not_built_upon(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     """An earlier try may have begun with what another mirror sent, or with a page of an error."""
     register()
     server.tag = None
@@ -123,7 +145,9 @@ def test_the_beginning_of_another_file_is_not_built_upon(register: Callable[...,
     assert [asked for _, asked in server.asked] == [None, "bytes=1000-", None]
 
 
-def test_one_failure_does_not_keep_the_others(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_one_failure_does_not_keep_the_others(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register()
     register("gone", file="gone.onnx", address=f"{server.base}/gone.onnx")
     server.faults["/tiny.onnx"] = [busy(503)]
@@ -132,12 +156,18 @@ def test_one_failure_does_not_keep_the_others(register: Callable[..., Weights], 
     assert outcomes[0].said == f"{server.base}/gone.onnx: HTTP 404 Not Found"
 
 
-def test_two_at_once_fetch_a_file_once(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_two_at_once_fetch_a_file_once(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register()
     said: list[str] = []
     first = Supply(str(top)).bring(["tiny"])
     states: list[str] = []
-    second = threading.Thread(target=lambda: states.extend(one.state for one in Supply(str(top), say=said.append).bring(["tiny"])))
+    second = threading.Thread(
+        target=lambda: states.extend(
+            one.state for one in Supply(str(top), say=said.append).bring(["tiny"])
+        )
+    )
     assert next(first).state == "fetched"
     second.start()
     while not said:  # the other one has come as far as the lock
@@ -165,12 +195,17 @@ def member(register: Callable[..., Weights], server: Files, archive: bytes, **gi
     register(address=f"{server.base}/pack.zip", member="pack/tiny.onnx", **given)
 
 
-def test_out_of_an_archive_that_is_fetched_once_for_two(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_out_of_an_archive_that_is_fetched_once_for_two(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     member(register, server, zipped(**{"pack/tiny.onnx": BODY, "pack/second.onnx": OTHER}))
     register(
-        "second", file="detect/second.onnx", sha256=hashlib.sha256(OTHER).hexdigest(),
-        address=f"{server.base}/pack.zip", member="pack/second.onnx",
-    )  # fmt: skip
+        "second",
+        file="detect/second.onnx",
+        sha256=hashlib.sha256(OTHER).hexdigest(),
+        address=f"{server.base}/pack.zip",
+        member="pack/second.onnx",
+    )
     assert [one.state for one in bring(top, "tiny", "second")] == ["fetched", "fetched"]
     assert [path for path, _ in server.asked] == ["/pack.zip"]
     assert left(top) == ["detect/second.onnx", "detect/tiny.onnx"], "the archive is not kept"
@@ -183,7 +218,9 @@ def test_a_member_that_lies_elsewhere_in_the_archive_is_found_by_its_name(
     assert [one.state for one in bring(top, "tiny")] == ["fetched"]
 
 
-@pytest.mark.parametrize("name", ["../../escape.onnx", "/etc/escape.onnx", "a/../../escape.onnx", "..\\escape.onnx"])
+@pytest.mark.parametrize(
+    "name", ["../../escape.onnx", "/etc/escape.onnx", "a/../../escape.onnx", "..\\escape.onnx"]
+)
 def test_an_archive_with_a_way_out_is_not_unpacked(name: str, tmp_path: Path) -> None:
     archive = tmp_path / "deep" / "pack.zip"
     archive.parent.mkdir()
@@ -203,7 +240,9 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path: Path) -> None:
         unpack(archive, "tiny.onnx", tmp_path / "out", None)
 
 
-def test_a_bomb_is_stopped_by_what_the_file_may_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_stopped_by_what_the_file_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = tmp_path / "pack.zip"
     archive.write_bytes(zipped(**{"tiny.onnx": bytes(5_000_000)}))
     assert archive.stat().st_size < 10_000
@@ -217,8 +256,13 @@ def test_a_bomb_is_stopped_by_what_the_file_may_have(tmp_path: Path, monkeypatch
 def test_a_member_that_lies_about_its_size_is_stopped(tmp_path: Path) -> None:
     archive = tmp_path / "pack.zip"
     content = zipped(**{"tiny.onnx": bytes(5_000_000)})
-    archive.write_bytes(content.replace((5_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    with pytest.raises(DownloadError, match=r"pack\.zip: (tiny\.onnx is longer|not a zip file that can be unpacked)"):
+    archive.write_bytes(
+        content.replace((5_000_000).to_bytes(4, "little"), (1000).to_bytes(4, "little"))
+    )
+    with pytest.raises(
+        DownloadError,
+        match=r"pack\.zip: (tiny\.onnx is longer|not a zip file that can be unpacked)",
+    ):
         unpack(archive, "tiny.onnx", tmp_path / "out", 1000)
     assert not (tmp_path / "out").exists()
 
@@ -239,11 +283,16 @@ def test_an_archive_that_does_not_hold_the_file(content: bytes, said: str, tmp_p
         unpack(archive, "tiny.onnx", tmp_path / "out", None)
 
 
-def test_a_damaged_archive_is_a_failure_of_its_files(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_a_damaged_archive_is_a_failure_of_its_files(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     whole = zipped(**{"pack/tiny.onnx": os.urandom(50_000)})
     member(register, server, whole[:20_000] + bytes(1000) + whole[21_000:], bytes=None)
     [outcome] = bring(top, "tiny")
-    assert outcome.state == "failed" and "pack.zip: not a zip file that can be unpacked: Bad CRC-32" in outcome.said
+    assert (
+        outcome.state == "failed"
+        and "pack.zip: not a zip file that can be unpacked: Bad CRC-32" in outcome.said
+    )
     assert left(top) == []
 
 
@@ -253,17 +302,26 @@ def test_a_damaged_archive_is_a_failure_of_its_files(register: Callable[..., Wei
 @pytest.mark.parametrize("place", ["detect/tiny.onnx", "tiny.onnx", SHA256, f"sha256/{SHA256}"])
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_a_folder_as_a_mirror_goes_before_the_address(
-    place: str, scheme: str, register: Callable[..., Weights], top: Path, tmp_path: Path, server: Files
+    place: str,
+    scheme: str,
+    register: Callable[..., Weights],
+    top: Path,
+    tmp_path: Path,
+    server: Files,
 ) -> None:
     register()
     file = tmp_path / "mirror" / place
     file.parent.mkdir(parents=True)
     file.write_bytes(BODY)
-    assert [one.state for one in bring(top, "tiny", mirror=f"{scheme}{tmp_path}/mirror")] == ["fetched"]
+    assert [one.state for one in bring(top, "tiny", mirror=f"{scheme}{tmp_path}/mirror")] == [
+        "fetched"
+    ]
     assert WeightFiles(str(top)).path("tiny") and not server.asked
 
 
-def test_another_file_in_a_mirror_is_passed_over(register: Callable[..., Weights], top: Path, tmp_path: Path, server: Files) -> None:
+def test_another_file_in_a_mirror_is_passed_over(
+    register: Callable[..., Weights], top: Path, tmp_path: Path, server: Files
+) -> None:
     register()
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "tiny.onnx").write_bytes(OTHER)
@@ -272,13 +330,17 @@ def test_another_file_in_a_mirror_is_passed_over(register: Callable[..., Weights
 
 
 @pytest.mark.parametrize("place", ["detect/tiny.onnx", "tiny.onnx", SHA256])
-def test_addresses_as_a_mirror(place: str, register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_addresses_as_a_mirror(
+    place: str, register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register(address=None)
     server.bodies = {f"/mirror/{place}": BODY}
     assert [one.state for one in bring(top, "tiny", mirror=f"{server.base}/mirror/")] == ["fetched"]
 
 
-def test_archives_lie_in_mirrors_under_their_own_names(register: Callable[..., Weights], top: Path, tmp_path: Path, server: Files) -> None:
+def test_archives_lie_in_mirrors_under_their_own_names(
+    register: Callable[..., Weights], top: Path, tmp_path: Path, server: Files
+) -> None:
     member(register, server, b"not asked for")
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "pack.zip").write_bytes(zipped(**{"pack/tiny.onnx": BODY}))
@@ -286,7 +348,9 @@ def test_archives_lie_in_mirrors_under_their_own_names(register: Callable[..., W
     (top / "detect/tiny.onnx").unlink()
     server.bodies["/far/pack.zip"] = (tmp_path / "mirror" / "pack.zip").read_bytes()
     assert [one.state for one in bring(top, "tiny", mirror=f"{server.base}/far")] == ["fetched"]
-    assert (tmp_path / "mirror" / "pack.zip").exists() and "/pack.zip" not in [path for path, _ in server.asked]
+    assert (tmp_path / "mirror" / "pack.zip").exists() and "/pack.zip" not in [
+        path for path, _ in server.asked
+    ]
 
 
 def test_a_mirror_over_plain_http_or_nowhere_is_refused(top: Path, tmp_path: Path) -> None:
@@ -299,16 +363,25 @@ def test_a_mirror_over_plain_http_or_nowhere_is_refused(top: Path, tmp_path: Pat
 # What no source states a hash of
 
 
-def test_what_nobody_states_a_hash_of_waits_to_be_pinned(register: Callable[..., Weights], top: Path) -> None:
+def test_what_nobody_states_a_hash_of_waits_to_be_pinned(
+    register: Callable[..., Weights], top: Path
+) -> None:
     register(sha256=None, bytes=None)
     [outcome] = bring(top, "tiny")
     assert outcome.state == "unpinned"
-    assert f"idcluster models pin tiny {top}/detect/tiny.onnx --models {top}" in outcome.said and SHA256 in outcome.said
-    with pytest.raises(MissingWeights, match="'tiny' are not pinned: no source states their sha256"):
+    assert (
+        f"idcluster models pin tiny {top}/detect/tiny.onnx --models {top}" in outcome.said
+        and SHA256 in outcome.said
+    )
+    with pytest.raises(
+        MissingWeights, match="'tiny' are not pinned: no source states their sha256"
+    ):
         WeightFiles(str(top)).path("tiny")
 
 
-def test_pin_takes_what_comes_as_the_right_file(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_pin_takes_what_comes_as_the_right_file(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register(sha256=None, bytes=None)
     assert [one.state for one in bring(top, "tiny", pin_unstated=True)] == ["fetched"]
     assert WeightFiles(str(top)).sha256("tiny") == SHA256
@@ -335,7 +408,9 @@ def test_a_hash_of_another_kind_that_the_source_states_is_enough(
     assert WeightFiles(str(top)).sha256("tiny") == SHA256
 
 
-def test_a_prefix_alone_does_not_pin_but_tells_wrong_files(register: Callable[..., Weights], top: Path, server: Files) -> None:
+def test_a_prefix_alone_does_not_pin_but_tells_wrong_files(
+    register: Callable[..., Weights], top: Path, server: Files
+) -> None:
     register(sha256=None, bytes=None, sha256_prefix=SHA256[:8])
     assert [one.state for one in bring(top, "tiny")] == ["unpinned"]
     server.bodies["/tiny.onnx"] = OTHER
@@ -343,12 +418,17 @@ def test_a_prefix_alone_does_not_pin_but_tells_wrong_files(register: Callable[..
     assert outcome.state == "failed" and f"begins with {SHA256[:8]}" in outcome.said
 
 
-def test_what_comes_by_hand_says_from_where_and_whereto(register: Callable[..., Weights], top: Path) -> None:
+def test_what_comes_by_hand_says_from_where_and_whereto(
+    register: Callable[..., Weights], top: Path
+) -> None:
     register(address=None, by_hand="register at https://example.org and take tiny.onnx")
     [outcome] = bring(top, "tiny")
     assert (outcome.state, outcome.said) == (
-        "by_hand", f"register at https://example.org and take tiny.onnx; put it at {top}/detect/tiny.onnx"
-    )  # fmt: skip
-    register(address=None, sha256=None, by_hand="register at https://example.org and take tiny.onnx")
+        "by_hand",
+        f"register at https://example.org and take tiny.onnx; put it at {top}/detect/tiny.onnx",
+    )
+    register(
+        address=None, sha256=None, by_hand="register at https://example.org and take tiny.onnx"
+    )
     [outcome] = bring(top, "tiny")
     assert outcome.said.endswith(f"; then: idcluster models pin tiny FILE --models {top}")

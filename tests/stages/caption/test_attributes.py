@@ -1,4 +1,6 @@
-"""Captions of measured facts: a template is text from a DAG file, and what it says must be true of the picture."""
+"""Captions of measured facts: a template is text from a DAG file, and what it says must be true of
+the picture.
+"""
 
 import re
 from typing import Any
@@ -41,14 +43,29 @@ def a_face(**more: Any) -> Face:
 
 def rows_of(*faces: Face) -> pa.Table:
     names = ("box", "landmarks", "landmark_scheme", "sharpness", "yaw", "side", "faces_in_image")
-    kinds = [pa.list_(pa.float32()), pa.list_(pa.float32()), pa.string(), *[pa.float32()] * 3, pa.int32()]
-    columns = {f"faces.{name}": pa.array([getattr(face, name) for face in faces], kind) for name, kind in zip(names, kinds, strict=True)}
-    ids = {"identity_id": ["p"] * len(faces), "image_id": ["one"] * len(faces), "face_id": [f"f{at}" for at in range(len(faces))]}
+    kinds = [
+        pa.list_(pa.float32()),
+        pa.list_(pa.float32()),
+        pa.string(),
+        *[pa.float32()] * 3,
+        pa.int32(),
+    ]
+    columns = {
+        f"faces.{name}": pa.array([getattr(face, name) for face in faces], kind)
+        for name, kind in zip(names, kinds, strict=True)
+    }
+    ids = {
+        "identity_id": ["p"] * len(faces),
+        "image_id": ["one"] * len(faces),
+        "face_id": [f"f{at}" for at in range(len(faces))],
+    }
     return pa.table({**ids, **columns})
 
 
 def caption(picture: np.ndarray, *faces: Face, **params: Any) -> list[dict[str, Any]]:
-    found = AttributesCaption(params).run(rows_of(*faces), {"one": Picture("one", picture)}, NO_SERVICES)
+    found = AttributesCaption(params).run(
+        rows_of(*faces), {"one": Picture("one", picture)}, NO_SERVICES
+    )
     full = found.append_column("inputs", pa.array([b"12345678"] * len(faces), pa.binary(8)))
     TABLES["captions"].check(full.select(TABLES["captions"].names), "test")
     rows: list[dict[str, Any]] = found.to_pylist()
@@ -58,7 +75,9 @@ def caption(picture: np.ndarray, *faces: Face, **params: Any) -> list[dict[str, 
 def test_a_real_portrait(portrait: np.ndarray) -> None:
     row = caption(portrait, a_face())[0]
     text = row["caption"]
-    assert text.startswith("A half-length shot in colour of one person, facing the camera, head upright; ")
+    assert text.startswith(
+        "A half-length shot in colour of one person, facing the camera, head upright; "
+    )
     assert text.endswith("square format") and "sharp face" in text
     assert row["tokens"] == len(text.split()) and row["model"] == "attributes-v1"
 
@@ -69,8 +88,27 @@ def test_nothing_is_guessed_about_the_person(portrait: np.ndarray) -> None:
     for scale in (0.2, 1.0, 3.0):
         for yaw in (-0.6, None, 0.6):
             box = [175.0, 76.0, 175 + 90 * scale, 76 + 90 * scale]
-            words |= set(re.findall("[a-z]+", caption(portrait, a_face(box=box, yaw=yaw))[0]["caption"].lower()))
-    assert not words & {"man", "woman", "boy", "girl", "he", "she", "his", "her", "male", "female", "young", "old", "asian", "european"}
+            words |= set(
+                re.findall(
+                    "[a-z]+", caption(portrait, a_face(box=box, yaw=yaw))[0]["caption"].lower()
+                )
+            )
+    assert not words & {
+        "man",
+        "woman",
+        "boy",
+        "girl",
+        "he",
+        "she",
+        "his",
+        "her",
+        "male",
+        "female",
+        "young",
+        "old",
+        "asian",
+        "european",
+    }
 
 
 @pytest.mark.parametrize(
@@ -90,12 +128,29 @@ def test_nothing_is_guessed_about_the_person(portrait: np.ndarray) -> None:
         ({"landmarks": [195, 100, 235, 130, *EYES[4:]]}, "tilt", "head tilted to the right"),
         ({"landmarks": [195, 130, 235, 100, *EYES[4:]]}, "tilt", "head tilted to the left"),
         ({"landmarks": None}, "tilt", "head in view"),
-        # dlib's five points begin at image right: read in the wrong order, every head would be upside down.
-        ({"landmarks": [245, 110, 230, 110, 190, 110, 205, 110, 218, 140], "landmark_scheme": "dlib5"}, "tilt", "head upright"),
-        ({"landmarks": [190, 110, 205, 110, 245, 110, 230, 110, 218, 80], "landmark_scheme": "dlib5"}, "tilt", "head upside down"),
+        # dlib's five points begin at image right: read in the wrong order, every head would be
+        # upside down.
+        (
+            {
+                "landmarks": [245, 110, 230, 110, 190, 110, 205, 110, 218, 140],
+                "landmark_scheme": "dlib5",
+            },
+            "tilt",
+            "head upright",
+        ),
+        (
+            {
+                "landmarks": [190, 110, 205, 110, 245, 110, 230, 110, 218, 80],
+                "landmark_scheme": "dlib5",
+            },
+            "tilt",
+            "head upside down",
+        ),
     ],
 )
-def test_facts_of_the_face(portrait: np.ndarray, change: dict[str, Any], field: str, phrase: str) -> None:
+def test_facts_of_the_face(
+    portrait: np.ndarray, change: dict[str, Any], field: str, phrase: str
+) -> None:
     assert describe(a_face(**change), portrait)[field] == phrase
 
 
@@ -126,7 +181,10 @@ def test_background(portrait: np.ndarray, colour: tuple[int, int, int], tone: st
 def test_facts_of_the_picture(portrait: np.ndarray) -> None:
     face = a_face()
     grey = cv2.cvtColor(cv2.cvtColor(portrait, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    assert describe(face, portrait)["colour"] == "in colour" and describe(face, grey)["colour"] == "in black and white"
+    assert (
+        describe(face, portrait)["colour"] == "in colour"
+        and describe(face, grey)["colour"] == "in black and white"
+    )
     assert describe(face, portrait // 4)["light"] == "dim"
     assert describe(face, 255 - (255 - portrait) // 4)["light"] == "bright"
     assert describe(face, 100 + portrait // 10)["contrast"] == "low"
@@ -146,7 +204,10 @@ def test_a_new_template_is_a_new_prompt(portrait: np.ndarray) -> None:
     other = caption(portrait, a_face(), template="{people}, {orientation}")[0]
     assert other["caption"] == "One person, square"
     assert first["prompt_id"] != other["prompt_id"] and first["prompt_id"].startswith("attributes-")
-    assert caption(portrait, a_face(), prompt_id="short", template="{people}")[0]["prompt_id"] == "short"
+    assert (
+        caption(portrait, a_face(), prompt_id="short", template="{people}")[0]["prompt_id"]
+        == "short"
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,4 +235,6 @@ def test_templates_that_are_refused(template: str, message: str) -> None:
 def test_a_face_has_the_same_caption_alone_and_beside_others(portrait: np.ndarray) -> None:
     faces = [a_face(), a_face(yaw=0.7), a_face(box=[300, 300, 330, 330])]
     together = caption(portrait, *faces)
-    assert [row["caption"] for row in together] == [caption(portrait, face)[0]["caption"] for face in faces]
+    assert [row["caption"] for row in together] == [
+        caption(portrait, face)[0]["caption"] for face in faces
+    ]

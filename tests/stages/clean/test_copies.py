@@ -1,4 +1,6 @@
-"""Copies of a photograph: each that stays makes a generator learn it by heart, each false one costs a photograph."""
+"""Copies of a photograph: each that stays makes a generator learn it by heart, each false one costs
+a photograph.
+"""
 
 import io
 from pathlib import Path
@@ -18,18 +20,31 @@ SAME_PERSON, SAME_PHOTOGRAPH = 0.5, 0.95
 
 
 def near_ones(rng: np.random.Generator, count: int, noise: float, size: int = 32) -> np.ndarray:
-    return normalised(normalised(rng.standard_normal(size)) + noise * normalised(rng.standard_normal((count, size)))).astype(np.float32)
+    return normalised(
+        normalised(rng.standard_normal(size))
+        + noise * normalised(rng.standard_normal((count, size)))
+    ).astype(np.float32)
 
 
 def copies(
-    unit: np.ndarray, hashes: Any, rank: Any = None, images: Any = None, starts: Any = None, same_photograph: float | None = SAME_PHOTOGRAPH
+    unit: np.ndarray,
+    hashes: Any,
+    rank: Any = None,
+    images: Any = None,
+    starts: Any = None,
+    same_photograph: float | None = SAME_PHOTOGRAPH,
 ) -> list[int]:
     count = len(unit)
     rank = np.arange(count) if rank is None else np.array(rank)
     pairs = alike(
-        unit, np.array([0, count] if starts is None else starts), np.arange(count) if images is None else np.array(images),
-        np.array(hashes, np.uint64), rank, SAME_PERSON, same_photograph,
-    )  # fmt: skip
+        unit,
+        np.array([0, count] if starts is None else starts),
+        np.arange(count) if images is None else np.array(images),
+        np.array(hashes, np.uint64),
+        rank,
+        SAME_PERSON,
+        same_photograph,
+    )
     return best_copies(pairs.copies(same_photograph), rank).tolist()
 
 
@@ -37,12 +52,20 @@ def test_the_same_picture_of_the_same_person_is_a_copy() -> None:
     rng = np.random.default_rng(0)
     unit = np.concatenate([near_ones(rng, 2, 0.5), near_ones(rng, 1, 0.5)])
     assert SAME_PERSON < unit[0] @ unit[1] < SAME_PHOTOGRAPH
-    assert copies(unit, [0b1111, 0b11111111, 0b1111]) == [-1, 0, -1], "four bits apart; somebody else in the same picture"
+    assert copies(unit, [0b1111, 0b11111111, 0b1111]) == [-1, 0, -1], (
+        "four bits apart; somebody else in the same picture"
+    )
     assert copies(unit, [0b1111, 0b111111111, 1 << 40]) == [-1, -1, -1], "five bits apart"
     assert copies(unit, [7, 7, 7], rank=[1, 0, 2]) == [1, -1, -1], "the better one stays"
-    assert copies(unit, [0, 0, 0]) == [-1, -1, -1], "pictures without a hash, or without anything on them, are not alike"
-    assert copies(unit, [7, 7, 7], images=[5, 5, 6]) == [-1, -1, -1], "two faces of one picture are two faces"
-    assert copies(unit, [7, 7, 7], starts=[0, 1, 3]) == [-1, -1, -1], "the same picture under two names is not this step's"
+    assert copies(unit, [0, 0, 0]) == [-1, -1, -1], (
+        "pictures without a hash, or without anything on them, are not alike"
+    )
+    assert copies(unit, [7, 7, 7], images=[5, 5, 6]) == [-1, -1, -1], (
+        "two faces of one picture are two faces"
+    )
+    assert copies(unit, [7, 7, 7], starts=[0, 1, 3]) == [-1, -1, -1], (
+        "the same picture under two names is not this step's"
+    )
 
 
 def test_a_cut_of_the_same_photograph_is_a_copy_whatever_the_picture_looks_like() -> None:
@@ -55,7 +78,13 @@ def test_a_series_does_not_become_a_chain() -> None:
     """Each picture is near the next, the first and the last are far apart: all but one would go."""
     angles = np.linspace(0, np.pi / 3, 5)
     unit = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert copies(unit, [0] * 5, same_photograph=float(np.cos(np.pi / 12)) - 1e-4) == [-1, 0, -1, 2, -1]
+    assert copies(unit, [0] * 5, same_photograph=float(np.cos(np.pi / 12)) - 1e-4) == [
+        -1,
+        0,
+        -1,
+        2,
+        -1,
+    ]
 
 
 def test_faces_without_a_vector_take_no_part() -> None:
@@ -71,15 +100,23 @@ def test_the_better_copy_is_large_and_sharp() -> None:
 
 
 def slowly(unit: np.ndarray, hashes: np.ndarray, rank: np.ndarray, images: np.ndarray) -> list[int]:
-    """Every face in the order of rank: the copy of the best that stays and is alike, or it stays."""
+    """Every face in the order of rank: the copy of the best that stays and is alike, or it
+    stays.
+    """
     stays: list[int] = []
     found = [-1] * len(unit)
     for row in np.argsort(rank):
         for one in stays:
             cosine = float(unit[row] @ unit[one])
             turned = int(hashes[row] ^ MIRROR ^ hashes[one]).bit_count() <= module.MIRROR_DISTANCE
-            near = (int(hashes[row] ^ hashes[one]).bit_count() <= HASH_DISTANCE or turned) and hashes[row] and hashes[one]
-            if images[row] != images[one] and (cosine >= SAME_PHOTOGRAPH or (near and cosine >= SAME_PERSON)):
+            near = (
+                (int(hashes[row] ^ hashes[one]).bit_count() <= HASH_DISTANCE or turned)
+                and hashes[row]
+                and hashes[one]
+            )
+            if images[row] != images[one] and (
+                cosine >= SAME_PHOTOGRAPH or (near and cosine >= SAME_PERSON)
+            ):
                 found[row] = one
                 break
         else:
@@ -95,10 +132,16 @@ def test_it_is_what_looking_at_one_face_after_the_other_gives(seed: int) -> None
     for _ in range(int(rng.integers(1, 5))):
         count = int(rng.integers(1, 30))
         unit = near_ones(rng, count, float(rng.uniform(0.05, 1.5)), 6)
-        hashes = rng.choice(np.array([0, 1, 3, 0xFF, 0xFFF, 1 << 40, int(MIRROR) ^ 3], np.uint64), count)
+        hashes = rng.choice(
+            np.array([0, 1, 3, 0xFF, 0xFFF, 1 << 40, int(MIRROR) ^ 3], np.uint64), count
+        )
         people.append((unit, hashes, rng.permutation(count), rng.integers(0, count, count)))
     starts = np.cumsum([0, *(len(unit) for unit, *_ in people)])
-    expected = [at + start if at >= 0 else -1 for one, start in zip(people, starts, strict=False) for at in slowly(*one)]
+    expected = [
+        at + start if at >= 0 else -1
+        for one, start in zip(people, starts, strict=False)
+        for at in slowly(*one)
+    ]
     unit, hashes, rank, images = (np.concatenate(parts) for parts in zip(*people, strict=True))
     assert copies(unit, hashes, rank, images, starts) == expected
     small = module._TILE
@@ -120,10 +163,14 @@ def test_a_photograph_has_one_vote_in_however_many_versions_it_came() -> None:
     rng = np.random.default_rng(3)
     unit = np.concatenate([near_ones(rng, 3, 0.1), near_ones(rng, 2, 0.5)])
     images = np.arange(5)
-    pairs = alike(unit, np.array([0, 5]), images, np.zeros(5, np.uint64), images, SAME_PERSON, SAME_PHOTOGRAPH)
+    pairs = alike(
+        unit, np.array([0, 5]), images, np.zeros(5, np.uint64), images, SAME_PERSON, SAME_PHOTOGRAPH
+    )
     found = votes(images, pairs)
     assert len(set(found[:3].tolist())) == 1 and len(set(found.tolist())) == 3
-    chain = module.Alike(np.array([0, 1]), np.array([1, 2]), np.ones(2, np.float32), np.zeros(2, bool))
+    chain = module.Alike(
+        np.array([0, 1]), np.array([1, 2]), np.ones(2, np.float32), np.zeros(2, bool)
+    )
     assert len(set(votes(images, chain)[:3].tolist())) == 1, "a version of a version, too"
     assert votes(images, chain.copies(2.0)).tolist() == images.tolist()
 
@@ -134,7 +181,9 @@ def test_a_mirrored_photograph_is_a_copy(photos: Path) -> None:
     for file in files:
         out = io.BytesIO()
         ImageOps.mirror(Image.open(file).convert("RGB")).save(out, "JPEG", quality=90)
-        hashes.append((perceptual_hash(file.read_bytes()) or 0, perceptual_hash(out.getvalue()) or 0))
+        hashes.append(
+            (perceptual_hash(file.read_bytes()) or 0, perceptual_hash(out.getvalue()) or 0)
+        )
     unit = np.ones((2, 1), np.float32)
     for at, (before, _) in enumerate(hashes):
         for other, (_, after) in enumerate(hashes):
@@ -151,7 +200,9 @@ def test_real_photographs_that_were_compressed_and_shrunk_again(photos: Path) ->
     for file in files:
         data = file.read_bytes()
         picture, out = Image.open(io.BytesIO(data)).convert("RGB"), io.BytesIO()
-        picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(out, "JPEG", quality=60)
+        picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(
+            out, "JPEG", quality=60
+        )
         hashes.append((perceptual_hash(data) or 0, perceptual_hash(out.getvalue()) or 0))
     for at, (before, _) in enumerate(hashes):
         for other, (_, after) in enumerate(hashes):

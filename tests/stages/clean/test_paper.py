@@ -1,4 +1,6 @@
-"""FlashFace's rule, to the letter: what the default is compared with must be what the paper says and not a better rule."""
+"""FlashFace's rule, to the letter: what the default is compared with must be what the paper says
+and not a better rule.
+"""
 
 import numpy as np
 from hypothesis import given, settings
@@ -12,20 +14,26 @@ from tests.stages.clean.made_up import SIZE, faces_of, person, reasons, some_per
 SEED = 7
 
 
-def look(vectors: np.ndarray, images: list[int] | None = None, rule: PaperRule | None = None) -> Verdict:
+def look(
+    vectors: np.ndarray, images: list[int] | None = None, rule: PaperRule | None = None
+) -> Verdict:
     return judge(person(vectors, images), np.array([SEED], np.uint64), rule or PaperRule(0.3))
 
 
 def two_looks(rng: np.random.Generator) -> np.ndarray:
     centre = normalised(rng.standard_normal(SIZE))
     looks = [normalised(centre + 0.6 * normalised(rng.standard_normal(SIZE))) for _ in range(2)]
-    return normalised(np.concatenate([look + 0.08 * rng.standard_normal((12, SIZE)) for look in looks]))
+    return normalised(
+        np.concatenate([look + 0.08 * rng.standard_normal((12, SIZE)) for look in looks])
+    )
 
 
 def test_all_but_one_cluster_goes() -> None:
     vectors = two_looks(np.random.default_rng(1))[:-2]
     found = look(vectors)
-    assert found.keep.tolist() == [True] * 12 + [False] * 10 and set(reasons(found)[12:]) == {"other_cluster"}
+    assert found.keep.tolist() == [True] * 12 + [False] * 10 and set(reasons(found)[12:]) == {
+        "other_cluster"
+    }
     centre = normalised(vectors[:12].mean(axis=0))
     np.testing.assert_allclose(found.similarity, vectors @ centre, atol=1e-6)
     strict = look(vectors, rule=PaperRule(float(np.median(found.similarity[:12]))))
@@ -51,7 +59,9 @@ def test_identical_and_opposite_vectors_do_not_break() -> None:
 
 
 def test_no_people() -> None:
-    nobody = Faces(np.zeros((0, SIZE), np.float32), np.zeros(1, np.int64), *[np.zeros(0, np.int64)] * 6)
+    nobody = Faces(
+        np.zeros((0, SIZE), np.float32), np.zeros(1, np.int64), *[np.zeros(0, np.int64)] * 6
+    )
     found = judge(nobody, np.zeros(0, np.uint64), PaperRule(0.3))
     assert found.indicator.shape == (0, SIZE) and len(found.keep) == 0
 
@@ -72,5 +82,7 @@ def test_a_person_is_judged_alike_alone_and_among_others_to_the_last_bit(seed: i
         assert alone.reason.tolist() == everybody.reason[mine].tolist()
         assert alone.indicator[0].tobytes() == everybody.indicator[at].tobytes()
         kept = np.flatnonzero(alone.keep & (one.forced == 0))
-        assert (alone.cluster[kept] == 0).all() and (alone.similarity[kept] >= np.float32(0.3)).all()
+        assert (alone.cluster[kept] == 0).all() and (
+            alone.similarity[kept] >= np.float32(0.3)
+        ).all()
         assert len({*one.images[kept]}) == len(kept) and alone.keep[one.forced == KEEP].all()

@@ -38,7 +38,9 @@ def crawl(answers: dict[str, Fetched], **params: Any) -> list[dict[str, Any]]:
     stage = FilesCrawl(params)
     assert stage.wants(rows).to_pylist() == [True] * len(answers)
     table = stage.run(rows, {}, Shelf(answers))
-    checked = TABLES["images"].check(table.append_column("inputs", pa.array([b"8 bytes."] * len(table), pa.binary(8))), "test")
+    checked = TABLES["images"].check(
+        table.append_column("inputs", pa.array([b"8 bytes."] * len(table), pa.binary(8))), "test"
+    )
     assert checked["image_id"].to_pylist() == rows["image_id"].to_pylist()
     return checked.to_pylist()
 
@@ -64,11 +66,25 @@ def test_a_picture_is_kept_byte_for_byte(jpeg: bytes) -> None:
 
 def test_refused_content_keeps_its_hash_and_not_its_bytes(jpeg: bytes) -> None:
     bomb = b"GIF89a\xff\xff\xff\xff" + bytes(20)
-    answers = {"a": Fetched(b""), "b": Fetched(b"<html>"), "c": Fetched(bomb), "d": Fetched(jpeg + bytes(5000)), "e": Fetched(jpeg)}
+    answers = {
+        "a": Fetched(b""),
+        "b": Fetched(b"<html>"),
+        "c": Fetched(bomb),
+        "d": Fetched(jpeg + bytes(5000)),
+        "e": Fetched(jpeg),
+    }
     rows = crawl(answers, max_bytes=len(jpeg) + 100)
-    assert [row["reason"] for row in rows] == ["empty", "not_an_image", "too_many_pixels", "too_large", None]
+    assert [row["reason"] for row in rows] == [
+        "empty",
+        "not_an_image",
+        "too_many_pixels",
+        "too_large",
+        None,
+    ]
     assert [row["status"] for row in rows] == ["failed"] * 4 + ["ok"]
-    for row, data in zip(rows[:4], (answer.data or b"" for answer in answers.values()), strict=False):
+    for row, data in zip(
+        rows[:4], (answer.data or b"" for answer in answers.values()), strict=False
+    ):
         assert row["bytes"] is None
         assert (row["sha256"], row["size"]) == (hashlib.sha256(data).hexdigest(), len(data))
 
@@ -82,7 +98,8 @@ def test_what_the_fetch_says_is_passed_on(jpeg: bytes) -> None:
         }
     )
     assert [(row["status"], row["reason"], row["detail"]) for row in rows[:2]] == [
-        ("failed", "http_404", "Not Found"), ("filtered", "robots", None),
+        ("failed", "http_404", "Not Found"),
+        ("filtered", "robots", None),
     ]
     assert rows[0]["fetched_at"].year == 2023
     assert [row["opt_out"] for row in rows] == [None, "X-Robots-Tag: noai", "noted"]
@@ -108,9 +125,17 @@ def saved(name: str, side: int = 40, frames: int = 1, mode: str = "RGB") -> byte
 
 
 def test_limits_on_small_files_and_films_are_parameters_and_off_unless_set() -> None:
-    answers = {"small": Fetched(saved("PNG", 20)), "film": Fetched(saved("GIF", 40, 9)), "fine": Fetched(saved("GIF", 40, 3))}
+    answers = {
+        "small": Fetched(saved("PNG", 20)),
+        "film": Fetched(saved("GIF", 40, 9)),
+        "fine": Fetched(saved("GIF", 40, 3)),
+    }
     assert [row["reason"] for row in crawl(answers)] == [None] * 3
-    assert [row["reason"] for row in crawl(answers, min_side=21, max_frames=3)] == ["too_small", "too_many_frames", None]
+    assert [row["reason"] for row in crawl(answers, min_side=21, max_frames=3)] == [
+        "too_small",
+        "too_many_frames",
+        None,
+    ]
     (row,) = crawl({"small": answers["small"]}, min_bytes=100_000)
     assert (row["status"], row["reason"], row["bytes"]) == ("failed", "too_small", None)
     assert row["sha256"]
@@ -121,22 +146,46 @@ def test_every_kind_of_picture_has_one_outcome() -> None:
     grey = io.BytesIO()
     Image.fromarray(np.full((30, 30), 40_000, np.uint16)).save(grey, "PNG")
     kinds = {
-        "cmyk": saved("JPEG", mode="CMYK"), "sixteen bits": grey.getvalue(), "webp": saved("WEBP"), "avif": saved("AVIF"),
-        "bmp": saved("BMP"), "gif": saved("GIF"), "film": saved("WEBP", 40, 3), "pages": saved("TIFF", 40, 3),
+        "cmyk": saved("JPEG", mode="CMYK"),
+        "sixteen bits": grey.getvalue(),
+        "webp": saved("WEBP"),
+        "avif": saved("AVIF"),
+        "bmp": saved("BMP"),
+        "gif": saved("GIF"),
+        "film": saved("WEBP", 40, 3),
+        "pages": saved("TIFF", 40, 3),
         "palette": saved("PNG", mode="P"),
-    }  # fmt: skip
+    }
     rows = crawl({name: Fetched(data) for name, data in kinds.items()})
-    assert [(row["status"], row["phash"] is not None) for row in rows] == [("ok", True)] * len(kinds)
-    assert [row["format"] for row in rows] == ["jpeg", "png", "webp", "avif", "bmp", "gif", "webp", "tiff", "png"]
+    assert [(row["status"], row["phash"] is not None) for row in rows] == [("ok", True)] * len(
+        kinds
+    )
+    assert [row["format"] for row in rows] == [
+        "jpeg",
+        "png",
+        "webp",
+        "avif",
+        "bmp",
+        "gif",
+        "webp",
+        "tiff",
+        "png",
+    ]
     refused = {
-        "heic": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100), "unsupported_format", "HEIC"),
+        "heic": (
+            b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100),
+            "unsupported_format",
+            "HEIC",
+        ),
         "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_format", "SVG"),
         "page": (b"<!DOCTYPE html><html></html>", "not_an_image", "begins with"),
         "jpeg xl": (b"\xff\x0a" + bytes(50), "unsupported_format", "JPEG XL"),
     }
     rows = crawl({name: Fetched(data) for name, (data, _, _) in refused.items()})
     assert [row["reason"] for row in rows] == [reason for _, reason, _ in refused.values()]
-    assert all(words in row["detail"] for row, (_, _, words) in zip(rows, refused.values(), strict=True))
+    assert all(
+        words in row["detail"] for row, (_, _, words) in zip(rows, refused.values(), strict=True)
+    )
 
 
 def test_pictures_of_more_than_64_megapixels_are_refused_unless_asked_for() -> None:

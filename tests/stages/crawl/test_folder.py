@@ -1,4 +1,6 @@
-"""Folders of photographs: what is listed, what is left out, and what a fetch says of files that are none."""
+"""Folders of photographs: what is listed, what is left out, and what a fetch says of files that are
+none.
+"""
 
 import os
 import resource
@@ -14,7 +16,18 @@ from stages.crawl.listing import SourceError
 from stages.crawl.table import TableSource
 from stages.stage import Fetched
 
-FILE_NAMES = ["1.jpg", "with blank.jpg", "100%.jpg", "%2e%2e", "%41", "Zoë-图片.png", "Zoe\u0308", "a:b", "back\\slash", "line\nbreak"]
+FILE_NAMES = [
+    "1.jpg",
+    "with blank.jpg",
+    "100%.jpg",
+    "%2e%2e",
+    "%41",
+    "Zoë-图片.png",
+    "Zoe\u0308",
+    "a:b",
+    "back\\slash",
+    "line\nbreak",
+]
 RAW_NAMES = [b"caf\xe9.jpg", b"\xff\xfe", b"100%\xff%FF", "Zoë".encode("latin-1"), "Zoë".encode()]
 
 
@@ -42,8 +55,18 @@ def test_one_folder_is_one_person(people: Path) -> None:
     source = FolderSource(people)
     listed, remarks = source.people()
     assert [person.name for person in listed] == ["Ada", "Zoë"] and remarks == []
-    assert addresses(source) == ["local:Ada/a.png", "local:Ada/b.jpg", "local:Ada/notes.txt", "local:Zoë/1.jpg"]
-    assert [found.data for found in source.fetch(addresses(source))] == [b"a.png", b"b.jpg", b"notes.txt", b"z"]
+    assert addresses(source) == [
+        "local:Ada/a.png",
+        "local:Ada/b.jpg",
+        "local:Ada/notes.txt",
+        "local:Zoë/1.jpg",
+    ]
+    assert [found.data for found in source.fetch(addresses(source))] == [
+        b"a.png",
+        b"b.jpg",
+        b"notes.txt",
+        b"z",
+    ]
 
 
 def test_addresses_do_not_depend_on_where_the_folder_is(people: Path) -> None:
@@ -51,7 +74,9 @@ def test_addresses_do_not_depend_on_where_the_folder_is(people: Path) -> None:
     (people / "Ada" / "1.jpg").write_bytes(b"x")
     before = addresses(FolderSource(people, "album"))
     os.rename(people, people.with_name("moved"))
-    assert addresses(FolderSource(people.with_name("moved"), "album")) == before == ["album:Ada/1.jpg"]
+    assert (
+        addresses(FolderSource(people.with_name("moved"), "album")) == before == ["album:Ada/1.jpg"]
+    )
 
 
 def test_hidden_nested_and_loose_files_are_left_out_with_a_remark(people: Path) -> None:
@@ -65,7 +90,9 @@ def test_hidden_nested_and_loose_files_are_left_out_with_a_remark(people: Path) 
         (people / "Ada" / nested).mkdir()
         (people / "Ada" / nested / "2.jpg").write_bytes(b"x")
     listed, remarks = FolderSource(people).people()
-    assert [person.name for person in listed] == ["Ada"] and addresses(FolderSource(people)) == ["local:Ada/1.jpg"]
+    assert [person.name for person in listed] == ["Ada"] and addresses(FolderSource(people)) == [
+        "local:Ada/1.jpg"
+    ]
     assert remarks == [
         f"1 file beside the folders of people in {people} is not used",
         f"1 folder inside {people / 'Ada'} is not used",
@@ -90,24 +117,35 @@ def closed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(os, "scandir", scandir)
 
 
-def test_a_folder_that_cannot_be_listed_costs_only_itself(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`lost+found` on a disk would refuse everybody, or a folder that is closed for an hour take its pictures out of the dataset."""
+def test_a_folder_that_cannot_be_listed_costs_only_itself(
+    people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`lost+found` on a disk would refuse everybody, or a folder that is closed for an hour take
+    its pictures out of the dataset.
+    """
     for name in ("lost+found", "Zoë"):
         (people / name).mkdir()
         (people / name / "1.jpg").write_bytes(b"x")
     closed(monkeypatch, "lost+found")
     listed, remarks = FolderSource(people).people()
     assert [(person.name, len(person.offers), person.complete) for person in listed] == [
-        ("Ada", 0, True), ("Zoë", 1, True), ("lost+found", 0, False),
-    ]  # fmt: skip
-    assert remarks == [f"{people / 'lost+found'} cannot be listed (Permission denied); its pictures stay as they were"]
+        ("Ada", 0, True),
+        ("Zoë", 1, True),
+        ("lost+found", 0, False),
+    ]
+    assert remarks == [
+        f"{people / 'lost+found'} cannot be listed (Permission denied); its pictures stay as "
+        "they were"
+    ]
     closed(monkeypatch, "Ada", "Zoë", "lost+found")
     with pytest.raises(SourceError, match="Permission denied"):
         FolderSource(people).people()
 
 
 @pytest.mark.parametrize("layout", ["lfw", "agedb", "ffhq"])
-def test_a_published_data_set_is_told_of_what_cannot_be_listed(people: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+def test_a_published_data_set_is_told_of_what_cannot_be_listed(
+    people: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
     """Half of a data set would be gone without a word."""
     for name in ("Ada", "Zoë"):
         (people / "images1024x1024" / name).mkdir(parents=True, exist_ok=True)
@@ -123,7 +161,9 @@ def test_a_published_data_set_is_told_of_what_cannot_be_listed(people: Path, mon
 
 @pytest.mark.parametrize("name", FILE_NAMES)
 def test_any_name_leads_back_to_its_file(people: Path, name: str) -> None:
-    """A photograph would be reported missing, or another one taken, because of a percent sign in its name."""
+    """A photograph would be reported missing, or another one taken, because of a percent sign in
+    its name.
+    """
     (people / name).mkdir()
     (people / name / name).write_bytes(name.encode())
     source = FolderSource(people)
@@ -146,9 +186,20 @@ def test_names_that_are_no_utf8_lead_back_to_their_file(people: Path, raw: bytes
     assert all(person.name.encode() and identity_id(person.name) for person in source.people()[0])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sets(st.lists(st.sampled_from([*range(1, 46), *range(48, 256)]), min_size=1, max_size=12).map(bytes), max_size=4))
-def test_different_files_have_different_addresses(tmp_path_factory: pytest.TempPathFactory, names: set[bytes]) -> None:
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sets(
+        st.lists(st.sampled_from([*range(1, 46), *range(48, 256)]), min_size=1, max_size=12).map(
+            bytes
+        ),
+        max_size=4,
+    )
+)
+def test_different_files_have_different_addresses(
+    tmp_path_factory: pytest.TempPathFactory, names: set[bytes]
+) -> None:
     """Two photographs whose names differ only in escapes would be one."""
     people = tmp_path_factory.mktemp("people")
     os.mkdir(people / "Ada")
@@ -208,13 +259,17 @@ def test_what_cannot_be_read_has_a_reason_and_takes_nothing_along(people: Path) 
     source = FolderSource(people)
     listed, remarks = source.people()
     names = [offer.address.rpartition("/")[2] for offer in listed[0].offers]
-    assert names == ["dangling", "empty.jpg", "good.jpg", "link", "loop", "pipe"] and len(remarks) == 1
+    assert (
+        names == ["dangling", "empty.jpg", "good.jpg", "link", "loop", "pipe"] and len(remarks) == 1
+    )
     prints = {offer.address.rpartition("/")[2]: offer.fingerprint for offer in listed[0].offers}
     assert prints["dangling"] == prints["loop"] == "unreadable" != prints["good.jpg"]
     files = len(os.listdir("/proc/self/fd"))
     found = {name: fetch(source, f"local:Ada/{name}") for name in [*names, "nested", "gone"]}
     assert len(os.listdir("/proc/self/fd")) == files
-    assert {name: f.data if f.status == "ok" else (f.status, f.reason) for name, f in found.items()} == {
+    assert {
+        name: f.data if f.status == "ok" else (f.status, f.reason) for name, f in found.items()
+    } == {
         "good.jpg": b"good",
         "link": b"good",
         "empty.jpg": b"",
@@ -252,7 +307,12 @@ def test_a_file_too_large_is_not_read_into_memory(people: Path) -> None:
     source = FolderSource(people, max_bytes=100)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = fetch(source, "local:Ada/film.jpg")
-    assert (found.data, found.status, found.reason, found.detail) == (None, "failed", "too_large", "more than 100 bytes")
+    assert (found.data, found.status, found.reason, found.detail) == (
+        None,
+        "failed",
+        "too_large",
+        "more than 100 bytes",
+    )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
     assert fetch(source, "local:Ada/just.jpg").data == b"x" * 100
 

@@ -1,4 +1,6 @@
-"""Lists as people have them: every row that can be read is read whole, and every other one is told with its line."""
+"""Lists as people have them: every row that can be read is read whole, and every other one is told
+with its line.
+"""
 
 import csv
 import gzip
@@ -77,14 +79,22 @@ TEXT = f"name,url\nAda,{A}\nZoë,{B}\n"
         ("a.tsv", TEXT.replace(",", "\t").encode("utf-16")),
         ("a.tsv.gz", f'name\turl\n"Ada"\t"{A}"\n"Zoë"\t{B}\n'),
         ("a.jsonl", f'{{"name": "Ada", "url": "{A}"}}\n{{"name": "Zoë", "url": "{B}"}}\n'),
-        ("a.jsonl", f'\ufeff{{"name": "Ada", "url": "{A}"}}\r\n\r\n{{"url": "{B}", "name": "Zo\\u00eb"}}'),
+        (
+            "a.jsonl",
+            f'\ufeff{{"name": "Ada", "url": "{A}"}}\r\n\r\n{{"url": "{B}", "name": "Zo\\u00eb"}}',
+        ),
         ("a.ndjson.gz", f'{{"name": "Ada", "url": "{A}"}}\n{{"name": "Zoë", "url": "{B}"}}\n'),
         ("a.json", f'[{{"name": "Ada", "url": "{A}"}},\n {{"name": "Zoë", "url": "{B}"}}]\n'),
         ("a.json", json.dumps([{"name": "Ada", "url": A}, {"name": "Zoë", "url": B}], indent=2)),
-        ("a.json.gz", f'\ufeff\n[{{"name": "Ada", "url": "{A}"}}, {{"name": "Zoë", "url": "{B}"}}]'),
+        (
+            "a.json.gz",
+            f'\ufeff\n[{{"name": "Ada", "url": "{A}"}}, {{"name": "Zoë", "url": "{B}"}}]',
+        ),
     ],
 )
-def test_a_list_is_read_whatever_program_wrote_it(tmp_path: Path, name: str, content: str | bytes) -> None:
+def test_a_list_is_read_whatever_program_wrote_it(
+    tmp_path: Path, name: str, content: str | bytes
+) -> None:
     """The list would have to be converted, by somebody who does not know what is wrong with it."""
     assert shown(written(tmp_path, content, name)) == (TWO, [])
 
@@ -92,40 +102,78 @@ def test_a_list_is_read_whatever_program_wrote_it(tmp_path: Path, name: str, con
 @pytest.mark.parametrize(
     ("content", "expected", "remarks"),
     [
-        (f"name,url\nAda\nZoë,{B}\n", [("Zoë", B)], ["LIST: line 2 is not used: it has 1 of 2 cells"]),
-        (f"name,url\n\nAda,{A},x\nZoë,{B}\n", [("Zoë", B)], ["LIST: line 3 is not used: it has 3 cells for 2 columns"]),
         (
-            f'name,url\nAda,"{A}" x\nZoë,{B}\n', [("Zoë", B)],
-            ["LIST: line 2 is not used: a quote ends within a cell; within quotes write two quotes for one"],
+            f"name,url\nAda\nZoë,{B}\n",
+            [("Zoë", B)],
+            ["LIST: line 2 is not used: it has 1 of 2 cells"],
+        ),
+        (
+            f"name,url\n\nAda,{A},x\nZoë,{B}\n",
+            [("Zoë", B)],
+            ["LIST: line 3 is not used: it has 3 cells for 2 columns"],
+        ),
+        (
+            f'name,url\nAda,"{A}" x\nZoë,{B}\n',
+            [("Zoë", B)],
+            [
+                "LIST: line 2 is not used: a quote ends within a cell; within quotes write two "
+                "quotes for one"
+            ],
         ),
         (f'name,url\nAda "Byron",{A}\nZoë,{B}\n', [('Ada "Byron"', A), ("Zoë", B)], []),
         (
-            f'name,url\n"Weird Al,{A}\nBob,{B}\nCy",{C}\nDi,{D}\n', [("Di", D)],
-            ["LIST: line 2 is not used: its cell 'name' holds what looks like other rows; a quote may stand for a letter there,"
-             " or not be closed"],
+            f'name,url\n"Weird Al,{A}\nBob,{B}\nCy",{C}\nDi,{D}\n',
+            [("Di", D)],
+            [
+                "LIST: line 2 is not used: its cell 'name' holds what looks like other rows; a "
+                "quote may stand for a letter there,"
+                " or not be closed"
+            ],
         ),
         (
-            f'name,url\n"Weird\nAl",{A}\nDi,{D}\n', [("Di", D)],
-            ["LIST: line 2 is not used: its identity goes over several lines; a quote may stand for a letter there, or not be closed"],
+            f'name,url\n"Weird\nAl",{A}\nDi,{D}\n',
+            [("Di", D)],
+            [
+                "LIST: line 2 is not used: its identity goes over several lines; a quote may "
+                "stand for a letter there, or not be closed"
+            ],
         ),
         (
-            f'name,url,note\nAda,{A},"5 feet\nBob,{B},y\nCy,{C},6"\nDi,{D},z\n', [("Ada", A), ("Di", D)],
-            ["LIST: line 2 is not used: its cell 'note' holds what looks like other rows; a quote may stand for a letter there,"
-             " or not be closed"],
+            f'name,url,note\nAda,{A},"5 feet\nBob,{B},y\nCy,{C},6"\nDi,{D},z\n',
+            [("Ada", A), ("Di", D)],
+            [
+                "LIST: line 2 is not used: its cell 'note' holds what looks like other rows; a "
+                "quote may stand for a letter there,"
+                " or not be closed"
+            ],
         ),
-        (f'name,url,note\nAda,{A},"two lines,\nas notes have: see\nhttp://h.test/"\nZoë,{B},\n', TWO, []),
         (
-            f"name,url\nZo\udceb,{A}\nAda,{B}\nZo\udceb,{A}\n", [("Ada", B)],
-            ["LIST: line 2 is not used: it is no UTF-8; save the file as UTF-8, and 1 more such rows"],
+            f'name,url,note\nAda,{A},"two lines,\nas notes have: see\nhttp://h.test/"\nZoë,{B},\n',
+            TWO,
+            [],
+        ),
+        (
+            f"name,url\nZo\udceb,{A}\nAda,{B}\nZo\udceb,{A}\n",
+            [("Ada", B)],
+            [
+                "LIST: line 2 is not used: it is no UTF-8; save the file as UTF-8, and 1 more "
+                "such rows"
+            ],
         ),
         (f"name,url,note\nAda,{A},caf\udce9\nZoë,{B},\n", TWO, []),
-        (f"name,url\nA\0da,{A}\nZoë,{B}\n", [("Zoë", B)], ["LIST: line 2 is not used: it holds a zero byte"]),
+        (
+            f"name,url\nA\0da,{A}\nZoë,{B}\n",
+            [("Zoë", B)],
+            ["LIST: line 2 is not used: it holds a zero byte"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_row_of_csv_costs_itself_and_is_told_with_its_line(
     tmp_path: Path, content: str, expected: Shown, remarks: list[str]
 ) -> None:
-    """One row of a million would refuse the list, or vanish without anybody knowing where to look."""
+    """One row of a million would refuse the list, or vanish without anybody knowing where to
+    look.
+    """
     path = written(tmp_path, content.encode("utf-8", "surrogateescape"), "list.csv")
     assert shown(path) == (expected, remarks)
 
@@ -146,20 +194,30 @@ def test_in_tsv_a_quote_is_a_letter(tmp_path: Path) -> None:
 
 
 def test_long_cells_beside_the_columns_that_are_read_do_no_harm(tmp_path: Path) -> None:
-    """A description of three megabytes would refuse the list; and the limit for others' readers would be raised."""
+    """A description of three megabytes would refuse the list; and the limit for others' readers
+    would be raised.
+    """
     before = csv.field_size_limit()
     text = f"name,url,note\nAda,{A},n\nZoë,{B},{'x' * 3_000_000}\n"
     assert shown(written(tmp_path, text, "list.csv")) == (TWO, [])
     assert csv.field_size_limit() == before
-    lines = json.dumps({"name": "Ada", "url": A}) + "\n" + json.dumps({"name": "Zoë", "url": B, "note": "x" * 3_000_000})
+    lines = (
+        json.dumps({"name": "Ada", "url": A})
+        + "\n"
+        + json.dumps({"name": "Zoë", "url": B, "note": "x" * 3_000_000})
+    )
     assert shown(written(tmp_path, lines, "list.jsonl")) == (TWO, [])
 
 
 def test_a_field_of_json_lines_counts_wherever_it_comes_first(tmp_path: Path) -> None:
     """Pictures whose licence the list states late would look like pictures without a licence."""
-    rows: list[dict[str, Any]] = [{"name": "p", "url": f"http://h.test/{i}.jpg"} for i in range(70_000)]
+    rows: list[dict[str, Any]] = [
+        {"name": "p", "url": f"http://h.test/{i}.jpg"} for i in range(70_000)
+    ]
     rows += [{"name": "p", "url": "http://h.test/x.jpg", "licence": "CC BY-NC", "Wikidata": "Q1"}]
-    listed, _ = UrlsSource(written(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "list.jsonl")).people()
+    listed, _ = UrlsSource(
+        written(tmp_path, "".join(json.dumps(row) + "\n" for row in rows), "list.jsonl")
+    ).people()
     found = [(person.given, len(person.offers), person.offers[0].licence) for person in listed]
     assert found == [(None, 70_000, None), ("Q1", 1, "CC BY-NC")]
 
@@ -176,8 +234,14 @@ def test_a_field_of_json_lines_counts_wherever_it_comes_first(tmp_path: Path) ->
         ('{"name": "B\udcff"}', "it is no UTF-8; save the file as UTF-8"),
         ('{"name": "Bob", "x": ' + "[" * 200_000 + "}", "it is nested too deeply"),
         ('{"name": "Bob", "x": ' + "9" * 5000 + "}", "it is no JSON object: Exceeds the limit"),
-        ('{"name": {"first": "Bob"}, "url": "http://h.test/"}', "an object stands where identity or url has to be a text"),
-        ('{"name": ["Bob", "Cy"], "url": "http://h.test/"}', "it names several people; give each a row of their own"),
+        (
+            '{"name": {"first": "Bob"}, "url": "http://h.test/"}',
+            "an object stands where identity or url has to be a text",
+        ),
+        (
+            '{"name": ["Bob", "Cy"], "url": "http://h.test/"}',
+            "it names several people; give each a row of their own",
+        ),
     ],
 )
 def test_a_bad_line_of_json_costs_itself_and_is_told(tmp_path: Path, line: str, why: str) -> None:
@@ -190,7 +254,9 @@ def test_a_bad_line_of_json_costs_itself_and_is_told(tmp_path: Path, line: str, 
 
 
 def as_lines(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    return written(folder, "".join(json.dumps(row, default=float) + "\n" for row in rows), "list.jsonl")
+    return written(
+        folder, "".join(json.dumps(row, default=float) + "\n" for row in rows), "list.jsonl"
+    )
 
 
 def as_parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -202,23 +268,43 @@ def as_parquet(folder: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (7, "7"), (2**70, str(2**70)), (0.31, "0.31"), (True, "true"), (False, "false"), ("é", "é"), (["a"], "a"), (["a", "b"], "a|b"),
-        ([1, 2], "1|2"), ([], ""), ({"a": 1}, '{"a": 1}'), (float("nan"), None), (None, None),
+        (7, "7"),
+        (2**70, str(2**70)),
+        (0.31, "0.31"),
+        (True, "true"),
+        (False, "false"),
+        ("é", "é"),
+        (["a"], "a"),
+        (["a", "b"], "a|b"),
+        ([1, 2], "1|2"),
+        ([], ""),
+        ({"a": 1}, '{"a": 1}'),
+        (float("nan"), None),
+        (None, None),
     ],
-)  # fmt: skip
+)
 def test_columns_of_any_type_are_read_as_text(
-    tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path], value: Any, text: str | None
+    tmp_path: Path,
+    write: Callable[[Path, list[dict[str, Any]]], Path],
+    value: Any,
+    text: str | None,
 ) -> None:
     """A licence that is a list, or a person who is a number, would refuse the whole list."""
     if write is as_parquet and text == str(2**70):
         value = Decimal(value)  # Parquet has no such integers
-    (person,), _ = UrlsSource(write(tmp_path, [{"name": "Ada", "url": A, "licence": value}])).people()
+    (person,), _ = UrlsSource(
+        write(tmp_path, [{"name": "Ada", "url": A, "licence": value}])
+    ).people()
     assert person.offers[0].licence == (text or None)
 
 
 @pytest.mark.parametrize("write", [as_lines, as_parquet])
-def test_a_list_of_addresses_is_so_many_pictures(tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]) -> None:
-    """Two addresses would be one that leads nowhere, or a picture get the licence of its neighbour."""
+def test_a_list_of_addresses_is_so_many_pictures(
+    tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]
+) -> None:
+    """Two addresses would be one that leads nowhere, or a picture get the licence of its
+    neighbour.
+    """
     rows: list[dict[str, Any]] = [
         {"name": "Ada", "url": [A, B], "licence": ["CC0", "CC BY-NC"], "author": ["x", "y", "z"]},
         {"name": "Bob", "url": [C], "licence": None, "author": None},
@@ -226,28 +312,73 @@ def test_a_list_of_addresses_is_so_many_pictures(tmp_path: Path, write: Callable
         {"name": "Di", "url": None, "licence": None, "author": None},
     ]
     listed, remarks = UrlsSource(write(tmp_path, rows)).people()
-    found = [(person.name, offer.address, offer.licence, offer.author) for person in listed for offer in person.offers]
-    assert found == [("Ada", A, "CC0", "x|y|z"), ("Ada", B, "CC BY-NC", "x|y|z"), ("Bob", C, None, None)]
-    assert len(remarks) == 1 and remarks[0].startswith("2 rows of ") and remarks[0].endswith(("is row 3", "is line 3"))
+    found = [
+        (person.name, offer.address, offer.licence, offer.author)
+        for person in listed
+        for offer in person.offers
+    ]
+    assert found == [
+        ("Ada", A, "CC0", "x|y|z"),
+        ("Ada", B, "CC BY-NC", "x|y|z"),
+        ("Bob", C, None, None),
+    ]
+    assert (
+        len(remarks) == 1
+        and remarks[0].startswith("2 rows of ")
+        and remarks[0].endswith(("is row 3", "is line 3"))
+    )
 
 
 @pytest.mark.parametrize("write", [as_lines, as_parquet])
-def test_attributes_of_any_type_are_kept_as_json(tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]) -> None:
-    """A table with a fraction would be refused, and infinity be written as something that no reader of JSON takes."""
-    said = {"f": 0.5, "b": True, "l": ["a", "b"], "o": {"a": 1, "n": float("nan")}, "nan": float("nan"), "inf": float("inf"), "i": 2**62}
-    said |= {"neg": [float("-inf")], "t": "", "none": None, "d": Decimal("1.5") if write is as_parquet else "1.5"}
+def test_attributes_of_any_type_are_kept_as_json(
+    tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]
+) -> None:
+    """A table with a fraction would be refused, and infinity be written as something that no reader
+    of JSON takes.
+    """
+    said = {
+        "f": 0.5,
+        "b": True,
+        "l": ["a", "b"],
+        "o": {"a": 1, "n": float("nan")},
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "i": 2**62,
+    }
+    said |= {
+        "neg": [float("-inf")],
+        "t": "",
+        "none": None,
+        "d": Decimal("1.5") if write is as_parquet else "1.5",
+    }
     (tmp_path / "1.jpg").write_bytes(b"x")
     (person,), _ = TableSource(write(tmp_path, [{"name": "Ada", "path": "1.jpg", **said}])).people()
-    kept = json.loads(person.offers[0].attributes or "", parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    kept = json.loads(
+        person.offers[0].attributes or "",
+        parse_constant=lambda name: pytest.fail(f"{name} is no JSON"),
+    )
     assert kept == {
-        "f": 0.5, "b": True, "l": ["a", "b"], "o": {"a": 1, "n": None}, "inf": "Infinity", "neg": ["-Infinity"], "i": 2**62, "d": "1.5",
-    }  # fmt: skip
+        "f": 0.5,
+        "b": True,
+        "l": ["a", "b"],
+        "o": {"a": 1, "n": None},
+        "inf": "Infinity",
+        "neg": ["-Infinity"],
+        "i": 2**62,
+        "d": "1.5",
+    }
 
 
 def test_half_a_sign_in_a_text_is_replaced(tmp_path: Path) -> None:
-    """Captions that an app cut within an emoji would stop the run, as they cannot be written to a table."""
+    """Captions that an app cut within an emoji would stop the run, as they cannot be written to a
+    table.
+    """
     (tmp_path / "1.jpg").write_bytes(b"x")
-    path = written(tmp_path, '{"name": "Ada \\ud83d", "path": "1.jpg", "note": "\\ud83d\\ude00 \\ude00"}', "list.jsonl")
+    path = written(
+        tmp_path,
+        '{"name": "Ada \\ud83d", "path": "1.jpg", "note": "\\ud83d\\ude00 \\ude00"}',
+        "list.jsonl",
+    )
     (person,), _ = TableSource(path).people()
     assert (person.name, person.offers[0].attributes) == ("Ada \ufffd", '{"note": "😀 \ufffd"}')
 
@@ -260,7 +391,11 @@ def test_two_columns_of_one_name_are_told(tmp_path: Path, name: str) -> None:
         path.write_text(f"name,url,name\nAda,{A},Bob\n")
     else:
         pq.write_table(pa.table([["Ada"], [A], ["Bob"]], names=["name", "url", "name"]), path)
-    assert refused(path) == f"source 'web': {path} cannot be read: two columns are called 'name'; give one of them another name"
+    assert (
+        refused(path)
+        == f"source 'web': {path} cannot be read: two columns are called 'name'; give one of "
+        "them another name"
+    )
 
 
 def test_rows_are_told_with_their_file_where_there_are_several(tmp_path: Path) -> None:
@@ -277,11 +412,27 @@ def test_rows_are_told_with_their_file_where_there_are_several(tmp_path: Path) -
     assert remarks[2] == "LIST: line 3 of 1.csv is not used: it has 1 of 2 cells"
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\n\n", b"\x00" * 100, b"\xff" * 100, b"PK\x03\x04" + bytes(range(256)), b"PAR1", b"[", b"[{]", b'[{"name": "Ada"}', b"{",
-])  # fmt: skip
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.csv.gz", "a.jsonl.gz"])
-def test_a_file_of_something_else_is_refused_with_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n\n",
+        b"\x00" * 100,
+        b"\xff" * 100,
+        b"PK\x03\x04" + bytes(range(256)),
+        b"PAR1",
+        b"[",
+        b"[{]",
+        b'[{"name": "Ada"}',
+        b"{",
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet", "a.csv.gz", "a.jsonl.gz"]
+)
+def test_a_file_of_something_else_is_refused_with_its_name(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
     """The first crawl of a new user would end in a stack trace."""
     path = tmp_path / name
     path.write_bytes(content)
@@ -290,15 +441,25 @@ def test_a_file_of_something_else_is_refused_with_its_name(tmp_path: Path, name:
 
 def test_a_packed_file_that_ends_early_is_refused(tmp_path: Path) -> None:
     """Half a download would pass for a whole list."""
-    path = written(tmp_path, "name,url\n" + "".join(f"P{i},http://h.test/{i * 7919 % 10007}\n" for i in range(5000)), "list.csv.gz")
+    path = written(
+        tmp_path,
+        "name,url\n" + "".join(f"P{i},http://h.test/{i * 7919 % 10007}\n" for i in range(5000)),
+        "list.csv.gz",
+    )
     path.write_bytes(path.read_bytes()[:-2000])
     assert f"{path} cannot be read: " in refused(path)
 
 
-NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=20).map(str.strip).filter(bool)
+NAMES = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=20)
+    .map(str.strip)
+    .filter(bool)
+)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(NAMES, st.text(max_size=20)), min_size=1, max_size=30))
 def test_what_writers_write_is_read(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     """A comma, a quote or a line end in a cell would move all cells behind it."""
@@ -307,9 +468,14 @@ def test_what_writers_write_is_read(tmp_path: Path, rows: list[tuple[str, str]])
     with (tmp_path / "list.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["note", "name", "url"])
-        writer.writerows([note, name, address] for note, (name, address) in zip(clean, expected, strict=True))
+        writer.writerows(
+            [note, name, address] for note, (name, address) in zip(clean, expected, strict=True)
+        )
     with (tmp_path / "list.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"note": note, "name": n, "url": u}) + "\n" for note, (n, u) in zip(clean, expected, strict=True))
+        file.writelines(
+            json.dumps({"note": note, "name": n, "url": u}) + "\n"
+            for note, (n, u) in zip(clean, expected, strict=True)
+        )
     for name in ("list.csv", "list.jsonl"):
         found, remarks = shown(tmp_path / name)
         assert (sorted(found), remarks) == (sorted(expected), [])

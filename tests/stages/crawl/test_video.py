@@ -1,4 +1,6 @@
-"""Frames of clips: the right ones, the same bytes whenever they are asked for, and a reason where there are none."""
+"""Frames of clips: the right ones, the same bytes whenever they are asked for, and a reason where
+there are none.
+"""
 
 import os
 from pathlib import Path
@@ -87,15 +89,23 @@ def test_frames_are_kept_without_loss_or_as_jpeg_when_told(tmp_path: Path) -> No
 
 
 def test_people_are_folders_and_clips_are_chosen_by_patterns(tmp_path: Path) -> None:
-    """All seven cameras of MEAD would be taken where one was wanted; M003 of two data sets would be one person."""
+    """All seven cameras of MEAD would be taken where one was wanted; M003 of two data sets would be
+    one person.
+    """
     for view in ("front", "left_30"):
         for emotion in ("angry", "happy"):
             write_clip(tmp_path / "M003" / "video" / view / emotion / "level_1" / "001.mp4", 2)
     write_clip(tmp_path / "W009" / "video" / "front" / "sad" / "level_3" / "021.mp4", 2)
     (tmp_path / "M003" / "audio.m4a").write_bytes(b"")
     listed, remarks = VideoSource(tmp_path, clips=["video/front/*"], prefix="MEAD ").people()
-    assert [(person.name, len(person.offers)) for person in listed] == [("MEAD M003", 2), ("MEAD W009", 1)]
-    assert remarks == [f"3 files below {tmp_path} are no clips by their endings, or not in source.clips, and are not used"]
+    assert [(person.name, len(person.offers)) for person in listed] == [
+        ("MEAD M003", 2),
+        ("MEAD W009", 1),
+    ]
+    assert remarks == [
+        f"3 files below {tmp_path} are no clips by their endings, or not in source.clips, and "
+        "are not used"
+    ]
 
 
 def test_bad_clips_end_in_rows_with_reasons(tmp_path: Path) -> None:
@@ -112,26 +122,51 @@ def test_bad_clips_end_in_rows_with_reasons(tmp_path: Path) -> None:
     _, remarks = source.people()
     assert remarks == [f"6 of 7 clips below {tmp_path} cannot be read; a row each will say why"]
     found = dict(zip(addresses(source), source.fetch(addresses(source)), strict=True))
-    reasons = {address.removeprefix("video:Ada/"): answer.reason or answer.status for address, answer in found.items()}
+    reasons = {
+        address.removeprefix("video:Ada/"): answer.reason or answer.status
+        for address, answer in found.items()
+    }
     assert reasons == {
-        "cut.mp4#t=0.000": "decode_error", "dangling.mp4#t=0.000": "not_found", "empty.mp4#t=0.000": "not_a_video",
-        "good.mp4#t=0.000": "ok", "good.mp4#t=1.000": "ok", "pipe.mp4#t=0.000": "not_a_file",
-        "playlist.mp4#t=0.000": "not_a_video", "text.mp4#t=0.000": "not_a_video",
-    }  # fmt: skip
+        "cut.mp4#t=0.000": "decode_error",
+        "dangling.mp4#t=0.000": "not_found",
+        "empty.mp4#t=0.000": "not_a_video",
+        "good.mp4#t=0.000": "ok",
+        "good.mp4#t=1.000": "ok",
+        "pipe.mp4#t=0.000": "not_a_file",
+        "playlist.mp4#t=0.000": "not_a_video",
+        "text.mp4#t=0.000": "not_a_video",
+    }
     assert all(answer.detail for answer in found.values() if answer.status != "ok")
 
 
 def test_a_time_behind_the_end_is_a_row_that_says_so(tmp_path: Path) -> None:
     """A clip that was cut since it was listed would stop the run."""
     write_clip(tmp_path / "Ada" / "1.mp4", 12)
-    late = VideoSource(tmp_path).fetch(["video:Ada/1.mp4#t=0.500", "video:Ada/1.mp4#t=7.000", "video:Ada/1.mp4#t=700.000"])
-    assert [(answer.status, answer.reason) for answer in late] == [("ok", None), ("failed", "no_frame"), ("failed", "no_frame")]
+    late = VideoSource(tmp_path).fetch(
+        ["video:Ada/1.mp4#t=0.500", "video:Ada/1.mp4#t=7.000", "video:Ada/1.mp4#t=700.000"]
+    )
+    assert [(answer.status, answer.reason) for answer in late] == [
+        ("ok", None),
+        ("failed", "no_frame"),
+        ("failed", "no_frame"),
+    ]
 
 
-@pytest.mark.parametrize("address", [
-    "video:Ada/1.mp4", "video:Ada/1.mp4#t=", "video:Ada/1.mp4#t=-1", "video:Ada/1.mp4#t=nan", "video:Ada/1.mp4#t=inf",
-    "video:../1.mp4#t=0", "video:Ada/..%2F..%2F1.mp4#t=0", "other:Ada/1.mp4#t=0", "/etc/passwd#t=0", "",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "address",
+    [
+        "video:Ada/1.mp4",
+        "video:Ada/1.mp4#t=",
+        "video:Ada/1.mp4#t=-1",
+        "video:Ada/1.mp4#t=nan",
+        "video:Ada/1.mp4#t=inf",
+        "video:../1.mp4#t=0",
+        "video:Ada/..%2F..%2F1.mp4#t=0",
+        "other:Ada/1.mp4#t=0",
+        "/etc/passwd#t=0",
+        "",
+    ],
+)
 def test_an_address_never_leads_out_of_the_folder(tmp_path: Path, address: str) -> None:
     """A crafted list of candidates would bring files of the machine into the dataset."""
     write_clip(tmp_path / "people" / "Ada" / "1.mp4", 3)

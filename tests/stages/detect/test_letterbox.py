@@ -7,13 +7,17 @@ import pytest
 from stages.detect.letterbox import halved, letterbox
 
 
-@pytest.mark.parametrize("shape", [(250, 250), (300, 1000), (1000, 300), (1, 500), (1, 1), (50, 20000), (3000, 2000)])
+@pytest.mark.parametrize(
+    "shape", [(250, 250), (300, 1000), (1000, 300), (1, 500), (1, 1), (50, 20000), (3000, 2000)]
+)
 def test_it_keeps_the_aspect_and_fits_the_strides(shape: tuple[int, int]) -> None:
     rgb = np.full((*shape, 3), 255, np.uint8)
     canvas, ratio = letterbox(rgb, 640, None)
     assert max(shape) * ratio == pytest.approx(640)
     assert canvas.shape[0] % 32 == canvas.shape[1] % 32 == 0
-    assert (canvas[:, :, 0] > 0).sum() == pytest.approx(max(1, round(shape[0] * ratio)) * max(1, round(shape[1] * ratio)))
+    assert (canvas[:, :, 0] > 0).sum() == pytest.approx(
+        max(1, round(shape[0] * ratio)) * max(1, round(shape[1] * ratio))
+    )
     assert letterbox(rgb, 320, 640)[0].shape == (640, 640, 3)
     assert letterbox(rgb, 640, None, grain=64)[0].shape[0] % 64 == 0
 
@@ -54,7 +58,9 @@ def test_halving_takes_means_and_stops_above_the_side() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(5183, 3001), (1279, 1281), (700, 333), (200, 150)])
 def test_places_on_the_canvas_lead_back_to_the_picture(width: int, height: int) -> None:
-    """Also where odd rows and columns are left out on the way: the grey levels of a ramp say where a pixel came from."""
+    """Also where odd rows and columns are left out on the way: the grey levels of a ramp say where
+    a pixel came from.
+    """
     across, down = (np.linspace(0, 255, size, dtype=np.float32) for size in (width, height))
     rgb = np.zeros((height, width, 3), np.uint8)
     rgb[:, :, 0], rgb[:, :, 1] = across.round(), down.round()[:, None]

@@ -9,7 +9,9 @@ from stages.detect.nms import suppress
 
 
 def pair_by_pair(boxes: np.ndarray, scores: np.ndarray, limit: float) -> list[int]:
-    """The definition: by falling score, a box stays unless one that stayed overlaps it by more than `limit`."""
+    """The definition: by falling score, a box stays unless one that stayed overlaps it by more than
+    `limit`.
+    """
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda at: -float(scores[at])):
         if not any(overlap(boxes[i], boxes[j]) > limit for j in kept):
@@ -25,7 +27,10 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def test_overlapping_boxes_leave_the_best() -> None:
-    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 10]], np.float32)
+    boxes = np.array(
+        [[0, 0, 10, 10], [1, 1, 11, 11], [20, 0, 30, 10], [0, 0, 10, 5], [20, 0, 30, 10]],
+        np.float32,
+    )
     scores = np.array([0.7, 0.9, 0.5, 0.6, 0.5], np.float32)
     # Box 3 overlaps box 1 by 0.29, and box 0, by which it would fall, is gone itself.
     assert suppress(boxes, scores, 0.4).tolist() == [1, 3, 2]
@@ -36,9 +41,13 @@ def test_overlapping_boxes_leave_the_best() -> None:
 def test_it_keeps_what_the_definition_keeps(seed: int, count: int, limit: float) -> None:
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 40, (count, 2))
-    boxes = np.concatenate([corners, corners + rng.integers(-2, 30, (count, 2))], axis=1).astype(np.float32)
+    boxes = np.concatenate([corners, corners + rng.integers(-2, 30, (count, 2))], axis=1).astype(
+        np.float32
+    )
     scores = (rng.integers(50, 70, count) / 100).astype(np.float32)  # with ties
-    assert suppress(boxes, scores, limit).tolist() == pair_by_pair(boxes.astype(np.float64), scores, limit)
+    assert suppress(boxes, scores, limit).tolist() == pair_by_pair(
+        boxes.astype(np.float64), scores, limit
+    )
 
 
 @pytest.mark.parametrize("apart", [True, False])

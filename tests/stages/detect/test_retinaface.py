@@ -1,4 +1,6 @@
-"""RetinaFace as a stage: official layouts with made-up values everywhere, real weights where they are."""
+"""RetinaFace as a stage: official layouts with made-up values everywhere, real weights where they
+are.
+"""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +41,9 @@ def made_up(path: str, **params: Any) -> RetinaFaceDetect:
 
 def run(stage: RetinaFaceDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
     rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES)
+    return stage.run(
+        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
+    )
 
 
 def assert_same(one: list[Any], other: list[Any]) -> None:
@@ -63,8 +67,15 @@ PICTURES = [noise(60, 90), noise(90, 60), noise(64, 64), noise(200, 31), noise(3
         ("retinaface_mobilenet025_1mb", "mobilenet025", ""),
     ],
 )
-def test_official_layouts_load(tmp_path: Path, weights: str, backbone: Backbone, prefix: str) -> None:
-    stage = made_up(checkpoint(tmp_path / "x.pth", backbone, prefix), weights=weights, scales=[64], threshold=0.01)
+def test_official_layouts_load(
+    tmp_path: Path, weights: str, backbone: Backbone, prefix: str
+) -> None:
+    stage = made_up(
+        checkpoint(tmp_path / "x.pth", backbone, prefix),
+        weights=weights,
+        scales=[64],
+        threshold=0.01,
+    )
     boxes, points, scores = stage.detect(PICTURES[0])
     assert len(boxes) == len(points) == len(scores) > 0
     assert np.isfinite(boxes).all() and np.isfinite(points).all()
@@ -82,7 +93,9 @@ def test_another_networks_file_is_refused_by_its_first_keys(tmp_path: Path) -> N
     with pytest.raises(BadCheckpoint, match=r"lacks fpn.merge2.0.weight \(1\)"):
         made_up(str(path))
     torch.save(RetinaFace("resnet50").fpn.state_dict(), path)
-    with pytest.raises(BadCheckpoint, match=r"lacks BboxHead.0.conv1x1.bias, .* \(\d+\); has unknown merge1"):
+    with pytest.raises(
+        BadCheckpoint, match=r"lacks BboxHead.0.conv1x1.bias, .* \(\d+\); has unknown merge1"
+    ):
         made_up(str(path))
     path.write_bytes(b"no checkpoint")
     with pytest.raises(BadCheckpoint, match="not a checkpoint that can be read"):
@@ -101,7 +114,12 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_wrong_parameters_are_refused() -> None:
     with pytest.raises(ValidationError, match="did you mean 'retinaface_r50'"):
         RetinaFaceDetect({"weights": "retinaface_r5"})
-    wrongs: list[dict[str, Any]] = [{"scales": [640, 0]}, {"scales": []}, {"batch": 0}, {"precision": "float16"}]
+    wrongs: list[dict[str, Any]] = [
+        {"scales": [640, 0]},
+        {"scales": []},
+        {"batch": 0},
+        {"precision": "float16"},
+    ]
     for wrong in wrongs:
         with pytest.raises(ValidationError):
             RetinaFaceDetect(wrong)
@@ -111,10 +129,15 @@ def test_wrong_parameters_are_refused() -> None:
     ("weights", "expected"),
     [
         ("retinaface_mobilenet025", (30 - 104, 20 - 117, 10 - 123)),
-        ("retinaface_r50_pytorch", ((10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225)),
+        (
+            "retinaface_r50_pytorch",
+            ((10 / 255 - 0.485) / 0.229, (20 / 255 - 0.456) / 0.224, (30 / 255 - 0.406) / 0.225),
+        ),
     ],
 )
-def test_the_network_sees_colours_as_in_training_and_grey_around_them(weights: str, expected: tuple[float, ...]) -> None:
+def test_the_network_sees_colours_as_in_training_and_grey_around_them(
+    weights: str, expected: tuple[float, ...]
+) -> None:
     stage = RetinaFaceDetect({"weights": weights, "scales": [64]})
     network = RetinaFace("mobilenet025").eval()
     stage.install(network)
@@ -128,8 +151,16 @@ def test_the_network_sees_colours_as_in_training_and_grey_around_them(weights: s
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_faces_of_a_picture_do_not_depend_on_its_batch(tmp_path: Path, batch: int, precision: str) -> None:
-    stage = made_up(checkpoint(tmp_path / "x.pth"), batch=batch, precision=precision, scales=[64, 32], threshold=0.5)
+def test_the_faces_of_a_picture_do_not_depend_on_its_batch(
+    tmp_path: Path, batch: int, precision: str
+) -> None:
+    stage = made_up(
+        checkpoint(tmp_path / "x.pth"),
+        batch=batch,
+        precision=precision,
+        scales=[64, 32],
+        threshold=0.5,
+    )
     together = stage.detect_all(PICTURES)
     assert all(len(faces[0]) for faces in together)
     assert_same([stage.detect(rgb) for rgb in PICTURES], together)
@@ -146,12 +177,17 @@ def test_pictures_may_be_scaled_in_several_threads(tmp_path: Path) -> None:
     assert two._pool is not None
     for rgb, prepared in zip(PICTURES, two._pool.map(two.prepare, PICTURES), strict=True):
         assert prepared.ratios == one.prepare(rgb).ratios
-        assert all(np.array_equal(a, b) for a, b in zip(prepared.canvases, one.prepare(rgb).canvases, strict=True))
+        assert all(
+            np.array_equal(a, b)
+            for a, b in zip(prepared.canvases, one.prepare(rgb).canvases, strict=True)
+        )
     assert_same(two.detect_all(PICTURES), one.detect_all(PICTURES))
 
 
 def test_the_network_sees_batches_of_one_shape_only(tmp_path: Path) -> None:
-    """On chips whose kernels depend on the batch, this is what makes a face depend on its picture alone."""
+    """On chips whose kernels depend on the batch, this is what makes a face depend on its picture
+    alone.
+    """
     stage = made_up(checkpoint(tmp_path / "x.pth"), batch=3, scales=[64, 100])
     seen: list[tuple[int, ...]] = []
     stage._network.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
@@ -183,6 +219,7 @@ def real(models_dir: Path, **params: Any) -> RetinaFaceDetect:
     return made
 
 
+# fmt: off
 GOLDEN = {
     "retinaface_mobilenet025": (
         (177.75581, 53.71216, 271.00583, 179.0425), 0.9989,
@@ -192,13 +229,18 @@ GOLDEN = {
         (179.41547, 54.52834, 270.47778, 177.74223), 0.9997,
         (202.119, 101.248, 246.215, 102.277, 222.733, 128.478, 203.035, 141.32, 244.848, 142.42),
     ),
-}  # fmt: skip
-"""The face of skimage's astronaut (512 x 512) by the authors' own code: network, `PriorBox`, `decode`, `decode_landm` and
-`py_cpu_nms` of https://github.com/biubug6/Pytorch_Retinaface at b984b4b and of biubug6/Face-Detector-1MB-with-landmark at
-2b07565, as their `detect.py` calls them, without scaling."""
+}
+# fmt: on
+"""The face of skimage's astronaut (512 x 512) by the authors' own code: network, `PriorBox`,
+`decode`, `decode_landm` and `py_cpu_nms` of https://github.com/biubug6/Pytorch_Retinaface at
+b984b4b and of biubug6/Face-Detector-1MB-with-landmark at 2b07565, as their `detect.py` calls them,
+without scaling.
+"""
 
 
-def test_real_weights_see_what_their_authors_code_sees(stage: RetinaFaceDetect, models_dir: Path, astronaut: bytes) -> None:
+def test_real_weights_see_what_their_authors_code_sees(
+    stage: RetinaFaceDetect, models_dir: Path, astronaut: bytes
+) -> None:
     made = real(models_dir, weights=stage.params.weights, scales=[512])
     [box], [points], [score] = made.detect(decode(astronaut))
     expected_box, expected_score, expected_points = GOLDEN[stage.params.weights]
@@ -207,30 +249,51 @@ def test_real_weights_see_what_their_authors_code_sees(stage: RetinaFaceDetect, 
     assert score == pytest.approx(expected_score, abs=1e-4)
 
 
-def test_half_precision_moves_a_face_by_less_than_a_pixel(models_dir: Path, astronaut: bytes) -> None:
+def test_half_precision_moves_a_face_by_less_than_a_pixel(
+    models_dir: Path, astronaut: bytes
+) -> None:
     [box], [points], _ = real(models_dir).detect(decode(astronaut))
-    [rough_box], [rough_points], _ = real(models_dir, precision="bfloat16").detect(decode(astronaut))
+    [rough_box], [rough_points], _ = real(models_dir, precision="bfloat16").detect(
+        decode(astronaut)
+    )
     assert 0 < np.abs(box - rough_box).max() < 1.5
     assert 0 < np.abs(points - rough_points).max() < 1
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_real_faces_do_not_depend_on_their_neighbours(models_dir: Path, astronaut: bytes, t1: Path, batch: int) -> None:
-    pictures = {"many": decode(t1.read_bytes()), "none": np.zeros((40, 60, 3), np.uint8), "one": decode(astronaut)}
+def test_real_faces_do_not_depend_on_their_neighbours(
+    models_dir: Path, astronaut: bytes, t1: Path, batch: int
+) -> None:
+    pictures = {
+        "many": decode(t1.read_bytes()),
+        "none": np.zeros((40, 60, 3), np.uint8),
+        "one": decode(astronaut),
+    }
     made = real(models_dir, batch=batch)
     together = run(made, pictures)
-    assert together.equals(pa.concat_tables([run(made, {name: rgb}) for name, rgb in pictures.items()]))
+    assert together.equals(
+        pa.concat_tables([run(made, {name: rgb}) for name, rgb in pictures.items()])
+    )
     rows = together.to_pylist()
     assert [row["image_id"] for row in rows] == ["many"] * 6 + ["none", "one"]
     assert rows[6]["reason"] == "no_face"
     assert np.abs(np.array(rows[7]["box"]) - (175, 76, 265, 166)).max() < 30
 
 
-def test_the_five_points_are_in_arcface_order(stage: RetinaFaceDetect, models_dir: Path, photos: Path) -> None:
-    """A recogniser would get mirrored or turned crops; SCRFD's order is the one that its template is written for."""
+def test_the_five_points_are_in_arcface_order(
+    stage: RetinaFaceDetect, models_dir: Path, photos: Path
+) -> None:
+    """A recogniser would get mirrored or turned crops; SCRFD's order is the one that its template
+    is written for.
+    """
     other = ScrfdDetect()
     other.setup(WeightFiles(str(models_dir)))
-    for name in ("ariel_sharon/001.jpg", "serena_williams/001.jpg", "john_bolton/016.jpg", "virat_kohli/001.jpg"):
+    for name in (
+        "ariel_sharon/001.jpg",
+        "serena_williams/001.jpg",
+        "john_bolton/016.jpg",
+        "virat_kohli/001.jpg",
+    ):
         rgb = decode((photos / name).read_bytes())
         box, points = (part[0] for part in other.detect(rgb)[:2])
         boxes, found, _ = stage.detect(rgb)
@@ -252,7 +315,9 @@ def test_boxes_are_in_pixels_of_the_picture(stage: RetinaFaceDetect, astronaut: 
     assert np.abs(moved_points - (points * 2 + [1024, 0])).max() < 15
 
 
-def test_a_face_is_taken_from_the_scale_that_sees_it_best(models_dir: Path, astronaut: bytes) -> None:
+def test_a_face_is_taken_from_the_scale_that_sees_it_best(
+    models_dir: Path, astronaut: bytes
+) -> None:
     both, fine, coarse = (real(models_dir, scales=scales) for scales in ([640, 320], [640], [320]))
     whole = decode(astronaut)
     assert_same([both.detect(whole)], [fine.detect(whole)])
@@ -262,11 +327,19 @@ def test_a_face_is_taken_from_the_scale_that_sees_it_best(models_dir: Path, astr
     assert len(both.detect(close)[0]) == 1
 
 
-def test_pictures_of_odd_shapes_are_searched_and_answered(stage: RetinaFaceDetect, astronaut: bytes) -> None:
+def test_pictures_of_odd_shapes_are_searched_and_answered(
+    stage: RetinaFaceDetect, astronaut: bytes
+) -> None:
     face = decode(astronaut)[40:200, 140:300]
     thin = np.zeros((50, 20_000, 3), np.uint8)
     thin[:, 9_000:9_050] = cv2.resize(face, (50, 50), interpolation=cv2.INTER_AREA)
-    odd = {"dot": face[:1, :1], "row": face[:1], "column": face[:, :1], "thin": thin, "tall": thin.swapaxes(0, 1)}
+    odd = {
+        "dot": face[:1, :1],
+        "row": face[:1],
+        "column": face[:, :1],
+        "thin": thin,
+        "tall": thin.swapaxes(0, 1),
+    }
     odd["black"] = np.zeros_like(face)
     rows = run(stage, odd).to_pylist()
     assert [(row["image_id"], row["reason"]) for row in rows] == [(name, "no_face") for name in odd]
@@ -285,5 +358,10 @@ def test_fifty_faces_are_found_one_by_one(stage: RetinaFaceDetect, astronaut: by
     face = cv2.resize(decode(astronaut)[60:180, 160:280], (128, 128), interpolation=cv2.INTER_AREA)
     rows = run(stage, {"tiles": np.tile(face, (5, 10, 1))}).to_pylist()
     assert [row["faces_in_image"] for row in rows] == [50] * 50
-    centres = np.array([((row["box"][0] + row["box"][2]) // 256, (row["box"][1] + row["box"][3]) // 256) for row in rows])
+    centres = np.array(
+        [
+            ((row["box"][0] + row["box"][2]) // 256, (row["box"][1] + row["box"][3]) // 256)
+            for row in rows
+        ]
+    )
     assert len({tuple(centre) for centre in centres.tolist()}) == 50

@@ -14,13 +14,18 @@ RGB = np.zeros((100, 100, 3), np.uint8)
 FRONTAL = np.array([[30, 40], [70, 40], [50, 60], [35, 80], [65, 80]], np.float32)
 
 
-def rows(boxes: Sequence[Sequence[float]], scores: Sequence[float], min_side: float = 0) -> list[dict[str, Any]]:
+def rows(
+    boxes: Sequence[Sequence[float]], scores: Sequence[float], min_side: float = 0
+) -> list[dict[str, Any]]:
     points = np.repeat(FRONTAL[None], len(boxes), axis=0)
     return face_rows(IDS, RGB, np.array(boxes), points, np.array(scores), "arcface5", min_side)
 
 
 def test_faces_come_by_falling_score_whatever_order_they_were_found_in() -> None:
-    boxes, scores = [[0, 0, 10, 10], [5, 5, 45, 15], [1, 1, 9, 9], [0, 0, 11, 11]], [0.5, 0.9, 0.5, 0.5]
+    boxes, scores = (
+        [[0, 0, 10, 10], [5, 5, 45, 15], [1, 1, 9, 9], [0, 0, 11, 11]],
+        [0.5, 0.9, 0.5, 0.5],
+    )
     found = rows(boxes, scores)
     assert [row["face"] for row in found] == [0, 1, 2, 3]
     assert [row["box"] for row in found] == [boxes[1], boxes[0], boxes[3], boxes[2]]
@@ -37,19 +42,30 @@ def test_ids_can_be_made_again_from_the_row() -> None:
 
 
 def test_one_box_found_twice_is_one_face() -> None:
-    assert [row["faces_in_image"] for row in rows([[0, 0, 10, 10], [0, 0, 10, 10.01]], [0.5, 0.6])] == [1]
+    assert [
+        row["faces_in_image"] for row in rows([[0, 0, 10, 10], [0, 0, 10, 10.01]], [0.5, 0.6])
+    ] == [1]
 
 
-@pytest.mark.parametrize(("boxes", "detail"), [([], None), ([[0, 0, 10, 10]], "1 found, all smaller than 20 pixels")])
+@pytest.mark.parametrize(
+    ("boxes", "detail"), [([], None), ([[0, 0, 10, 10]], "1 found, all smaller than 20 pixels")]
+)
 def test_a_picture_without_a_face_says_so(boxes: list[list[float]], detail: str | None) -> None:
     (row,) = rows(boxes, [0.9] * len(boxes), min_side=20)
-    assert (row["face_id"], row["status"], row["reason"]) == (no_face_id("i"), "filtered", "no_face")
+    assert (row["face_id"], row["status"], row["reason"]) == (
+        no_face_id("i"),
+        "filtered",
+        "no_face",
+    )
     assert (row["detail"], row["faces_in_image"], row.get("subject")) == (detail, 0, None)
 
 
 def test_of_the_faces_that_are_left_one_is_the_subject() -> None:
     found = rows([[40, 40, 45, 45], [0, 0, 20, 20], [30, 10, 60, 60]], [0.9, 0.8, 0.7], min_side=10)
-    assert [(row["score"], row["subject"]) for row in found] == [(pytest.approx(0.8), False), (pytest.approx(0.7), True)]
+    assert [(row["score"], row["subject"]) for row in found] == [
+        (pytest.approx(0.8), False),
+        (pytest.approx(0.7), True),
+    ]
 
 
 def test_boxes_beyond_the_edge_are_cut() -> None:

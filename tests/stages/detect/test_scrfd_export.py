@@ -1,4 +1,6 @@
-"""Exports of SCRFD: whatever a file looks like, the same faces come out, or an error that says what would do."""
+"""Exports of SCRFD: whatever a file looks like, the same faces come out, or an error that says what
+would do.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,22 +18,36 @@ SHUFFLED = [USUAL[i] for i in (5, 0, 7, 2, 3, 8, 1, 6, 4)]
 
 
 def blob(count: int, side: int = 128) -> np.ndarray:
-    return np.random.default_rng(1).uniform(-1, 1, (count, 3, side, side)).astype(np.float32).cumsum(axis=3) / 8
+    return (
+        np.random.default_rng(1)
+        .uniform(-1, 1, (count, 3, side, side))
+        .astype(np.float32)
+        .cumsum(axis=3)
+        / 8
+    )
 
 
 def same(one: list[Raw], other: list[Raw]) -> bool:
     pairs = zip(one, other, strict=True)
     names = ("scores", "boxes", "points")
-    return all(np.allclose(getattr(a, name), getattr(b, name), atol=1e-5) for a, b in pairs for name in names)
+    return all(
+        np.allclose(getattr(a, name), getattr(b, name), atol=1e-5)
+        for a, b in pairs
+        for name in names
+    )
 
 
 @pytest.mark.parametrize("layout", ["batched", "hidden", "flat"])
 @pytest.mark.parametrize("batch", [1, 3, "n"])
 @pytest.mark.parametrize("size", [("h", "w"), (128, 128)])
 @pytest.mark.parametrize("outputs", [USUAL, SHUFFLED])
-def test_every_layout_says_the_same(tmp_path: Path, layout: Layout, batch: int | str, size: Any, outputs: list[str]) -> None:
+def test_every_layout_says_the_same(
+    tmp_path: Path, layout: Layout, batch: int | str, size: Any, outputs: list[str]
+) -> None:
     usual = open_export(write(tmp_path / "usual.onnx"), 1, 1)
-    export = open_export(write(tmp_path / "x.onnx", layout, batch, size, outputs), 1 if batch == 1 else 3, 1)
+    export = open_export(
+        write(tmp_path / "x.onnx", layout, batch, size, outputs), 1 if batch == 1 else 3, 1
+    )
     assert (export.batch, export.side) == (1 if batch == 1 else 3, None if size[0] == "h" else 128)
     pictures = blob(export.batch)
     found = export.forward(pictures)
@@ -53,18 +69,40 @@ WITHOUT_POINTS = [name for name in USUAL if "points" not in name]
 @pytest.mark.parametrize(
     ("made", "batch", "told"),
     [
-        ({"outputs": WITHOUT_POINTS}, 1, "without keypoints; aligning a face needs five points: take a bnkps or kps export"),
-        ({"outputs": USUAL[:8]}, 1, r"not an SCRFD with scores, boxes and keypoints .* it gives score_8 \(1, 128, 1\), "),
+        (
+            {"outputs": WITHOUT_POINTS},
+            1,
+            "without keypoints; aligning a face needs five points: take a bnkps or kps export",
+        ),
+        (
+            {"outputs": USUAL[:8]},
+            1,
+            r"not an SCRFD with scores, boxes and keypoints .* it gives score_8 \(1, 128, 1\), ",
+        ),
         ({"anchors": 3}, 1, "with 2 anchors: for 1 x 3 x 64 x 64 it gives"),
-        ({"batch": 1}, 4, "one picture at a time; set batch: 1, or export it with a batch dimension"),
-        ({"size": (480, 640)}, 1, "takes pictures of 480 x 640; export it for any size, or for a square"),
+        (
+            {"batch": 1},
+            4,
+            "one picture at a time; set batch: 1, or export it with a batch dimension",
+        ),
+        (
+            {"size": (480, 640)},
+            1,
+            "takes pictures of 480 x 640; export it for any size, or for a square",
+        ),
         ({"size": (100, 100)}, 1, "takes pictures of 100 x 100"),
         ({"size": (640, "w")}, 1, "takes pictures of 640 x w"),
         ({"sigmoid": False}, 1, "scores are no probabilities .* export the sigmoid too"),
-        ({"element": TensorProto.FLOAT16}, 1, r"'x' is tensor\(float16\); export it with float32 input"),
+        (
+            {"element": TensorProto.FLOAT16},
+            1,
+            r"'x' is tensor\(float16\); export it with float32 input",
+        ),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_what_would_do(tmp_path: Path, made: dict[str, Any], batch: int, told: str) -> None:
+def test_what_cannot_be_used_is_refused_with_what_would_do(
+    tmp_path: Path, made: dict[str, Any], batch: int, told: str
+) -> None:
     path = write(tmp_path / "x.onnx", **made)
     with pytest.raises(WrongModel, match=told) as error:
         open_export(path, batch, 1)
@@ -73,10 +111,18 @@ def test_what_cannot_be_used_is_refused_with_what_would_do(tmp_path: Path, made:
 
 def save(path: Path, operator: str, shapes: dict[str, tuple[int, ...]]) -> None:
     """A model of one operator whose inputs have these shapes."""
-    fed = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    fed = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, None)
-    graph = helper.make_graph([helper.make_node(operator, list(shapes), ["out"])], operator, fed, [out])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    graph = helper.make_graph(
+        [helper.make_node(operator, list(shapes), ["out"])], operator, fed, [out]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+        str(path),
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,8 +152,12 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_the_published_export_batches_once_its_input_is_freed(tmp_path: Path, models_dir: Path) -> None:
-    """As it is, it declares one picture; its rows are (row, column, picture, anchor), and every picture keeps its own."""
+def test_the_published_export_batches_once_its_input_is_freed(
+    tmp_path: Path, models_dir: Path
+) -> None:
+    """As it is, it declares one picture; its rows are (row, column, picture, anchor), and every
+    picture keeps its own.
+    """
     path = str(models_dir / "detect" / "scrfd_2.5g_bnkps.onnx")
     with pytest.raises(WrongModel, match="one picture at a time"):
         open_export(path, 2, 1)

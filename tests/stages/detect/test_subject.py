@@ -11,7 +11,8 @@ from stages.embed.arcface import TEMPLATE, ArcFaceEmbed, align, similarity
 from stages.pictures import decode
 from stages.weights import WeightFiles
 
-# Photographs with two to nine faces, and three of the same person alone. Size decides some, the centre others.
+# Photographs with two to nine faces, and three of the same person alone. Size decides some, the
+# centre others.
 GROUPS = {
     "lionel_messi": (("006", "008", "012", "013", "022"), ("001", "002", "003")),
     "roger_federer": (("032",), ("001", "002", "003")),
@@ -50,8 +51,12 @@ def test_boxes_without_area_can_be_told_apart_too() -> None:
     assert subject(np.array([[5, 5, 5, 9], [9, 9, 4, 4]]), np.array([0.1, 0.2]), 10, 10) == 1
 
 
-def test_photographs_of_a_person_among_others_are_of_that_person(photos: Path, models_dir: Path) -> None:
-    """Whose face it is, is told by the vectors: the subject is the one like the person's photographs without others."""
+def test_photographs_of_a_person_among_others_are_of_that_person(
+    photos: Path, models_dir: Path
+) -> None:
+    """Whose face it is, is told by the vectors: the subject is the one like the person's
+    photographs without others.
+    """
     detector, embedder = ScrfdDetect(), ArcFaceEmbed()
     for stage in (detector, embedder):
         stage.setup(WeightFiles(str(models_dir)))
@@ -60,7 +65,12 @@ def test_photographs_of_a_person_among_others_are_of_that_person(photos: Path, m
         rgb = decode((photos / person / f"{name}.jpg").read_bytes())
         boxes, points, scores = detector.detect(rgb)
         vectors = embedder.embed([align(rgb, frame) for frame in similarity(points, TEMPLATE)])
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), boxes, scores, (rgb.shape[1], rgb.shape[0])
+        return (
+            vectors / np.linalg.norm(vectors, axis=1, keepdims=True),
+            boxes,
+            scores,
+            (rgb.shape[1], rgb.shape[0]),
+        )
 
     for person, (together, alone) in GROUPS.items():
         portraits = [faces(person, name) for name in alone]
@@ -69,4 +79,6 @@ def test_photographs_of_a_person_among_others_are_of_that_person(photos: Path, m
         for name in together:
             vectors, boxes, scores, size = faces(person, name)
             assert len(boxes) > 1
-            assert subject(boxes, scores, *size) == (vectors @ likeness).argmax(), f"{person}/{name}"
+            assert subject(boxes, scores, *size) == (vectors @ likeness).argmax(), (
+                f"{person}/{name}"
+            )

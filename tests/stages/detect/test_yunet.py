@@ -29,14 +29,26 @@ def stage(models_dir: Path) -> YunetDetect:
 
 def run(stage: YunetDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
     rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES)
+    return stage.run(
+        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
+    )
 
 
-def test_a_picture_has_the_same_rows_beside_others(stage: YunetDetect, astronaut: bytes, t1: Path) -> None:
+def test_a_picture_has_the_same_rows_beside_others(
+    stage: YunetDetect, astronaut: bytes, t1: Path
+) -> None:
     """OpenCV's detector keeps the size of the last picture: the next must not notice."""
-    pictures = {"many": decode(t1.read_bytes()), "none": np.zeros((40, 60, 3), np.uint8), "one": decode(astronaut)}
+    pictures = {
+        "many": decode(t1.read_bytes()),
+        "none": np.zeros((40, 60, 3), np.uint8),
+        "one": decode(astronaut),
+    }
     together = run(stage, pictures)
-    assert together.equals(pa.concat_tables([run(stage, {name: rgb}) for name, rgb in reversed(pictures.items())][::-1]))
+    assert together.equals(
+        pa.concat_tables(
+            [run(stage, {name: rgb}) for name, rgb in reversed(pictures.items())][::-1]
+        )
+    )
     rows = together.to_pylist()
     assert [row["image_id"] for row in rows] == ["many"] * 6 + ["none", "one"]
     assert rows[6]["reason"] == "no_face"
@@ -44,10 +56,14 @@ def test_a_picture_has_the_same_rows_beside_others(stage: YunetDetect, astronaut
     assert np.abs(np.array(rows[7]["box"]) - (175, 76, 265, 166)).max() < 30
 
 
-def test_a_face_that_fills_the_picture_and_a_small_one_are_both_found(stage: YunetDetect, models_dir: Path, photos: Path) -> None:
+def test_a_face_that_fills_the_picture_and_a_small_one_are_both_found(
+    stage: YunetDetect, models_dir: Path, photos: Path
+) -> None:
     close = decode((photos / "london_010" / "001.jpg").read_bytes())[400:900, 450:850]
     small = np.zeros((1200, 1200, 3), np.uint8)
-    small[900:1000, 900:1000] = cv2.resize(decode((photos / "ariel_sharon" / "001.jpg").read_bytes()), (100, 100))
+    small[900:1000, 900:1000] = cv2.resize(
+        decode((photos / "ariel_sharon" / "001.jpg").read_bytes()), (100, 100)
+    )
     for rgb, side in ((close, 400), (small, 45)):
         boxes = stage.detect(rgb)[0]
         assert len(boxes) == 1
@@ -72,21 +88,28 @@ def test_unusual_pictures_have_a_row(stage: YunetDetect, photos: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 20_000, 3), dtype=np.uint8)
     face = decode((photos / "ariel_sharon" / "001.jpg").read_bytes())
     pictures = {
-        "dot": noise[:1, :1], "wide": noise, "tall": noise.transpose(1, 0, 2), "line": noise[:1],
+        "dot": noise[:1, :1],
+        "wide": noise,
+        "tall": noise.transpose(1, 0, 2),
+        "line": noise[:1],
         "black": np.zeros((3000, 4000, 3), np.uint8),
         "grey": np.repeat(face.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2),
         "fifty": np.tile(face, (5, 10, 1)),
-    }  # fmt: skip
+    }
     for rgb in pictures.values():
         rgb.setflags(write=False)
     table = run(stage, pictures)
-    TABLES["faces"].check(table.append_column("inputs", pa.array([b"8 bytes."] * len(table), pa.binary(8))), "test")
+    TABLES["faces"].check(
+        table.append_column("inputs", pa.array([b"8 bytes."] * len(table), pa.binary(8))), "test"
+    )
     names = table["image_id"].to_pylist()
     assert names[:6] == list(pictures)[:6]
     assert table["status"].to_pylist()[:6] == ["filtered"] * 5 + ["ok"]
     wallpaper = np.array(table["box"].to_pylist()[6:])
     tiles = {tuple(at) for at in ((wallpaper[:, :2] + wallpaper[:, 2:]) // 500).tolist()}
-    assert len(tiles) == 50 and len(wallpaper) <= 52  # one is cut by the edge, and found again in part
+    assert (
+        len(tiles) == 50 and len(wallpaper) <= 52
+    )  # one is cut by the edge, and found again in part
 
 
 def test_a_gpu_is_refused_with_what_to_set(models_dir: Path) -> None:
@@ -103,8 +126,12 @@ def test_scales_that_no_machine_can_search_are_refused(scales: list[int]) -> Non
 
 
 @pytest.mark.slow
-def test_photographs_of_people_have_faces_whose_points_are_those_of_scrfd(stage: YunetDetect, photos: Path, models_dir: Path) -> None:
-    """Were the points in another order than arcface5, crops would be mirrored or nonsense, and vectors with them."""
+def test_photographs_of_people_have_faces_whose_points_are_those_of_scrfd(
+    stage: YunetDetect, photos: Path, models_dir: Path
+) -> None:
+    """Were the points in another order than arcface5, crops would be mirrored or nonsense, and
+    vectors with them.
+    """
     other = ScrfdDetect()
     other.setup(WeightFiles(str(models_dir)))
     with (photos / "LABELS.csv").open(newline="", encoding="utf-8") as file:

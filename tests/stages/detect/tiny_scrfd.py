@@ -1,4 +1,6 @@
-"""A made-up SCRFD of a few kilobytes that finds bright squares, in all the ways in which real ones are exported."""
+"""A made-up SCRFD of a few kilobytes that finds bright squares, in all the ways in which real ones
+are exported.
+"""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Layout = Literal["batched", "hidden", "flat"]
-"""Outputs (batch, places, width); (row, column, picture, anchor) in one; (picture, row, column, anchor) in one."""
+"""Outputs (batch, places, width); (row, column, picture, anchor) in one; (picture, row, column,
+anchor) in one.
+"""
 
 _PERMUTE = {"batched": (0, 2, 3, 1), "hidden": (2, 3, 0, 1), "flat": (0, 2, 3, 1)}
 USUAL = [f"{what}_{stride}" for what in ("score", "box", "points") for stride in (8, 16, 32)]
@@ -36,20 +40,38 @@ def write(
     kind = helper.tensor_dtype_to_np_dtype(element)
     for stride in (8, 16, 32):
         square = [stride, stride]
-        nodes.append(helper.make_node("AveragePool", ["x"], [f"mean_{stride}"], kernel_shape=square, strides=square))
+        nodes.append(
+            helper.make_node(
+                "AveragePool", ["x"], [f"mean_{stride}"], kernel_shape=square, strides=square
+            )
+        )
         for what, width in (("score", 1), ("box", 4), ("points", 10)):
             name, channels = f"{what}_{stride}", anchors * width
             # A bright square scores above 0.5, and all it says depends on its colours.
-            weight = np.full((channels, 3, 1, 1), 3.0) if what == "score" else rng.uniform(0.1, 0.3, (channels, 3, 1, 1))
+            weight = (
+                np.full((channels, 3, 1, 1), 3.0)
+                if what == "score"
+                else rng.uniform(0.1, 0.3, (channels, 3, 1, 1))
+            )
             bias = np.full(channels, -6.0) if what == "score" else rng.uniform(0.5, 1.5, channels)
-            fed = [f"mean_{stride}", constant(f"{name}_w", weight.astype(kind)), constant(f"{name}_b", bias.astype(kind))]
+            fed = [
+                f"mean_{stride}",
+                constant(f"{name}_w", weight.astype(kind)),
+                constant(f"{name}_b", bias.astype(kind)),
+            ]
             nodes.append(helper.make_node("Conv", fed, [f"{name}_maps"]))
             last = f"{name}_maps"
             if what == "score" and sigmoid:
                 nodes.append(helper.make_node("Sigmoid", [last], [last := f"{name}_sure"]))
-            nodes.append(helper.make_node("Transpose", [last], [f"{name}_turned"], perm=_PERMUTE[layout]))
+            nodes.append(
+                helper.make_node("Transpose", [last], [f"{name}_turned"], perm=_PERMUTE[layout])
+            )
             rows = [0, -1, width] if layout == "batched" else [-1, width]
-            nodes.append(helper.make_node("Reshape", [f"{name}_turned", constant(f"{name}_rows", np.array(rows))], [name]))
+            nodes.append(
+                helper.make_node(
+                    "Reshape", [f"{name}_turned", constant(f"{name}_rows", np.array(rows))], [name]
+                )
+            )
     free = [None, None, None] if layout == "batched" else [None, None]
     graph = helper.make_graph(
         nodes,

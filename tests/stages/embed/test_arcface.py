@@ -30,7 +30,9 @@ finite = st.floats(-50, 50)
 def test_a_similarity_is_recovered(scale: float, angle: float, x: float, y: float) -> None:
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = (TEMPLATE - (x, y)) @ np.linalg.inv(linear).T
-    assert similarity(points[None], TEMPLATE)[0] == pytest.approx(np.column_stack([linear, (x, y)]), abs=1e-6, rel=1e-9)
+    assert similarity(points[None], TEMPLATE)[0] == pytest.approx(
+        np.column_stack([linear, (x, y)]), abs=1e-6, rel=1e-9
+    )
 
 
 def test_no_other_similarity_comes_closer() -> None:
@@ -79,15 +81,27 @@ def faces(t1: Path, astronaut: bytes, models_dir: Path) -> SimpleNamespace:
     """Seven detected faces of two pictures as the rows that embed gets."""
     detector = ScrfdDetect()
     detector.setup(WeightFiles(str(models_dir)))
-    pictures = {"many": Picture("many", decode(t1.read_bytes())), "one": Picture("one", decode(astronaut))}
-    found = detector.run(pa.table({"identity_id": ["p", "p"], "image_id": list(pictures)}), pictures, NO_SERVICES)
-    ids, columns = ["identity_id", "image_id", "face_id"], ["landmarks", "landmark_scheme", "status"]
-    rows = found.select([*ids, *columns]).rename_columns([*ids, *(f"faces.{name}" for name in columns)])
+    pictures = {
+        "many": Picture("many", decode(t1.read_bytes())),
+        "one": Picture("one", decode(astronaut)),
+    }
+    found = detector.run(
+        pa.table({"identity_id": ["p", "p"], "image_id": list(pictures)}), pictures, NO_SERVICES
+    )
+    ids, columns = (
+        ["identity_id", "image_id", "face_id"],
+        ["landmarks", "landmark_scheme", "status"],
+    )
+    rows = found.select([*ids, *columns]).rename_columns(
+        [*ids, *(f"faces.{name}" for name in columns)]
+    )
     return SimpleNamespace(rows=rows, pictures=pictures)
 
 
 def test_a_vector_depends_on_its_face_alone(stage: ArcFaceEmbed, faces: SimpleNamespace) -> None:
-    """Bit for bit: alone, at every place of a batch, beside other faces, and in a call that is no multiple of the batch."""
+    """Bit for bit: alone, at every place of a batch, beside other faces, and in a call that is no
+    multiple of the batch.
+    """
     rng = np.random.default_rng(0)
     crops = list(rng.integers(0, 256, (11, 112, 112, 3), dtype=np.uint8))
     expected = stage.embed(crops)
@@ -96,12 +110,19 @@ def test_a_vector_depends_on_its_face_alone(stage: ArcFaceEmbed, faces: SimpleNa
         turned = crops[i:] + crops[:i]
         assert np.array_equal(np.roll(stage.embed(turned), i, axis=0), expected)
     together = stage.run(faces.rows, faces.pictures, NO_SERVICES)
-    alone = [stage.run(faces.rows.slice(i, 1), faces.pictures, NO_SERVICES) for i in reversed(range(len(faces.rows)))]
+    alone = [
+        stage.run(faces.rows.slice(i, 1), faces.pictures, NO_SERVICES)
+        for i in reversed(range(len(faces.rows)))
+    ]
     assert together.equals(pa.concat_tables(alone[::-1]).combine_chunks())
 
 
-def test_the_network_sees_batches_of_one_size_only(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On chips whose kernels depend on the batch, this is what makes a vector depend on its face alone."""
+def test_the_network_sees_batches_of_one_size_only(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On chips whose kernels depend on the batch, this is what makes a vector depend on its face
+    alone.
+    """
     for name, sizes in (("edgeface_xs", {3}), ("mobilefacenet_128d", {1})):
         made = ArcFaceEmbed({"weights": name, "batch": 3})
         made.setup(WeightFiles(str(models_dir)))
@@ -123,7 +144,9 @@ def test_the_network_sees_batches_of_one_size_only(models_dir: Path, monkeypatch
 
 def test_vectors_are_unit_and_people_differ(stage: ArcFaceEmbed, faces: SimpleNamespace) -> None:
     table = stage.run(faces.rows, faces.pictures, NO_SERVICES)
-    TABLES["embeddings"].check(table.append_column("inputs", pa.array([b"8 bytes."] * 7, pa.binary(8))), "test")
+    TABLES["embeddings"].check(
+        table.append_column("inputs", pa.array([b"8 bytes."] * 7, pa.binary(8))), "test"
+    )
     vectors = np.array(table["vector"].to_pylist())
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     assert set(table["recogniser"].to_pylist()) == {stage.recogniser}
@@ -145,7 +168,9 @@ def test_one_person_in_two_photographs(stage: ArcFaceEmbed, photos: Path, models
     assert max(vectors[0] @ vectors[2], vectors[1] @ vectors[2]) < 0.3
 
 
-def test_faces_that_do_not_suit_fail_by_themselves(stage: ArcFaceEmbed, faces: SimpleNamespace) -> None:
+def test_faces_that_do_not_suit_fail_by_themselves(
+    stage: ArcFaceEmbed, faces: SimpleNamespace
+) -> None:
     rows = faces.rows.slice(0, 3).to_pylist()
     rows[0]["faces.landmark_scheme"] = "dlib5"
     rows[1]["faces.landmarks"] = [7.0] * 10
@@ -179,9 +204,15 @@ def test_every_export_gives_the_same_vectors(tmp_path: Path, batch: int | str, s
 @pytest.mark.parametrize(
     ("made", "told"),
     [
-        ({"size": (160, 160)}, "takes pictures of 160 x 160, crops aligned as for ArcFace are 112 x 112"),
+        (
+            {"size": (160, 160)},
+            "takes pictures of 160 x 160, crops aligned as for ArcFace are 112 x 112",
+        ),
         ({"size": ("h", 128)}, "takes pictures of h x 128"),
-        ({"channels_last": True}, r"\['n', 112, 112, 3\] \(channels last\?\); it has to be \(n, 3, height, width\)"),
+        (
+            {"channels_last": True},
+            r"\['n', 112, 112, 3\] \(channels last\?\); it has to be \(n, 3, height, width\)",
+        ),
         ({"outputs": 2}, r"one vector a face: for 4 crops it gives \(4, 16\), \(4, 16\)"),
         ({"flat": False}, r"one vector a face: for 4 crops it gives \(4, 16, 1, 1\)"),
     ],
@@ -208,14 +239,20 @@ def test_a_detector_in_place_of_a_recogniser_is_refused(models_dir: Path) -> Non
         (None, False),
     ],
 )
-def test_a_network_that_normalises_pixels_itself_gets_pixels(tmp_path: Path, names: tuple[str, str] | None, itself: bool) -> None:
+def test_a_network_that_normalises_pixels_itself_gets_pixels(
+    tmp_path: Path, names: tuple[str, str] | None, itself: bool
+) -> None:
     stage = made_up(write(tmp_path / "x.onnx", names=names))
     assert (stage._mean, stage._std) == ((0.0, 1.0) if itself else (127.5, 127.5))
     if itself:
-        assert stage.embed(CROPS) == pytest.approx(made_up(write(tmp_path / "usual.onnx")).embed(CROPS), abs=1e-3)
+        assert stage.embed(CROPS) == pytest.approx(
+            made_up(write(tmp_path / "usual.onnx")).embed(CROPS), abs=1e-3
+        )
 
 
-def test_a_recogniser_of_ones_own_is_normalised_as_it_was_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recogniser_of_ones_own_is_normalised_as_it_was_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = replace(WEIGHTS["edgeface_xs"], name="our_r50", normalisation=(100.0, 64.0))
     monkeypatch.setitem(WEIGHTS, "our_r50", own)
     stage = made_up(write(tmp_path / "x.onnx"), weights="our_r50")
@@ -225,21 +262,30 @@ def test_a_recogniser_of_ones_own_is_normalised_as_it_was_registered(tmp_path: P
 def test_published_names_are_known_and_others_are_refused_with_the_nearest() -> None:
     for name in ("glintr100", "w600k_r50"):
         assert ArcFaceEmbed({"weights": name}).recogniser == name
-    with pytest.raises(ValidationError, match="names no weights of kind embed/arcface; did you mean 'glintr100'"):
+    with pytest.raises(
+        ValidationError, match="names no weights of kind embed/arcface; did you mean 'glintr100'"
+    ):
         ArcFaceEmbed({"weights": "glint_r100"})
 
 
 def rows_with(points: np.ndarray) -> pa.Table:
     ids = {"identity_id": "p", "image_id": "i", "face_id": "f"}
     same = {**ids, "faces.landmark_scheme": "arcface5", "faces.status": "ok"}
-    return pa.Table.from_pylist([{**same, "faces.landmarks": each.ravel().tolist()} for each in points])
+    return pa.Table.from_pylist(
+        [{**same, "faces.landmarks": each.ravel().tolist()} for each in points]
+    )
 
 
-def test_points_beyond_the_edge_are_embedded_with_black_as_long_as_something_is_shown(tmp_path: Path) -> None:
+def test_points_beyond_the_edge_are_embedded_with_black_as_long_as_something_is_shown(
+    tmp_path: Path,
+) -> None:
     rgb = np.random.default_rng(0).integers(1, 256, (200, 300, 3), dtype=np.uint8)
     stage = made_up(write(tmp_path / "x.onnx"))
     half = TEMPLATE + np.array([-60, 20])  # both left points lie beyond the edge
-    outside, dot = [half - np.array([200, 0]), TEMPLATE - 1e7], [np.full((5, 2), 20.0), TEMPLATE * 1e-2]
+    outside, dot = (
+        [half - np.array([200, 0]), TEMPLATE - 1e7],
+        [np.full((5, 2), 20.0), TEMPLATE * 1e-2],
+    )
     points = np.stack([TEMPLATE + 50, half, *outside, *dot, TEMPLATE * 1e5])
     table = stage.run(rows_with(points), {"i": Picture("i", rgb)}, NO_SERVICES)
     assert table["status"].to_pylist() == ["ok", "ok", *["failed"] * 4, "ok"]
@@ -269,6 +315,14 @@ def test_vectors_can_be_stored_to_half_precision(tmp_path: Path) -> None:
 
 
 def test_the_recognisers_at_hand_are_calibrated() -> None:
-    """A DAG without thresholds takes them from here; for others it has to give them, or the team's registry does."""
-    assert {"edgeface_xs", "mobilefacenet_128d", "dlib_resnet_v1"} <= set(CALIBRATION) <= set(names("embed"))
-    assert all(0 < entry.merge_cosine <= entry.similarity_threshold < 1 for entry in CALIBRATION.values())
+    """A DAG without thresholds takes them from here; for others it has to give them, or the team's
+    registry does.
+    """
+    assert (
+        {"edgeface_xs", "mobilefacenet_128d", "dlib_resnet_v1"}
+        <= set(CALIBRATION)
+        <= set(names("embed"))
+    )
+    assert all(
+        0 < entry.merge_cosine <= entry.similarity_threshold < 1 for entry in CALIBRATION.values()
+    )

@@ -9,37 +9,67 @@ import pytest
 from stages.embed.clip_text import FIRST, LAST, ClipTokeniser, cleaned, from_folder, from_openai
 from stages.torch_session import BadCheckpoint
 
-MERGES = [("d", "o"), ("do", "g</w>"), ("a", "n"), ("an", "d</w>"), ("2", "2</w>"), ("'", "s</w>"), ("l", "l</w>"), ("'", "ll</w>")]
+MERGES = [
+    ("d", "o"),
+    ("do", "g</w>"),
+    ("a", "n"),
+    ("an", "d</w>"),
+    ("2", "2</w>"),
+    ("'", "s</w>"),
+    ("l", "l</w>"),
+    ("'", "ll</w>"),
+]
 CONTEXT = 9
 
 
 def letters() -> list[str]:
-    """The alphabet of bytes as Radford et al. chose it for GPT-2: those that print stand for themselves."""
-    printed = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """The alphabet of bytes as Radford et al. chose it for GPT-2: those that print stand for
+    themselves.
+    """
+    printed = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     others = [byte for byte in range(256) if byte not in printed]
     return [*map(chr, printed), *(chr(256 + number) for number in range(len(others)))]
 
 
 def vocabulary() -> dict[str, int]:
-    tokens = [*letters(), *(f"{letter}</w>" for letter in letters()), *("".join(pair) for pair in MERGES), FIRST, LAST]
+    tokens = [
+        *letters(),
+        *(f"{letter}</w>" for letter in letters()),
+        *("".join(pair) for pair in MERGES),
+        FIRST,
+        LAST,
+    ]
     return {token: number for number, token in enumerate(tokens)}
 
 
 def write_folder(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary()))
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in MERGES)]) + "\n", encoding="utf-8")
+    (folder / "merges.txt").write_text(
+        "\n".join(["#version: 0.2", *(" ".join(pair) for pair in MERGES)]) + "\n", encoding="utf-8"
+    )
     return folder
 
 
 def write_openai(path: Path) -> str:
     with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write("\n".join(['"bpe_simple_vocab_16e6.txt#version: 0.2', *(" ".join(pair) for pair in MERGES)]) + "\n")
+        file.write(
+            "\n".join(
+                ['"bpe_simple_vocab_16e6.txt#version: 0.2', *(" ".join(pair) for pair in MERGES)]
+            )
+            + "\n"
+        )
     return str(path)
 
 
 @pytest.fixture(scope="module", params=["folder", "openai"])
-def tokeniser(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ClipTokeniser:
+def tokeniser(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> ClipTokeniser:
     folder = tmp_path_factory.mktemp("vocabulary")
     if request.param == "folder":
         return from_folder(str(write_folder(folder)), CONTEXT)
@@ -67,7 +97,9 @@ def read(tokeniser: ClipTokeniser, text: str) -> list[str]:
         ("\ud83d", ["ï", "¿", "½</w>"]),
     ],
 )
-def test_texts_are_cut_into_the_known_pieces(tokeniser: ClipTokeniser, text: str, expected: list[str]) -> None:
+def test_texts_are_cut_into_the_known_pieces(
+    tokeniser: ClipTokeniser, text: str, expected: list[str]
+) -> None:
     assert read(tokeniser, text) == [FIRST, *expected, LAST]
 
 

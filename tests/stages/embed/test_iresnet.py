@@ -40,7 +40,9 @@ def made_up(path: str, **params: Any) -> IResNetEmbed:
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_vector_depends_on_its_face_alone(path: str, batch: int, precision: str) -> None:
-    """Bit for bit: alone, at every place of a batch, beside other faces, and in a call that is no multiple of the batch."""
+    """Bit for bit: alone, at every place of a batch, beside other faces, and in a call that is no
+    multiple of the batch.
+    """
     stage = made_up(path, batch=batch, precision=precision)
     expected = stage.embed(CROPS)
     assert expected.shape == (7, 512) and expected.dtype == np.float32
@@ -51,7 +53,9 @@ def test_a_vector_depends_on_its_face_alone(path: str, batch: int, precision: st
 
 
 def test_the_network_sees_batches_of_one_size_only(path: str) -> None:
-    """On chips whose kernels depend on the batch, this is what makes a vector depend on its face alone."""
+    """On chips whose kernels depend on the batch, this is what makes a vector depend on its face
+    alone.
+    """
     stage = made_up(path, batch=3)
     seen: set[tuple[int, ...]] = set()
     stage._network.register_forward_pre_hook(lambda module, args: seen.add(tuple(args[0].shape)))
@@ -66,9 +70,13 @@ def test_vectors_are_those_of_the_plain_network_on_red_green_blue(path: str) -> 
     shown = (torch.from_numpy(np.stack(CROPS)).permute(0, 3, 1, 2).float() - 127.5) / 127.5
     with torch.inference_mode():
         expected = network(shown).numpy()
-    assert made_up(path).embed(CROPS) == pytest.approx(expected, abs=1e-5 * float(np.abs(expected).max()))
+    assert made_up(path).embed(CROPS) == pytest.approx(
+        expected, abs=1e-5 * float(np.abs(expected).max())
+    )
     rough = made_up(path, precision="bfloat16").embed(CROPS)
-    cosines = (rough * expected).sum(1) / np.linalg.norm(rough, axis=1) / np.linalg.norm(expected, axis=1)
+    cosines = (
+        (rough * expected).sum(1) / np.linalg.norm(rough, axis=1) / np.linalg.norm(expected, axis=1)
+    )
     assert 0.999 < cosines.min() < 1
 
 
@@ -77,26 +85,40 @@ def test_rows_carry_the_name_of_the_weights(path: str) -> None:
     stage = made_up(path, weights="arcface_r50_ms1mv3")
     ids = {"identity_id": "0" * 16, "image_id": "1" * 24, "face_id": "2" * 24, "faces.status": "ok"}
     rows = [
-        {**ids, "faces.landmarks": TEMPLATE.reshape(-1).tolist(), "faces.landmark_scheme": "arcface5"},
+        {
+            **ids,
+            "faces.landmarks": TEMPLATE.reshape(-1).tolist(),
+            "faces.landmark_scheme": "arcface5",
+        },
         {**ids, "faces.landmarks": [7.0] * 10, "faces.landmark_scheme": "arcface5"},
         {**ids, "faces.landmarks": TEMPLATE.reshape(-1).tolist(), "faces.landmark_scheme": "dlib5"},
     ]
-    table = stage.run(pa.Table.from_pylist(rows), {ids["image_id"]: Picture(ids["image_id"], CROPS[0])}, NO_SERVICES)
+    table = stage.run(
+        pa.Table.from_pylist(rows),
+        {ids["image_id"]: Picture(ids["image_id"], CROPS[0])},
+        NO_SERVICES,
+    )
     assert table["status"].to_pylist() == ["ok", "failed", "failed"]
     assert table["reason"].to_pylist() == [None, "bad_landmarks", "wrong_landmarks"]
     assert table["recogniser"].to_pylist() == ["arcface_r50_ms1mv3"] * 3
     expected = stage.embed([CROPS[0]])[0]
-    assert table["vector"][0].as_py() == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
+    assert table["vector"][0].as_py() == pytest.approx(
+        expected / np.linalg.norm(expected), abs=1e-6
+    )
 
 
 def test_the_depth_is_read_from_the_file(path: str) -> None:
-    assert [len(layer) for layer in (made_up(path)._network.layer1, made_up(path)._network.layer2)] == [1, 2]
+    assert [
+        len(layer) for layer in (made_up(path)._network.layer1, made_up(path)._network.layer2)
+    ] == [1, 2]
 
 
 def test_another_networks_file_is_refused(path: str, tmp_path: Path) -> None:
     state = torch.load(path, weights_only=True)
     other = tmp_path / "other.pth"
-    torch.save({name: value for name, value in state.items() if not name.startswith("layer3.")}, other)
+    torch.save(
+        {name: value for name, value in state.items() if not name.startswith("layer3.")}, other
+    )
     with pytest.raises(BadCheckpoint, match=r"other\.pth: no iresnet of arcface_torch"):
         made_up(str(other))
     torch.save({**state, "logits.weight": torch.zeros(2)}, other)

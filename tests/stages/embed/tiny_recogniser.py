@@ -19,7 +19,9 @@ def write(
     flat: bool = True,
     channels_last: bool = False,
 ) -> str:
-    """The path as a string. `names`: of a subtraction and a multiplication that normalise pixels inside the network."""
+    """The path as a string. `names`: of a subtraction and a multiplication that normalise pixels
+    inside the network.
+    """
     rng = np.random.default_rng(0)
     values = {
         "mean": np.array(127.5, np.float32),
@@ -34,7 +36,9 @@ def write(
 
     def then(operator: str, *more: str, name: str = "", **attributes: Any) -> None:
         nonlocal last
-        nodes.append(helper.make_node(operator, [last, *more], [f"t{len(nodes)}"], name=name, **attributes))
+        nodes.append(
+            helper.make_node(operator, [last, *more], [f"t{len(nodes)}"], name=name, **attributes)
+        )
         last = f"t{len(nodes) - 1}"
 
     if channels_last:
@@ -49,8 +53,20 @@ def write(
     if not flat:
         then("Reshape", "single")
     shape = [batch, *size, 3] if channels_last else [batch, 3, *size]
-    found = [helper.make_tensor_value_info(f"t{len(nodes) - 1 - i}", TensorProto.FLOAT, None) for i in range(outputs)]
+    found = [
+        helper.make_tensor_value_info(f"t{len(nodes) - 1 - i}", TensorProto.FLOAT, None)
+        for i in range(outputs)
+    ]
     constants = [numpy_helper.from_array(value, name) for name, value in values.items()]
-    graph = helper.make_graph(nodes, "tiny", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)], found, constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        found,
+        constants,
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+        str(path),
+    )
     return str(path)

@@ -22,11 +22,21 @@ COUNTS = {"dlib68": 68, "fan68": 68, "mediapipe478": 478, "arcface5": 5, "dlib5"
 SIZE, SIDE = (1280, 960), 150.0
 
 
-def seen(scheme: str, yaw: float, pitch: float, roll: float, position: tuple[float, float, float] = (0.3, -0.2, 6.0)) -> np.ndarray:
-    """The points of a scheme, flat, as a camera of SIZE sees the model head; unused points are noise."""
+def seen(
+    scheme: str,
+    yaw: float,
+    pitch: float,
+    roll: float,
+    position: tuple[float, float, float] = (0.3, -0.2, 6.0),
+) -> np.ndarray:
+    """The points of a scheme, flat, as a camera of SIZE sees the model head; unused points are
+    noise.
+    """
     index, model = model_points(scheme)
     turn = cv2.Rodrigues(rotation_of(yaw, pitch, roll))[0]
-    places = cv2.projectPoints(model, turn, np.array(position, dtype=np.float64), camera_matrix(SIZE, SIDE), None)[0].reshape(-1, 2)
+    places = cv2.projectPoints(
+        model, turn, np.array(position, dtype=np.float64), camera_matrix(SIZE, SIDE), None
+    )[0].reshape(-1, 2)
     flat = np.random.default_rng(0).uniform(0, 900, (COUNTS[scheme], 2))
     flat[index] = places
     return flat.reshape(-1)
@@ -38,7 +48,8 @@ def solve(scheme: str, flat: np.ndarray) -> Pose:
 
 @pytest.mark.parametrize("scheme", COUNTS)
 @pytest.mark.parametrize(
-    ("yaw", "pitch", "roll"), [(0, 0, 0), (30, 0, 0), (-45, 10, 0), (0, 25, 0), (5, -30, 12), (-20, 10, -40), (10, 5, 170)]
+    ("yaw", "pitch", "roll"),
+    [(0, 0, 0), (30, 0, 0), (-45, 10, 0), (0, 25, 0), (5, -30, 12), (-20, 10, -40), (10, 5, 170)],
 )
 def test_known_rotations_are_found(scheme: str, yaw: float, pitch: float, roll: float) -> None:
     pose = solve(scheme, seen(scheme, yaw, pitch, roll))
@@ -49,6 +60,7 @@ def test_known_rotations_are_found(scheme: str, yaw: float, pitch: float, roll: 
 
 def test_signs_as_the_table_has_them() -> None:
     """Checked on the picture itself, not on our own rotation matrices."""
+
     def points(yaw: float, pitch: float, roll: float) -> np.ndarray:
         return seen("dlib68", yaw, pitch, roll, position=(0, 0, 6)).reshape(-1, 2)
 
@@ -56,7 +68,9 @@ def test_signs_as_the_table_has_them() -> None:
     assert points(30, 0, 0)[30, 0] > middle[30, 0] + 10, "yaw > 0: the nose goes to image right"
     assert points(0, 30, 0)[30, 1] < middle[30, 1] - 10, "pitch > 0: the nose goes up"
     tilted = points(0, 0, 30)
-    assert tilted[45, 1] > tilted[36, 1] + 10, "roll > 0: clockwise, the eye at image right comes down"
+    assert tilted[45, 1] > tilted[36, 1] + 10, (
+        "roll > 0: clockwise, the eye at image right comes down"
+    )
 
 
 @given(st.floats(-179, 179), st.floats(-85, 85), st.floats(-179, 179))
@@ -84,15 +98,26 @@ def test_the_model_is_symmetric_and_faces_the_camera() -> None:
     assert min(POINTS, key=lambda name: POINTS[name][2]) == "pronasale"
 
 
-def table(schemes: list[str | None], points: list[list[float] | None], five: bool = False) -> pa.Table:
+def table(
+    schemes: list[str | None], points: list[list[float] | None], five: bool = False
+) -> pa.Table:
     rows = len(schemes)
-    source = ("faces.landmark_scheme", "faces.landmarks") if five else ("landmarks.scheme", "landmarks.points")
+    source = (
+        ("faces.landmark_scheme", "faces.landmarks")
+        if five
+        else ("landmarks.scheme", "landmarks.points")
+    )
     return pa.table(
         {
-            **{name: [f"{name}{at}" for at in range(rows)] for name in ("identity_id", "image_id", "face_id")},
+            **{
+                name: [f"{name}{at}" for at in range(rows)]
+                for name in ("identity_id", "image_id", "face_id")
+            },
             source[0]: pa.array(schemes, pa.string()),
             source[1]: pa.array(points, pa.list_(pa.float32())),
-            "faces.box": pa.array([[600.0, 350.0, 600.0 + SIDE, 350.0 + SIDE]] * rows, pa.list_(pa.float32())),
+            "faces.box": pa.array(
+                [[600.0, 350.0, 600.0 + SIDE, 350.0 + SIDE]] * rows, pa.list_(pa.float32())
+            ),
             "images.width": pa.array([SIZE[0]] * rows, pa.int32()),
             "images.height": pa.array([SIZE[1]] * rows, pa.int32()),
         }
@@ -106,7 +131,9 @@ def test_rows_and_schema() -> None:
     row = found.to_pylist()[0]
     assert row["status"] == "ok" and row["scheme"] == "pose"
     assert row["pose"] == pytest.approx([20, -10, 5], abs=0.5) and row["error"] < 0.01
-    five = PnpFit({"points": "five"}).run(table(["arcface5"], [seen("arcface5", 20, -10, 5).tolist()], five=True), {}, NO_SERVICES)
+    five = PnpFit({"points": "five"}).run(
+        table(["arcface5"], [seen("arcface5", 20, -10, 5).tolist()], five=True), {}, NO_SERVICES
+    )
     assert five.to_pylist()[0]["pose"] == pytest.approx([20, -10, 5], abs=1)
 
 
@@ -131,12 +158,16 @@ def test_what_cannot_be_fitted_is_a_failed_row_without_numbers() -> None:
             assert row["status"] == "ok"
             continue
         assert (row["status"], row["reason"]) == ("failed", "fit_failed"), name
-        assert row["detail"] and row["pose"] is None and row["camera"] is None and row["error"] is None
+        assert (
+            row["detail"] and row["pose"] is None and row["camera"] is None and row["error"] is None
+        )
     assert "wflw98" in rows[4]["detail"]
 
 
 def test_reads_what_its_points_need_and_nothing_else() -> None:
-    """The columns read make the inputs of a row: landmarks that are not used must not make heads out of date."""
+    """The columns read make the inputs of a row: landmarks that are not used must not make heads
+    out of date.
+    """
     dense, five = PnpFit(), PnpFit({"points": "five"})
     assert "landmarks" in dense.reads and "landmarks" not in dense.reads["faces"]
     assert "landmarks" not in five.reads and "landmarks" in five.reads["faces"]
@@ -149,7 +180,8 @@ def test_reads_what_its_points_need_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("file", "angle", "sign"),
     [
-        # In these photographs the face turns to the left of the picture, looks down, looks up, and tilts clockwise.
+        # In these photographs the face turns to the left of the picture, looks down, looks up, and
+        # tilts clockwise.
         ("left_face.jpeg", "yaw", -1),
         ("lower_face.jpeg", "pitch", -1),
         ("rise_face.jpeg", "pitch", 1),
@@ -163,7 +195,11 @@ def test_signs_on_photographs(shared: Path, file: str, angle: str, sign: int) ->
     package = importlib.util.find_spec("face_recognition_models")
     if package is None or not package.submodule_search_locations:
         pytest.skip("needs the package face_recognition_models")
-    weights = Path(package.submodule_search_locations[0]) / "models" / "shape_predictor_68_face_landmarks.dat"
+    weights = (
+        Path(package.submodule_search_locations[0])
+        / "models"
+        / "shape_predictor_68_face_landmarks.dat"
+    )
     rgb = decode(source.read_bytes())
     rectangle = dlib.get_frontal_face_detector()(rgb, 1)[0]
     parts = dlib.shape_predictor(str(weights))(rgb, rectangle).parts()

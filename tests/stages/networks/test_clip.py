@@ -26,9 +26,14 @@ def norm(name: str, width: int, *more: str) -> Shapes:
 def transformer(name: str, width: int, layers: int) -> Shapes:
     made: Shapes = {}
     for block in (f"{name}.resblocks.{number}" for number in range(layers)):
-        made |= {f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,)}
+        made |= {
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.in_proj_bias": (3 * width,),
+        }
         made |= linear(f"{block}.attn.out_proj", width, width)
-        made |= linear(f"{block}.mlp.c_fc", 4 * width, width) | linear(f"{block}.mlp.c_proj", width, 4 * width)
+        made |= linear(f"{block}.mlp.c_fc", 4 * width, width) | linear(
+            f"{block}.mlp.c_proj", width, 4 * width
+        )
         made |= norm(f"{block}.ln_1", width) | norm(f"{block}.ln_2", width)
     return made
 
@@ -41,13 +46,17 @@ def resnet(sizes: Sizes) -> Shapes:
         made.update(norm(bn, out, "running_mean", "running_var"))
 
     channels = sizes.width
-    for number, (out, before) in enumerate(((channels // 2, 3), (channels // 2, channels // 2), (channels, channels // 2)), 1):
+    for number, (out, before) in enumerate(
+        ((channels // 2, 3), (channels // 2, channels // 2), (channels, channels // 2)), 1
+    ):
         convolution(f"visual.conv{number}", f"visual.bn{number}", out, before, 3)
     for stage, blocks in enumerate(sizes.blocks):
         inner = sizes.width << stage
         for block in range(blocks):
             name = f"visual.layer{stage + 1}.{block}"
-            for number, (out, before, side) in enumerate(((inner, channels, 1), (inner, inner, 3), (4 * inner, inner, 1)), 1):
+            for number, (out, before, side) in enumerate(
+                ((inner, channels, 1), (inner, inner, 3), (4 * inner, inner, 1)), 1
+            ):
                 convolution(f"{name}.conv{number}", f"{name}.bn{number}", out, before, side)
             if block == 0:
                 convolution(f"{name}.downsample.0", f"{name}.downsample.1", 4 * inner, channels, 1)
@@ -84,13 +93,19 @@ def layout(sizes: Sizes) -> Shapes:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "numbers"), [(RN101, 119_688_033), (VIT_B32, 151_277_313), (VIT_L14, 427_616_513)], ids=["RN101", "B32", "L14"]
+    ("sizes", "numbers"),
+    [(RN101, 119_688_033), (VIT_B32, 151_277_313), (VIT_L14, 427_616_513)],
+    ids=["RN101", "B32", "L14"],
 )
 def test_official_checkpoints_have_a_place_for_every_value(sizes: Sizes, numbers: int) -> None:
     with torch.device("meta"):
         network = ClipNetwork(sizes)
         official = {name: torch.empty(shape) for name, shape in layout(sizes).items()}
-    state = {name: tuple(value.shape) for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    state = {
+        name: tuple(value.shape)
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert state == layout(sizes)
     assert sum(value.numel() for value in network.parameters()) == numbers
     assert Sizes.of(official) == sizes
@@ -114,7 +129,9 @@ GOLDEN = {
         [1.85626, -0.884145, 2.4025, -2.31534, 0.021613, 1.76034],
     ),
 }
-"""Some vectors' values, their mean and standard deviation, as OpenAI's model.py puts them out with the weights of `filled`."""
+"""Some vectors' values, their mean and standard deviation, as OpenAI's model.py puts them out with
+the weights of `filled`.
+"""
 
 
 @pytest.mark.parametrize("sizes", GOLDEN, ids=["resnet", "transformer"])

@@ -8,22 +8,36 @@ from tests.stages.networks.filled import filled, picture
 
 
 def official_names() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of facenet-pytorch's state dict, written down layer by layer, without `num_batches_tracked`."""
+    """Names and shapes of facenet-pytorch's state dict, written down layer by layer, without
+    `num_batches_tracked`.
+    """
     names: dict[str, tuple[int, ...]] = {"last_linear.weight": (512, 1792)}
 
     def norm(name: str, width: int) -> None:
-        names.update({f"{name}.{value}": (width,) for value in ("weight", "bias", "running_mean", "running_var")})
+        names.update(
+            {
+                f"{name}.{value}": (width,)
+                for value in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
     def layer(name: str, inside: int, outside: int, height: int, width: int) -> None:
         names[f"{name}.conv.weight"] = (outside, inside, height, width)
         norm(f"{name}.bn", outside)
 
     def mixed(name: str, inside: int, outside: int) -> None:
-        names.update({f"{name}.conv2d.weight": (outside, inside, 1, 1), f"{name}.conv2d.bias": (outside,)})
+        names.update(
+            {f"{name}.conv2d.weight": (outside, inside, 1, 1), f"{name}.conv2d.bias": (outside,)}
+        )
 
     for name, inside, outside, side in (
-        ("1a", 3, 32, 3), ("2a", 32, 32, 3), ("2b", 32, 64, 3), ("3b", 64, 80, 1), ("4a", 80, 192, 3), ("4b", 192, 256, 3),
-    ):  # fmt: skip
+        ("1a", 3, 32, 3),
+        ("2a", 32, 32, 3),
+        ("2b", 32, 64, 3),
+        ("3b", 64, 80, 1),
+        ("4a", 80, 192, 3),
+        ("4b", 192, 256, 3),
+    ):
         layer(f"conv2d_{name}", inside, outside, side, side)
     for i in range(5):
         place = f"repeat_1.{i}"
@@ -64,18 +78,26 @@ def official_names() -> dict[str, tuple[int, ...]]:
 
 def test_official_checkpoints_have_a_place_for_every_value() -> None:
     state = InceptionResnetV1().state_dict()
-    ours = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    ours = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert ours == official_names()
     assert len(state) == 714  # of facenet-pytorch's network
 
 
 def test_the_official_network_puts_out_the_same_numbers() -> None:
-    """Values of facenet-pytorch 2.6.0's network with the weights of `filled`; it puts out unit vectors."""
+    """Values of facenet-pytorch 2.6.0's network with the weights of `filled`; it puts out unit
+    vectors.
+    """
     network = InceptionResnetV1().eval()
     network.load_state_dict(filled(network.state_dict()))
     with torch.inference_mode():
         raw = network(picture(160, 160))
     vector = torch.nn.functional.normalize(raw)[0]
     assert float(vector.double().std()) == pytest.approx(0.0441295820901838, rel=1e-5)
-    assert vector[:4].tolist() == pytest.approx([0.1095698327, -0.03953958675, -0.03266787156, -0.04321453348], rel=1e-4)
+    assert vector[:4].tolist() == pytest.approx(
+        [0.1095698327, -0.03953958675, -0.03266787156, -0.04321453348], rel=1e-4
+    )
     assert float(raw.norm()) > 2  # raw: the length is the row's `norm`

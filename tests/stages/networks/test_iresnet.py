@@ -9,12 +9,19 @@ from tests.stages.networks.filled import filled, picture
 
 
 def official_names(blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of arcface_torch's state dict, written down layer by layer, without `num_batches_tracked`."""
+    """Names and shapes of arcface_torch's state dict, written down layer by layer, without
+    `num_batches_tracked`.
+    """
     names: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 3, 3), "prelu.weight": (64,)}
     names |= {"fc.weight": (512, 512 * 49), "fc.bias": (512,)}
 
     def norm(name: str, width: int) -> None:
-        names.update({f"{name}.{value}": (width,) for value in ("weight", "bias", "running_mean", "running_var")})
+        names.update(
+            {
+                f"{name}.{value}": (width,)
+                for value in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
     norm("bn1", 64)
     norm("bn2", 512)
@@ -36,10 +43,18 @@ def official_names(blocks: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     return names
 
 
-@pytest.mark.parametrize(("blocks", "count"), [((2, 2, 2, 2), 187), ((3, 4, 14, 3), 475), ((3, 13, 30, 3), 925)])
-def test_official_checkpoints_have_a_place_for_every_value(blocks: tuple[int, ...], count: int) -> None:
+@pytest.mark.parametrize(
+    ("blocks", "count"), [((2, 2, 2, 2), 187), ((3, 4, 14, 3), 475), ((3, 13, 30, 3), 925)]
+)
+def test_official_checkpoints_have_a_place_for_every_value(
+    blocks: tuple[int, ...], count: int
+) -> None:
     state = IResNet(blocks).state_dict()
-    ours = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    ours = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert ours == official_names(blocks)
     assert len(state) == count  # of insightface's networks
     assert shape_of(state) == (blocks, 512)
@@ -54,9 +69,11 @@ GOLDEN: dict[tuple[int, ...], tuple[float, tuple[float, ...]]] = {
     (2, 2, 2, 2): (0.5133744355, (-0.1910253018, -0.1751306355, -0.4974285066, -0.03847669065)),
     (3, 4, 14, 3): (7.69725144, (6.34273529, 6.411315441, 4.882977962, -1.063584447)),
 }
-"""Standard deviation and first four values of the vector, as https://github.com/deepinsight/insightface puts them out
-(`recognition/arcface_torch/backbones/iresnet.py`, iresnet18 and iresnet50) with the weights of `filled` for
-`picture(112, 112)`."""
+"""Standard deviation and first four values of the vector, as
+https://github.com/deepinsight/insightface puts them out
+(`recognition/arcface_torch/backbones/iresnet.py`, iresnet18 and iresnet50) with the weights of
+`filled` for `picture(112, 112)`.
+"""
 
 
 @pytest.mark.parametrize("blocks", GOLDEN)

@@ -14,12 +14,19 @@ SIZES = ((16, 32), (64, 128), (256, 512))
 
 
 def official_names(backbone: Backbone) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of Pytorch_Retinaface's state dict, written down layer by layer, without `num_batches_tracked`."""
+    """Names and shapes of Pytorch_Retinaface's state dict, written down layer by layer, without
+    `num_batches_tracked`.
+    """
     names: dict[str, tuple[int, ...]] = {}
 
     def layer(conv: str, norm: str, outside: int, inside: int, kernel: int) -> None:
         names[f"{conv}.weight"] = (outside, inside, kernel, kernel)
-        names.update({f"{norm}.{value}": (outside,) for value in ("weight", "bias", "running_mean", "running_var")})
+        names.update(
+            {
+                f"{norm}.{value}": (outside,)
+                for value in ("weight", "bias", "running_mean", "running_var")
+            }
+        )
 
     if backbone == "resnet50":
         layer("body.conv1", "body.bn1", 64, 3, 7)
@@ -36,7 +43,11 @@ def official_names(backbone: Backbone) -> dict[str, tuple[int, ...]]:
         widths, width = (512, 1024, 2048), 256
     else:
         layer("body.stage1.0.0", "body.stage1.0.1", 8, 3, 3)
-        stages = ((1, 1, (8, 16, 32, 32, 64, 64)), (2, 0, (64, *[128] * 6)), (3, 0, (128, 256, 256)))
+        stages = (
+            (1, 1, (8, 16, 32, 32, 64, 64)),
+            (2, 0, (64, *[128] * 6)),
+            (3, 0, (128, 256, 256)),
+        )
         for stage, first, channels in stages:
             for number, (inside, outside) in enumerate(pairwise(channels), first):
                 place = f"body.stage{stage}.{number}"
@@ -62,7 +73,11 @@ def official_names(backbone: Backbone) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(("backbone", "count"), [("resnet50", 456), ("mobilenet025", 300)])
 def test_official_checkpoints_have_a_place_for_every_value(backbone: Backbone, count: int) -> None:
     state = RetinaFace(backbone).state_dict()
-    ours = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    ours = {
+        name: tuple(value.shape)
+        for name, value in state.items()
+        if not name.endswith("num_batches_tracked")
+    }
     assert ours == official_names(backbone)
     assert len(state) == count  # of the published files
 
@@ -79,10 +94,11 @@ GOLDEN = {
         (0.03510439084, 8.556672991, 3.8992002, -0.9805815816),
     ),
 }
-"""Of class logits, boxes and points: mean, standard deviation, and the seventh value from either end.
+"""Of class logits, boxes and points: mean, standard deviation, and the seventh value from either
+end.
 
-Put out in float32 by the network of https://github.com/biubug6/Pytorch_Retinaface at b984b4b (`models/retinaface.py`,
-phase train) with the weights of `filled` for `50 * picture(64, 96)`.
+Put out in float32 by the network of https://github.com/biubug6/Pytorch_Retinaface at b984b4b
+(`models/retinaface.py`, phase train) with the weights of `filled` for `50 * picture(64, 96)`.
 """
 
 
@@ -116,13 +132,17 @@ def test_half_precision_stays_out_of_the_heads() -> None:
 
 
 def test_anchors_and_boxes_as_a_plain_loop_makes_them() -> None:
-    """Place by place as SSD defines it: what the network says at an anchor becomes a box and points in pixels."""
+    """Place by place as SSD defines it: what the network says at an anchor becomes a box and points
+    in pixels.
+    """
     height, width = 64, 96
     expected = []
     for stride, sides in zip((8, 16, 32), SIZES, strict=True):
         for row in range(height // stride):
             for column in range(width // stride):
-                expected += [((column + 0.5) * stride, (row + 0.5) * stride, float(side)) for side in sides]
+                expected += [
+                    ((column + 0.5) * stride, (row + 0.5) * stride, float(side)) for side in sides
+                ]
     places = anchors(height, width, SIZES)
     assert places.tolist() == [list(place) for place in expected]
     rng = np.random.default_rng(0)
@@ -136,9 +156,14 @@ def test_anchors_and_boxes_as_a_plain_loop_makes_them() -> None:
         box = [centre_x - wide / 2, centre_y - high / 2, centre_x + wide / 2, centre_y + high / 2]
         assert boxes[i].tolist() == pytest.approx(box, abs=2e-3)
         for k in range(5):
-            point = (x + said_points[i, 2 * k] * 0.1 * side, y + said_points[i, 2 * k + 1] * 0.1 * side)
+            point = (
+                x + said_points[i, 2 * k] * 0.1 * side,
+                y + said_points[i, 2 * k + 1] * 0.1 * side,
+            )
             assert points[i, 2 * k : 2 * k + 2].tolist() == pytest.approx(point, abs=2e-3)
-    batch = decode(torch.from_numpy(said_boxes)[None], torch.from_numpy(said_points)[None], places[None])
+    batch = decode(
+        torch.from_numpy(said_boxes)[None], torch.from_numpy(said_points)[None], places[None]
+    )
     assert torch.equal(batch[0][0], boxes)
     assert torch.equal(batch[1][0], points)
 
@@ -148,4 +173,8 @@ def test_as_many_anchors_as_outputs() -> None:
     with torch.inference_mode():
         classes, boxes, points = network(picture(96, 32))
     count = len(anchors(96, 32, SIZES))
-    assert (classes.shape, boxes.shape, points.shape) == ((1, count, 2), (1, count, 4), (1, count, 10))
+    assert (classes.shape, boxes.shape, points.shape) == (
+        (1, count, 2),
+        (1, count, 4),
+        (1, count, 10),
+    )

@@ -16,7 +16,9 @@ def test_it_is_scikit_learn_s_for_each_person(seed: int) -> None:
     people = []
     for _ in range(int(rng.integers(1, 6))):
         count, clusters = int(rng.integers(1, 30)), int(rng.integers(1, 5))
-        people.append((normalised(rng.standard_normal((count, 16))), rng.integers(0, clusters, count)))
+        people.append(
+            (normalised(rng.standard_normal((count, 16))), rng.integers(0, clusters, count))
+        )
     unit, cluster = (np.concatenate(parts) for parts in zip(*people, strict=True))
     person = np.repeat(np.arange(len(people)), [len(labels) for _, labels in people])
     found = silhouettes(unit, person, cluster, len(people))
@@ -25,6 +27,8 @@ def test_it_is_scikit_learn_s_for_each_person(seed: int) -> None:
         if different == 1:
             assert np.isnan(score)
         elif different < len(labels):
-            np.testing.assert_allclose(score, silhouette_score(vectors, labels, metric="cosine"), atol=1e-9)
+            np.testing.assert_allclose(
+                score, silhouette_score(vectors, labels, metric="cosine"), atol=1e-9
+            )
         else:
             assert score == 0

@@ -1,4 +1,6 @@
-"""What is measured of a picture without a network: colour, light, and whether it is put together from several."""
+"""What is measured of a picture without a network: colour, light, and whether it is put together
+from several.
+"""
 
 import random
 from collections.abc import Sequence
@@ -19,44 +21,78 @@ COMPOSED = {f"group_photos/{name}.jpg" for name in ("3ddfa_trump_hillary", "two_
 """The collages among the photographs at hand, by looking at them."""
 
 
-def tiles(pictures: Sequence[np.ndarray], rows: int, columns: int, gutter: int, colour: int, side: int = 240) -> np.ndarray:
+def tiles(
+    pictures: Sequence[np.ndarray],
+    rows: int,
+    columns: int,
+    gutter: int,
+    colour: int,
+    side: int = 240,
+) -> np.ndarray:
     """A collage of the middle squares of `pictures`."""
-    canvas = np.full((rows * side + (rows - 1) * gutter, columns * side + (columns - 1) * gutter, 3), colour, np.uint8)
+    canvas = np.full(
+        (rows * side + (rows - 1) * gutter, columns * side + (columns - 1) * gutter, 3),
+        colour,
+        np.uint8,
+    )
     for at, rgb in enumerate(pictures):
         edge = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - edge) // 2, (rgb.shape[1] - edge) // 2
         square = np.ascontiguousarray(rgb[top : top + edge, left : left + edge])
         y, x = at // columns * (side + gutter), at % columns * (side + gutter)
-        canvas[y : y + side, x : x + side] = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)
+        canvas[y : y + side, x : x + side] = cv2.resize(
+            square, (side, side), interpolation=cv2.INTER_AREA
+        )
     return canvas
 
 
 def published(rgb: np.ndarray, scale: float, quality: int) -> np.ndarray:
     """The picture as the web would have it: another size, and JPEG."""
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return decode(cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+    return decode(
+        cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    )
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize(("gutter", "colour"), [(0, 0), (6, 255)])
-def test_a_collage_of_shipped_photographs_has_a_seam(astronaut: bytes, t1: Path, rows: int, columns: int, gutter: int, colour: int) -> None:
+def test_a_collage_of_shipped_photographs_has_a_seam(
+    astronaut: bytes, t1: Path, rows: int, columns: int, gutter: int, colour: int
+) -> None:
     rgb, group = decode(astronaut), decode(t1.read_bytes())
-    collage = tiles([rgb, group, group[:, ::-1], rgb[::-1]][: rows * columns], rows, columns, gutter, colour)
+    collage = tiles(
+        [rgb, group, group[:, ::-1], rgb[::-1]][: rows * columns], rows, columns, gutter, colour
+    )
     assert seam(collage) > LIMIT
     assert seam(published(collage, 0.73, 80)) > LIMIT
     assert seam(rgb) < LIMIT and seam(group) < LIMIT
 
 
-@pytest.mark.parametrize(("rows", "columns", "least"), [(1, 2, 9), (2, 1, 10), (2, 2, 9), (3, 3, 12)])
-def test_most_collages_of_real_photographs_are_found(photos: Path, rows: int, columns: int, least: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "columns", "least"), [(1, 2, 9), (2, 1, 10), (2, 2, 9), (3, 3, 12)]
+)
+def test_most_collages_of_real_photographs_are_found(
+    photos: Path, rows: int, columns: int, least: int
+) -> None:
     """Of twelve: tiles that end in the same colour on both sides of an edge leave none to see."""
     rng = random.Random(f"{rows} {columns}")
-    files = sorted(path for path in photos.glob("*/*.jpg") if path.relative_to(photos.parent).as_posix() not in COMPOSED)
+    files = sorted(
+        path
+        for path in photos.glob("*/*.jpg")
+        if path.relative_to(photos.parent).as_posix() not in COMPOSED
+    )
     found = 0
     for number in range(12):
         pictures = [decode(path.read_bytes()) for path in rng.sample(files, rows * columns)]
         gutter, colour = ((0, 0), (4, 255), (10, 0))[number % 3]
-        found += seam(published(tiles(pictures, rows, columns, gutter, colour), (1.0, 0.73)[number % 2], 85)) > LIMIT
+        found += (
+            seam(
+                published(
+                    tiles(pictures, rows, columns, gutter, colour), (1.0, 0.73)[number % 2], 85
+                )
+            )
+            > LIMIT
+        )
     assert found >= least
 
 
@@ -64,7 +100,10 @@ def test_photographs_of_several_people_are_no_collages(shared: Path) -> None:
     """Door frames, pillars and posters would cost a person the pictures with friends."""
     data = shared / "data"
     found = {}
-    for path in [*sorted((data / "group_photos").glob("*.jpg")), *(data / name for name in COMPOSED)]:
+    for path in [
+        *sorted((data / "group_photos").glob("*.jpg")),
+        *(data / name for name in COMPOSED),
+    ]:
         found[path.relative_to(data).as_posix()] = seam(decode(path.read_bytes()))
     assert len(found) >= 25
     assert {name for name, value in found.items() if value > LIMIT} == COMPOSED

@@ -1,4 +1,6 @@
-"""Person masks: they must follow the person, say where they lie, and be the same bytes every time."""
+"""Person masks: they must follow the person, say where they lie, and be the same bytes every
+time.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,13 @@ def rows_of(boxes: list[list[float]], images: list[str]) -> pa.Table:
     )
 
 
-def segment(boxes: list[list[float]], pictures: dict[str, np.ndarray], images: list[str], **params: Any) -> list[dict[str, Any]]:
+def segment(
+    boxes: list[list[float]], pictures: dict[str, np.ndarray], images: list[str], **params: Any
+) -> list[dict[str, Any]]:
     found = GrabCutSegment(params).run(
-        rows_of(boxes, images), {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
+        rows_of(boxes, images),
+        {name: Picture(name, rgb) for name, rgb in pictures.items()},
+        NO_SERVICES,
     )
     full = found.append_column("inputs", pa.array([b"12345678"] * len(boxes), pa.binary(8)))
     TABLES["masks"].check(full.select(TABLES["masks"].names), "test")
@@ -68,7 +74,11 @@ def test_a_known_outline_is_found() -> None:
     row = segment([box], {"one": picture}, ["one"])[0]
     x1, y1, x2, y2 = map(int, row["window"])
     mask = unpacked(row)
-    assert mask.shape == (y2 - y1, x2 - x1) and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1}
+    assert (
+        mask.shape == (y2 - y1, x2 - x1)
+        and mask.dtype == np.uint8
+        and set(np.unique(mask)) <= {0, 1}
+    )
     assert row["classes"] == CLASSES == ["background", "person"]
     inside = truth[y1:y2, x1:x2]
     overlap = (inside & (mask == 1)).sum() / (inside | (mask == 1)).sum()
@@ -77,7 +87,9 @@ def test_a_known_outline_is_found() -> None:
 
 
 def test_a_real_portrait(portrait: np.ndarray) -> None:
-    """Face, hair and suit are the person; the flag at the left and the shuttle at the right are not."""
+    """Face, hair and suit are the person; the flag at the left and the shuttle at the right are
+    not.
+    """
     row = segment([BOX], {"one": portrait}, ["one"])[0]
     x1, y1, *_ = map(int, row["window"])
     mask = unpacked(row)
@@ -94,8 +106,14 @@ def test_the_same_bytes_in_any_order_and_on_any_threads(portrait: np.ndarray) ->
     picture, _, box = drawn_person()
     pictures = {"a": portrait, "b": picture, "c": portrait[:, ::-1].copy()}
     boxes = {"a": BOX, "b": box, "c": [512 - BOX[2], BOX[1], 512 - BOX[0], BOX[3]]}
-    first = {row["image_id"]: row["mask"] for row in segment([boxes[name] for name in "abc"], pictures, list("abc"))}
-    again = {row["image_id"]: row["mask"] for row in segment([boxes[name] for name in "cab"], pictures, list("cab"))}
+    first = {
+        row["image_id"]: row["mask"]
+        for row in segment([boxes[name] for name in "abc"], pictures, list("abc"))
+    }
+    again = {
+        row["image_id"]: row["mask"]
+        for row in segment([boxes[name] for name in "cab"], pictures, list("cab"))
+    }
     assert first == again
     threads = cv2.getNumThreads()
     try:
@@ -111,7 +129,9 @@ def test_large_pictures_cost_no_more_and_keep_their_size() -> None:
     row = segment([[value * 5 for value in box]], {"one": large}, ["one"])[0]
     x1, y1, x2, y2 = map(int, row["window"])
     assert unpacked(row).shape == (y2 - y1, x2 - x1) and y2 - y1 > 1000
-    inside = cv2.resize(truth.astype(np.uint8), (2000, 2000), interpolation=cv2.INTER_NEAREST)[y1:y2, x1:x2]
+    inside = cv2.resize(truth.astype(np.uint8), (2000, 2000), interpolation=cv2.INTER_NEAREST)[
+        y1:y2, x1:x2
+    ]
     assert (inside == unpacked(row)).mean() > 0.95
 
 
@@ -128,12 +148,17 @@ def test_no_person_is_a_failed_row_and_hurts_no_neighbour() -> None:
 def test_a_crop_that_its_face_fills_is_all_person() -> None:
     picture, _, box = drawn_person()
     x1, y1, x2, y2 = map(int, box)
-    row = segment([[-10.0, -10.0, x2 - x1 + 10.0, y2 - y1 + 10.0]], {"one": picture[y1:y2, x1:x2]}, ["one"])[0]
+    row = segment(
+        [[-10.0, -10.0, x2 - x1 + 10.0, y2 - y1 + 10.0]], {"one": picture[y1:y2, x1:x2]}, ["one"]
+    )[0]
     assert row["status"] == "ok" and row["coverage"] > 0.95
 
 
 def test_the_window_stays_in_the_picture() -> None:
-    wide, narrow = GrabCutSegment().params, GrabCutSegment({"margin_x": 1, "margin_top": 0.5, "margin_bottom": 2}).params
+    wide, narrow = (
+        GrabCutSegment().params,
+        GrabCutSegment({"margin_x": 1, "margin_top": 0.5, "margin_bottom": 2}).params,
+    )
     assert window_around([10, 10, 60, 60], (100, 80), wide) == [0, 0, 100, 80]
     assert window_around([400, 400, 500, 500], (2000, 2000), narrow) == [300, 350, 600, 700]
 
@@ -147,7 +172,9 @@ def test_a_face_at_the_rim() -> None:
 
 
 def test_photographs(photos: Path) -> None:
-    """Every one of some press portraits gives a mask with the face in it and without the upper corners."""
+    """Every one of some press portraits gives a mask with the face in it and without the upper
+    corners.
+    """
     files = [photos / "ariel_sharon" / f"{at:03d}.jpg" for at in range(1, 7)]
     pictures = {file.name: decode(file.read_bytes()) for file in files}
     box = [75.0, 75.0, 175.0, 185.0]  # LFW pictures are centred on the face

@@ -18,25 +18,42 @@ def shards_of(people: People, target: int) -> list[tuple[str, ...]]:
 
 
 @given(people_lists, st.integers(1, 100))
-def test_everybody_is_in_one_shard_in_order_and_shards_are_not_too_large(people: People, target: int) -> None:
+def test_everybody_is_in_one_shard_in_order_and_shards_are_not_too_large(
+    people: People, target: int
+) -> None:
     shards = cut(people, target)
     assert [index for shard in shards for index in shard] == list(range(len(people)))
     assert all(len(shard) > 0 for shard in shards)
-    assert all(len(shard) == 1 or sum(max(people[i][1], 1) for i in shard) <= 2 * target for shard in shards)
+    assert all(
+        len(shard) == 1 or sum(max(people[i][1], 1) for i in shard) <= 2 * target
+        for shard in shards
+    )
 
 
 @settings(max_examples=300)
 @given(people_lists.filter(bool), st.integers(1, 100), st.data())
-def test_a_removed_person_changes_only_shards_nearby(people: People, target: int, data: st.DataObject) -> None:
-    """Nearby: within twice the largest shard. A boundary looks half a target around it, a second cut stays in its shard."""
+def test_a_removed_person_changes_only_shards_nearby(
+    people: People, target: int, data: st.DataObject
+) -> None:
+    """Nearby: within twice the largest shard. A boundary looks half a target around it, a second
+    cut stays in its shard.
+    """
     gone = data.draw(st.integers(0, len(people) - 1))
     starts = [0]
     for _, size in people:
         starts.append(starts[-1] + max(size, 1))
-    before, after = shards_of(people, target), set(shards_of(people[:gone] + people[gone + 1 :], target))
+    before, after = (
+        shards_of(people, target),
+        set(shards_of(people[:gone] + people[gone + 1 :], target)),
+    )
     reach = target / 2
-    # What the first rule alone gives: those boundaries that can see the removed person may move, no others.
-    seeing = {i for i in range(len(people)) if starts[gone] - reach <= starts[i] <= starts[gone + 1] + reach}
+    # What the first rule alone gives: those boundaries that can see the removed person may move, no
+    # others.
+    seeing = {
+        i
+        for i in range(len(people))
+        if starts[gone] - reach <= starts[i] <= starts[gone + 1] + reach
+    }
     first_rule = _first_rule(people, target)
     settled = sorted(i for i in first_rule if i not in seeing)
     low = max((i for i in settled if i <= gone), default=0)
@@ -48,26 +65,43 @@ def test_a_removed_person_changes_only_shards_nearby(people: People, target: int
 
 
 def _first_rule(people: People, target: int) -> set[int]:
-    """The boundaries of the first cut, by the definition: the largest hash within half a target, both ways."""
+    """The boundaries of the first cut, by the definition: the largest hash within half a target,
+    both ways.
+    """
     starts = [0]
     for _, size in people:
         starts.append(starts[-1] + max(size, 1))
-    hashes = [(int.from_bytes(hashlib.blake2b(p.encode(), digest_size=8, person=b"cut").digest(), "big"), p) for p, _ in people]
+    hashes = [
+        (
+            int.from_bytes(
+                hashlib.blake2b(p.encode(), digest_size=8, person=b"cut").digest(), "big"
+            ),
+            p,
+        )
+        for p, _ in people
+    ]
     near = range(len(people))
     return {
-        i for i in near
+        i
+        for i in near
         if all(hashes[j] <= hashes[i] for j in near if abs(starts[j] - starts[i]) <= target / 2)
-    }  # fmt: skip
+    }
 
 
 def test_shards_are_as_large_as_asked_and_a_removal_costs_one_of_them() -> None:
-    people = [(hashlib.blake2b(str(n).encode(), digest_size=8).hexdigest(), 500 + n * 7919 % 3000) for n in range(4000)]
+    people = [
+        (hashlib.blake2b(str(n).encode(), digest_size=8).hexdigest(), 500 + n * 7919 % 3000)
+        for n in range(4000)
+    ]
     people.sort()
     before = shards_of(people, 100_000)
     sizes = dict(people)
     mean = sum(sizes.values()) / len(before)
     assert 80_000 < mean < 125_000
-    changed = [len(set(shards_of(people[:k] + people[k + 1 :], 100_000)) - set(before)) for k in range(0, 4000, 97)]
+    changed = [
+        len(set(shards_of(people[:k] + people[k + 1 :], 100_000)) - set(before))
+        for k in range(0, 4000, 97)
+    ]
     assert sum(changed) / len(changed) < 1.3
 
 

@@ -37,7 +37,8 @@ from tests.stages.shard.placed import (
 )
 
 XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="52,31.2N" exif:GPSLongitude="13,24.5E" dc:title="A day">'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description exif:GPSLatitude="52,31.2N" '
+    b'exif:GPSLongitude="13,24.5E" dc:title="A day">'
     b"<exif:GPSAltitude>34/1</exif:GPSAltitude></rdf:Description></x:xmpmeta>"
 )
 PLACES = (b"52,31.2N", b"13,24.5E", b"34/1", b"WGS-84 here")
@@ -59,7 +60,11 @@ def camera(order: str = "<") -> Image.Exif:
 
 
 def photograph(format: str, order: str = "<") -> bytes:
-    options: dict[str, object] = {"exif": camera(order), "xmp": XMP} if format != "tiff" else {"exif": camera(order).tobytes()}
+    options: dict[str, object] = (
+        {"exif": camera(order), "xmp": XMP}
+        if format != "tiff"
+        else {"exif": camera(order).tobytes()}
+    )
     if format == "png":
         options = {"exif": camera(order), "pnginfo": PngInfo()}
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())  # type: ignore[attr-defined]
@@ -87,7 +92,10 @@ def test_places_go_and_everything_else_stays(format: str, order: str) -> None:
 def test_a_picture_without_a_place_keeps_every_byte() -> None:
     out = io.BytesIO()
     rgb().save(out, "jpeg", comment=b"GPSLatitude is only a word here")
-    assert strip_gps(out.getvalue(), "jpeg") is out.getvalue() or strip_gps(out.getvalue(), "jpeg") == out.getvalue()
+    assert (
+        strip_gps(out.getvalue(), "jpeg") is out.getvalue()
+        or strip_gps(out.getvalue(), "jpeg") == out.getvalue()
+    )
 
 
 def test_checksums_of_png_are_right_afterwards() -> None:
@@ -95,7 +103,9 @@ def test_checksums_of_png_are_right_afterwards() -> None:
     at, kinds = 8, []
     while at < len(data):
         length = int.from_bytes(data[at : at + 4], "big")
-        assert zlib.crc32(data[at + 4 : at + 8 + length]) == int.from_bytes(data[at + 8 + length : at + 12 + length], "big")
+        assert zlib.crc32(data[at + 4 : at + 8 + length]) == int.from_bytes(
+            data[at + 8 + length : at + 12 + length], "big"
+        )
         kinds.append(data[at + 4 : at + 8])
         at += 12 + length
     assert b"eXIf" in kinds and b"iTXt" in kinds
@@ -121,7 +131,9 @@ def test_damaged_metadata_is_wiped_and_the_picture_stays() -> None:
     struct.pack_into("<I", damaged, at + 4, 1 << 30)
     after = strip_gps(bytes(damaged), "jpeg")
     assert not any(place in after for place in PLACES)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(after))), np.asarray(Image.open(io.BytesIO(before))))
+    assert np.array_equal(
+        np.asarray(Image.open(io.BytesIO(after))), np.asarray(Image.open(io.BytesIO(before)))
+    )
 
 
 CORPUS = corpus()
@@ -135,14 +147,22 @@ def test_wherever_a_place_is_it_goes_and_the_picture_stays(what: str) -> None:
     after = strip_gps(before, format)
     assert not says_a_place(after) and len(after) == len(before)
     picture, original = Image.open(io.BytesIO(after)), Image.open(io.BytesIO(before))
-    assert np.array_equal(np.asarray(picture), np.asarray(original)) and np.array_equal(decode(after), decode(before))
+    assert np.array_equal(np.asarray(picture), np.asarray(original)) and np.array_equal(
+        decode(after), decode(before)
+    )
     found = picture.getexif()
-    assert not found.get_ifd(ExifTags.IFD.GPSInfo) and ExifTags.Base.GPSInfo not in found.get_ifd(ExifTags.IFD.Exif)
-    assert "raw profile" in what or found.get(ExifTags.Base.Make) == original.getexif().get(ExifTags.Base.Make)
+    assert not found.get_ifd(ExifTags.IFD.GPSInfo) and ExifTags.Base.GPSInfo not in found.get_ifd(
+        ExifTags.IFD.Exif
+    )
+    assert "raw profile" in what or found.get(ExifTags.Base.Make) == original.getexif().get(
+        ExifTags.Base.Make
+    )
     assert strip_gps(after, format) == after
 
 
-@pytest.mark.parametrize("what", [name for name in XMPS if name not in ("UTF-16", "cut off", "entities")])
+@pytest.mark.parametrize(
+    "what", [name for name in XMPS if name not in ("UTF-16", "cut off", "entities")]
+)
 def test_of_xmp_only_the_place_goes(what: str) -> None:
     """Authors and rights would be lost with it."""
     before = jpeg(segment(XMP_HEAD + XMPS[what]))
@@ -174,15 +194,33 @@ def test_metadata_without_a_place_keeps_every_byte() -> None:
     """Pictures without places would be others than in the sets of before."""
     harmless = exif_with(0x0131, b"a program of the city\0", 2)
     plain = [
-        jpeg(segment(b"Exif\0\0" + harmless), segment(XMP_HEAD + xmp("", 'dc:title="Geo, a city"'))),
-        jpeg(segment(b"Photoshop 3.0\0" + resource(0x03ED, b"kept") + resource(0x0404, iptc()[:14]), 0xED), behind=jpeg() + b"\0" * 9),
-        saved("jpeg", icc_profile=b"a profile" * 9000, comment=b"GPSLatitude is only a word here", progressive=True),
+        jpeg(
+            segment(b"Exif\0\0" + harmless), segment(XMP_HEAD + xmp("", 'dc:title="Geo, a city"'))
+        ),
+        jpeg(
+            segment(
+                b"Photoshop 3.0\0" + resource(0x03ED, b"kept") + resource(0x0404, iptc()[:14]), 0xED
+            ),
+            behind=jpeg() + b"\0" * 9,
+        ),
+        saved(
+            "jpeg",
+            icc_profile=b"a profile" * 9000,
+            comment=b"GPSLatitude is only a word here",
+            progressive=True,
+        ),
     ]
     assert [strip_gps(data, "jpeg") == data for data in plain] == [True, True, True]
     for format in ("png", "webp", "gif", "tiff", "avif", "bmp"):
         data = saved(format)
         assert strip_gps(data, format) == data
-    assert strip_gps(png((b"tEXt", b"Title\0A city"), (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS"))), "png").count(b"A city") == 1
+    assert (
+        strip_gps(
+            png((b"tEXt", b"Title\0A city"), (b"zTXt", b"Comment\0\0" + zlib.compress(b"GPS"))),
+            "png",
+        ).count(b"A city")
+        == 1
+    )
 
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="ExifTool is not installed")
@@ -197,7 +235,12 @@ def test_exiftool_reads_no_place_either(tmp_path: Path) -> None:
 
 def test_hostile_metadata_takes_no_time() -> None:
     """A picture of a megabyte would hold up the writing of shards for hours."""
-    texts = (b"<a exif:GPSLatitude" * 20000, b"<exif:GPSLatitude>" * 50000, b"<a " + b"GPS " * 200000, b'<a b="' + b"<exif:GPS" * 100000)
+    texts = (
+        b"<a exif:GPSLatitude" * 20000,
+        b"<exif:GPSLatitude>" * 50000,
+        b"<a " + b"GPS " * 200000,
+        b'<a b="' + b"<exif:GPS" * 100000,
+    )
     for text in texts:
         assert b"GPS" not in strip_gps(png((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + text)), "png")
     loop = head() + struct.pack("<HHHIII", 1, 0x014A, 4, 60000, 8, 8) + bytes(240000)
@@ -209,7 +252,9 @@ def test_hostile_metadata_takes_no_time() -> None:
 def test_nothing_makes_it_fail(what: str, data: st.DataObject) -> None:
     format, before = CORPUS[what]
     start = bytearray(before)
-    for place, value in data.draw(st.lists(st.tuples(st.integers(0, len(start) - 1), st.integers(0, 255)), max_size=20)):
+    for place, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(start) - 1), st.integers(0, 255)), max_size=20)
+    ):
         start[place] = value
     cut = data.draw(st.integers(0, len(start)))
     assert len(strip_gps(bytes(start[:cut]), format)) == cut

@@ -1,4 +1,6 @@
-"""Real proxies on 127.0.0.1: CONNECT and SOCKS5, with a log of what they were told. And a server that speaks TLS."""
+"""Real proxies on 127.0.0.1: CONNECT and SOCKS5, with a log of what they were told. And a server
+that speaks TLS.
+"""
 
 import asyncio
 import base64
@@ -22,15 +24,21 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 class Proxy:
-    """A proxy of one kind, http or socks5. Whatever address it is told, it connects to that port of 127.0.0.1.
+    """A proxy of one kind, http or socks5. Whatever address it is told, it connects to that port of
+    127.0.0.1.
 
-    `log` holds the addresses and ports as it was told them. `says`: what it answers instead of connecting: a status line, a
-    reply of SOCKS5 or nothing at all (None: it connects). `refuses`: addresses for which it says so alone; all, if empty.
-    `times`: how often it says so. `login`: user and password that it asks for.
+    `log` holds the addresses and ports as it was told them. `says`: what it answers instead of
+    connecting: a status line, a reply of SOCKS5 or nothing at all (None: it connects). `refuses`:
+    addresses for which it says so alone; all, if empty. `times`: how often it says so. `login`:
+    user and password that it asks for.
     """
 
     def __init__(
-        self, kind: str, says: bytes | None = None, refuses: tuple[str, ...] = (), login: tuple[str, str] | None = None
+        self,
+        kind: str,
+        says: bytes | None = None,
+        refuses: tuple[str, ...] = (),
+        login: tuple[str, str] | None = None,
     ) -> None:
         self.kind, self.says, self.refuses, self.login = kind, says, refuses, login
         self.times = 10**9
@@ -58,7 +66,9 @@ class Proxy:
         self.log.append((host.strip("[]"), int(port) if method == "CONNECT" else 0))
         proof = base64.b64encode(":".join(self.login or ()).encode()).decode()
         if self.login and f"\r\nProxy-Authorization: Basic {proof}\r\n" not in head:
-            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic\r\n\r\n"
+            )
             return
         if await self._refused(reader, writer):
             return
@@ -92,14 +102,20 @@ class Proxy:
             await self._connect(reader, writer, b"\x05\x00\x00\x03\x05bound\x00\x50")
 
     async def _refused(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        if self.says is None or len(self.log) > self.times or (self.refuses and self.log[-1][0] not in self.refuses):
+        if (
+            self.says is None
+            or len(self.log) > self.times
+            or (self.refuses and self.log[-1][0] not in self.refuses)
+        ):
             return False
         writer.write(self.says)
         if not self.says:
             await reader.read()  # until whoever asks goes away
         return True
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
+    async def _connect(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes
+    ) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self.log[-1][1])
         writer.write(answer)
         try:
@@ -154,7 +170,8 @@ def proxying(proxy: Proxy) -> Iterator[Proxy]:
 
 @contextmanager
 def secure(folder: Path, name: str, asked: list[str | None]) -> Iterator[tuple[int, Path]]:
-    """A server with a certificate for `name` that has a picture everywhere: its port, and the file of whoever signed.
+    """A server with a certificate for `name` that has a picture everywhere: its port, and the file
+    of whoever signed.
 
     `asked` collects the names that clients want to speak with (SNI), and the Host headers.
     """
@@ -162,15 +179,22 @@ def secure(folder: Path, name: str, asked: list[str | None]) -> Iterator[tuple[i
     who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     made = (
-        x509.CertificateBuilder().subject_name(who).issuer_name(who).public_key(key.public_key()).serial_number(1)
-        .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        x509.CertificateBuilder()
+        .subject_name(who)
+        .issuer_name(who)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
         .sign(key, hashes.SHA256())
-    )  # fmt: skip
+    )
     certificate, secret = folder / "certificate.pem", folder / "key.pem"
     certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     form = serialization.PrivateFormat.PKCS8
-    secret.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    secret.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, secret)
 
@@ -183,7 +207,10 @@ def secure(folder: Path, name: str, asked: list[str | None]) -> Iterator[tuple[i
         with contextlib.suppress(OSError, EOFError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             asked.append(next(line for line in head.split("\r\n") if line.startswith("Host: ")))
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(PICTURE) + PICTURE)
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(PICTURE)
+                + PICTURE
+            )
             await writer.drain()
         writer.close()
 

@@ -1,4 +1,6 @@
-"""Real servers on 127.0.0.1 for the fetcher: one with good and bad manners, one that writes raw bytes."""
+"""Real servers on 127.0.0.1 for the fetcher: one with good and bad manners, one that writes raw
+bytes.
+"""
 
 import asyncio
 import contextlib
@@ -44,7 +46,11 @@ class Site:
     def asked(self, path: str | None = None, host: str | None = None) -> list[float]:
         """When a path, or all that is no rule of a site, was asked for."""
         rules = ("/robots.txt", "/.well-known")
-        wanted = [(at, name) for at, name, where in list(self.log) if (where == path if path else not where.startswith(rules))]
+        wanted = [
+            (at, name)
+            for at, name, where in list(self.log)
+            if (where == path if path else not where.startswith(rules))
+        ]
         return [at for at, name in wanted if host in (None, name)]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -57,7 +63,11 @@ class Site:
             said = self.robots.get(name, 404)
             return web.Response(status=said) if isinstance(said, int) else web.Response(text=said)
         if request.path == "/.well-known/tdmrep.json":
-            return web.Response(text=self.tdmrep[name]) if name in self.tdmrep else web.Response(status=404)
+            return (
+                web.Response(text=self.tdmrep[name])
+                if name in self.tdmrep
+                else web.Response(status=404)
+            )
         page = self.pages.get(request.path)
         if page is not None:
             return await page(request)
@@ -100,11 +110,17 @@ def serving(site: Site) -> Iterator[Site]:
         loop.close()
 
 
-def fixed(body: bytes = PICTURE, status: int = 200, **headers: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def fixed(
+    body: bytes = PICTURE, status: int = 200, **headers: str
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     """A page that always says the same. Underscores in the names of headers stand for hyphens."""
 
     async def page(request: web.Request) -> web.Response:
-        return web.Response(body=body, status=status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return web.Response(
+            body=body,
+            status=status,
+            headers={name.replace("_", "-"): value for name, value in headers.items()},
+        )
 
     return page
 
@@ -148,7 +164,9 @@ def bomb(encoding: str, megabytes: int = 200) -> bytes:
 
 @contextmanager
 def raw(answer: bytes, asked: list[bytes] | None = None) -> Iterator[int]:
-    """A server that answers every connection with these bytes and closes it; its port. `asked` collects the requests."""
+    """A server that answers every connection with these bytes and closes it; its port. `asked`
+    collects the requests.
+    """
     loop = asyncio.new_event_loop()
     ready = threading.Event()
     ports: list[int] = []

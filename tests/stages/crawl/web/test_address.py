@@ -13,7 +13,10 @@ from stages.crawl.web.address import BadAddress, canonical, host_of, origin_of, 
         ("HTTP://Example.COM:80/a.jpg#top", "http://example.com/a.jpg"),
         ("https://example.com:443", "https://example.com/"),
         ("https://example.com.:8443/a", "https://example.com:8443/a"),
-        ("https://bücher.example/ü b.jpg?q=ä&x=%2F", "https://xn--bcher-kva.example/%C3%BC%20b.jpg?q=%C3%A4&x=%2F"),
+        (
+            "https://bücher.example/ü b.jpg?q=ä&x=%2F",
+            "https://xn--bcher-kva.example/%C3%BC%20b.jpg?q=%C3%A4&x=%2F",
+        ),
         (" https://example.com/a\n.jpg ", "https://example.com/a.jpg"),
         ("http://[2001:DB8:0:0::1]:8080/a", "http://[2001:db8::1]:8080/a"),
     ],
@@ -29,10 +32,30 @@ def test_what_a_server_may_have_signed_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    ["ftp://a/b", "file:///etc/passwd", "javascript:alert(1)", "data:image/png;base64,AA", "//a/b", "a.jpg", "", "http://", "http:///a",
-     "http://user:secret@example.com/", "http://user@example.com/", "http://exa mple.com/", "http://a..b/", "http://a:99999/", "http://a:b/",
-     "http://[::1/", "http://a\x00b/", "http://" + "a" * 254 + "/", "http://example.com/" + "a" * 9000, "http://-a.com/", "http://a/\ud800"],
-)  # fmt: skip
+    [
+        "ftp://a/b",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "data:image/png;base64,AA",
+        "//a/b",
+        "a.jpg",
+        "",
+        "http://",
+        "http:///a",
+        "http://user:secret@example.com/",
+        "http://user@example.com/",
+        "http://exa mple.com/",
+        "http://a..b/",
+        "http://a:99999/",
+        "http://a:b/",
+        "http://[::1/",
+        "http://a\x00b/",
+        "http://" + "a" * 254 + "/",
+        "http://example.com/" + "a" * 9000,
+        "http://-a.com/",
+        "http://a/\ud800",
+    ],
+)
 def test_what_is_no_address_of_the_web_is_refused_in_words(bad: str) -> None:
     with pytest.raises(BadAddress, match=r".+"):
         canonical(bad)
@@ -59,8 +82,13 @@ def test_redirects_are_resolved_and_checked() -> None:
     assert origin_of("https://a.example:8443/x") == "https://a.example:8443"
 
 
-@given(st.text(max_size=60) | st.text("htp:/[]@.%#?x1é\udc80", max_size=40), st.sampled_from(["", "http://", "https://[", "//", "http://a.test/"]))
-def test_whatever_stands_in_a_list_or_a_redirect_is_an_address_or_a_bad_one(text: str, before: str) -> None:
+@given(
+    st.text(max_size=60) | st.text("htp:/[]@.%#?x1é\udc80", max_size=40),
+    st.sampled_from(["", "http://", "https://[", "//", "http://a.test/"]),
+)
+def test_whatever_stands_in_a_list_or_a_redirect_is_an_address_or_a_bad_one(
+    text: str, before: str
+) -> None:
     for read in (canonical, lambda location: redirected("https://a.test/b/c?d", location)):
         try:
             address = read(before + text)
@@ -72,7 +100,15 @@ def test_whatever_stands_in_a_list_or_a_redirect_is_an_address_or_a_bad_one(text
 
 
 @pytest.mark.parametrize(
-    "location", ["http://[", "//[", "http://[::1", "http://a.test:99999/", "http://" + "ä" * 4000 + "/", "http://" + "a." * 4000]
+    "location",
+    [
+        "http://[",
+        "//[",
+        "http://[::1",
+        "http://a.test:99999/",
+        "http://" + "ä" * 4000 + "/",
+        "http://" + "a." * 4000,
+    ],
 )
 def test_redirects_that_cannot_be_taken_apart_are_bad_addresses(location: str) -> None:
     with pytest.raises(BadAddress):
@@ -80,4 +116,7 @@ def test_redirects_that_cannot_be_taken_apart_are_bad_addresses(location: str) -
 
 
 def test_bytes_that_are_no_text_are_escaped_in_redirects() -> None:
-    assert redirected("http://a.test/x", "/\udce9t\u00e9.jpg?\udcff") == "http://a.test/%E9t%C3%A9.jpg?%FF"
+    assert (
+        redirected("http://a.test/x", "/\udce9t\u00e9.jpg?\udcff")
+        == "http://a.test/%E9t%C3%A9.jpg?%FF"
+    )

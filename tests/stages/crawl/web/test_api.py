@@ -28,13 +28,25 @@ def using(use: Use, clock: Clock | None = None, **changes: Any) -> Any:
     """What `use` gives with a client in the time of `clock`."""
     time = clock or Clock()
     stopped = changes.pop("stopped", lambda: False)
-    params = WebParams.model_validate({
-        "allow_hosts": ["*.test"], "resolve": {"*.test": "127.0.0.1"}, "idle_seconds": 1.0, "total_seconds": 3.0,
-        "politeness": {"rate": None, "concurrency": 2}, **changes,
-    })  # fmt: skip
+    params = WebParams.model_validate(
+        {
+            "allow_hosts": ["*.test"],
+            "resolve": {"*.test": "127.0.0.1"},
+            "idle_seconds": 1.0,
+            "total_seconds": 3.0,
+            "politeness": {"rate": None, "concurrency": 2},
+            **changes,
+        }
+    )
 
     async def all_of_it() -> Any:
-        client = ApiClient(params, LocalGate(params.politeness, time), stopped=stopped, sleep=time.sleep, clock=time)
+        client = ApiClient(
+            params,
+            LocalGate(params.politeness, time),
+            stopped=stopped,
+            sleep=time.sleep,
+            clock=time,
+        )
         try:
             return await use(client)
         finally:
@@ -44,7 +56,11 @@ def using(use: Use, clock: Clock | None = None, **changes: Any) -> Any:
 
 
 def ask(site: Site, path: str = "/api", clock: Clock | None = None, **changes: Any) -> Any:
-    answer: Answer = using(lambda client: client.get(site.address(path), {"q": "Zoë & co", "page": 1}), clock, **changes)
+    answer: Answer = using(
+        lambda client: client.get(site.address(path), {"q": "Zoë & co", "page": 1}),
+        clock,
+        **changes,
+    )
     return answer.body
 
 
@@ -58,15 +74,21 @@ def test_questions_arrive_as_they_were_asked_and_answers_may_be_packed(site: Sit
     """A name with an ampersand would be cut; a large answer would cost ten times the traffic."""
 
     async def page(request: web.Request) -> web.Response:
-        body = json.dumps({"query": dict(request.query), "accepts": request.headers["Accept-Encoding"]}).encode()
+        body = json.dumps(
+            {"query": dict(request.query), "accepts": request.headers["Accept-Encoding"]}
+        ).encode()
         return web.Response(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
 
     site.pages["/api"] = page
     assert ask(site) == {"query": {"q": "Zoë & co", "page": "1"}, "accepts": "gzip, deflate"}
 
 
-@pytest.mark.parametrize("page", [endless, fixed(bomb("gzip", 80), Content_Encoding="gzip"), fixed(b" " * 3_000_000)])
-def test_an_answer_without_end_is_not_read_on(site: Site, monkeypatch: pytest.MonkeyPatch, page: Any) -> None:
+@pytest.mark.parametrize(
+    "page", [endless, fixed(bomb("gzip", 80), Content_Encoding="gzip"), fixed(b" " * 3_000_000)]
+)
+def test_an_answer_without_end_is_not_read_on(
+    site: Site, monkeypatch: pytest.MonkeyPatch, page: Any
+) -> None:
     """A broken service would fill the memory of the driver."""
     monkeypatch.setattr("stages.crawl.web.api.MAX_BYTES", 2_000_000)
     site.pages["/api"] = page
@@ -87,7 +109,11 @@ def test_what_the_service_says_is_told(site: Site) -> None:
     """A user would have to guess why a query is refused."""
     site.pages["/api"] = fixed(b'{"detail": "License by-xy does not exist."}', 400)
     error = refused(site)
-    assert (str(error), error.status, error.lasting) == ("a.test: HTTP 400: License by-xy does not exist.", 400, False)
+    assert (str(error), error.status, error.lasting) == (
+        "a.test: HTTP 400: License by-xy does not exist.",
+        400,
+        False,
+    )
     site.pages["/api"] = fixed(b"nothing of the kind")
     assert "an answer that is no JSON" in str(refused(site))
 
@@ -125,10 +151,14 @@ def test_pauses_end_when_somebody_wants_to_stop(site: Site) -> None:
     assert clock.slept < 13
 
 
-def test_answers_that_are_nested_without_end_are_no_answers_and_a_byte_order_mark_is_none(site: Site) -> None:
+def test_answers_that_are_nested_without_end_are_no_answers_and_a_byte_order_mark_is_none(
+    site: Site,
+) -> None:
     site.pages["/api"] = fixed(b"[" * 200_000)
     assert "no JSON" in str(refused(site))
     site.pages["/api"] = fixed(b'\xef\xbb\xbf{"a": 1}', status=203)
     assert ask(site) == {"a": 1}
-    site.pages["/api"] = fixed(gzip.compress(b'{"a"') + gzip.compress(b": 2}"), Content_Encoding="gzip")
+    site.pages["/api"] = fixed(
+        gzip.compress(b'{"a"') + gzip.compress(b": 2}"), Content_Encoding="gzip"
+    )
     assert ask(site) == {"a": 2}

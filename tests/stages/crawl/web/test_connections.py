@@ -1,4 +1,6 @@
-"""Connections of a crawl of many hosts: few that nobody uses, and none lost for want of open files."""
+"""Connections of a crawl of many hosts: few that nobody uses, and none lost for want of open
+files.
+"""
 
 import asyncio
 import errno
@@ -45,11 +47,13 @@ def test_the_library_still_makes_its_connections_with_what_it_is_given(site: Sit
         await fetcher.close()
         return made
 
-    made, = asyncio.run(run())
+    (made,) = asyncio.run(run())
     assert isinstance(made, LenientHandler)
 
 
-def test_no_more_connections_are_kept_than_allowed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_connections_are_kept_than_allowed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exchange, "_IDLE", (5, 5))
     before = open_files._open()
 
@@ -63,7 +67,9 @@ def test_no_more_connections_are_kept_than_allowed(site: Site, monkeypatch: pyte
             counts.append(len(fetcher.session.connector._idle))  # type: ignore[union-attr]
 
         for part in range(4):  # addresses of one host one after the other still share a connection
-            await fetcher.fetch_all([site.address(f"/p/{n}.jpg", f"h{part}-{n}.test") for n in range(15)], take)
+            await fetcher.fetch_all(
+                [site.address(f"/p/{n}.jpg", f"h{part}-{n}.test") for n in range(15)], take
+            )
         await asyncio.sleep(0)
         counts.append(len(fetcher.session.connector._idle))  # type: ignore[union-attr]
         counts.append(open_files._open() - before)
@@ -72,10 +78,14 @@ def test_no_more_connections_are_kept_than_allowed(site: Site, monkeypatch: pyte
 
     *counts, opened = asyncio.run(run())
     assert max(counts) <= 5
-    assert opened < 40  # with the other ends of these connections, for the server is in this process
+    assert (
+        opened < 40
+    )  # with the other ends of these connections, for the server is in this process
 
 
-def test_where_too_many_files_are_open_a_connection_is_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_too_many_files_are_open_a_connection_is_waited_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = 20
     real = Guard.socket
 
@@ -92,15 +102,22 @@ def test_where_too_many_files_are_open_a_connection_is_waited_for(site: Site, mo
     assert [answer.status for answer in found.values()] == ["ok"] * 10
 
 
-def test_where_there_are_none_to_the_end_the_reason_says_what_to_do(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_are_none_to_the_end_the_reason_says_what_to_do(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def none(self: Guard, info: Any) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(Guard, "socket", none)
     monkeypatch.setattr("stages.crawl.web.connections._LOOK", 0.01)
     given = params(total_seconds=0.2, attempts=1, politeness={"rate": None, "failures": 1})
-    found = fetch([site.address(f"/p/{n}.jpg", host) for n in range(2) for host in ("a.test", "b.test")], given)
-    assert {answer.reason for answer in found.values()} == {"open_files"}  # and never host_down: no host is at fault
+    found = fetch(
+        [site.address(f"/p/{n}.jpg", host) for n in range(2) for host in ("a.test", "b.test")],
+        given,
+    )
+    assert {answer.reason for answer in found.values()} == {
+        "open_files"
+    }  # and never host_down: no host is at fault
     assert all("ulimit -n" in (answer.detail or "") for answer in found.values())
 
 
@@ -137,8 +154,15 @@ CRAWL = """
 
 
 def crawl(site: Site, soft: int, hard: int, raised: bool) -> list[str]:
-    command = [sys.executable, "-c", textwrap.dedent(CRAWL), json.dumps([soft, hard, raised, site.port])]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(CRAWL),
+        json.dumps([soft, hard, raised, site.port]),
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

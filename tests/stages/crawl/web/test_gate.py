@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.crawl.web.gate import LEASE_SECONDS, NO_ROOM, SILENT_SECONDS, LocalGate, Outcome, Permit, Policies
+from stages.crawl.web.gate import (
+    LEASE_SECONDS,
+    NO_ROOM,
+    SILENT_SECONDS,
+    LocalGate,
+    Outcome,
+    Permit,
+    Policies,
+)
 from stages.crawl.web.params import Politeness
 from stages.crawl.web.policy import SitePolicy
 
@@ -20,9 +28,13 @@ class Clock:
         return self.now
 
 
-def gate(rate: float | None = 2.0, concurrency: int = 2, failures: int = 10, **other: float) -> tuple[LocalGate, Clock]:
+def gate(
+    rate: float | None = 2.0, concurrency: int = 2, failures: int = 10, **other: float
+) -> tuple[LocalGate, Clock]:
     clock = Clock()
-    limits = Politeness.model_validate({"rate": rate, "concurrency": concurrency, "failures": failures, **other})
+    limits = Politeness.model_validate(
+        {"rate": rate, "concurrency": concurrency, "failures": failures, **other}
+    )
     return LocalGate(limits, clock), clock
 
 
@@ -96,11 +108,15 @@ def test_slots_of_a_worker_that_fell_silent_come_back_and_those_of_others_do_not
 
 
 def test_who_asks_first_is_served_first_and_who_gave_up_is_passed_over() -> None:
-    """Else the worker that has just been served asks again at once, and another never gets a turn."""
+    """Else the worker that has just been served asks again at once, and another never gets a
+    turn.
+    """
     one, clock = gate(rate=None, concurrency=1)
     got: list[str] = []
     patiences = {"first": 60, "second": 5, "third": 60, "fourth": 60}
-    tickets = {name: one.ask("a", patience, noting(got, name)) for name, patience in patiences.items()}
+    tickets = {
+        name: one.ask("a", patience, noting(got, name)) for name, patience in patiences.items()
+    }
     tickets["third"].grant = None
     clock.now += 10
     for _ in range(2):
@@ -126,7 +142,7 @@ def test_a_host_that_asks_for_less_gets_less_and_recovers() -> None:
     one, clock = gate(rate=8.0, concurrency=4)
     take(one, "a", 60)
     one.free("a", Outcome(refused=True, retry_after=30))
-    assert take(one, "a", 5) .wait == 30
+    assert take(one, "a", 5).wait == 30
     clock.now += 30
     assert take(one, "a", 60).wait == 0
     assert take(one, "a", 60).wait == 0.25  # half as often
@@ -166,7 +182,9 @@ def test_a_host_that_keeps_failing_is_left_alone_then_probed_then_given_up() -> 
 
 
 @pytest.mark.parametrize("pause", [None, 0.0, 40.0])
-def test_a_host_that_only_refuses_is_given_up_after_a_time_that_the_user_sets(pause: float | None) -> None:
+def test_a_host_that_only_refuses_is_given_up_after_a_time_that_the_user_sets(
+    pause: float | None,
+) -> None:
     one, clock = gate(rate=None, concurrency=1, failures=1_000_000, refusal_seconds=100)
     began, asked = clock.now, 0
     while (permit := take(one, "a", 1e9)).go:
@@ -178,7 +196,9 @@ def test_a_host_that_only_refuses_is_given_up_after_a_time_that_the_user_sets(pa
     assert clock.now - began <= 100 + 1
 
 
-def test_a_host_that_wants_a_longer_pause_than_that_is_given_up_at_once_and_one_good_answer_begins_anew() -> None:
+def test_a_host_that_wants_a_longer_pause_is_given_up_at_once_and_one_good_answer_begins_anew() -> (
+    None
+):
     one, clock = gate(rate=None, concurrency=1, refusal_seconds=100)
     for _ in range(5):
         for outcome in (Outcome(refused=True, retry_after=60), Outcome()):
@@ -197,7 +217,9 @@ def test_rules_of_many_sites_do_not_fill_the_memory() -> None:
     assert sum(kept.get(f"https://{n}", 100.0) is not None for n in range(100)) == 2
     assert kept.get("https://99", 100.0) is large
     assert kept.get("https://99", 200.0) is None
-    kept.put("https://99", SitePolicy("y" * 20_000, (), 100.0), 200.0)  # larger than all: kept alone
+    kept.put(
+        "https://99", SitePolicy("y" * 20_000, (), 100.0), 200.0
+    )  # larger than all: kept alone
     assert [n for n in range(100) if kept.get(f"https://{n}", 100.0)] == [99]
 
 
@@ -236,8 +258,13 @@ def test_rules_are_asked_again_when_they_are_old_or_whoever_asked_died() -> None
 
 
 @settings(max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3), st.booleans()), max_size=60), st.sampled_from([0.5, 2.0, 7.0]))
-def test_whatever_workers_do_a_host_is_never_asked_faster_than_allowed(steps: list[tuple[str, float, bool]], rate: float) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3), st.booleans()), max_size=60),
+    st.sampled_from([0.5, 2.0, 7.0]),
+)
+def test_whatever_workers_do_a_host_is_never_asked_faster_than_allowed(
+    steps: list[tuple[str, float, bool]], rate: float
+) -> None:
     one, clock = gate(rate=rate, concurrency=3)
     begun: dict[str, list[float]] = {"a": [], "b": []}
     running: dict[str, int] = {"a": 0, "b": 0}

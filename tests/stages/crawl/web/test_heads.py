@@ -22,6 +22,7 @@ def head(*lines: bytes, status: bytes = b"HTTP/1.1 200 OK") -> bytes:
 
 
 CHUNKED = b"%x\r\n" % len(PICTURE) + PICTURE + b"\r\n0\r\n\r\n"
+# fmt: off
 READ = {
     "a length twice": head(LENGTH, LENGTH) + PICTURE,
     "a length twice in a line": head(LENGTH + b", %d" % len(PICTURE)) + PICTURE,
@@ -46,13 +47,17 @@ READ = {
     "no version": head(LENGTH, status=b"ICY 200 OK") + PICTURE,
     "empty lines before": b"\r\n\r\n" + head(LENGTH) + PICTURE,
     "announcements":
-        head(status=b"HTTP/1.1 100 Continue") + head(b"Link: </x>", status=b"HTTP/1.1 103 Early Hints") + head(LENGTH) + PICTURE,
+        head(status=b"HTTP/1.1 100 Continue") + head(b"Link: </x>",
+            status=b"HTTP/1.1 103 Early Hints") + head(LENGTH) + PICTURE,
     "many fields": head(*(b"X-%d: 1" % n for n in range(500)), LENGTH) + PICTURE,
-    "many cookies": head(*(b"Set-Cookie: %s=1" % (b"a" * 5000) for _ in range(20)), LENGTH) + PICTURE,
-    "an offer to speak otherwise": head(b"Connection: Upgrade", b"Upgrade: h2,h2c", LENGTH) + PICTURE,
+    "many cookies": head(*(b"Set-Cookie: %s=1" % (b"a" * 5000) for _ in range(20)),
+        LENGTH) + PICTURE,
+    "an offer to speak otherwise": head(b"Connection: Upgrade", b"Upgrade: h2,h2c",
+        LENGTH) + PICTURE,
     "more than the length": head(LENGTH) + PICTURE + b"and more",
     "203": head(LENGTH, status=b"HTTP/1.1 203 Non-Authoritative Information") + PICTURE,
-}  # fmt: skip
+}
+# fmt: on
 
 
 @pytest.mark.parametrize("name", READ)
@@ -66,20 +71,37 @@ def test_what_browsers_get_over_loses_no_picture(name: str) -> None:
 def test_nor_does_it_hide_rules_or_silence_a_host(name: str) -> None:
     rules = b"# These are the rules of a site, and no picture.\nUser-agent: *\nDisallow: /x.jpg\n"
     body, said = b"%d" % len(PICTURE), b"%d" % len(rules)
-    text = READ[name].replace(body, said).replace(b"%x\r\n" % len(PICTURE), b"%x\r\n" % len(rules)).replace(PICTURE, rules)
+    text = (
+        READ[name]
+        .replace(body, said)
+        .replace(b"%x\r\n" % len(PICTURE), b"%x\r\n" % len(rules))
+        .replace(PICTURE, rules)
+    )
     with raw(text) as port:
-        found = fetch([f"http://a.test:{port}/x.jpg", f"http://a.test:{port}/y.jpg"], params(respect_opt_out=False))
-    assert {address[-5:]: answer.reason for address, answer in found.items()} == {"x.jpg": "robots", "y.jpg": "not_an_image"}
+        found = fetch(
+            [f"http://a.test:{port}/x.jpg", f"http://a.test:{port}/y.jpg"],
+            params(respect_opt_out=False),
+        )
+    assert {address[-5:]: answer.reason for address, answer in found.items()} == {
+        "x.jpg": "robots",
+        "y.jpg": "not_an_image",
+    }
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        head(LENGTH, b"Content-Length: 5") + PICTURE, head(b"Content-Length: 5, 6") + PICTURE, head(b"Content-Length: many") + PICTURE,
-        head(LENGTH, status=b"HTTP/1.1 twohundred OK") + PICTURE, head(LENGTH, status=b"HTTP/1.1 2000 OK") + PICTURE, b"\0" * 300_000,
-        head(LENGTH, b"X: " + b"a" * 300_000) + PICTURE, head(*(b"X-Robots-Tag: all" for _ in range(300))), b"HTTP/1.1 200 OK\r\n" + LENGTH,
+        head(LENGTH, b"Content-Length: 5") + PICTURE,
+        head(b"Content-Length: 5, 6") + PICTURE,
+        head(b"Content-Length: many") + PICTURE,
+        head(LENGTH, status=b"HTTP/1.1 twohundred OK") + PICTURE,
+        head(LENGTH, status=b"HTTP/1.1 2000 OK") + PICTURE,
+        b"\0" * 300_000,
+        head(LENGTH, b"X: " + b"a" * 300_000) + PICTURE,
+        head(*(b"X-Robots-Tag: all" for _ in range(300))),
+        b"HTTP/1.1 200 OK\r\n" + LENGTH,
     ],
-)  # fmt: skip
+)
 def test_what_has_no_meaning_is_refused(text: bytes) -> None:
     with raw(text) as port:
         answer = one(f"http://a.test:{port}/x.jpg", params(**OPEN, attempts=1))
@@ -89,7 +111,9 @@ def test_what_has_no_meaning_is_refused(text: bytes) -> None:
 
 @contextmanager
 def in_a_row(answers: Sequence[bytes]) -> Iterator[tuple[int, list[int]]]:
-    """A server that gives one answer a request over connections that it leaves open; its port, and requests by connection."""
+    """A server that gives one answer a request over connections that it leaves open; its port, and
+    requests by connection.
+    """
     server = socket.create_server(("127.0.0.1", 0))
     left, counts = list(answers), list[int]()
 
@@ -122,7 +146,10 @@ def in_a_row(answers: Sequence[bytes]) -> Iterator[tuple[int, list[int]]]:
 
 def test_one_connection_serves_many_requests_and_none_that_said_too_much() -> None:
     given = params(**OPEN, politeness={"rate": None, "concurrency": 1})
-    good, much = head(LENGTH) + PICTURE, head(LENGTH) + PICTURE + head(b"Content-Length: 6") + b"poison"
+    good, much = (
+        head(LENGTH) + PICTURE,
+        head(LENGTH) + PICTURE + head(b"Content-Length: 6") + b"poison",
+    )
     with in_a_row([good, good, much, good, good]) as (port, counts):
         found = fetch([f"http://a.test:{port}/{n}.jpg" for n in range(5)], given)
     assert all(answer.data == PICTURE for answer in found.values())
@@ -139,4 +166,6 @@ def test_any_head_is_set_right_or_left_as_it_is(text: bytes) -> None:
         if status:
             lines = made.split(b"\r\n")
             assert lines[0].startswith(b"HTTP/1.")
-            assert all(b": " in line and b"\n" not in line and b"\r" not in line for line in lines[1:-2])
+            assert all(
+                b": " in line and b"\n" not in line and b"\r" not in line for line in lines[1:-2]
+            )

@@ -1,4 +1,6 @@
-"""A crawl through a proxy: it brings the same pictures, and leads inside no more than without one."""
+"""A crawl through a proxy: it brings the same pictures, and leads inside no more than without
+one.
+"""
 
 import asyncio
 import socket
@@ -55,11 +57,17 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def params(proxy: Proxy | str | None, **other: Any) -> WebParams:
     base: dict[str, Any] = {
-        "contact": "mailto:me@example.org", "resolve": {"*.example": PUBLIC}, "attempts": 1,
-        "respect_robots": False, "respect_opt_out": False, "politeness": {"rate": None},
-        "idle_seconds": 1.0, "total_seconds": 3.0, "connect_seconds": 1.0,
+        "contact": "mailto:me@example.org",
+        "resolve": {"*.example": PUBLIC},
+        "attempts": 1,
+        "respect_robots": False,
+        "respect_opt_out": False,
+        "politeness": {"rate": None},
+        "idle_seconds": 1.0,
+        "total_seconds": 3.0,
+        "connect_seconds": 1.0,
         "proxy": proxy.url if isinstance(proxy, Proxy) else proxy,
-    }  # fmt: skip
+    }
     return WebParams.model_validate({**base, **other})
 
 
@@ -91,15 +99,24 @@ def no_port() -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_comes_through_and_the_proxy_is_told_the_checked_address(site: Site, started: Any, kind: str) -> None:
+def test_a_picture_comes_through_and_the_proxy_is_told_the_checked_address(
+    site: Site, started: Any, kind: str
+) -> None:
     proxy = started(kind)
-    wanted = [site.address(path, host) for host in ("a.example", "b.example") for path in ("/x.jpg", "/p/1.jpg")]
+    wanted = [
+        site.address(path, host)
+        for host in ("a.example", "b.example")
+        for path in ("/x.jpg", "/p/1.jpg")
+    ]
     answers = fetch(params(proxy, respect_robots=True, respect_opt_out=True), *wanted)
     assert [answer.status for answer in answers] == ["ok"] * 4
     assert answers[0].data == PICTURE
     assert set(proxy.log) == {(PUBLIC, site.port)}
     assert proxy.connections == 2  # kept by host, as without a proxy
-    assert [(name, path) for _, name, path in site.log if path == "/x.jpg"] == [("a.example", "/x.jpg"), ("b.example", "/x.jpg")]
+    assert [(name, path) for _, name, path in site.log if path == "/x.jpg"] == [
+        ("a.example", "/x.jpg"),
+        ("b.example", "/x.jpg"),
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,14 +126,14 @@ def test_tls_is_spoken_with_the_host_by_its_name(
     proxy = started(kind)
     asked: list[str | None] = []
     with secure(tmp_path, "a.example", asked) as (port, certificate):
-        untrusted, = fetch(params(proxy), f"https://a.example:{port}/x.jpg")
+        (untrusted,) = fetch(params(proxy), f"https://a.example:{port}/x.jpg")
         assert untrusted.reason == "tls"
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         asked.clear()
-        answer, = fetch(params(proxy), f"https://a.example:{port}/x.jpg")
+        (answer,) = fetch(params(proxy), f"https://a.example:{port}/x.jpg")
         assert (answer.status, answer.data) == ("ok", PICTURE)
         assert asked == ["a.example", f"Host: a.example:{port}"]
-        other, = fetch(params(proxy), f"https://b.example:{port}/x.jpg")
+        (other,) = fetch(params(proxy), f"https://b.example:{port}/x.jpg")
         assert (other.reason, other.data) == ("tls", None)
     assert set(proxy.log) == {(PUBLIC, port)}
 
@@ -124,11 +141,19 @@ def test_tls_is_spoken_with_the_host_by_its_name(
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_proxy_leads_inside(site: Site, started: Any, kind: str) -> None:
     proxy = started(kind)
-    inside = ["10.0.0.1", f"127.0.0.1:{site.port}", f"localhost:{site.port}", "inside.test", f"127.0.0.1:{proxy.port}"]
+    inside = [
+        "10.0.0.1",
+        f"127.0.0.1:{site.port}",
+        f"localhost:{site.port}",
+        "inside.test",
+        f"127.0.0.1:{proxy.port}",
+    ]
     for number, target in enumerate(f"http://{place}/x.jpg" for place in inside):
         site.pages[f"/to/{number}"] = fixed(status=302, Location=target)
         resolve = {"*.example": PUBLIC, "inside.test": "10.0.0.1"}
-        direct, led = fetch(params(proxy, resolve=resolve), target, site.address(f"/to/{number}", "a.example"))
+        direct, led = fetch(
+            params(proxy, resolve=resolve), target, site.address(f"/to/{number}", "a.example")
+        )
         assert (direct.reason, led.reason) == ("private_address", "private_address"), target
     assert not site.asked("/x.jpg")
     assert set(proxy.log) == {(PUBLIC, site.port)}  # those who redirect, and nobody inside
@@ -142,10 +167,19 @@ def test_a_name_that_changes_its_address_after_the_check_is_not_asked_for(
 
     async def rebinding(self: GuardedResolver, host: str, port: int = 0, family: Any = 0) -> Any:
         self.guard.check(host, [PUBLIC])
-        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 0, "flags": 0}]
+        return [
+            {
+                "hostname": host,
+                "host": "127.0.0.1",
+                "port": port,
+                "family": 2,
+                "proto": 0,
+                "flags": 0,
+            }
+        ]
 
     monkeypatch.setattr(GuardedResolver, "resolve", rebinding)
-    answer, = fetch(params(proxy), site.address("/x.jpg", "rebind.example"))
+    (answer,) = fetch(params(proxy), site.address("/x.jpg", "rebind.example"))
     assert answer.reason == "private_address"
     assert not proxy.connections
     assert not site.log
@@ -155,7 +189,10 @@ def test_a_name_that_changes_its_address_after_the_check_is_not_asked_for(
 def test_the_proxy_does_not_connect_to_itself(started: Any, kind: str) -> None:
     # A host that may be private, so that only this rule is left.
     proxy = started(kind)
-    answer, = fetch(params(proxy, allow_hosts=["own.test"], resolve={"own.test": "127.0.0.1"}), f"http://own.test:{proxy.port}/")
+    (answer,) = fetch(
+        params(proxy, allow_hosts=["own.test"], resolve={"own.test": "127.0.0.1"}),
+        f"http://own.test:{proxy.port}/",
+    )
     assert answer.reason == "private_address"
     assert "itself" in (answer.detail or "")
     assert not proxy.log
@@ -165,15 +202,22 @@ def test_the_proxy_does_not_connect_to_itself(started: Any, kind: str) -> None:
 def test_the_next_address_is_asked_for_where_the_proxy_cannot_reach_the_first(
     site: Site, started: Any, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    refusal = b"HTTP/1.1 503 Service Unavailable\r\n\r\n" if kind == "http" else b"\x05\x03\x00\x01" + bytes(6)
+    refusal = (
+        b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
+        if kind == "http"
+        else b"\x05\x03\x00\x01" + bytes(6)
+    )
     proxy = started(kind, says=refusal, refuses=(PUBLIC,))
 
     async def both(self: GuardedResolver, host: str, port: int = 0, family: Any = 0) -> Any:
         found = ["2606:2800:220:1:248:1893:25c8:1946", PUBLIC]
-        return [{"hostname": host, "host": one, "port": port, "family": 2, "proto": 0, "flags": 0} for one in found]
+        return [
+            {"hostname": host, "host": one, "port": port, "family": 2, "proto": 0, "flags": 0}
+            for one in found
+        ]
 
     monkeypatch.setattr(GuardedResolver, "resolve", both)
-    answer, = fetch(params(proxy), site.address("/x.jpg", "two.example"))
+    (answer,) = fetch(params(proxy), site.address("/x.jpg", "two.example"))
     assert answer.status == "ok"
     assert [address for address, _ in proxy.log] == [PUBLIC, "2606:2800:220:1:248:1893:25c8:1946"]
 
@@ -196,7 +240,7 @@ def test_user_and_password_come_from_the_environment(
     assert "wrong" not in str(refused.value)
     assert not site.log
     monkeypatch.setenv(CREDENTIALS[1], LOGIN[1])
-    answer, = fetch(params(proxy), address)
+    (answer,) = fetch(params(proxy), address)
     assert answer.status == "ok"
 
 
@@ -223,7 +267,9 @@ def test_every_refusal_ends_in_a_reason_that_names_the_proxy(
     site: Site, started: Any, kind: str, says: bytes, reason: str, tries: int
 ) -> None:
     proxy = started(kind, says=says)
-    answer, = fetch(params(proxy, attempts=2, connect_seconds=0.2), site.address("/x.jpg", "a.example"))
+    (answer,) = fetch(
+        params(proxy, attempts=2, connect_seconds=0.2), site.address("/x.jpg", "a.example")
+    )
     assert (answer.status, answer.reason, answer.attempts) == ("failed", reason, tries)
     assert proxy.url in (answer.detail or "")
     assert (answer.detail or "").isprintable()
@@ -238,28 +284,40 @@ def test_a_proxy_that_is_away_is_not_the_fault_of_hosts(site: Site, kind: str) -
     addresses = [site.address(f"/p/{number}.jpg", "a.example") for number in range(8)]
     answers = fetch(given, *addresses)
     assert {answer.reason for answer in answers} == {"proxy"}  # and never host_down
-    assert all(f"proxy {kind}://127.0.0.1:{port} cannot be reached" in (answer.detail or "") for answer in answers)
-    # One failure to get the rules of a site would be enough to leave the host alone for the other site.
+    assert all(
+        f"proxy {kind}://127.0.0.1:{port} cannot be reached" in (answer.detail or "")
+        for answer in answers
+    )
+    # One failure to get the rules of a site would be enough to leave the host alone for the other
+    # site.
     ruled = params(given.proxy, politeness={"rate": None, "failures": 1}, respect_robots=True)
-    both = [address.replace("http:", f"{scheme}:") for scheme in ("http", "https") for address in addresses[:2]]
+    both = [
+        address.replace("http:", f"{scheme}:")
+        for scheme in ("http", "https")
+        for address in addresses[:2]
+    ]
     assert {answer.reason for answer in fetch(ruled, *both)} == {"proxy"}
 
 
-def test_a_proxy_that_comes_back_costs_no_picture(site: Site, started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_comes_back_costs_no_picture(
+    site: Site, started: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stages.crawl.web.fetcher.random.uniform", lambda least, most: least)
     proxy = started("http", says=b"HTTP/1.1 500 Starting\r\n\r\n")
     proxy.times = 1
-    answer, = fetch(params(proxy, attempts=3), site.address("/x.jpg", "a.example"))
+    (answer,) = fetch(params(proxy, attempts=3), site.address("/x.jpg", "a.example"))
     assert (answer.status, answer.attempts) == ("ok", 2)
     proxy.times = 1
-    answer, = fetch(params(proxy, attempts=3, respect_robots=True), site.address("/x.jpg", "a.example"))
+    (answer,) = fetch(
+        params(proxy, attempts=3, respect_robots=True), site.address("/x.jpg", "a.example")
+    )
     assert (answer.status, answer.attempts) == ("ok", 1)  # the rules were asked for again
 
 
 def test_a_silent_proxy_is_waited_for_no_longer_than_a_connection(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         given = params(f"socks5://127.0.0.1:{server.getsockname()[1]}", connect_seconds=0.2)
-        answer, = fetch(given, site.address("/x.jpg", "a.example"))
+        (answer,) = fetch(given, site.address("/x.jpg", "a.example"))
     assert answer.reason == "proxy"
     assert "did not answer within 0.2 s" in (answer.detail or "")
 
@@ -285,17 +343,32 @@ def test_services_are_asked_through_the_proxy_too(site: Site, started: Any) -> N
 
 @pytest.mark.parametrize(
     "proxy",
-    ["http://me:secret@10.0.0.1:3128", "socks5://secret@10.0.0.1:1080", "secret", "10.0.0.1:3128", "https://secret:3128",
-     "socks5h://secret:1080", "http://secret", "http://secret:0", "http://secret:99999",
-     "http://secret:3128/path", "http://[secret:3128", "environment", ""],
-)  # fmt: skip
+    [
+        "http://me:secret@10.0.0.1:3128",
+        "socks5://secret@10.0.0.1:1080",
+        "secret",
+        "10.0.0.1:3128",
+        "https://secret:3128",
+        "socks5h://secret:1080",
+        "http://secret",
+        "http://secret:0",
+        "http://secret:99999",
+        "http://secret:3128/path",
+        "http://[secret:3128",
+        "environment",
+        "",
+    ],
+)
 def test_what_is_no_proxy_is_refused_and_not_repeated(proxy: str, tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as refused:
         params(proxy)
     assert "secret" not in str(refused.value)
     file = tmp_path / "dag.yaml"
     source = "{kind: urls, path: list.csv}"
-    file.write_text(f'name: web\nroot: {tmp_path}\nsource: {source}\nfetch: {{proxy: "{proxy}"}}\nstages: {{crawl: {{}}}}\n')
+    file.write_text(
+        f'name: web\nroot: {tmp_path}\nsource: {source}\nfetch: {{proxy: "{proxy}"}}\nstages: '
+        f"{{crawl: {{}}}}\n"
+    )
     with pytest.raises(DagError, match=r"fetch\.proxy") as told:
         load_dag(file)
     assert "secret" not in str(told.value)
