@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from eval.metrics.cleaning import Score, by_group, score, sweep
+from schemas.errors import UserError
 
 RIGHT, WRONG = "right", "wrong"
 STEPS = 21
 PLOTS = (".png", ".svg", ".pdf")
 
 
-class BadLabels(ValueError):
+class BadLabels(UserError, ValueError):
     """Labels cannot be used; the message names file, line and remedy."""
 
     exit_code = 2

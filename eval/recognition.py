@@ -20,6 +20,7 @@ from eval.metrics.verification import (
 )
 from eval.thresholds import CleanThresholds, TooFew, clean_thresholds
 from schemas import identity_id, image_id
+from schemas.errors import UserError
 from stages.pictures import PictureError, decode
 from stages.stage import Picture, Stage
 
@@ -32,7 +33,7 @@ Progress = Callable[[int, int], None]
 """Told after every photograph: how many are done, how many there are."""
 
 
-class BadLabels(ValueError):
+class BadLabels(UserError, ValueError):
     """Photographs or their labels cannot be used; the message names file, line and remedy."""
 
     exit_code = 2

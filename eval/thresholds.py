@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.metrics.verification import Scores, best_threshold, indicator_scores, unit, usable
+from schemas.errors import UserError
 from stages.clean.lloyd import kmeans
 
 CLUSTERS = 4
@@ -17,7 +18,7 @@ LEAST_JOINED = 5
 """Of a person whose indicator is sharp enough to judge faces of other groups."""
 
 
-class TooFew(ValueError):
+class TooFew(UserError, ValueError):
     """There are not enough photographs to measure thresholds; the message says what is missing."""
 
 

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from pipeline.commands.check import check_app
 from pipeline.commands.eval import eval_app
+from pipeline.commands.explained import explained as _explained
 from pipeline.commands.forget import forget_app
 from pipeline.commands.models import models_app
-from pipeline.commands.parts import (
+from pipeline.commands.options import (
     AsJson,
     DagPath,
     Limit,
@@ -32,8 +33,7 @@ from pipeline.commands.parts import (
     print_json,
     verifying,
 )
-from pipeline.commands.parts import console as _console
-from pipeline.commands.parts import explained as _explained
+from pipeline.commands.options import console as _console
 from pipeline.commands.people import people_app
 from pipeline.commands.report import report_app
 from pipeline.commands.shards import shards_app
@@ -58,7 +58,7 @@ PEOPLE_SHOWN = 10
 
 
 def _selection(only: str | None, limit: int | None, where: str | None, retry: str | None) -> Any:
-    from pipeline.preparing import Selection
+    from pipeline.prepared_dag import Selection
 
     return Selection(
         tuple(name.strip() for name in (only or "").split(",") if name.strip()), limit, where, retry
@@ -108,15 +108,15 @@ def run(
     """
     with _explained() as watch:
         console = watch.console(verbose, quiet, log_file)
+        from idcluster.root.dataset_root import open_root
+        from idcluster.root.lease import is_writable
+        from idcluster.root.storage import Store
         from pipeline.dag import load_dag
         from pipeline.execution.engine import RayEngine
-        from pipeline.execution.spec import check_sources
+        from pipeline.execution.worker_spec import check_sources
         from pipeline.plan import check_sql
-        from pipeline.preparing import prepare
+        from pipeline.prepared_dag import prepare
         from pipeline.progress import Working, summarise
-        from pipeline.root.lease import is_writable
-        from pipeline.root.opening import open_root
-        from pipeline.root.storage import Store
         from pipeline.run import Run
         from pipeline.weights.licences import as_records, settle, terms
 
@@ -163,11 +163,11 @@ def plan(
 ) -> None:
     """Say what a run would do, why, and about how long it would take. Does nothing."""
     with _explained():
+        from idcluster.root.storage import Store
         from pipeline.dag import load_dag
         from pipeline.plan import as_json as plan_json
         from pipeline.plan import make_plan, rows
-        from pipeline.preparing import prepare
-        from pipeline.root.storage import Store
+        from pipeline.prepared_dag import prepare
         from pipeline.weights.licences import lacking, terms
         from schemas.wording import counted
 
@@ -228,11 +228,11 @@ def status(
     it are missing (exit code 1).
     """
     with _explained():
-        from pipeline.root.lease import dead
-        from pipeline.root.lease import read as read_lease
-        from pipeline.root.opening import counts, open_root
-        from pipeline.root.present import lacking, told
-        from pipeline.root.snapshot import load, numbers
+        from idcluster.root.dataset_root import counts, open_root
+        from idcluster.root.lease import dead
+        from idcluster.root.lease import read as read_lease
+        from idcluster.root.present import lacking, told
+        from idcluster.root.snapshot import load, numbers
         from schemas.wording import counted
 
         store = open_root(root, "", create=False)
@@ -361,10 +361,10 @@ def query(
     by all".
     """
     with _explained():
-        from pipeline.catalogue.answers import FORMATS
-        from pipeline.catalogue.connection import QueryError
-        from pipeline.catalogue.connection import query as ask
-        from pipeline.root.opening import open_root
+        from idcluster.catalogue.answers import FORMATS
+        from idcluster.catalogue.connection import QueryError
+        from idcluster.catalogue.connection import query as ask
+        from idcluster.root.dataset_root import open_root
 
         chosen = next((one for one in FORMATS if one == format), None)
         if chosen is None:
@@ -384,8 +384,8 @@ def schema(
 ) -> None:
     """Print every table that a query sees, with its columns, types, units and keys."""
     with _explained():
-        from pipeline.catalogue.connection import VIEWS
         from pipeline.dag import DagError
+        from schemas.views import VIEWS
         from schemas.wording import near
 
         if table is not None and table not in VIEWS:
@@ -416,8 +416,8 @@ def snapshots(root: Root, as_json: AsJson = False) -> None:
     before.
     """
     with _explained():
+        from idcluster.root.dataset_root import open_root
         from pipeline.history import listing
-        from pipeline.root.opening import open_root
 
         found = listing(open_root(root, "", create=False))
         if as_json:
@@ -463,10 +463,10 @@ def diff(
     person.
     """
     with _explained():
-        from pipeline.catalogue.answers import TextFormat, as_text
-        from pipeline.catalogue.connection import QueryError
+        from idcluster.catalogue.answers import TextFormat, as_text
+        from idcluster.catalogue.connection import QueryError
+        from idcluster.root.dataset_root import open_root
         from pipeline.history import diff as compare
-        from pipeline.root.opening import open_root
         from schemas.wording import counted
 
         if format not in ("table", "csv", "json"):
@@ -499,8 +499,8 @@ def rollback(
     a new snapshot says so.
     """
     with _explained():
+        from idcluster.root.dataset_root import new_run_id, open_root
         from pipeline.history import rollback as go_back
-        from pipeline.root.opening import new_run_id, open_root
 
         console = _console()
         made = go_back(
@@ -532,8 +532,8 @@ def gc(
 ) -> None:
     """Delete old snapshots and the files that no kept snapshot needs."""
     with _explained():
+        from idcluster.root.dataset_root import new_run_id, open_root
         from pipeline.gc import collect
-        from pipeline.root.opening import new_run_id, open_root
         from schemas.wording import counted
 
         console = _console()

@@ -18,20 +18,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from idcluster.root.lease import Lease
+from idcluster.root.parquet import read_entries, seal_table
+from idcluster.root.removals import check_finished
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot, load
+from idcluster.root.storage import Store
 from pipeline.execution.reconcile import row_digests
-from pipeline.root.files import read_entries, seal_table
-from pipeline.root.lease import Lease
-from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, load
-from pipeline.root.storage import Store
 from schemas import TABLES
+from schemas.errors import UserError
 
 ACTIONS = ("keep", "reject", "merge", "apart", "clear")
 VERSION = "00000002"
 """Of the table `overrides`; decisions belong to no version of any stage."""
 
 
-class BadDecision(ValueError):
+class BadDecision(UserError, ValueError):
     """A decision that names nobody in the dataset, or is none; the message says which and what to
     do.
     """

@@ -1,8 +1,7 @@
 """The demo: sample people through the quickstart DAG, and how well cleaning did on them.
 
-The sample people are crops and re-encodings of three photographs,
-    so the precision and recall printed here are a smoke
-test of the installation, not a measurement of the method.
+The sample people are crops and re-encodings of three photographs, so the precision and recall
+printed here are a smoke test of the installation, not a measurement of the method.
 """
 
 from dataclasses import dataclass
@@ -12,17 +11,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import open_root
+from idcluster.root.parquet import read
+from idcluster.root.snapshot import Snapshot, load
+from idcluster.root.storage import Store
 from pipeline.dag import load_dag
 from pipeline.execution.engine import RayEngine
-from pipeline.execution.ground import Ground
-from pipeline.preparing import Selection, prepare
+from pipeline.execution.snapshot_tables import SnapshotTables
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.root.files import read
-from pipeline.root.opening import open_root
-from pipeline.root.snapshot import Snapshot, load
-from pipeline.root.storage import Store
 from pipeline.run import Run
 from pipeline.samples import Truth, compose
 from pipeline.weights.licences import acceptance, as_records, terms
@@ -125,10 +124,10 @@ def score_rows(rows: list[dict[str, Any]], truths: list[Truth]) -> Score:
 def _sheet(
     store: Store, snapshot: Snapshot, versions: dict[str, str], rows: list[dict[str, Any]]
 ) -> list[SheetPerson]:
-    ground = Ground(store, snapshot, versions)
+    view = SnapshotTables(store, snapshot, versions)
     pictures: dict[str, Any] = {}
     for bucket, chunk in snapshot.chunks("images"):
-        for path in ground.files("images", (bucket, chunk)):
+        for path in view.files("images", (bucket, chunk)):
             table = read(store, TABLES["images"], path, ("image_id", "bytes"))
             pictures |= dict(
                 zip(table["image_id"].to_pylist(), table["bytes"].to_pylist(), strict=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from schemas.errors import UserError
 from schemas.wording import near
 
 Where = tuple[str | int, ...]
@@ -19,7 +20,7 @@ Where = tuple[str | int, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class DagError(ValueError):
+class DagError(UserError, ValueError):
     """What is wrong with a DAG file: one problem a line, each with its place, field and remedy."""
 
     exit_code = 2

@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.root.files import read, read_entries, seal_stream
-from pipeline.root.lease import Lease
-from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import (
+from idcluster.root.lease import Lease
+from idcluster.root.parquet import read, read_entries, seal_stream
+from idcluster.root.removals import check_finished
+from idcluster.root.snapshot import (
     WHOLE,
     Entry,
     Snapshot,
@@ -37,12 +37,12 @@ from pipeline.root.snapshot import (
     run_of,
     without_stale,
 )
-from pipeline.root.spooled import waited_for
-from pipeline.root.storage import Store, is_full
+from idcluster.root.spool_in_use import waited_for
+from idcluster.root.storage import Store, is_full
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES
-from stages.shard.webdataset import SAMPLES
+from schemas.samples import SAMPLES
 
 _LOOK_SECONDS = 2.0  # between two looks at the lease while files are deleted
 

@@ -10,11 +10,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from pipeline.root.files import read, read_entries
-from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError
-from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import (
+from idcluster.root.dataset_root import RunError
+from idcluster.root.lease import Lease
+from idcluster.root.parquet import read, read_entries
+from idcluster.root.removals import check_finished
+from idcluster.root.snapshot import (
     WHOLE,
     Entry,
     Snapshot,
@@ -23,11 +23,11 @@ from pipeline.root.snapshot import (
     load,
     numbers,
 )
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
 from pipeline.shards.index import reindex
 from pipeline.shards.writing import SHARD_TABLES
 from schemas import TABLES, TableSchema
-from stages.shard.webdataset import METADATA, SAMPLES
+from schemas.samples import METADATA, SAMPLES
 
 _COMPARED = {
     **{
@@ -53,7 +53,7 @@ CHANGES = pa.schema(
 
 
 @dataclass(frozen=True)
-class Listed:
+class SnapshotLine:
     """One snapshot in a list. `changes` says what it shows other than the one listed before it."""
 
     number: int
@@ -64,7 +64,7 @@ class Listed:
     bytes: int
 
 
-def listing(store: Store) -> list[Listed]:
+def listing(store: Store) -> list[SnapshotLine]:
     """All snapshots that are there, rising. A damaged one is listed as such."""
     listed = []
     before = Snapshot()
@@ -81,12 +81,12 @@ def listing(store: Store) -> list[Listed]:
                 if isinstance(error, VoidSnapshot)
                 else "damaged"
             )
-            listed.append(Listed(number, "", "", said, 0, 0))
+            listed.append(SnapshotLine(number, "", "", said, 0, 0))
             continue
         sizes = {entry.file: entry.file_bytes or entry.bytes for entry in one.entries if entry.file}
         said = ", ".join(_remarks(one) + _moves(before, one)) or "shows the same"
         listed.append(
-            Listed(
+            SnapshotLine(
                 number,
                 one.notes.get("published", ""),
                 one.notes.get("run", ""),

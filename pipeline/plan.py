@@ -8,19 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from idcluster.root.dataset_root import open_root
+from idcluster.root.listing_cache import ListingCache
+from idcluster.root.snapshot import Snapshot, load
+from idcluster.root.storage import Store
 from pipeline.dag import SHARD, shard_params
 from pipeline.execution.engine import available_cores, operators
-from pipeline.execution.ground import Ground
 from pipeline.execution.intake import Intake, take_in
-from pipeline.execution.missing import without_missing
-from pipeline.execution.spec import sources_of
-from pipeline.execution.survey import phases, survey, tasks
-from pipeline.execution.whole import complete, starved
-from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
-from pipeline.root.opening import open_root
-from pipeline.root.shelf import StoreShelf
-from pipeline.root.snapshot import Snapshot, load
-from pipeline.root.storage import Store
+from pipeline.execution.missing_files import without_missing
+from pipeline.execution.root_stages import complete, starved
+from pipeline.execution.snapshot_tables import SnapshotTables
+from pipeline.execution.work import find_work, phases, tasks
+from pipeline.execution.worker_spec import sources_of
+from pipeline.prepared_dag import PreparedDag, Selection, allowed_images, forced_units
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.writing import shard_basis
 from stages.crawl.service import Asking
@@ -71,7 +71,7 @@ class Plan:
         )
 
 
-def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
+def make_plan(prepared: PreparedDag, selection: Selection, store: Store) -> Plan:
     """Compare what the DAG wants with what is there. Raises what a run would raise before it
     starts.
     """
@@ -84,7 +84,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
     snapshot = rest.snapshot
     # Nobody is asked over the network for a plan: what runs have learnt has to do.
     sources = sources_of(
-        prepared.dag, Asking(ask=False), lambda name: StoreShelf(store, name, write=False)
+        prepared.dag, Asking(ask=False), lambda name: ListingCache(store, name, write=False)
     )
     intake = take_in(store, snapshot, *sources, write=False) if "crawl" in chosen else None
     stages = [stage for stage in prepared.stages if stage.name in chosen]
@@ -92,10 +92,10 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
         {} if selection.retry is None else forced_units(store, snapshot, stages, selection.retry)
     )
     allowed = None if selection.where is None else allowed_images(store, snapshot, selection.where)
-    ground = Ground(store, snapshot, prepared.versions)
+    view = SnapshotTables(store, snapshot, prepared.versions)
     # Stages that are not chosen are looked at too: what they would do is not done, so nothing
     # follows from it.
-    found = survey(ground, stages, forced, allowed, explicit=selection.limit is not None)
+    found = find_work(view, stages, forced, allowed, explicit=selection.limit is not None)
     listed = (intake.new + intake.changed) if intake else 0
     lines: list[Line] = []
     following = intake is not None and listed + intake.gone > 0
@@ -116,7 +116,7 @@ def make_plan(prepared: Prepared, selection: Selection, store: Store) -> Plan:
             workers = operators([stage.name], resources, available_cores())[0].workers
             seconds = None if rate is None else units * rate / workers
             count = len(
-                tasks(ground, phase, found.of(stage.name), "", selection.limit, available_cores())
+                tasks(view, phase, found.of(stage.name), "", selection.limit, available_cores())
             )
             lines.append(Line(stage.name, found.done[stage.name], units, more, count, why, seconds))
             following = following or units > 0 or more
@@ -139,7 +139,7 @@ def _whole(snapshot: Snapshot, stage: Stage, version: str, following: bool) -> L
     )
 
 
-def check_sql(prepared: Prepared, selection: Selection) -> None:
+def check_sql(prepared: PreparedDag, selection: Selection) -> None:
     """Raise DagError for a --where or --retry that is no SQL over the tables, before a run begins
     to work.
     """
@@ -157,7 +157,7 @@ def check_sql(prepared: Prepared, selection: Selection) -> None:
 
 
 def _shards(
-    prepared: Prepared, chosen: set[str], store: Store, snapshot: Snapshot, following: bool
+    prepared: PreparedDag, chosen: set[str], store: Store, snapshot: Snapshot, following: bool
 ) -> str:
     if SHARD not in chosen:
         return "not in this run"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.execution.fetching import Haul
-from pipeline.execution.tasks import Receipt
+from pipeline.execution.tasks import TaskResult
 from pipeline.telling import Teller
 from schemas.wording import counted
 
@@ -103,7 +103,7 @@ class StageProgress:
     seconds: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def add(self, receipt: Receipt) -> None:
+    def add(self, receipt: TaskResult) -> None:
         for part in receipt.parts:
             if part.stage == self.name:
                 self.units += part.units
@@ -163,7 +163,7 @@ class Progress(Working):
         )
         return super().__enter__()
 
-    def add(self, receipt: Receipt) -> None:
+    def add(self, receipt: TaskResult) -> None:
         startup = max(0.0, receipt.began - self._wall)
         self.startup = startup if self.startup is None else min(self.startup, startup)
         self.tasks += 1

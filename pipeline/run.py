@@ -1,5 +1,5 @@
-"""A run: take in what the source lists, then phase by phase survey, compute, seal and publish, and
-shards at the end.
+"""A run: take in what the source lists, then phase by phase find the work, compute, seal and
+publish, and shards at the end.
 
 Whatever interrupts it, the next run goes on: sealed chunks are in the snapshot, and slices that
 were finished but not sealed are found by their names.
@@ -20,30 +20,30 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from pipeline.catalogue.connection import damage
+from idcluster.catalogue.connection import damage
+from idcluster.root.dataset_root import new_run_id
+from idcluster.root.lease import Lease
+from idcluster.root.listing_cache import ListingCache
+from idcluster.root.removals import check_finished
+from idcluster.root.snapshot import Entry, Snapshot, load
+from idcluster.root.spool import Place, is_web
+from idcluster.root.storage import Store
 from pipeline.dag import SHARD, Resources, shard_params
 from pipeline.execution.compact import compact
+from pipeline.execution.crawl_rounds import Rounds, check_contact, missing
 from pipeline.execution.engine import Operator, available_cores
 from pipeline.execution.fetching import Block, Haul
-from pipeline.execution.ground import Ground, Scope
 from pipeline.execution.intake import take_in
-from pipeline.execution.missing import without_missing
+from pipeline.execution.missing_files import without_missing
 from pipeline.execution.reconcile import by_hand
-from pipeline.execution.rounds import Rounds, check_contact, missing
+from pipeline.execution.root_stages import complete, run_whole, starved
 from pipeline.execution.seal import seal
-from pipeline.execution.spec import WorkerSpec, drain_path, has_web, sources_of
-from pipeline.execution.survey import Survey, phases, survey, tasks
-from pipeline.execution.tasks import Receipt, Task
-from pipeline.execution.whole import complete, run_whole, starved
-from pipeline.preparing import Prepared, Selection, allowed_images, forced_units
+from pipeline.execution.snapshot_tables import Scope, SnapshotTables
+from pipeline.execution.tasks import Task, TaskResult
+from pipeline.execution.work import Work, find_work, phases, tasks
+from pipeline.execution.worker_spec import WorkerSpec, drain_path, has_web, sources_of
+from pipeline.prepared_dag import PreparedDag, Selection, allowed_images, forced_units
 from pipeline.progress import FetchProgress, Progress, ShardProgress, Working
-from pipeline.root.lease import Lease
-from pipeline.root.opening import new_run_id
-from pipeline.root.removals import check_finished
-from pipeline.root.shelf import StoreShelf
-from pipeline.root.snapshot import Entry, Snapshot, load
-from pipeline.root.spool import Place, is_web
-from pipeline.root.storage import Store
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.writing import finish, plan_shards, shard_basis, write_shard
 from pipeline.telling import WARNING, detail
@@ -62,7 +62,7 @@ class Engine(Protocol):
 
     def fetch(self, spec: WorkerSpec, blocks: Sequence[Block]) -> Iterator[Haul]: ...
 
-    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]: ...
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[TaskResult]: ...
 
     def map(
         self, function: Callable[[str], str], items: Sequence[str], workers: int
@@ -108,7 +108,7 @@ class Run:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: PreparedDag,
         selection: Selection,
         store: Store,
         console: Console,
@@ -246,7 +246,7 @@ class Run:
         asking = Asking(
             stopped=lambda: self.drained, say=lambda text: self.console.print(text, highlight=False)
         )
-        sources = sources_of(self.prepared.dag, asking, lambda name: StoreShelf(self.store, name))
+        sources = sources_of(self.prepared.dag, asking, lambda name: ListingCache(self.store, name))
         with Working(self.console, "reading the source"):
             found = take_in(self.store, self.snapshot, *sources)
         self.others = found.others
@@ -280,8 +280,8 @@ class Run:
             self.console.print(f"nothing matches --retry {self.selection.retry!r}", highlight=False)
         return forced
 
-    def _ground(self) -> Ground:
-        return Ground(self.store, self.snapshot, self.prepared.versions)
+    def _view(self) -> SnapshotTables:
+        return SnapshotTables(self.store, self.snapshot, self.prepared.versions)
 
     def _crawl(
         self,
@@ -321,7 +321,7 @@ class Run:
         # What other DAGs have brought into the root is theirs to fetch.
         rounds.crawl(
             missing(
-                self._ground(), crawl, asked, allowed, refusals_before, self.selection.limit, serves
+                self._view(), crawl, asked, allowed, refusals_before, self.selection.limit, serves
             )
         )
         if rounds.counts.rounds:
@@ -339,13 +339,13 @@ class Run:
         chain = [stage for stage in phase if stage.name in mine]
         explicit = self.selection.limit is not None or places is not None
         with Working(self.console, f"{self.place}: looking what there is to do"):
-            found = survey(self._ground(), chain, forced, allowed, explicit=explicit)
+            found = find_work(self._view(), chain, forced, allowed, explicit=explicit)
         if found.nothing:
             self._tell_if_starved(chain)
             return
         # The limit of a crawl was kept when it was fetched.
         limit = self.selection.limit if places is None else None
-        todo = tasks(self._ground(), chain, found.findings, token, limit, self.engine.cores())
+        todo = tasks(self._view(), chain, found.findings, token, limit, self.engine.cores())
         if places is not None:
             todo = [self._with_places(task, places) for task in todo]
         work = _Phase(self, chain, found, todo)
@@ -369,7 +369,7 @@ class Run:
         other.
         """
         if self._candidates_of[0] != (scope, self.snapshot.number):
-            rows = self._ground().table("candidates", scope, ["image_id", "address"])
+            rows = self._view().table("candidates", scope, ["image_id", "address"])
             pairs = list(
                 zip(rows["image_id"].to_pylist(), rows["address"].to_pylist(), strict=True)
             )
@@ -415,7 +415,7 @@ class Run:
             return
         written = {stage.writes.name for stage in chain}
         for stage in chain:
-            for table in self._ground().tables_of(stage):
+            for table in self._view().tables_of(stage):
                 if table not in written and not by_hand(table) and not self.snapshot.shown(table):
                     note = (
                         f"note: {stage.name} reads {table}, which has no rows yet; run "
@@ -427,14 +427,14 @@ class Run:
         """Let tables of stages that this run leaves out show what still fits, without computing
         anything.
         """
-        ground = self._ground()
+        view = self._view()
         changed: list[Entry] = []
         for stage in (stage for stage in stages if stage.grain != "root"):
             shown = {entry.version for entry in self.snapshot.shown(stage.writes.name)}
             if shown == {self.prepared.versions[stage.name]}:
-                for bucket in ground.buckets:
-                    for scope in ground.scopes(stage, bucket):
-                        changed += seal(ground, stage, scope, ())
+                for bucket in view.buckets:
+                    for scope in view.scopes(stage, bucket):
+                        changed += seal(view, stage, scope, ())
         if changed:
             self._publish(changed)
 
@@ -544,16 +544,14 @@ class _Phase:
     published from time to time.
     """
 
-    def __init__(
-        self, run: Run, chain: Sequence[Stage], found: Survey, todo: Sequence[Task]
-    ) -> None:
+    def __init__(self, run: Run, chain: Sequence[Stage], found: Work, todo: Sequence[Task]) -> None:
         self.run_, self.chain, self.found, self.todo = run, chain, found, todo
         self.left: Counter[Scope] = Counter((task.bucket, task.chunk) for task in todo)
         self.parts: dict[Scope, dict[str, list[str]]] = {}
         self.sealed: set[Scope] = set()
         self.changed: list[Entry] = []
         self.spent: list[str] = []
-        self.ground = run._ground()
+        self.view = run._view()
         self.published = time.monotonic()
 
     def run(self) -> None:
@@ -604,7 +602,7 @@ class _Phase:
                     )
                     detail(self.run_.console, f"  {stage}: {told}")
 
-    def _take(self, receipt: Receipt) -> None:
+    def _take(self, receipt: TaskResult) -> None:
         scope = (receipt.bucket, receipt.chunk)
         for part in receipt.parts:
             self.parts.setdefault(scope, {}).setdefault(part.table, []).append(part.path)
@@ -619,7 +617,7 @@ class _Phase:
         parts = self.parts.pop(scope, {})
         self.sealed.add(scope)
         for stage in self.chain:
-            self.changed += seal(self.ground, stage, scope, parts.get(stage.writes.name, ()))
+            self.changed += seal(self.view, stage, scope, parts.get(stage.writes.name, ()))
 
     def _publish(self, progress: Progress | None) -> None:
         if progress is not None:

@@ -21,11 +21,13 @@ from typing import Literal, cast
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
+from schemas.errors import UserError
+
 Role = Literal["person", "other_person", "no_face", "corrupt", "with_other"]
 Box = tuple[int, int, int, int]
 
 
-class MissingSample(FileNotFoundError):
+class MissingSample(UserError, FileNotFoundError):
     """A photograph that the samples are made from is not there; the message names the package that
     ships it.
     """

@@ -9,12 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from schemas.errors import UserError
+
 LIGHT = "_light"
 """How the name of a companion ends: the columns of a table with pictures that are no pictures."""
 STATUSES = ("ok", "filtered", "failed", "poisoned")
 
 
-class SchemaError(ValueError):
+class SchemaError(UserError, ValueError):
     """A table does not have the columns, types or values that its schema promises."""
 
 

@@ -4,11 +4,12 @@ asked for.
 
 import importlib
 
+from schemas.errors import UserError
 from schemas.wording import near
 from stages.stage import Stage
 
 BACKENDS: dict[str, dict[str, str]] = {
-    "crawl": {"files": "stages.crawl.files:FilesCrawl"},
+    "crawl": {"files": "stages.crawl.local_files:FilesCrawl"},
     "detect": {
         "dlib": "stages.detect.dlib:DlibDetect",
         "scrfd": "stages.detect.scrfd:ScrfdDetect",
@@ -40,7 +41,7 @@ BACKENDS: dict[str, dict[str, str]] = {
 """The order is the order in which stages run; the first backend of each is its default."""
 
 
-class UnknownBackend(ValueError):
+class UnknownBackend(UserError, ValueError):
     """A stage or backend name that nothing answers to; the message gives the nearest one that
     exists.
     """

@@ -5,10 +5,11 @@ threads, quiet.
 import os
 from typing import Any
 
+from schemas.errors import UserError
 from stages.stage import Device, NoDevice
 
 
-class WrongModel(ValueError):
+class WrongModel(UserError, ValueError):
     """An ONNX file that is not what a stage can use; the message names the file, what is wrong, and
     what would do.
     """

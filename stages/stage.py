@@ -39,12 +39,14 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict
 
 from schemas import TABLES, TableSchema
+from schemas.errors import UserError
+from schemas.fetched import Fetched
 
 Grain = Literal["slice", "bucket", "root"]
 Device = Literal["cpu", "cuda"]
 
 
-class NoDevice(RuntimeError):
+class NoDevice(UserError, RuntimeError):
     """A stage was given a GPU that this machine, or this build of a library, cannot use; the
     message says which.
     """
@@ -87,21 +89,6 @@ class Picture:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.rgb.shape[1], self.rgb.shape[0]
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """What a fetch brought: the bytes, or a status and reason that say why there are none."""
-
-    data: bytes | None
-    status: str = "ok"
-    reason: str | None = None
-    detail: str | None = None
-    opt_out: str | None = None
-    fetched_at: int | None = None  # microseconds since 1970, UTC; None for files of a folder
-    http_status: int | None = None  # of the last answer; None where there was none, and for files
-    attempts: int | None = None  # requests that it took
-    final_address: str | None = None  # where redirects led
 
 
 class Services(Protocol):

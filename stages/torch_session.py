@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from schemas.errors import UserError
 from stages.stage import Device, NoDevice
 from stages.torchscript import is_torchscript, tensors
 
 
-class BadCheckpoint(ValueError):
+class BadCheckpoint(UserError, ValueError):
     """A checkpoint whose keys or shapes are not those of the network; the message names the first
     ones.
     """

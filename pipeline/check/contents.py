@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.root.files import DamagedFile, open_parquet, read, read_entries
-from pipeline.root.snapshot import Entry, Snapshot, companion_basis
-from pipeline.root.storage import Store
+from idcluster.root.parquet import DamagedFile, open_parquet, read, read_entries
+from idcluster.root.snapshot import Entry, Snapshot, companion_basis
+from idcluster.root.storage import Store
 from schemas import TABLES
 from schemas.schema import LIGHT
 

@@ -15,15 +15,13 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.check.contents import companion_fault, rows_fault
-from pipeline.check.fine import HOURS, Fine
-from pipeline.root import lease, spool
-from pipeline.root.files import open_parquet
-from pipeline.root.intact import digest_of, named_digest
-from pipeline.root.opening import RunError
-from pipeline.root.removals import FOLDER as RECEIPTS
-from pipeline.root.removals import UNFINISHED, load_bars
-from pipeline.root.snapshot import (
+from idcluster.root import lease, spool
+from idcluster.root.dataset_root import RunError
+from idcluster.root.intact import digest_of, named_digest
+from idcluster.root.parquet import open_parquet
+from idcluster.root.removals import FOLDER as RECEIPTS
+from idcluster.root.removals import UNFINISHED, load_bars
+from idcluster.root.snapshot import (
     SHARD_TABLES,
     Entry,
     Snapshot,
@@ -33,7 +31,9 @@ from pipeline.root.snapshot import (
     numbers,
     path_of,
 )
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
+from pipeline.check.contents import companion_fault, rows_fault
+from pipeline.check.read_before import HOURS, Fine
 from pipeline.shards.check import CheckError, check_set
 from pipeline.shards.index import reindex
 from schemas import TABLES, SchemaError
@@ -83,7 +83,7 @@ def look(
     store: Store, deep: bool = False, again: bool = False, told: Told = lambda *_: None
 ) -> Checked:
     """Check a root. `again` reads again what a check of the last hours has found whole. Writes
-    nothing but what was found whole (`pipeline.check.fine`). Raises what the store raises.
+    nothing but what was found whole (`pipeline.check.read_before`). Raises what the store raises.
     """
     found = Checked()
     marks = store.marks("")

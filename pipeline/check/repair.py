@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from pipeline.check.fine import PATH as FINE
+from idcluster.root.dataset_root import RunError
+from idcluster.root.intact import is_whole
+from idcluster.root.lease import Lease
+from idcluster.root.parquet import sealed_path
+from idcluster.root.removals import check_finished
+from idcluster.root.snapshot import SHARD_TABLES, Entry, Snapshot, load
+from idcluster.root.storage import Store
 from pipeline.check.look import BY_HAND, Checked, Fault
+from pipeline.check.read_before import PATH as FINE
 from pipeline.execution.compact import compact
-from pipeline.root.files import sealed_path
-from pipeline.root.intact import is_whole
-from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError
-from pipeline.root.removals import check_finished
-from pipeline.root.snapshot import SHARD_TABLES, Entry, Snapshot, load
-from pipeline.root.storage import Store
 from pipeline.shards.index import reindex
 from schemas.schema import LIGHT
 

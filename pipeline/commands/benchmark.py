@@ -15,8 +15,8 @@ from rich.table import Table
 
 from eval.recognition import Measured, curves, labelled, measure, report
 from eval.thresholds import TooFew
+from idcluster.root.aside import write_text
 from pipeline.dag import DagError
-from pipeline.root.aside import write_text
 from pipeline.weights.stored import weight_files
 from schemas.wording import counted
 from stages.backends import UnknownBackend, backend

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.parts import Root, console, explained
+from pipeline.commands.explained import explained
+from pipeline.commands.options import Root, console
 
 if TYPE_CHECKING:
     from pipeline.check.look import Checked, Told
@@ -44,9 +45,9 @@ def check(
     not fit; exit code 1 if anything is.
     """
     with explained():
+        from idcluster.root.dataset_root import new_run_id, open_root
         from pipeline.check.look import look
         from pipeline.check.repair import repair as mend
-        from pipeline.root.opening import new_run_id, open_root
 
         store = open_root(root, "", create=False)
         shown = console(stderr=True)

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.parts import Root, SnapshotNumber, console, explained
+from pipeline.commands.explained import explained
+from pipeline.commands.options import Root, SnapshotNumber, console
 
 eval_app = typer.Typer(
     help="How good a dataset is, against truth that you have.", no_args_is_help=True
@@ -64,16 +65,16 @@ def clean(
     format: Annotated[str, typer.Option("--format", help="table or json")] = "table",
     snapshot: SnapshotNumber = None,
 ) -> None:
-    """Precision and recall of what cleaning kept, by person and over thresholds,
-        on photographs that somebody labelled.
+    """Precision and recall of what cleaning kept, by person and over thresholds, on photographs
+    that somebody labelled.
 
     A photograph counts as kept if a face of it is, or if it is the copy of one that is kept.
     """
     with explained():
         from eval import cleaning
-        from pipeline.catalogue.connection import QueryError
-        from pipeline.root.opening import open_root
-        from pipeline.root.snapshot import load
+        from idcluster.catalogue.connection import QueryError
+        from idcluster.root.dataset_root import open_root
+        from idcluster.root.snapshot import load
 
         if format not in ("table", "json"):
             raise QueryError(f"no format {format!r}; there are table and json")
@@ -100,7 +101,7 @@ def clean(
 def _photographs(store: Any, snapshot: Any, labelled: list[str]) -> tuple[list[Any], int]:
     """The photographs that have a label, and how many have none."""
     from eval.cleaning import Judged
-    from pipeline.catalogue.connection import connect
+    from idcluster.catalogue.connection import connect
 
     connection = connect(store, snapshot)
     try:

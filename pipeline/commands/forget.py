@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.parts import Models, Root, Usage, console, explained
+from pipeline.commands.explained import Usage, explained
+from pipeline.commands.options import Models, Root, console
 
 if TYPE_CHECKING:
-    from pipeline.forget.erase import Done, Prepared
+    from idcluster.root.storage import Store
+    from pipeline.forget.erase import Done, PreparedErasure
     from pipeline.forget.find import Wish
-    from pipeline.root.storage import Store
 
 forget_app = typer.Typer()
 
@@ -110,10 +111,10 @@ def forget(
     Shows first what would go. An interrupted removal is finished by the next one, or by --resume.
     """
     with explained():
+        from idcluster.root.dataset_root import RunError, new_run_id, open_root
+        from idcluster.root.removals import UNFINISHED
         from pipeline.forget.erase import resume as go_on
         from pipeline.forget.find import Wish
-        from pipeline.root.opening import RunError, new_run_id, open_root
-        from pipeline.root.removals import UNFINISHED
 
         store = open_root(root, "", create=False)
         wish = Wish(
@@ -151,10 +152,10 @@ def forget(
 
 
 def _remove(store: "Store", wish: "Wish", sheet: Path | None, dry_run: bool, yes: bool) -> None:
+    from idcluster.root.dataset_root import new_run_id
     from pipeline.forget.erase import forget as remove
     from pipeline.forget.erase import prepare
     from pipeline.forget.like import write_sheet
-    from pipeline.root.opening import new_run_id
 
     out = console()
     prepared = prepare(store, wish, out.print)
@@ -245,7 +246,7 @@ def _with_likenesses(
     )
 
 
-def _tell(prepared: "Prepared", wish: "Wish") -> None:
+def _tell(prepared: "PreparedErasure", wish: "Wish") -> None:
     from schemas.wording import counted
 
     out, found = console(), prepared.found

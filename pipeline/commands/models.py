@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.commands.parts import Models, Sets, Usage, console, explained
+from pipeline.commands.explained import Usage, explained
+from pipeline.commands.options import Models, Sets, console
 
 models_app = typer.Typer(help="The weight files that backends load.", no_args_is_help=True)
 

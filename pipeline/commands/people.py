@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import Root, SnapshotNumber, check_text, console, explained
+from pipeline.commands.explained import explained
+from pipeline.commands.options import Root, SnapshotNumber, check_text, console
 
 people_app = typer.Typer()
 
@@ -26,9 +27,9 @@ def inspect(
     similarity; to correct by hand.
     """
     with explained():
+        from idcluster.root.dataset_root import open_root
+        from idcluster.root.snapshot import load
         from pipeline.report.person_page import write_page
-        from pipeline.root.opening import open_root
-        from pipeline.root.snapshot import load
 
         check_text(person)
         store = open_root(root, "", create=False)
@@ -79,9 +80,9 @@ def correct(
     next run applies them.
     """
     with explained():
+        from idcluster.root.dataset_root import new_run_id, open_root
         from pipeline.correct import Decision, pair_of, read_csv
         from pipeline.correct import correct as write_down
-        from pipeline.root.opening import new_run_id, open_root
         from schemas.wording import counted, verb
 
         check_text(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import Root, SnapshotNumber, Verified, console, explained, verifying
+from pipeline.commands.explained import explained
+from pipeline.commands.options import Root, SnapshotNumber, Verified, console, verifying
 
 report_app = typer.Typer()
 
@@ -37,11 +38,11 @@ def stats(
     licences, hosts, similarity, speed.
     """
     with explained():
-        from pipeline.catalogue.answers import FORMATS, as_json, as_text, write
-        from pipeline.catalogue.connection import QueryError, connect
-        from pipeline.catalogue.statistics import STATISTICS, chosen, compute, title
-        from pipeline.root.aside import write_text
-        from pipeline.root.opening import open_root
+        from idcluster.catalogue.answers import FORMATS, as_json, as_text, write
+        from idcluster.catalogue.connection import QueryError, connect
+        from idcluster.catalogue.statistics import STATISTICS, chosen, compute, title
+        from idcluster.root.aside import write_text
+        from idcluster.root.dataset_root import open_root
 
         if names:
             for name in STATISTICS:
@@ -113,8 +114,8 @@ def report(
     server.
     """
     with explained():
+        from idcluster.root.dataset_root import open_root
         from pipeline.report.dataset_page import write_report
-        from pipeline.root.opening import open_root
         from schemas.wording import counted
 
         made = write_report(open_root(root, "", create=False), output, people, snapshot)

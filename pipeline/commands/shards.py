@@ -7,15 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.parts import (
-    AsJson,
-    Root,
-    SnapshotNumber,
-    Usage,
-    console,
-    explained,
-    print_json,
-)
+from pipeline.commands.explained import Usage, explained
+from pipeline.commands.options import AsJson, Root, SnapshotNumber, console, print_json
 
 shards_app = typer.Typer(
     no_args_is_help=True,
@@ -35,8 +28,8 @@ Profile = Annotated[
 def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = False) -> None:
     """Print the sets of a dataset: people, pictures and bytes by split, and what was withheld."""
     with explained():
-        from pipeline.catalogue.connection import query
-        from pipeline.root.opening import open_root
+        from idcluster.catalogue.connection import query
+        from idcluster.root.dataset_root import open_root
 
         store = open_root(root, "", create=False)
         sql = (
@@ -83,8 +76,8 @@ def verify(
     with explained():
         from rich.progress import Progress
 
-        from pipeline.root.snapshot import load
-        from pipeline.root.storage import Store
+        from idcluster.root.snapshot import load
+        from idcluster.root.storage import Store
         from pipeline.shards.check import (
             CheckError,
             check_against_tables,
@@ -173,9 +166,9 @@ def splits(
     stays for good.
     """
     with explained():
-        from pipeline.root.aside import write_text
-        from pipeline.root.opening import open_root
-        from pipeline.root.snapshot import load
+        from idcluster.root.aside import write_text
+        from idcluster.root.dataset_root import open_root
+        from idcluster.root.snapshot import load
         from pipeline.shards.check import CheckError, profiles
         from pipeline.shards.split_lists import drawn, write_csv
         from schemas.wording import counted

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
 
 DEATHS = 2
 """Deaths on one step after which it is given up."""

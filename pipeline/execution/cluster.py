@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import schemas
+from idcluster.root.storage import Store
 from pipeline.dag import SHARD, Resources, WorkerRange
 from pipeline.execution.attempts import Whereabouts
-from pipeline.root.storage import Store
+from schemas.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.execution.spec import WorkerSpec
+    from pipeline.execution.worker_spec import WorkerSpec
 
-SHIPPED = ("schemas", "stages", "pipeline", "idcluster")
-"""The packages that workers import."""
+SHIPPED = ("schemas", "idcluster", "stages", "training", "eval", "pipeline")
+"""The packages that workers import, as far as they are there."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # fmt: off
@@ -37,7 +39,7 @@ _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _MOST_LATER = 1000  # nodes of a group without a limit that are counted with
 
 
-class EngineError(RuntimeError):
+class EngineError(UserError, RuntimeError):
     """The execution cannot start or broke off; the message is the cause, not Ray's account of
     it.
     """
@@ -331,9 +333,8 @@ def _job_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def package_folders() -> list[Path]:
     """The folders of our packages, as this process imports them."""
-    import importlib
-
-    return [Path(str(importlib.import_module(name).__file__)).parent for name in SHIPPED]
+    beside = Path(str(schemas.__file__)).parent.parent
+    return [beside / name for name in SHIPPED if (beside / name / "__init__.py").is_file()]
 
 
 def code_digest() -> str:

@@ -17,11 +17,11 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from idcluster.root.parquet import DamagedFile, read, read_entries, seal_stream
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot, companion_basis
+from idcluster.root.storage import Store
 from pipeline.execution import intake
-from pipeline.execution.ground import is_chunked
-from pipeline.root.files import DamagedFile, read, read_entries, seal_stream
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, companion_basis
-from pipeline.root.storage import Store
+from pipeline.execution.snapshot_tables import is_chunked
 from schemas import TABLES, TableSchema
 
 GROUP = 8

@@ -22,13 +22,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dag import Resources, WorkerRange
-from pipeline.execution import cluster, starting
+from pipeline.execution import cluster, start_ray
 from pipeline.execution.cluster import EngineError as EngineError
 from pipeline.execution.cluster import Node, Pool
 from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.shared_gate import GateKeeper, SharedGate
-from pipeline.execution.spec import WorkerSpec
-from pipeline.execution.tasks import Part, Receipt, Task
+from pipeline.execution.tasks import Part, Task, TaskResult
+from pipeline.execution.worker_spec import WorkerSpec
 from stages.crawl.web.gate import LocalGate
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -96,7 +96,7 @@ class Inline:
         self._build = build
         self._gate: LocalGate | None = None
 
-    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[TaskResult]:
         worker = self._build()
         for task in tasks:
             yield worker.process(task)
@@ -205,7 +205,7 @@ class RayEngine:
                 self.activity = f"connecting to the Ray cluster at {self.address}"
                 cluster.check_address(self.address)
                 with _Quiet():
-                    starting.connect(
+                    start_ray.connect(
                         self.address,
                         {**options, "runtime_env": cluster.runtime_env(variables, os.environ)},
                     )
@@ -223,7 +223,7 @@ class RayEngine:
                     "object_store_memory": _OBJECT_STORE,
                 }
                 with _Quiet():
-                    logs = starting.start_local(options, lambda text: self.say(text))
+                    logs = start_ray.start_local(options, lambda text: self.say(text))
                 self.detail(f"Ray's logs: {logs}")
             self._ours = True
         self.activity = "starting workers"
@@ -258,7 +258,7 @@ class RayEngine:
             cluster.check_nodes(self.spec, nodes, self._environment)
         self._started = True
 
-    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[TaskResult]:
         """Receipts in the order in which tasks finish. Raises EngineError."""
         import ray.data
 
@@ -294,7 +294,7 @@ class RayEngine:
             )
         with self._watching(chain):
             for row in self._iterate(data):
-                yield Receipt.decode(row["receipt"])
+                yield TaskResult.decode(row["receipt"])
 
     @contextmanager
     def _watching(self, chain: Sequence[Operator]) -> Iterator[None]:
@@ -435,7 +435,7 @@ class _Actor:
                 raise EngineError(_on_node(error)) from error
             self.meters.count(receipt)
             if row["receipt"]:
-                receipt = _merge(Receipt.decode(row["receipt"]), receipt)
+                receipt = _merge(TaskResult.decode(row["receipt"]), receipt)
             done = {
                 "task": row["task"],
                 "fresh": json.dumps([vars(part) for part in receipt.parts]),
@@ -468,7 +468,7 @@ class _Meters:
             "idcluster_deaths", "Workers that died on a task which was then done by another one."
         )
 
-    def count(self, receipt: Receipt) -> None:
+    def count(self, receipt: TaskResult) -> None:
         """Add what a worker has done for a task: its own stages alone, and nothing that it found
         done.
         """
@@ -559,7 +559,7 @@ def _on_node(error: Exception) -> str:
     return ": ".join([place, *getattr(error, "__notes__", ()), f"{type(error).__name__}: {error}"])
 
 
-def _merge(first: Receipt, second: Receipt) -> Receipt:
+def _merge(first: TaskResult, second: TaskResult) -> TaskResult:
     """The receipt of a task that went through two operators."""
     seconds = {
         name: first.seconds.get(name, 0.0) + second.seconds.get(name, 0.0)
@@ -597,7 +597,7 @@ def _cause(error: BaseException) -> str:
     if type(told) is EngineError:
         return said
     if told is error:  # nothing but Ray's own account
-        where = starting.logs()
+        where = start_ray.logs()
         return f"a worker of Ray ended: {_shortened(said) or type(told).__name__}" + (
             f"; Ray's logs: {where}" if where else ""
         )

@@ -16,14 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
-from pipeline.root.spool import folder_of, look, put, spool_path
-from pipeline.root.storage import Store
+from idcluster.root.spool import folder_of, look, put, spool_path
+from idcluster.root.storage import Store
+from schemas.fetched import Fetched
 from stages.crawl.web.address import BadAddress, canonical, host_of
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import Gate
 from stages.crawl.web.open_files import raise_limit
 from stages.crawl.web.params import WebParams
-from stages.stage import Fetched
 
 BLOCK = 256
 UNEXPECTED = 20

@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.root.files import CHUNK_ROWS, read_entries, seal_table
-from pipeline.root.removals import NO_BARS, Bars, load_bars
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot
-from pipeline.root.storage import Store
+from idcluster.root.parquet import CHUNK_ROWS, read_entries, seal_table
+from idcluster.root.removals import NO_BARS, Bars, load_bars
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot
+from idcluster.root.storage import Store
 from schemas import TABLES, identity_id, image_id
 from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, Source, is_reference
@@ -54,7 +54,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
     entries.
 
     A picture that several of them offer of a person is one candidate, with what the first says of
-    it. Whoever was removed (`pipeline.root.removals`) is not listed again, nor is an address. With
+    it. Whoever was removed (`idcluster.root.removals`) is not listed again, nor is an address. With
     `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
     """
     bars, remarks = load_bars(store), []

@@ -13,9 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.execution.ground import Ground, Scope, is_chunked
-from pipeline.execution.reconcile import ordered, reconcile
-from pipeline.root.files import (
+from idcluster.root.parquet import (
     NOTHING,
     SLICE_ROWS,
     Sealed,
@@ -24,37 +22,37 @@ from pipeline.root.files import (
     seal_stream,
     seal_table,
 )
-from pipeline.root.snapshot import WHOLE, Entry
-from pipeline.root.storage import Store
+from idcluster.root.snapshot import WHOLE, Entry
+from idcluster.root.storage import Store
+from pipeline.execution.reconcile import ordered, reconcile
+from pipeline.execution.snapshot_tables import Scope, SnapshotTables, is_chunked
 from schemas import TableSchema
 from stages.stage import Stage
 
 
-def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> list[Entry]:
+def seal(view: SnapshotTables, stage: Stage, scope: Scope, parts: Sequence[str]) -> list[Entry]:
     """The entries that a snapshot is to have for the stage in the scope, or none if nothing
     changes.
 
-    `parts` are paths of new parts, oldest first. Files are written, nothing is published; `ground`
+    `parts` are paths of new parts, oldest first. Files are written, nothing is published; `view`
     shows the result.
     """
-    complete = ground.complete(stage, scope)
+    complete = view.complete(stage, scope)
     if complete is not None and not parts:
-        ground.settle(complete)
+        view.settle(complete)
         return (
-            []
-            if all(entry.current for entry in complete)
-            else _shown_again(ground, stage, complete)
+            [] if all(entry.current for entry in complete) else _shown_again(view, stage, complete)
         )
-    basis = ground.basis(stage, scope)
+    basis = view.basis(stage, scope)
     if basis is None:
         return []  # what it reads was never computed: there is nothing to want yet
     schema = stage.writes
-    paths = [*ground.pool(stage, scope), *parts]
-    pool = [read(ground.store, schema, path) for path in paths]
-    found = reconcile(stage, ground.tables(stage, scope), pool)
+    paths = [*view.pool(stage, scope), *parts]
+    pool = [read(view.store, schema, path) for path in paths]
+    found = reconcile(stage, view.tables(stage, scope), pool)
     everything = pa.concat_tables([schema.empty().select(schema.light), *pool])
     starts = np.cumsum([0, *(table.num_rows for table in pool)])
-    pick = _Pick(ground.store, schema, paths, everything, starts)
+    pick = _Pick(view.store, schema, paths, everything, starts)
     live = _flat(found.live, starts)
     order = ordered(
         stage, found.wanted, everything.take(pa.array(live)).append_column("_row", pa.array(live))
@@ -62,24 +60,24 @@ def seal(ground: Ground, stage: Stage, scope: Scope, parts: Sequence[str]) -> li
     live = order["_row"].to_numpy()
     stale = np.empty(0, np.int64) if schema.name == "images" else _flat(found.stale, starts)
     ready = basis if len(found.missing) == 0 else ""
-    version = ground.versions[stage.name]
+    version = view.versions[stage.name]
     entries = []
-    for (bucket, chunk), rows, old in _by_chunk(ground, schema, scope, everything, live, stale):
+    for (bucket, chunk), rows, old in _by_chunk(view, schema, scope, everything, live, stale):
         entries.append(
             pick.seal(version, bucket, chunk, rows).entry(schema, version, bucket, chunk, ready)
         )
         kept = pick.seal(version, bucket, chunk, old)
         if kept.rows:
             entries.append(kept.entry(schema, version, bucket, chunk, "", live=False))
-    ground.settle(entry for entry in entries if entry.live)
+    view.settle(entry for entry in entries if entry.live)
     return entries
 
 
-def _shown_again(ground: Ground, stage: Stage, live: Sequence[Entry]) -> list[Entry]:
+def _shown_again(view: SnapshotTables, stage: Stage, live: Sequence[Entry]) -> list[Entry]:
     """The entries of a version that was shown before: nothing is written."""
-    version = ground.versions[stage.name]
+    version = view.versions[stage.name]
     beside = [
-        e for entry in live for e in ground.snapshot.of(*entry.scope, version=version) if not e.live
+        e for entry in live for e in view.snapshot.of(*entry.scope, version=version) if not e.live
     ]
     return [*(replace(entry, current=True) for entry in live), *beside]
 
@@ -94,7 +92,7 @@ def _flat(indices: Sequence[np.ndarray], starts: np.ndarray) -> np.ndarray:
 
 
 def _by_chunk(
-    ground: Ground,
+    view: SnapshotTables,
     schema: TableSchema,
     scope: Scope,
     everything: pa.Table,
@@ -105,9 +103,9 @@ def _by_chunk(
     if chunk != WHOLE or not is_chunked(schema.name):
         yield scope, live, stale
         return
-    chunk_of = ground.chunk_of(bucket)
+    chunk_of = view.chunk_of(bucket)
     at = np.array([chunk_of[image] for image in everything["image_id"].to_pylist()], np.int64)
-    for number in ground.chunks(bucket):
+    for number in view.chunks(bucket):
         yield (bucket, number), live[at[live] == number], stale[at[stale] == number]
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from pipeline.root.snapshot import WHOLE
+from idcluster.root.snapshot import WHOLE
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Task:
     forced: dict[str, list[str]] = field(default_factory=dict)
     token: str = ""
     spool: dict[str, tuple[str, int, int]] | None = None
-    """Where the answers of web servers lie (`pipeline.root.spool`), by address; None where the
+    """Where the answers of web servers lie (`idcluster.root.spool`), by address; None where the
     source is no crawl.
     """
 
@@ -80,7 +80,7 @@ class Part:
 
 
 @dataclass
-class Receipt:
+class TaskResult:
     """What came of a task.
 
     `seconds` by activity: each stage, setup, read, decode and write; these four `for` the first of
@@ -103,9 +103,9 @@ class Receipt:
         return json.dumps(asdict(self))
 
     @staticmethod
-    def decode(text: str) -> "Receipt":
+    def decode(text: str) -> "TaskResult":
         data = json.loads(text)
-        return Receipt(**{**data, "parts": [Part(**part) for part in data["parts"]]})
+        return TaskResult(**{**data, "parts": [Part(**part) for part in data["parts"]]})
 
 
 def share(person: str, stretch: int) -> int:

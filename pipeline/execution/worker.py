@@ -13,18 +13,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from idcluster.root.parquet import DamagedFile, encode, part_path, read
+from idcluster.root.removals import Bars, load_bars
+from idcluster.root.snapshot import WHOLE
+from idcluster.root.spool import SpoolServices
+from idcluster.root.storage import Store
 from pipeline.execution.attempts import HERE, Attempt, Whereabouts, setting_up
-from pipeline.execution.originals import Originals
+from pipeline.execution.decoded_images import Originals
 from pipeline.execution.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
-from pipeline.execution.tasks import Part, Receipt, Task, share
-from pipeline.root.files import DamagedFile, encode, part_path, read
-from pipeline.root.removals import Bars, load_bars
-from pipeline.root.snapshot import WHOLE
-from pipeline.root.spool import SpoolServices
-from pipeline.root.storage import Store
+from pipeline.execution.tasks import Part, Task, TaskResult, share
 from schemas import TABLES, no_face_id
 from stages.pictures import PictureError
 from stages.stage import Picture, Services, Stage, WeightFiles
@@ -59,11 +60,11 @@ class Worker:
     @cached_property
     def bars(self) -> Bars:
         """What was removed and must not come back. Nobody removes anything while a run is on."""
-        return load_bars(self.store)
+        return load_bars(self.store, _guesses)
 
     def process(
         self, task: Task, mine: Collection[str] | None = None, fresh: Sequence[Part] = ()
-    ) -> Receipt:
+    ) -> TaskResult:
         """Work off `task`; `mine` are the stages of its chain to compute (all by default).
 
         `fresh` are the parts that other workers have written for the same task. Raises what is not
@@ -72,7 +73,7 @@ class Worker:
         clock, began = _Clock(task.chain, mine), time.time()
         with clock.time("read"):
             if self.draining():
-                return Receipt(
+                return TaskResult(
                     task.name,
                     task.bucket,
                     task.chunk,
@@ -91,7 +92,7 @@ class Worker:
             )
         job = _Job(self, task, set(task.chain if mine is None else mine), fresh, attempt, clock)
         parts = job.work()
-        return Receipt(
+        return TaskResult(
             task.name,
             task.bucket,
             task.chunk,
@@ -481,6 +482,12 @@ class _Job:
         return Part(
             stage.name, stage.writes.name, path, rows.num_rows, units, seconds, adopted, outcomes
         )
+
+
+def _guesses(data: bytes) -> np.ndarray:
+    from stages.lookalikes import guesses  # OpenCV, which a worker that only fetches does without
+
+    return guesses(data)
 
 
 def _concat(wanted: Sequence[Wanted]) -> Wanted:

@@ -24,15 +24,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.forget.files import FEED, Sweep
-from pipeline.forget.find import Found, Wish, find
-from pipeline.forget.rewrite import Doomed, Rewriter
-from pipeline.forget.texts import Needles
-from pipeline.root import removals
-from pipeline.root.files import DamagedFile, seal_table
-from pipeline.root.lease import Lease
-from pipeline.root.opening import RunError, new_run_id
-from pipeline.root.removals import (
+from idcluster.root import removals
+from idcluster.root.dataset_root import RunError, new_run_id
+from idcluster.root.lease import Lease
+from idcluster.root.parquet import DamagedFile, seal_table
+from idcluster.root.removals import (
     KINDS,
     UNFINISHED,
     FaceBar,
@@ -44,7 +40,7 @@ from pipeline.root.removals import (
     unpacked,
     words,
 )
-from pipeline.root.snapshot import (
+from idcluster.root.snapshot import (
     WHOLE,
     Entry,
     Snapshot,
@@ -54,8 +50,12 @@ from pipeline.root.snapshot import (
     numbers,
     path_of,
 )
-from pipeline.root.spellings import spellings
-from pipeline.root.storage import StorageError, Store, is_full
+from idcluster.root.spellings import spellings
+from idcluster.root.storage import StorageError, Store, is_full
+from pipeline.forget.find import Found, Wish, find
+from pipeline.forget.other_files import FEED, Sweep
+from pipeline.forget.rewrite import Doomed, Rewriter
+from pipeline.forget.texts import Needles
 from pipeline.shards.index import reindex
 from pipeline.shards.scratch import ShardError
 from pipeline.shards.split_lists import BadList
@@ -75,7 +75,7 @@ def silent(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedErasure:
     """What would go. `rows`: by table, of what is shown now; `shards`: by profile, how many would
     be written anew or leave; `files`: other files and what becomes of them; `lean`: people who stay
     and lose pictures.
@@ -106,7 +106,7 @@ class Done:
 # What would go
 
 
-def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
+def prepare(store: Store, wish: Wish, say: Say = silent) -> PreparedErasure:
     """Find everything that `wish` names. Reads alone. Raises RunError for what is not there."""
     found = find(store, wish, say)
     doomed = Doomed(frozenset(found.people), frozenset(found.images), frozenset(found.faces))
@@ -163,7 +163,7 @@ def prepare(store: Store, wish: Wish, say: Say = silent) -> Prepared:
             "files": len(files),
         },
     }
-    return Prepared(
+    return PreparedErasure(
         found, journal, rows, shards, snapshots, files, lean, newest.number, _warnings(store)
     )
 
@@ -364,7 +364,7 @@ def kept_versions(store: Store) -> str | None:
 
 
 def forget(
-    store: Store, prepared: Prepared, run: str, notice: Say = silent, say: Say = silent
+    store: Store, prepared: PreparedErasure, run: str, notice: Say = silent, say: Say = silent
 ) -> Done:
     """Do what was prepared. Takes the lease. Raises LeaseHeld, and RunError where the dataset is
     another one by now.

@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from idcluster.root.all_files import Files
+from idcluster.root.dataset_root import AskedWrongly, RunError
+from idcluster.root.parquet import DamagedFile, open_parquet, read
+from idcluster.root.removals import folded, telling, words
+from idcluster.root.snapshot import Entry, Snapshot
+from idcluster.root.spellings import read_as, spellings
+from idcluster.root.storage import Store
 from pipeline.forget.near import Near
 from pipeline.forget.text_columns import OF_PICTURES
 from pipeline.forget.texts import Needles
-from pipeline.root.all_files import Files
-from pipeline.root.files import DamagedFile, open_parquet, read
-from pipeline.root.opening import AskedWrongly, RunError
-from pipeline.root.removals import folded, telling, words
-from pipeline.root.snapshot import Entry, Snapshot
-from pipeline.root.spellings import read_as, spellings
-from pipeline.root.storage import Store
 from schemas import TABLES, identity_id
+from schemas.columns import vectors
 from schemas.wording import counted, near, verb
-from stages.columns import vectors
 from stages.embed.calibration import CALIBRATION
 
 

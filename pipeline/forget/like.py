@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import AskedWrongly, RunError
+from idcluster.root.snapshot import Snapshot, load
+from idcluster.root.storage import Store
 from pipeline.dag import Dag, version_of
 from pipeline.execution.reconcile import wanted
 from pipeline.forget.find import Found, Likeness
 from pipeline.report.crops import crop
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.root.opening import AskedWrongly, RunError
-from pipeline.root.snapshot import Snapshot, load
-from pipeline.root.storage import Store
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
 from stages.backends import UnknownBackend, backend
@@ -35,11 +35,11 @@ _IDS = {"identity_id": "0" * 16, "image_id": "0" * 24}
 def likeness(
     store: Store, photograph: Path, models: str | None, dag: Dag | None = None
 ) -> Likeness:
-    """The face in a photograph, found and embedded as the
-        dataset's own are: by the stages of `dag`, else as its snapshot says.
+    """The face in a photograph, found and embedded as the dataset's own are: by the stages of
+    `dag`, else as its snapshot says.
 
     Of several faces the one that the picture seems to be of, else the largest. Raises RunError,
-        MissingWeights.
+    MissingWeights.
     """
     try:
         data = photograph.read_bytes()
@@ -154,8 +154,8 @@ ORDER BY NOT coalesce(k.keep, false), k.similarity DESC NULLS LAST, f.face_id LI
 
 
 def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
-    """A contact sheet of who would go into `folder`: a row of faces a person,
-        then pictures under other names; None without faces.
+    """A contact sheet of who would go into `folder`: a row of faces a person, then pictures under
+    other names; None without faces.
 
     Of many people and faces the first ones. Only what the newest snapshot shows can be drawn.
     """

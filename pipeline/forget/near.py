@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.root.removals import NEAR_BITS
+from idcluster.root.removals import NEAR_BITS
 
 _STRETCHES, _WIDTH = NEAR_BITS + 1, 64 // (NEAR_BITS + 1)
 _AT_ONCE = 4_000_000

@@ -18,10 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.execution.reconcile import row_digests
-from pipeline.forget.text_columns import OF_PEOPLE
-from pipeline.forget.texts import Needles
-from pipeline.root.files import (
+from idcluster.root.parquet import (
     NOTHING,
     SLICE_ROWS,
     DamagedFile,
@@ -31,8 +28,11 @@ from pipeline.root.files import (
     seal_stream,
     seal_table,
 )
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot
-from pipeline.root.storage import Store
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot
+from idcluster.root.storage import Store
+from pipeline.execution.reconcile import row_digests
+from pipeline.forget.text_columns import OF_PEOPLE
+from pipeline.forget.texts import Needles
 from schemas import TABLES, TableSchema
 
 _IDS = ("identity_id", "canonical_id", "image_id", "face_id")

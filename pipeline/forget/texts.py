@@ -13,8 +13,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from pipeline.root.removals import folded, words
-from pipeline.root.spellings import (
+from idcluster.root.removals import folded, words
+from idcluster.root.spellings import (
     AS_ONE,
     boundless,
     in_any_order,
@@ -37,7 +37,7 @@ _LEAST = 3
 @dataclass(frozen=True)
 class Needles:
     """What is looked for. `names` are compared by their words, `spellings` in every spelling
-    (`pipeline.root.spellings`); `addresses` as parts of a text; `ids` (hexadecimal ids and hashes)
+    (`idcluster.root.spellings`); `addresses` as parts of a text; `ids` (hexadecimal ids and hashes)
     and `tokens` (external ids) as whole tokens.
     """
 

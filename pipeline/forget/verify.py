@@ -21,14 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.forget.files import FEED, PICTURES, TEXTS
+from idcluster.root import lease, removals, spool
+from idcluster.root.dataset_root import RunError
+from idcluster.root.removals import load_bars, words
+from idcluster.root.spellings import as_one, boundless, in_any_order, may_be_several, readings
+from idcluster.root.storage import Store
+from pipeline.forget.other_files import FEED, PICTURES, TEXTS
 from pipeline.forget.text_columns import CLOSED, NAMES
 from pipeline.forget.texts import Needles, distinct, unescaped
-from pipeline.root import lease, removals, spool
-from pipeline.root.opening import RunError
-from pipeline.root.removals import load_bars, words
-from pipeline.root.spellings import as_one, boundless, in_any_order, may_be_several, readings
-from pipeline.root.storage import Store
 from schemas import identity_id
 
 _TOKEN = re.compile(r"[0-9A-Za-z]+")

@@ -13,8 +13,11 @@ from typing import Any
 
 import duckdb
 
-from pipeline.catalogue.connection import connect
-from pipeline.catalogue.statistics import AFFECT_STEP, POSE_STEP, compute
+from idcluster.catalogue.connection import connect
+from idcluster.catalogue.statistics import AFFECT_STEP, POSE_STEP, compute
+from idcluster.root.aside import write_text
+from idcluster.root.snapshot import load_listing
+from idcluster.root.storage import Store
 from pipeline.report import plots as plots
 from pipeline.report.html import (
     Run,
@@ -27,9 +30,6 @@ from pipeline.report.html import (
     tiles,
 )
 from pipeline.report.people import sample_people
-from pipeline.root.aside import write_text
-from pipeline.root.snapshot import load_listing
-from pipeline.root.storage import Store
 from schemas.wording import verb
 
 RUNS_SHOWN = 20
@@ -127,7 +127,8 @@ def _name(store: Store) -> str:
 def _runs(store: Store, connection: duckdb.DuckDBPyConnection, output: Path) -> list[Run]:
     """The newest runs, with a link to each record where it is a file."""
     sql = (
-        "SELECT run_id, started, status, seconds, snapshot, error FROM runs ORDER BY started "  # noqa: S608
+        "SELECT run_id, started, status, seconds, snapshot, error FROM runs ORDER BY "  # noqa: S608
+        "started "
         f"DESC NULLS LAST, run_id LIMIT {RUNS_SHOWN}"
     )
     found = []

@@ -1,7 +1,7 @@
 """The sample people of a report: who they are, and which of their faces are shown.
 
 Drawn by a hash of their ids, so that the same dataset shows the same people. Whoever is gone or may
-    not come back is not among them.
+not come back is not among them.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from typing import Any
 
 import duckdb
 
+from idcluster.root.removals import load_bars
+from idcluster.root.storage import Store
 from pipeline.report.crops import crop, thumbnail
-from pipeline.root.removals import load_bars
-from pipeline.root.storage import Store
 from stages.crawl.listing import Listed
 
 KEPT_SHOWN, REJECTED_SHOWN = 6, 4
@@ -142,10 +142,9 @@ def _chosen(
 
 
 def _spread(faces: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Some of a
-        person's faces, which come by falling similarity: kept ones from the likest to the least
-        like, and of the
-    rejected those that came nearest to being kept."""
+    """Some of a person's faces, which come by falling similarity: kept ones from the likest to the
+    least like, and of the rejected those that came nearest to being kept.
+    """
     kept = [face for face in faces if face["keep"]]
     places = (
         sorted({round(i * (len(kept) - 1) / max(1, KEPT_SHOWN - 1)) for i in range(KEPT_SHOWN)})

@@ -1,9 +1,8 @@
-"""A page about one person: every face with what cleaning decided and why,
-    to look at and to correct by hand.
+"""A page about one person: every face with what cleaning decided and why, to look at and to correct
+by hand.
 
 One HTML file without anything from outside. Decisions that are ticked there are saved by the
-    browser as the CSV file that
-`idcluster correct --csv` takes.
+browser as the CSV file that `idcluster correct --csv` takes.
 """
 
 import html
@@ -13,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.aside import write_text
+from idcluster.root.dataset_root import AskedWrongly, RunError
+from idcluster.root.snapshot import Snapshot
+from idcluster.root.storage import Store
 from pipeline.report.crops import crop, thumbnail
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.root.aside import write_text
-from pipeline.root.opening import AskedWrongly, RunError
-from pipeline.root.snapshot import Snapshot
-from pipeline.root.storage import Store
 from schemas.wording import counted, verb
 
 MOST_FACES = 1000

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.root.aside import aside
+from idcluster.root.aside import aside
 
 _SIDE, _FRAME, _GAP, _CAPTION, _MARGIN = 96, 4, 8, 32, 24
 _HEADING, _TITLE, _BETWEEN = 30, 52, 10

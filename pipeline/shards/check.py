@@ -18,24 +18,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.catalogue.connection import connect
-from pipeline.root import files
-from pipeline.root.files import DamagedFile
-from pipeline.root.snapshot import Snapshot
-from pipeline.root.storage import Store
+from idcluster.catalogue.connection import connect
+from idcluster.root import parquet
+from idcluster.root.parquet import DamagedFile
+from idcluster.root.snapshot import Snapshot
+from idcluster.root.storage import Store
 from pipeline.shards.tars import Place, read_tar, told_members
 from pipeline.shards.writing import plan_shards
-from stages.columns import vectors
+from schemas.columns import vectors
+from schemas.errors import UserError
+from schemas.samples import METADATA, SAMPLES
 from stages.people.matches import near, pairs
 from stages.shard.params import ShardParams
 from stages.shard.splits import SPLITS
-from stages.shard.webdataset import METADATA, SAMPLES, extension, metadata_json, sample_key
+from stages.shard.webdataset import extension, metadata_json, sample_key
 
 _NAME = re.compile(r"^(?P<split>[a-z]+)-(?P<first>[0-9a-f]{16})-(?P<part>\d{3,})-[0-9a-f]{8}\.tar$")
 _TOLD = 20  # faults of one kind that are told one by one
 
 
-class CheckError(RuntimeError):
+class CheckError(UserError, RuntimeError):
     """There is nothing that could be checked; the message says what to name."""
 
 
@@ -222,7 +224,9 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
         found.faults.append(f"the index says split {item.get('split')!r}")
     members = _check_tar(store, f"{prefix}{url}", item, found)
     try:
-        rows = files.read(store, SAMPLES, f"{prefix}{url.removesuffix('.tar')}.parquet").to_pylist()
+        rows = parquet.read(
+            store, SAMPLES, f"{prefix}{url.removesuffix('.tar')}.parquet"
+        ).to_pylist()
     except (DamagedFile, FileNotFoundError, pa.ArrowException) as error:
         found.faults.append(f"the Parquet file beside it cannot be read: {error}")
         return found

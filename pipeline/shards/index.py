@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.root import files
-from pipeline.root.snapshot import Entry, Snapshot
-from pipeline.root.storage import Store
+from idcluster.root import parquet
+from idcluster.root.snapshot import Entry, Snapshot
+from idcluster.root.storage import Store
 from schemas import TABLES
+from schemas.samples import SAMPLES
 from stages.shard.card import data_card, dataset_json
 from stages.shard.splits import SPLITS
-from stages.shard.webdataset import SAMPLES
 
 _INDEX = "index.json"
 
@@ -129,7 +129,7 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
             continue
         listed: list[tuple[Entry, int]] = []
         for entry in entries:
-            people = files.read(
+            people = parquet.read(
                 store, SAMPLES, entry.file.removesuffix(".tar") + ".parquet", ["canonical_id"]
             )["canonical_id"]
             listed.append((entry, len(people.unique())))

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.root.storage import StorageError
+from idcluster.root.storage import StorageError
+from schemas.errors import UserError
 
 
-class ShardError(RuntimeError):
+class ShardError(UserError, RuntimeError):
     """A shard cannot be planned or written; the message names the picture or file."""
 
 

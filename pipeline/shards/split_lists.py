@@ -1,9 +1,7 @@
 """Lists that say who is in which split: read once, kept in the dataset by their content.
 
-The
-    dataset's own copy, `lists/<sha256>.json`, has identity ids and no names; with it the shards can
-    be written again on
-another machine, and after a removal.
+The dataset's own copy, `lists/<sha256>.json`, has identity ids and no names; with it the shards can
+be written again on another machine, and after a removal.
 """
 
 import hashlib
@@ -16,11 +14,12 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
-from pipeline.catalogue.connection import connect
-from pipeline.root.removals import load_bars
-from pipeline.root.snapshot import Snapshot
-from pipeline.root.storage import Store
+from idcluster.catalogue.connection import connect
+from idcluster.root.removals import load_bars
+from idcluster.root.snapshot import Snapshot
+from idcluster.root.storage import Store
 from schemas import identity_id
+from schemas.errors import UserError
 from stages.shard.params import ShardParams
 from stages.shard.splits import BARRED, FEW, LISTED_OUT, NOWHERE, SPLITS
 
@@ -36,7 +35,7 @@ STATED: Mapping[str, str] = {
 _HEX = set("0123456789abcdef")
 
 
-class BadList(ValueError):
+class BadList(UserError, ValueError):
     """A list of splits that cannot be used; the message names file, row and remedy."""
 
     exit_code = 2
@@ -54,7 +53,7 @@ def resolve(
     """`params` with its list named by its content alone, and the list: identity_id to split.
 
     The content is put into the dataset (`write`), so that parameters found there later say all.
-        Raises BadList.
+    Raises BadList.
     """
     if params.split_list is not None:
         people = read(Path(params.split_list))

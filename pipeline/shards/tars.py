@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
 
 _BLOCK = 1 << 20
 _MEMBER = re.compile(r"[0-9a-f]+_[0-9a-f]+\.[a-z0-9.]+")

@@ -17,31 +17,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from idcluster.root import parquet
+from idcluster.root.snapshot import SHARD_TABLES as SHARD_TABLES
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot
+from idcluster.root.storage import Store
 from pipeline.dag import describe
-from pipeline.root import files
-from pipeline.root.snapshot import SHARD_TABLES as SHARD_TABLES
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot
-from pipeline.root.storage import Store
 from pipeline.shards.index import put_indexes
-from pipeline.shards.rows import OVERHEAD, Selection
+from pipeline.shards.sample_rows import OVERHEAD, SampleSelection
 from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.tars import read_tar, told_members
 from schemas import TABLES, SchemaError
+from schemas.samples import METADATA, SAMPLES, WITHHELD
 from stages.shard.card import Contents, withheld_counts
 from stages.shard.gps import VERSION as GPS_VERSION
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS, shortfalls
-from stages.shard.webdataset import (
-    CODE_VERSION,
-    METADATA,
-    SAMPLES,
-    WITHHELD,
-    Sample,
-    metadata_json,
-    write_tar,
-)
+from stages.shard.webdataset import CODE_VERSION, Sample, metadata_json, write_tar
 
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the
@@ -137,7 +130,7 @@ def plan_shards(
     jobs: list[dict[str, Any]] = []
     reused: list[Entry] = []
     contents = Contents()
-    with Selection(store, snapshot, params, lists) as selection:
+    with SampleSelection(store, snapshot, params, lists) as selection:
         withheld = selection.withheld()
         for found in selection.shards():
             rows = found.rows
@@ -222,7 +215,7 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
             digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
         size = local.stat().st_size
         # The sidecar comes last: where it is, the tar is whole.
-        sidecar = files.encode(SAMPLES, rows)
+        sidecar = parquet.encode(SAMPLES, rows)
         store.put_file(f"{job['name']}.tar", local)
     store.put(f"{job['name']}.parquet", sidecar)
     return _written(job, rows.num_rows, size, digest, sidecar)
@@ -270,7 +263,7 @@ def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
         told = dict(place for row in rows for place in told_members(row))
         # Nobody knows the check sum of the sidecar yet: written anew it is the same, and the tar
         # says the same as it.
-        same = files.encode(SAMPLES, table) == sidecar
+        same = parquet.encode(SAMPLES, table) == sidecar
         said = {
             f"{row['key']}.json": hashlib.sha256(metadata_json(row)).hexdigest() for row in rows
         }
@@ -326,12 +319,12 @@ def finish(
 
 
 def _put_withheld(store: Store, plan: ShardPlan) -> Entry:
-    data = files.encode(WITHHELD, plan.withheld)
+    data = parquet.encode(WITHHELD, plan.withheld)
     digest = hashlib.sha256(data).hexdigest()[:32]
     # One for each profile: a scope of its own, so that it replaces the one before and no other.
     chunk = _chunk(hashlib.sha256(f"withheld {plan.params.profile} {digest}".encode()).hexdigest())
     path = f"shards/{plan.params.profile}/withheld-{digest[:8]}.parquet"
-    files.put_missing(store, path, data, digest)
+    parquet.put_missing(store, path, data, digest)
     return Entry(
         table="withheld",
         version=plan.version,
@@ -465,7 +458,7 @@ def _blobs(
             wanted.setdefault(row[file_column], []).append(row[key])
     found: dict[str, dict[str, bytes]] = {}
     for path, keys in wanted.items():
-        for values in files.read(
+        for values in parquet.read(
             store, TABLES[table], path, [key, *blobs], (key, keys)
         ).to_pylist():
             found[values[key]] = {name: values[name] for name in blobs if values[name] is not None}

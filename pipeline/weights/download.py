@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from schemas.errors import UserError
+
 _PIECE = 2**20
 _TIMEOUT = 60.0
 _LOCALHOST = ("127.0.0.1", "::1", "localhost")
@@ -26,7 +28,7 @@ Progress = Callable[[int, int | None], None]
 """Told after every piece: bytes that are here, bytes that there will be (None: not known)."""
 
 
-class DownloadError(RuntimeError):
+class DownloadError(UserError, RuntimeError):
     """A file could not be brought; the message names address and reason."""
 
 

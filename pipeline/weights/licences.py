@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
 from pipeline.weights.stored import is_url
+from schemas.errors import UserError
 from stages.stage import Stage
 from stages.weights import registered
 
@@ -25,7 +26,7 @@ _HEAD = (
 )
 
 
-class NotAccepted(RuntimeError):
+class NotAccepted(UserError, RuntimeError):
     """A DAG loads weights that may not be used for everything, and nobody has said that this use is
     allowed.
     """

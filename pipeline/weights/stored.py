@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
 from stages.weights import (
     BadRegistry,
     LocalRegistry,

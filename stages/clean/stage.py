@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from threadpoolctl import ThreadpoolController
 
+from schemas.columns import floats, vectors
 from stages.clean import copies
 from stages.clean.faces import (
     KEEP,
@@ -20,7 +21,6 @@ from stages.clean.faces import (
     Verdict,
     unit_vectors,
 )
-from stages.columns import floats, vectors
 from stages.stage import Grain, Picture, Services, Stage
 
 

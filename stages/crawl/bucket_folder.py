@@ -6,10 +6,10 @@ from typing import Any
 
 import fsspec
 
+from schemas.fetched import Fetched
 from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, is_of_a_person, relative_of
 from stages.crawl.listing import Listed, Offer, SourceError
-from stages.stage import Fetched
 
 _READERS = 8
 """Pictures that a worker reads at a time: it is the waiting that takes long."""

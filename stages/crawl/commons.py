@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from schemas.fetched import Fetched
 from stages.crawl.commons_answers import File, Item, file_of, item_of
 from stages.crawl.listing import Listed, Offer
 from stages.crawl.names import Person, check_names, read_names
-from stages.crawl.service import Asking, Found, Take, check_contact, list_people
+from stages.crawl.service import Asking, PersonFound, Take, check_contact, list_people
 from stages.crawl.web.api import ApiClient, ApiError
 from stages.crawl.web.gate import LocalGate
-from stages.stage import Fetched
 
 MAXLAG = 5
 """Seconds that a database may be behind before questions are to wait (Manual:Maxlag parameter)."""
@@ -137,7 +137,7 @@ class _Listing:
         for person in batch:
             if person in notes:
                 # Not that there is nothing of the person: somebody has to say who it is.
-                take(person, Found(person.name, note=notes[person], complete=False))
+                take(person, PersonFound(person.name, note=notes[person], complete=False))
         images = (
             await self._images([title for item in items.values() for title in item.images])
             if "image" in self.settings.by
@@ -149,7 +149,7 @@ class _Listing:
             if item is None:
                 take(
                     person,
-                    Found(
+                    PersonFound(
                         person.name,
                         note=f"{person.name}: Wikidata has no item {number}",
                         complete=False,
@@ -281,9 +281,9 @@ class _Listing:
                         found[title] = by_title[place]
         return found
 
-    async def _files(self, number: str, item: Item, images: Sequence[File]) -> Found:
+    async def _files(self, number: str, item: Item, images: Sequence[File]) -> PersonFound:
         """The person with as many files as are wanted and there are."""
-        found = Found(
+        found = PersonFound(
             item.name, aliases=item.aliases, external_ids={**item.external_ids, "wikidata": number}
         )
         taken: dict[str, Offer] = {}

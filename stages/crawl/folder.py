@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+from schemas.fetched import Fetched
 from schemas.wording import counted, verb
 from stages.crawl.listing import Listed, Offer, SourceError
-from stages.stage import Fetched
 
 REFERENCES = "_reference"
 """The folder inside a person's whose images say who the person is."""

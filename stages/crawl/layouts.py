@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from stages.crawl.listed_rows import TEXT, as_json
 from stages.crawl.listing import SourceError
 from stages.crawl.reading import json_values
-from stages.crawl.rows import TEXT, as_json
 
 COLUMNS = ("path", "identity", "split", "licence", "page", "author", "attributes")
 _AT_ONCE = 2**16

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from stages.stage import Fetched
+from schemas.errors import UserError
+from schemas.fetched import Fetched
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def is_reference(said: str | None) -> bool:
     )
 
 
-class SourceError(ValueError):
+class SourceError(UserError, ValueError):
     """A source cannot be listed at all; the message names it and the remedy."""
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.wording import counted, verb
+from stages.crawl.listed_rows import Reading, check_columns, files_of, trimmed
 from stages.crawl.listing import SourceError
 from stages.crawl.reading import text_lines
-from stages.crawl.rows import Reading, check_columns, files_of, trimmed
 
 SCHEMES = ("imdb", "tmdb", "viaf", "isni", "gnd", "lccn", "freebase", "musicbrainz", "vggface2")
 """Columns of these names are kept as external ids of the person."""

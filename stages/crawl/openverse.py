@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schemas.fetched import Fetched
 from stages.crawl.listing import Listed, Offer, SourceError
 from stages.crawl.names import Person, check_names, read_names
-from stages.crawl.service import Asking, Found, Take, check_contact, list_people
+from stages.crawl.service import Asking, PersonFound, Take, check_contact, list_people
 from stages.crawl.web.address import BadAddress, canonical
 from stages.crawl.web.api import ApiClient, ApiError
 from stages.crawl.web.gate import LocalGate
 from stages.crawl.web.params import Politeness
-from stages.stage import Fetched
 
 PAGE, PAGE_WITH_TOKEN = 20, 50
 ANONYMOUS_RATE = 1 / 3
@@ -130,9 +130,9 @@ class OpenverseSource:
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         raise NotImplementedError("web addresses are fetched by the pipeline")
 
-    async def _about(self, asked: ApiClient, person: Person, told: dict[str, str]) -> Found:
+    async def _about(self, asked: ApiClient, person: Person, told: dict[str, str]) -> PersonFound:
         """What a search finds. `told` are the headers of the last answer, of whomever it spoke."""
-        found = Found(person.name)
+        found = PersonFound(person.name)
         taken: dict[str, Offer] = {}
         for name in (person.name, *(person.aliases if self.settings.aliases else ())):
             try:

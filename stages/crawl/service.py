@@ -47,7 +47,7 @@ class Asking:
 
 
 @dataclass
-class Found:
+class PersonFound:
     """What a service knows of a person. `left_out` counts pictures by the words for why, `note` is
     for the user.
     """
@@ -65,14 +65,14 @@ class Found:
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @staticmethod
-    def decode(text: str) -> "Found":
+    def decode(text: str) -> "PersonFound":
         data = json.loads(text)
         offers = [Offer(*facts) for facts in data.pop("offers")]
         data |= {"aliases": tuple(data["aliases"]), "left_out": Counter(data["left_out"])}
-        return Found(**data, offers=offers)
+        return PersonFound(**data, offers=offers)
 
 
-Take = Callable[[Person, Found], None]
+Take = Callable[[Person, PersonFound], None]
 Ask = Callable[[ApiClient, Sequence[Person], Take], Awaitable[None]]
 """Asks about some people and gives each to `Take`, finished. Raises ApiError where nobody else can
 be asked about either.
@@ -112,11 +112,11 @@ def list_people(
     `settings` are all that decides what comes out: what was learnt under others counts for nothing.
     """
     keys = {person: _key(source, settings, person) for person in people}
-    kept: dict[Person, tuple[float, Found]] = {}
+    kept: dict[Person, tuple[float, PersonFound]] = {}
     for person, key in keys.items():
         there = asking.shelf.get(key) if asking.shelf else None
         if there is not None:
-            kept[person] = there[0], Found.decode(there[1])
+            kept[person] = there[0], PersonFound.decode(there[1])
     oldest = asking.now() - relist_days * 86_400
     fresh = {
         person
@@ -124,7 +124,7 @@ def list_people(
         if found.complete and (at > oldest or not asking.ask)
     }
     todo = [person for person in keys if person not in fresh]
-    learnt: dict[Person, Found] = {}
+    learnt: dict[Person, PersonFound] = {}
     remarks = []
     if todo and asking.ask:
         problem = _ask_all(source, todo, asking, ask, client, learnt, keys)
@@ -154,7 +154,7 @@ def _ask_all(
     asking: Asking,
     ask: Ask,
     client: Callable[[], ApiClient],
-    learnt: dict[Person, Found],
+    learnt: dict[Person, PersonFound],
     keys: dict[Person, str],
 ) -> str | None:
     """Ask about everybody; what comes back goes into `learnt` and onto the shelf. Why not everybody
@@ -163,7 +163,7 @@ def _ask_all(
     told = asking.clock()
     pictures = 0
 
-    def take(person: Person, found: Found) -> None:
+    def take(person: Person, found: PersonFound) -> None:
         nonlocal told, pictures
         learnt[person] = found
         pictures += len(found.offers)
@@ -198,7 +198,7 @@ def _ask_all(
 
 
 def _listed(
-    person: Person, learnt: Found | None, kept: tuple[float, Found] | None, fresh: bool
+    person: Person, learnt: PersonFound | None, kept: tuple[float, PersonFound] | None, fresh: bool
 ) -> Listed:
     found = learnt or (kept[1] if kept else None)
     ids = {**person.external_ids, **({"wikidata": person.wikidata} if person.wikidata else {})}
@@ -217,7 +217,7 @@ def _listed(
     )
 
 
-def _remarks(source: str, found: Sequence[Found]) -> list[str]:
+def _remarks(source: str, found: Sequence[PersonFound]) -> list[str]:
     left_out: Counter[str] = Counter()
     for one in found:
         left_out.update(one.left_out)

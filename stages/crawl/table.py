@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.fetched import Fetched
 from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, fingerprint_of, read_file, relative_of
 from stages.crawl.layouts import LAYOUTS
+from stages.crawl.listed_rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.crawl.listing import Listed, SourceError
-from stages.crawl.rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
-from stages.stage import Fetched
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "file", "file_path", "filename", "file_name", "image", "image_path"),

@@ -11,11 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.fetched import Fetched
 from schemas.wording import counted, verb
+from stages.crawl.listed_rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.crawl.listing import Listed, SourceError
-from stages.crawl.rows import TEXT, Reading, check_columns, files_of, people_of, trimmed
 from stages.crawl.web.address import BadAddress, canonical
-from stages.stage import Fetched
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "identity": ("identity", "name", "person", "celebrity", "label"),

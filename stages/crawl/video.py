@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from schemas.fetched import Fetched
 from schemas.wording import counted, verb
 from stages.crawl.folder import address_of, escape, fingerprint_of, is_folder, readable, relative_of
 from stages.crawl.listing import Listed, Offer, Shelf, SourceError
 from stages.pictures import MAX_PIXELS
-from stages.stage import Fetched
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from stages.detect.rows import face_rows
+from stages.detect.face_rows import face_rows
 from stages.stage import Picture, Services, Stage
 
-Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (n, 4) and points (n, 5, 2) in pixels of the picture, scores (n), as float32."""
 
 
@@ -32,14 +32,14 @@ class Detector(Stage):
             found += face_rows(one, rgb, *faces, self.landmark_scheme, self.params.min_side)
         return self.build(found)
 
-    def detect(self, rgb: np.ndarray) -> Found:
+    def detect(self, rgb: np.ndarray) -> Detections:
         """The faces of one picture (height, width, 3) uint8."""
         raise NotImplementedError
 
-    def detect_all(self, rgbs: Sequence[np.ndarray]) -> list[Found]:
+    def detect_all(self, rgbs: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of all pictures."""
         return list(self.detect_each(rgbs))
 
-    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterable[Found]:
+    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterable[Detections]:
         """The faces of each picture as they are found; its neighbours make no difference."""
         return map(self.detect, rgbs)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from stages.detect.detector import Detector, Found
+from stages.detect.detector import Detections, Detector
 from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
 from stages.networks.fold import fold
@@ -101,7 +101,7 @@ class RetinaFaceDetectParams(Params):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Canvases:
     """A picture on its canvases: (height, width, 3) uint8 for every scale, and the factors from
     picture to canvas.
     """
@@ -160,11 +160,11 @@ class RetinaFaceDetect(Detector):
         self._anchors: dict[tuple[int, int], torch.Tensor] = {}
         self._pool = ThreadPoolExecutor(self.params.threads) if self.params.threads > 1 else None
 
-    def detect(self, rgb: np.ndarray) -> Found:
+    def detect(self, rgb: np.ndarray) -> Detections:
         """The faces of one picture (height, width, 3) uint8."""
         return self.detect_all([rgb])[0]
 
-    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Found]:
+    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Detections]:
         """The faces of each picture, in batches of one size: whatever is done between two is done
         while a GPU works on the next.
         """
@@ -178,7 +178,7 @@ class RetinaFaceDetect(Detector):
         if before is not None:
             yield from self.finish(before)
 
-    def prepare(self, rgb: np.ndarray) -> Prepared:
+    def prepare(self, rgb: np.ndarray) -> Canvases:
         """A picture (height, width, 3) uint8 as the network wants to see it; may be called from
         several threads.
         """
@@ -192,10 +192,10 @@ class RetinaFaceDetect(Detector):
             canvas, ratio = letterbox(rgb, scale, square, grain, self._fill)
             canvases.append(canvas)
             ratios.append(ratio / smaller)
-        return Prepared(tuple(canvases), tuple(ratios))
+        return Canvases(tuple(canvases), tuple(ratios))
 
     @torch.inference_mode()
-    def launch(self, pictures: Sequence[Prepared]) -> Launched:
+    def launch(self, pictures: Sequence[Canvases]) -> Launched:
         """Send up to `batch` pictures through the network; on a GPU without waiting for it."""
         cuda = self.device == "cuda"
         candidates = []
@@ -215,7 +215,7 @@ class RetinaFaceDetect(Detector):
             done.record()
         return Launched(tuple(picture.ratios for picture in pictures), tuple(candidates), done)
 
-    def finish(self, launched: Launched) -> list[Found]:
+    def finish(self, launched: Launched) -> list[Detections]:
         """The faces of the pictures of a batch."""
         if launched.done is not None:
             launched.done.synchronize()

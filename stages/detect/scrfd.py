@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from stages.detect.detector import Detector, Found
+from stages.detect.detector import Detections, Detector
 from stages.detect.letterbox import halved, letterbox
 from stages.detect.nms import suppress
 from stages.detect.scrfd_export import STRIDES, Raw, open_export
@@ -77,18 +77,18 @@ class ScrfdDetect(Detector):
         # before.
         self._scales = sorted(set(scales), reverse=True)
 
-    def detect(self, rgb: np.ndarray) -> Found:
+    def detect(self, rgb: np.ndarray) -> Detections:
         """The faces of one picture (height, width, 3) uint8, by falling score."""
         return self.detect_all([rgb])[0]
 
-    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Found]:
+    def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Detections]:
         size = self._export.batch
         for start in range(0, len(rgbs), size):
             yield from self._group(rgbs[start : start + size])
 
-    def _group(self, pictures: Sequence[np.ndarray]) -> list[Found]:
+    def _group(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
         """The faces of as many pictures as go into one batch."""
-        parts: list[list[Found]] = [[] for _ in pictures]
+        parts: list[list[Detections]] = [[] for _ in pictures]
         levels = [(rgb, 0) for rgb in pictures]
         for scale in self._scales:
             drawn = []
@@ -125,13 +125,13 @@ class ScrfdDetect(Detector):
         blob[len(canvases) :] = -self._mean / self._std
         return self._export.forward(blob)
 
-    def _best(self, parts: Sequence[Found]) -> Found:
+    def _best(self, parts: Sequence[Detections]) -> Detections:
         boxes, points, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
         kept = suppress(boxes, scores, self.params.nms)
         return boxes[kept], points[kept], scores[kept]
 
 
-def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: float) -> Found:
+def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: float) -> Detections:
     """What is found with `threshold` or more on a canvas `width` pixels wide, in pixels of the
     picture.
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.embed.embedder import Embedder
-from stages.embed.rows import Store, vector_row
+from stages.embed.vector_rows import Store, vector_row
 from stages.onnx_nodes import first_nodes
 from stages.onnx_session import WrongModel, only_picture_input, open_session
 from stages.planar import planar

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stages.detect.dlib import rectangle
 from stages.embed.embedder import Embedder
-from stages.embed.rows import vector_row
+from stages.embed.vector_rows import vector_row
 from stages.stage import Picture, Services, WeightFiles
 
 

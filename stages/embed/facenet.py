@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import Field
 
 from stages.embed.embedder import Embedder
-from stages.embed.rows import Store, vector_row
+from stages.embed.vector_rows import Store, vector_row
 from stages.networks.inception_resnet_v1 import InceptionResnetV1
 from stages.stage import Params, Picture, Services, WeightFiles
 from stages.torch_session import load_state, ready

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from stages.embed.arcface import SIDE, ArcFaceEmbed
-from stages.embed.rows import Store
+from stages.embed.vector_rows import Store
 from stages.networks.fold import fold
 from stages.networks.iresnet import IResNet, shape_of
 from stages.stage import Params, WeightFiles

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.columns import floats
+from schemas.columns import floats
 from stages.fit.head_model import image_points, model_points
 from stages.selection import KEPT, kept
 from stages.stage import Params, Picture, Services, Stage

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from stages.columns import vectors
+from schemas.columns import vectors
 from stages.people.matches import near, pairs
 from stages.stage import Grain, Params, Stage
 

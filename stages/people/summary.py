@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
+from schemas.columns import vectors
 from stages.clean.indicator import normalised, sums
-from stages.columns import vectors
 from stages.people.silhouette import silhouettes
 from stages.stage import Grain, Params, Picture, Services, Stage
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from stages.detect.rows import crop
+from stages.detect.face_rows import crop
 from stages.screen.classifiers import Classifier
 from stages.screen.measures import chroma, light, seam
 from stages.stage import Params, Picture, Services, Stage, WeightFiles

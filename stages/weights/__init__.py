@@ -5,13 +5,6 @@
 """
 
 from stages.weights.entry import USES, Weights
-from stages.weights.files import (
-    MODELS_VARIABLE,
-    MissingWeights,
-    WeightFiles,
-    is_registered,
-    models_dir_from_environment,
-)
 from stages.weights.local import BadRegistry, LocalRegistry, activate, active
 from stages.weights.registry import (
     WEIGHTS,
@@ -21,6 +14,13 @@ from stages.weights.registry import (
     bundle,
     names,
     registered,
+)
+from stages.weights.weight_files import (
+    MODELS_VARIABLE,
+    MissingWeights,
+    WeightFiles,
+    is_registered,
+    models_dir_from_environment,
 )
 
 __all__ = [

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from schemas.errors import UserError
 from stages.weights.entry import USES
 
 FILE = "registry.yaml"
@@ -32,7 +33,7 @@ _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Date = Annotated[str, BeforeValidator(str)]
 
 
-class BadRegistry(ValueError):
+class BadRegistry(UserError, ValueError):
     """A registry.yaml that cannot be read; the message names file and field."""
 
 

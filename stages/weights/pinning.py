@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from schemas.errors import UserError
 from stages.weights import local as local_registry
 from stages.weights.entry import USES, Weights
 from stages.weights.local import Added, LocalRegistry, Pin, Thresholds, is_name
@@ -19,7 +20,7 @@ from stages.weights.registry import WEIGHTS, bundle, registered
 _PIECE = 2**20
 
 
-class Wrong(ValueError):
+class Wrong(UserError, ValueError):
     """A file or a name cannot be registered; the message says why and what would do."""
 
     exit_code = 2

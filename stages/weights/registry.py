@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from schemas.errors import UserError
 from schemas.wording import near
 from stages.weights import (
     affect,
@@ -45,7 +46,7 @@ WEIGHTS: dict[str, Weights] = {
 """By name, as the code has them; `registered` also knows what a team has pinned and added."""
 
 
-class UnknownWeights(KeyError):
+class UnknownWeights(UserError, KeyError):
     """A name that is not in the registry."""
 
     exit_code = 2

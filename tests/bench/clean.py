@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from schemas.columns import vectors
 from stages.clean.groups import hang_together
 from stages.clean.kmeans_paper import seed_of
 from stages.clean.linkage import LinkageClean
 from stages.clean.lloyd import kmeans
-from stages.columns import vectors
 from stages.people.matches import near, pairs
 
 PEOPLE, SOME, SHARE, WORKERS = 23_042, 1_000, 250, 2

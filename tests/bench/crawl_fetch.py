@@ -7,12 +7,12 @@ on Ray as in a run.
 import sys
 from pathlib import Path
 
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
+from pipeline.execution.crawl_rounds import PATIENCE
 from pipeline.execution.engine import RayEngine
 from pipeline.execution.fetching import blocks
-from pipeline.execution.rounds import PATIENCE
-from pipeline.execution.spec import WorkerSpec, sources_of
-from pipeline.root.opening import open_root
+from pipeline.execution.worker_spec import WorkerSpec, sources_of
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.columns import vectors
 from stages.clean import copies
-from stages.columns import vectors
 from stages.embed.calibration import Calibration
 from stages.stage import Stage
 from tests.bench.clean_peers import PEERS

@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.engine import THREAD_VARIABLES, RayEngine, available_cores
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from stages.backends import backend
 from stages.pictures import PictureError, decode
@@ -98,7 +98,7 @@ class _Bytes:
         self.data = data
 
     def fetch(self, addresses: Any) -> list[Any]:
-        from stages.stage import Fetched
+        from schemas.fetched import Fetched
 
         return [Fetched(self.data) for _ in addresses]
 

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from idcluster.root.snapshot import load
+from idcluster.root.storage import Store
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
-from pipeline.root.snapshot import load
-from pipeline.root.storage import Store
 from schemas import identity_id
 from tests.bench.synthetic import SIZES, build, name
 

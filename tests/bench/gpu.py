@@ -37,9 +37,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from stages.detect.detector import Found
-from stages.detect.retinaface import Launched, Prepared, RetinaFaceDetect
-from stages.detect.rows import face_rows
+from stages.detect.detector import Detections
+from stages.detect.face_rows import face_rows
+from stages.detect.retinaface import Canvases, Launched, RetinaFaceDetect
 from stages.embed.arcface import TEMPLATE, align, similarity
 from stages.embed.iresnet import IResNetEmbed
 from stages.networks.iresnet import IResNet
@@ -143,7 +143,7 @@ def stages(
     return detect, embed
 
 
-def stacked(prepared: Sequence[Prepared], scale: int) -> torch.Tensor:
+def stacked(prepared: Sequence[Canvases], scale: int) -> torch.Tensor:
     return torch.from_numpy(np.stack([one.canvases[scale] for one in prepared]))
 
 
@@ -198,7 +198,7 @@ def pinned(batch: torch.Tensor, device: Device) -> torch.Tensor:
 
 
 def best_face(
-    detect: RetinaFaceDetect, rgb: np.ndarray, faces: Found
+    detect: RetinaFaceDetect, rgb: np.ndarray, faces: Detections
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """The rows of the best face of a picture and its crop (112, 112, 3); grey where random points
     span no face.
@@ -233,7 +233,7 @@ def pipeline(
 
         return run
 
-    def read(data: bytes) -> tuple[np.ndarray, Prepared]:
+    def read(data: bytes) -> tuple[np.ndarray, Canvases]:
         rgb = decode(data)
         return rgb, detect.prepare(rgb)
 

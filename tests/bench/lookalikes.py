@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from pipeline.root.removals import telling
+from idcluster.root.removals import telling
 from stages.lookalikes import guesses, looks
 from stages.pictures import perceptual_hash
 

@@ -26,11 +26,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.engine import THREAD_VARIABLES, Operator, RayEngine, available_cores
-from pipeline.execution.tasks import Receipt, Task
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.execution.tasks import Task, TaskResult
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from tests.bench.executor import CHOSEN, plain
 from tests.bench.material import REPOSITORY, dag_file, photographs
@@ -194,7 +194,7 @@ class _Timed(RayEngine):
         self.began = self.began or time.monotonic()
         return super().operators(*arguments)
 
-    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[Receipt]:
+    def run(self, tasks: Sequence[Task], chain: Sequence[Operator]) -> Iterator[TaskResult]:
         for receipt in super().run(tasks, chain):
             self.first = self.first or time.monotonic()
             yield receipt

@@ -20,16 +20,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.snapshot import Snapshot, load, path_of, publish
+from idcluster.root.storage import Store
 from pipeline.dag import SHARD, shard_params
-from pipeline.execution.ground import Ground
 from pipeline.execution.intake import take_in
-from pipeline.execution.survey import phases, survey, tasks
+from pipeline.execution.snapshot_tables import SnapshotTables
+from pipeline.execution.work import find_work, phases, tasks
 from pipeline.gc import collect
-from pipeline.root.snapshot import Snapshot, load, path_of, publish
-from pipeline.root.storage import Store
 from pipeline.shards.writing import plan_shards
-from stages.stage import Fetched
+from schemas.fetched import Fetched
 from tests.bench import synthetic
 from tests.bench.synthetic import SIZES, SOURCE, Size, build, dag
 
@@ -165,11 +165,11 @@ def _publish(store: Store, ready: Snapshot) -> None:
 def _plan(*sets: str) -> Callable[[Store, Snapshot], dict[str, float]]:
     def plan(store: Store, ready: Snapshot) -> dict[str, float]:
         prepared = dag(Path(store.root), sets)
-        ground = Ground(store, ready, prepared.versions)
-        found = survey(ground, prepared.stages)
+        view = SnapshotTables(store, ready, prepared.versions)
+        found = find_work(view, prepared.stages)
         return {
             "tasks": sum(
-                len(tasks(ground, phase, found.findings)) for phase in phases(prepared.stages)
+                len(tasks(view, phase, found.findings)) for phase in phases(prepared.stages)
             )
         }
 
@@ -298,7 +298,8 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
             if what != "count objects"
         ),
         "",
-        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: survey and tasks, the "
+        f"Publish: {CHANGED} entries replaced, encoded, and put. Plan: finding the work, and "
+        "tasks, the "
         "snapshot loaded before. Plan the shards:",
         "what is in which, and a hash of each; nothing is put. Intake: the source lists "
         "everything again; the listing itself is in",

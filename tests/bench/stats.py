@@ -21,11 +21,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.catalogue.connection import connect
-from pipeline.catalogue.snapshot_files import Verify
-from pipeline.catalogue.statistics import STATISTICS
+from idcluster.catalogue.connection import connect
+from idcluster.catalogue.snapshot_files import Verify
+from idcluster.catalogue.statistics import STATISTICS
+from idcluster.root.storage import Store
 from pipeline.report.dataset_page import write_report
-from pipeline.root.storage import Store
 from tests.bench.synthetic import SIZES, Size, build
 
 SOME, FULL = "tenth", "paper"

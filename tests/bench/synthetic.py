@@ -17,16 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from idcluster.root.dataset_root import open_root
+from idcluster.root.parquet import CHUNK_ROWS, seal_stream, seal_table
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
+from idcluster.root.storage import Store
 from pipeline.dag import load_dag
 from pipeline.execution import intake
 from pipeline.execution.compact import GROUP
-from pipeline.execution.ground import Ground, is_chunked
-from pipeline.execution.whole import basis_of
-from pipeline.preparing import Prepared, prepare
-from pipeline.root.files import CHUNK_ROWS, seal_stream, seal_table
-from pipeline.root.opening import open_root
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
-from pipeline.root.storage import Store
+from pipeline.execution.root_stages import basis_of
+from pipeline.execution.snapshot_tables import SnapshotTables, is_chunked
+from pipeline.prepared_dag import PreparedDag, prepare
 from schemas import TABLES, identity_id, image_id
 from stages.crawl.listing import Listed, Offer
 
@@ -53,7 +53,7 @@ SIZES = {
 }
 
 
-def dag(root: Path, sets: Sequence[str] = ()) -> Prepared:
+def dag(root: Path, sets: Sequence[str] = ()) -> PreparedDag:
     """The quickstart DAG on a synthetic root."""
     file = Path(__file__).resolve().parents[2] / "dags" / "quickstart.yaml"
     return prepare(
@@ -215,25 +215,23 @@ def _sealed(
 
 
 def _with_bases(
-    store: Store, snapshot: Snapshot, prepared: Prepared, done: Sequence[str]
+    store: Store, snapshot: Snapshot, prepared: PreparedDag, done: Sequence[str]
 ) -> Snapshot:
     """Every entry with the basis that makes it complete."""
-    ground = Ground(store, snapshot, prepared.versions)
+    view = SnapshotTables(store, snapshot, prepared.versions)
     changed = []
     for stage in prepared.stages:
         if stage.name in done:
-            for scope in (
-                scope for bucket in ground.buckets for scope in ground.scopes(stage, bucket)
-            ):
+            for scope in (scope for bucket in view.buckets for scope in view.scopes(stage, bucket)):
                 whole = stage.grain == "root"
                 basis = (
                     basis_of(snapshot, stage, prepared.versions[stage.name])
                     if whole
-                    else ground.basis(stage, scope) or ""
+                    else view.basis(stage, scope) or ""
                 )
                 entries = (
                     snapshot.shown_at(stage.writes.name, *at)
-                    for at in ground.parts_of(stage.writes.name, scope)
+                    for at in view.parts_of(stage.writes.name, scope)
                 )
                 changed += [_based(entry, basis) for entry in entries if entry is not None]
     return snapshot.with_entries(changed)

@@ -4,11 +4,11 @@ every view.
 
 from pathlib import Path
 
-from pipeline.catalogue.connection import connect
-from pipeline.execution.ground import Ground
+from idcluster.catalogue.connection import connect
+from idcluster.root.storage import Store
 from pipeline.execution.intake import take_in
-from pipeline.execution.survey import survey
-from pipeline.root.storage import Store
+from pipeline.execution.snapshot_tables import SnapshotTables
+from pipeline.execution.work import find_work
 from tests.bench.scale import Listing
 from tests.bench.synthetic import Size, build, dag
 
@@ -21,7 +21,7 @@ def test_a_synthetic_root_has_nothing_to_do(tmp_path: Path) -> None:
     """
     snapshot = build(tmp_path / "root", SIZE, processes=1)
     prepared, store = dag(tmp_path / "root"), Store(tmp_path / "root")
-    assert survey(Ground(store, snapshot, prepared.versions), prepared.stages).nothing
+    assert find_work(SnapshotTables(store, snapshot, prepared.versions), prepared.stages).nothing
     found = take_in(store, snapshot, Listing(SIZE))
     assert (found.people, found.offered, found.new, found.changed, found.gone, found.entries) == (
         3,

@@ -12,12 +12,12 @@ from typing import ClassVar
 
 from rich.console import Console
 
+from idcluster.root.dataset_root import open_root
+from idcluster.root.storage import Store
 from pipeline.execution.cluster import EngineError
 from pipeline.execution.engine import RayEngine
 from pipeline.execution.worker import Worker
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
-from pipeline.root.storage import Store
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from stages.backends import BACKENDS
 from stages.stage import WeightFiles

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from idcluster.root.snapshot import load, numbers
+from idcluster.root.storage import Store
 from pipeline.forget.erase import Done, forget, prepare
 from pipeline.forget.find import Wish
-from pipeline.root.snapshot import load, numbers
-from pipeline.root.storage import Store
 from tests.pipeline.toy import people, picture
 
 WHO = "person 01"

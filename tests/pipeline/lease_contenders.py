@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.root.lease import Lease, LeaseHeld
-from pipeline.root.snapshot import load
-from pipeline.root.storage import Store
+from idcluster.root.lease import Lease, LeaseHeld
+from idcluster.root.snapshot import load
+from idcluster.root.storage import Store
 from tests.pipeline.rooms import bury
 
 

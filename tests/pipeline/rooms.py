@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import open_root
+from idcluster.root.lease import path_of, standing
+from idcluster.root.storage import Store
 from pipeline.execution.engine import Inline
-from pipeline.preparing import Selection, prepare
-from pipeline.root.lease import path_of, standing
-from pipeline.root.opening import open_root
-from pipeline.root.storage import Store
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
 from schemas import TABLES
 from tests.pipeline.toy import toy_dag

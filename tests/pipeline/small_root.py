@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from pipeline.root.files import seal_table
-from pipeline.root.snapshot import Entry, Snapshot, publish
-from pipeline.root.storage import Store
+from idcluster.root.parquet import seal_table
+from idcluster.root.snapshot import Entry, Snapshot, publish
+from idcluster.root.storage import Store
 from schemas import TABLES, face_id, identity_id, image_id, no_face_id
 
 VERSIONS = {table: hashlib.blake2b(table.encode(), digest_size=4).hexdigest() for table in TABLES}

@@ -1,5 +1,5 @@
-"""Pictures that are valid but odd, and some that are not, through decoding, detection,
-    recognition and screening of every backend.
+"""Pictures that are valid but odd, and some that are not, through decoding, detection, recognition
+and screening of every backend.
 
 Each file has its outcome as a row, and every row that must follow from another one is there.
 """
@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from stages.pictures import decode
 

@@ -21,13 +21,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from idcluster.root import lease as leases
+from idcluster.root.lease import Lease
+from idcluster.root.process import started
+from idcluster.root.snapshot import numbers, path_of
+from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.execution.engine import Inline
-from pipeline.root import lease as leases
-from pipeline.root.lease import Lease
-from pipeline.root.process import started
-from pipeline.root.snapshot import numbers, path_of
-from pipeline.root.storage import Store
 from schemas import TABLES
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.toy import people, toy_dag

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.catalogue.connection import query
+from idcluster.catalogue.connection import query
+from idcluster.root.dataset_root import RunError, open_root
+from idcluster.root.snapshot import load
 from pipeline.cli import app
 from pipeline.correct import BadDecision, Decision, correct, read_csv
 from pipeline.report.person_page import write_page
-from pipeline.root.opening import RunError, open_root
-from pipeline.root.snapshot import load
 from tests.pipeline.rooms import computed, run_toy, shown
 from tests.pipeline.toy import people
 

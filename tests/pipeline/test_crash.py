@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.root.opening import open_root
+from idcluster.root.dataset_root import open_root
 from tests.pipeline.rooms import bury, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 

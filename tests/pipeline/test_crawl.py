@@ -18,22 +18,22 @@ from aiohttp import web
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.catalogue.connection import query
+from idcluster.catalogue.connection import query
+from idcluster.root import parquet
+from idcluster.root.dataset_root import RunError, open_root
+from idcluster.root.snapshot import load
+from idcluster.root.spool import look, put, spool_path
+from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.dag import load_dag
-from pipeline.execution import rounds
+from pipeline.execution import crawl_rounds
 from pipeline.execution.engine import Inline
-from pipeline.execution.ground import Ground
+from pipeline.execution.snapshot_tables import SnapshotTables
 from pipeline.gc import collect
-from pipeline.preparing import Selection, prepare
-from pipeline.root import files
-from pipeline.root.opening import RunError, open_root
-from pipeline.root.snapshot import load
-from pipeline.root.spool import look, put, spool_path
-from pipeline.root.storage import Store
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
+from schemas.fetched import Fetched
 from stages.crawl.web.fetcher import WebFetcher
-from stages.stage import Fetched
 from tests.pipeline.drivers import Driver, starting
 from tests.stages.crawl.web.hostile import Answer, listening
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
@@ -369,18 +369,20 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
     snapshot = load(store)
     assert len(snapshot.shown("images_light")) >= 2
     opened: list[str] = []
-    real = files.read
+    real = parquet.read
 
     def counting(store: Store, schema: Any, place: str, *rest: Any) -> Any:
         opened.append(place)
         return real(store, schema, place, *rest)
 
-    monkeypatch.setattr(rounds, "read", counting)
-    ground = Ground(store, snapshot, prepared.versions)
+    monkeypatch.setattr(crawl_rounds, "read", counting)
+    view = SnapshotTables(store, snapshot, prepared.versions)
     now = time.time_ns() // 1000
-    assert list(rounds.missing(ground, prepared.stages[0], set(), None, now - 3_600_000_000)) == []
+    assert (
+        list(crawl_rounds.missing(view, prepared.stages[0], set(), None, now - 3_600_000_000)) == []
+    )
     assert opened and all("images_light" in place for place in opened)
-    found = list(rounds.missing(ground, prepared.stages[0], set(), None, now + 1))
+    found = list(crawl_rounds.missing(view, prepared.stages[0], set(), None, now + 1))
     addresses = {address for one in found for address in one.addresses.values()}
     assert addresses == {site.address(f"/p/{n}.jpg", "no.test") for n in (13, 37)}
     assert {image for one in found for image in one.again} == {
@@ -391,7 +393,7 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
 def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.execution.rounds.PATIENCE", (0.3, 5.0, 5.0))
+    monkeypatch.setattr("pipeline.execution.crawl_rounds.PATIENCE", (0.3, 5.0, 5.0))
     site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 1"
     rows = [("Ada", site.address(f"/p/{n}.jpg", "slow.test")) for n in range(3)]
     rows += [("Bob", site.address(f"/p/{n}.jpg", "a.test")) for n in range(10, 20)]
@@ -407,7 +409,7 @@ def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(
 def test_a_host_without_room_to_the_end_gets_rows_that_say_so(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.execution.rounds.PATIENCE", (0.1, 0.1, 0.1))
+    monkeypatch.setattr("pipeline.execution.crawl_rounds.PATIENCE", (0.1, 0.1, 0.1))
     site.robots["slow.test"] = "User-agent: *\nCrawl-delay: 50"
     dag_file(
         tmp_path,

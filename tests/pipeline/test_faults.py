@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.root.files import DamagedFile
-from pipeline.root.snapshot import SnapshotError, load, publish
-from pipeline.root.storage import Store
+from idcluster.root.parquet import DamagedFile
+from idcluster.root.snapshot import SnapshotError, load, publish
+from idcluster.root.storage import Store
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people
 
@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
-from pipeline.root.storage import StorageError
+from idcluster.root.storage import StorageError
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 
 folder, source, disk = map(Path, sys.argv[1:])

@@ -19,9 +19,9 @@ from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
-from pipeline.root.lease import RESERVE
-from pipeline.root.snapshot import load, numbers
-from pipeline.root.storage import StorageError, Store
+from idcluster.root.lease import RESERVE
+from idcluster.root.snapshot import load, numbers
+from idcluster.root.storage import StorageError, Store
 from tests.pipeline.forgotten import WHO, contents, gallery, remove
 from tests.pipeline.rooms import bury, run_toy, shown
 
@@ -72,7 +72,7 @@ for only in (False, True):
 
 AFTER_A_DEATH = """
 def collected(store, say):
-    from pipeline.root.lease import Lease
+    from idcluster.root.lease import Lease
     lease = Lease(store, "dead")
     lease.__enter__()
     lease._end_renewing()
@@ -107,7 +107,7 @@ left = shown(root)
 assert left == shown(folder / "undisturbed")
 
 # What is kept back does not do: the person's own shard makes room.
-from pipeline.root import lease
+from idcluster.root import lease
 lease.RESERVE_BYTES = 96 << 10
 kept = (folder / "copy" / RESERVE).read_bytes()
 (folder / "copy" / RESERVE).write_bytes(bytes(lease.RESERVE_BYTES))

@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.gc import collect
-from pipeline.root import lease
-from pipeline.root.files import read_entries, seal_stream
-from pipeline.root.lease import Lease, LeaseHeld
-from pipeline.root.opening import RunError
-from pipeline.root.snapshot import (
+from idcluster.root import lease
+from idcluster.root.dataset_root import RunError
+from idcluster.root.lease import Lease, LeaseHeld
+from idcluster.root.parquet import read_entries, seal_stream
+from idcluster.root.snapshot import (
     WHOLE,
     Entry,
     Snapshot,
@@ -30,7 +29,8 @@ from pipeline.root.snapshot import (
     path_of,
     publish,
 )
-from pipeline.root.storage import StorageError, Store
+from idcluster.root.storage import StorageError, Store
+from pipeline.gc import collect
 from schemas import TABLES, identity_id, image_id
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.small_root import SmallPerson, small_root

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import RunError, counts
+from idcluster.root.lease import Lease, LeaseHeld
+from idcluster.root.lease import read as read_lease
+from idcluster.root.snapshot import SnapshotError, load, numbers, path_of
+from idcluster.root.storage import Store
 from pipeline.correct import Decision, correct, pair_of
 from pipeline.gc import collect
 from pipeline.history import diff, listing, rollback
-from pipeline.root.lease import Lease, LeaseHeld
-from pipeline.root.lease import read as read_lease
-from pipeline.root.opening import RunError, counts
-from pipeline.root.snapshot import SnapshotError, load, numbers, path_of
-from pipeline.root.storage import Store
 from schemas import TABLES
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people, picture
@@ -165,7 +165,7 @@ def test_equal_files_are_not_read(
 
 
 def _spy(read: list[str]) -> Callable[..., Any]:
-    from pipeline.root.files import read_entries
+    from idcluster.root.parquet import read_entries
 
     def spy(store: Store, table: str, entries: Any, *rest: Any) -> Any:
         read.extend([table] if entries else [])
@@ -218,13 +218,13 @@ def test_counts_read_only_files_with_other_rows_than_ok(
 ) -> None:
     store, snapshot = Store(home[2]), load(Store(home[2]))
     read: list[str] = []
-    from pipeline.root.files import read_entries
+    from idcluster.root.parquet import read_entries
 
     def spy(store: Store, table: str, entries: Any, *rest: Any) -> Any:
         read.extend([table] if entries else [])
         return read_entries(store, table, entries, *rest)
 
-    monkeypatch.setattr("pipeline.root.opening.read_entries", spy)
+    monkeypatch.setattr("idcluster.root.dataset_root.read_entries", spy)
     found = counts(store, snapshot)
     assert {table: (sum(states.values()), states["ok"]) for table, states in found.items()} == {
         table: (

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
 from schemas import identity_id
 

@@ -20,9 +20,9 @@ import typer
 from typer.main import get_command
 from typer.models import ArgumentInfo, OptionInfo
 
+from idcluster.root.dataset_root import open_root
 from pipeline.cli import app
 from pipeline.execution.engine import Inline
-from pipeline.root.opening import open_root
 from tests.pipeline.small_root import SmallPerson, picture, small_root
 
 DAG = """

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.execution.ground import is_chunked
-from pipeline.preparing import Selection, prepare
-from pipeline.root.files import seal_table
-from pipeline.root.opening import open_root
-from pipeline.root.snapshot import WHOLE, Entry, load, publish
+from idcluster.root.dataset_root import open_root
+from idcluster.root.parquet import seal_table
+from idcluster.root.snapshot import WHOLE, Entry, load, publish
+from pipeline.execution.snapshot_tables import is_chunked
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record
 from schemas import TABLES, identity_id
 from schemas.schema import Column, TableSchema

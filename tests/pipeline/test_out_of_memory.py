@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.root.files import read_entries
-from pipeline.root.snapshot import load
-from pipeline.root.storage import Store
+from idcluster.root.parquet import read_entries
+from idcluster.root.snapshot import load
+from idcluster.root.storage import Store
 from tests.pipeline.drivers import Driver, starting
 from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.toy import GROWS, people, picture

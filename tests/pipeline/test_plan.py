@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from idcluster.root.dataset_root import RunError
+from idcluster.root.snapshot import load
+from idcluster.root.storage import Store
 from pipeline.dag import DagError
 from pipeline.plan import Line, Plan, check_sql, make_plan, reasons, rows
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import RunError
-from pipeline.root.snapshot import load
-from pipeline.root.storage import Store
+from pipeline.prepared_dag import Selection, prepare
 from stages.crawl.listing import SourceError
 from tests.pipeline.rooms import computed, run_toy
 from tests.pipeline.toy import people, picture, toy_dag

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipeline.execution.tasks import Part, Receipt
+from pipeline.execution.tasks import Part, TaskResult
 from pipeline.progress import (
     FetchProgress,
     Progress,
@@ -51,8 +51,8 @@ def receipt(
     deaths: int = 0,
     began: float | None = None,
     **seconds: Any,
-) -> Receipt:
-    return Receipt(
+) -> TaskResult:
+    return TaskResult(
         "task",
         0,
         0,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.preparing import Selection
+from pipeline.prepared_dag import Selection
 from tests.pipeline.drivers import Driver, starting
 from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.toy import KILLS, people, picture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.preparing import Selection
-from pipeline.root.storage import Store
+from idcluster.root.storage import Store
+from pipeline.prepared_dag import Selection
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import RAISES, people, picture
 
@@ -250,7 +250,7 @@ def test_old_snapshots_stay_readable(home: tuple[Path, Path, Path]) -> None:
     record = run_toy(*home)
     before = shown(home[2])["captions"]
     run_toy(*home, sets=("stages.caption.params.prompt=other",))
-    from pipeline.catalogue.connection import connect
+    from idcluster.catalogue.connection import connect
 
     connection = connect(str(home[2]), record.snapshot)
     assert len(

@@ -15,22 +15,22 @@ import pytest
 pytest.importorskip("s3fs", reason="object stores need the group s3")
 pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
 
-from pipeline.catalogue.connection import connect
-from pipeline.execution.ground import is_chunked
+from idcluster.catalogue.connection import connect
+from idcluster.root import storage
+from idcluster.root.dataset_root import RunError
+from idcluster.root.lease import Lease
+from idcluster.root.lease import read as read_lease
+from idcluster.root.parquet import read, seal_table
+from idcluster.root.snapshot import load
+from idcluster.root.spool import SpoolServices, look, put, spool_path
+from idcluster.root.storage import StorageError, Store
+from pipeline.execution.snapshot_tables import is_chunked
 from pipeline.gc import collect
-from pipeline.preparing import Selection
-from pipeline.root import storage
-from pipeline.root.files import read, seal_table
-from pipeline.root.lease import Lease
-from pipeline.root.lease import read as read_lease
-from pipeline.root.opening import RunError
-from pipeline.root.snapshot import load
-from pipeline.root.spool import SpoolServices, look, put, spool_path
-from pipeline.root.storage import StorageError, Store
+from pipeline.prepared_dag import Selection
 from schemas import TABLES, TableSchema
+from schemas.fetched import Fetched
 from stages.crawl.bucket_folder import BucketFolderSource
 from stages.crawl.listing import SourceError
-from stages.stage import Fetched
 from tests.pipeline.rooms import bury, computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import DyingStore, Killed, people, picture
@@ -371,7 +371,7 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
         {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}},
     )
     monkeypatch.setattr(
-        "pipeline.catalogue.snapshot_files._SMALL_FILE", 1500
+        "idcluster.catalogue.snapshot_files._SMALL_FILE", 1500
     )  # else no toy is read in stretches
     minutes = Minutes(every, first)
     monkeypatch.setattr(storage, "time", minutes)

@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.catalogue.connection import query
+from idcluster.catalogue.connection import query
+from idcluster.root.dataset_root import open_root
 from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
-from pipeline.execution.spec import check_sources
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.execution.worker_spec import check_sources
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result

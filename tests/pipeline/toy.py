@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from idcluster.root.storage import Store
 from pipeline.dag import Dag, load_dag
-from pipeline.execution.spec import WorkerSpec
 from pipeline.execution.worker import Worker
-from pipeline.root.storage import Store
+from pipeline.execution.worker_spec import WorkerSpec
 from schemas import face_id, no_face_id
 from stages.backends import BACKENDS
 from stages.selection import kept

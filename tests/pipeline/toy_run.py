@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from idcluster.root.dataset_root import open_root
 from pipeline.execution.engine import RayEngine
-from pipeline.preparing import Selection, prepare
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise
-from pipeline.root.opening import open_root
 from pipeline.run import Run
 from tests.pipeline.toy import toy_dag, toy_spec
 

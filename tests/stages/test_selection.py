@@ -7,8 +7,8 @@ from itertools import product
 import pyarrow as pa
 import pytest
 
+from schemas.columns import floats, vectors
 from stages.backends import backend
-from stages.columns import floats, vectors
 
 
 @pytest.mark.parametrize("stage", ["caption", "fit", "segment"])

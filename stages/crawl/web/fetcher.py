@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from schemas.fetched import Fetched
 from stages.crawl.web.address import BadAddress, canonical, host_of, redirected
 from stages.crawl.web.asking import FINE, REDIRECTS, Asker, Deferred, GateLost
 from stages.crawl.web.exchange import (
@@ -35,7 +36,6 @@ from stages.crawl.web.policy import header_verdict
 from stages.crawl.web.proxy import ProxyDenied
 from stages.crawl.web.site_rules import SiteRules
 from stages.picture_headers import PictureError, format_of
-from stages.stage import Fetched
 
 _PIECE = 2**16
 _SNIFFED = 64

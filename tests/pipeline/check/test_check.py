@@ -15,21 +15,21 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.check.fine import PATH as FINE
+from idcluster.root import spool
+from idcluster.root.dataset_root import RunError
+from idcluster.root.parquet import encode, seal_table
+from idcluster.root.removals import UNFINISHED
+from idcluster.root.snapshot import load, numbers, path_of, publish
+from idcluster.root.storage import Store
 from pipeline.check.look import look
+from pipeline.check.read_before import PATH as FINE
 from pipeline.check.repair import BUCKET_TABLES, WHOLE_TABLES, repair
 from pipeline.cli import app
-from pipeline.execution.ground import is_chunked
+from pipeline.execution.snapshot_tables import is_chunked
 from pipeline.gc import collect
-from pipeline.root import spool
-from pipeline.root.files import encode, seal_table
-from pipeline.root.opening import RunError
-from pipeline.root.removals import UNFINISHED
-from pipeline.root.snapshot import load, numbers, path_of, publish
-from pipeline.root.storage import Store
 from schemas import TABLES
+from schemas.fetched import Fetched
 from stages.backends import BACKENDS, backend
-from stages.stage import Fetched
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import serving
 from tests.pipeline.toy import people

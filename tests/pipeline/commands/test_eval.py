@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from idcluster.root.snapshot import publish
+from idcluster.root.storage import Store
 from pipeline.cli import app
-from pipeline.root.snapshot import publish
-from pipeline.root.storage import Store
 from tests.pipeline.small_root import VERSIONS, SmallPerson, small_root
 
 LABELS = """file,person,label_check

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
-from pipeline.root.storage import Store
 from schemas import identity_id
 from tests.pipeline.forget.test_crash import Failing
 from tests.pipeline.forgotten import WHO, gallery, holding

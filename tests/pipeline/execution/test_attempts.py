@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from idcluster.root.storage import Store
 from pipeline.execution.attempts import (
     DEATHS,
     LOST,
@@ -17,7 +18,6 @@ from pipeline.execution.attempts import (
     mark_path,
     setting_up,
 )
-from pipeline.root.storage import Store
 
 
 @pytest.fixture

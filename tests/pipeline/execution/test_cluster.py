@@ -21,6 +21,7 @@ pytest.importorskip("moto", reason="the S3 server of the tests comes with the gr
 
 from rich.console import Console
 
+from idcluster.root.dataset_root import open_root
 from pipeline.dag import DagError, Resources, WorkerRange
 from pipeline.execution.cluster import (
     EngineError,
@@ -32,8 +33,7 @@ from pipeline.execution.cluster import (
     worker_environment,
 )
 from pipeline.execution.engine import Inline, operators
-from pipeline.preparing import Selection, prepare
-from pipeline.root.opening import open_root
+from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from pipeline.weights.stored import StoredWeights, cache_folder
 from schemas import identity_id, image_id
@@ -150,7 +150,7 @@ def test_a_range_of_workers_can_be_written_in_a_dag(tmp_path: Path) -> None:
 def test_packages_travel_unless_a_job_brings_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = ["schemas", "stages", "pipeline", "idcluster"]
+    ours = ["schemas", "idcluster", "stages", "eval", "pipeline"]
     alone = runtime_env({"OMP_NUM_THREADS": "1"}, {})
     assert [Path(folder).name for folder in alone["py_modules"]] == ours
     monkeypatch.chdir(Path(__file__).parents[3])
@@ -313,7 +313,7 @@ def start(rack: Rack, tmp_path: Path, source: Path) -> Iterator[Start]:
 @pytest.fixture
 def bucket(rack: Rack) -> str:
     """A bucket that holds the weights below `models`."""
-    from pipeline.root.storage import Store
+    from idcluster.root.storage import Store
 
     name = rack.bucket()
     Store(f"s3://{name}/models").put("embed/toy.net", NET)
@@ -466,7 +466,7 @@ def test_a_node_that_cannot_have_the_weights_is_named_with_stage_and_file(
 def test_weights_that_the_store_does_not_hold_are_told_before_anything_runs(
     rack: Rack, bucket: str
 ) -> None:
-    from pipeline.root.storage import Store
+    from idcluster.root.storage import Store
 
     register_weighed()
     with pytest.raises(MissingWeights, match=r"holds neither embed/toy.net nor toy.net"):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.parquet import DamagedFile, places, read, read_entries, seal_table
+from idcluster.root.snapshot import Entry, Snapshot, load, publish
+from idcluster.root.storage import Store
 from pipeline.execution import intake
 from pipeline.execution.compact import compact
 from pipeline.gc import collect
-from pipeline.root.files import DamagedFile, places, read, read_entries, seal_table
-from pipeline.root.snapshot import Entry, Snapshot, load, publish
-from pipeline.root.storage import Store
 from schemas import TABLES
 
 FACES, CANDIDATES = TABLES["faces"], TABLES["candidates"]

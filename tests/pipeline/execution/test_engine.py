@@ -9,7 +9,7 @@ import pytest
 from ray.util import metrics
 
 from pipeline.execution.engine import _Meters
-from pipeline.execution.tasks import Part, Receipt
+from pipeline.execution.tasks import Part, TaskResult
 
 
 class Recorded(metrics.Counter):
@@ -41,11 +41,11 @@ def test_dashboards_show_what_was_done_by_stage_status_and_reason(
         part("embed", ok=6, poisoned__worker_died=1),
         part("crawl", adopted=True, ok=10),
     ]
-    meters.count(Receipt("t", 0, 0, 0, 10, done, {"detect": 2.5, "read": 0.0}, 0.0, deaths=2))
+    meters.count(TaskResult("t", 0, 0, 0, 10, done, {"detect": 2.5, "read": 0.0}, 0.0, deaths=2))
     meters.count(
-        Receipt("t", 0, 0, 1, 10, [part("detect", ok=3)], {"detect": 1.0, "read": 0.5}, 0.0)
+        TaskResult("t", 0, 0, 1, 10, [part("detect", ok=3)], {"detect": 1.0, "read": 0.5}, 0.0)
     )
-    meters.count(Receipt("t", 0, 0, 2, 10, [], {}, 0.0, skipped=True))
+    meters.count(TaskResult("t", 0, 0, 2, 10, [], {}, 0.0, skipped=True))
     assert Recorded.sums == {
         ("idcluster_rows", "detect", "ok"): 10,
         ("idcluster_rows", "detect", "failed"): 2,

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idcluster.root.parquet import read_entries
+from idcluster.root.snapshot import Snapshot, publish
+from idcluster.root.storage import Store
 from pipeline.execution import intake
 from pipeline.execution.intake import Intake, take_in
-from pipeline.root.files import read_entries
-from pipeline.root.snapshot import Snapshot, publish
-from pipeline.root.storage import Store
 from schemas import identity_id, image_id
+from schemas.fetched import Fetched
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Listed, Offer, SourceError
-from stages.stage import Fetched
 
 
 class Listing:

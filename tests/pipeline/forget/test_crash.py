@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
+from idcluster.root.dataset_root import RunError
+from idcluster.root.parquet import DamagedFile
+from idcluster.root.removals import UNFINISHED, key_of
+from idcluster.root.snapshot import load, numbers
+from idcluster.root.storage import Store
 from pipeline.correct import correct, pair_of
-from pipeline.forget.erase import Prepared, forget, prepare, resume
+from pipeline.forget.erase import PreparedErasure, forget, prepare, resume
 from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
-from pipeline.root.files import DamagedFile
-from pipeline.root.opening import RunError
-from pipeline.root.removals import UNFINISHED, key_of
-from pipeline.root.snapshot import load, numbers
-from pipeline.root.storage import Store
 from pipeline.shards.scratch import ShardError
 from tests.pipeline.forgotten import WHO, contents, gallery
 from tests.pipeline.rooms import bury, run_toy
@@ -62,13 +62,13 @@ def base(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(base: Path) -> Prepared:
+def prepared(base: Path) -> PreparedErasure:
     return prepare(Store(base), Wish(identities=(WHO,)))
 
 
 @pytest.mark.slow
 def test_killed_at_any_step_it_comes_to_the_same_end(
-    base: Path, prepared: Prepared, tmp_path: Path
+    base: Path, prepared: PreparedErasure, tmp_path: Path
 ) -> None:
     """Somebody would stay half removed, or others be lost, wherever a machine dies."""
     undisturbed = Path(shutil.copytree(base, tmp_path / "undisturbed"))
@@ -93,7 +93,7 @@ def test_killed_at_any_step_it_comes_to_the_same_end(
 
 
 def test_killed_while_it_goes_on_it_goes_on_once_more(
-    base: Path, prepared: Prepared, tmp_path: Path
+    base: Path, prepared: PreparedErasure, tmp_path: Path
 ) -> None:
     """What is at work a second time starts from a root that is neither as before nor as after."""
     root = Path(shutil.copytree(base, tmp_path / "root"))
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read_stops_it_before_it_begins(base: Path, tmp_pa
 
 
 def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(
-    base: Path, prepared: Prepared, tmp_path: Path
+    base: Path, prepared: PreparedErasure, tmp_path: Path
 ) -> None:
     """It would end in the middle, each time anew."""
     for path in ("shards/faces/removals.json", "receipts/20200101T000000-aaaa.json"):
@@ -150,7 +150,7 @@ def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(
 
 
 def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
-    base: Path, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, prepared: PreparedErasure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged picture of somebody else would keep the person in the dataset, and everybody from
     writing to it.
@@ -169,7 +169,7 @@ def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
 
 
 def test_until_it_is_finished_nothing_else_writes(
-    base: Path, prepared: Prepared, source: Path, tmp_path: Path
+    base: Path, prepared: PreparedErasure, source: Path, tmp_path: Path
 ) -> None:
     """A run would compute from what is half gone and publish it; a rollback would show the
     person.

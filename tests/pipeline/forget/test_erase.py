@@ -15,7 +15,13 @@ import pytest
 import webdataset as wds
 from PIL import Image, ImageOps
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root import spool
+from idcluster.root.dataset_root import RunError, open_root
+from idcluster.root.lease import Lease, LeaseHeld
+from idcluster.root.listing_cache import ListingCache
+from idcluster.root.snapshot import Snapshot, load, numbers, publish
+from idcluster.root.storage import Store
 from pipeline.correct import correct, pair_of
 from pipeline.execution.intake import take_in
 from pipeline.forget.erase import forget, prepare
@@ -23,16 +29,10 @@ from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
-from pipeline.root import spool
-from pipeline.root.lease import Lease, LeaseHeld
-from pipeline.root.opening import RunError, open_root
-from pipeline.root.shelf import StoreShelf
-from pipeline.root.snapshot import Snapshot, load, numbers, publish
-from pipeline.root.storage import Store
 from schemas import TABLES, identity_id, image_id
+from schemas.fetched import Fetched
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import Listed, Offer
-from stages.stage import Fetched
 from tests.pipeline.forgotten import WHO, gallery, holding, remove, without
 from tests.pipeline.rooms import bury, computed, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
@@ -443,13 +443,13 @@ def test_answers_of_the_web_and_listings_go_and_those_of_others_stay(
     )
     spool.put(store, "parts/spool/r/b/0000.spool", [(ids(source)[2], Fetched(b"other"))])
     spool.put(store, "parts/spool/r/c/0000.spool", [("https://x.org/3.png", Fetched(b"other"))])
-    shelf = StoreShelf(store, "service")
+    shelf = ListingCache(store, "service")
     for key, text in (("k1", json.dumps({"name": WHO})), ("k2", json.dumps({"name": "person 02"}))):
         shelf.put(key, text)
     shelf.flush()
     remove(store, WHO)
     assert store.list("parts/spool") == ["parts/spool/r/c/0000.spool"]
-    again = StoreShelf(store, "service")
+    again = ListingCache(store, "service")
     assert again.get("k1") is None and again.get("k2") is not None
     assert verify(store, [WHO]).leftovers == []
 
@@ -622,7 +622,7 @@ def test_shards_behind_the_tables_lose_the_person_and_the_next_run_completes_the
     """A run that broke off before its shards: all of them would be written anew, or the person stay
     in the old ones.
     """
-    from pipeline.preparing import Selection
+    from pipeline.prepared_dag import Selection
 
     run_toy(
         tmp_path, source, root, ("stages.caption.params.prompt=new",), Selection(only=("caption",))

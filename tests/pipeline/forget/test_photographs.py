@@ -10,17 +10,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.dataset_root import open_root
+from idcluster.root.storage import Store
 from pipeline.dag import load_dag
 from pipeline.execution.engine import Inline
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.like import likeness, write_sheet
 from pipeline.forget.verify import verify
-from pipeline.preparing import Selection
-from pipeline.preparing import prepare as ready
-from pipeline.root.opening import open_root
-from pipeline.root.storage import Store
+from pipeline.prepared_dag import Selection
+from pipeline.prepared_dag import prepare as ready
 from pipeline.run import Run
 from schemas import identity_id
 from tests.pipeline.forgotten import holding

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from idcluster.root.parquet import DamagedFile, encode, read_entries, seal_stream, seal_table
+from idcluster.root.snapshot import WHOLE, Entry, Snapshot
+from idcluster.root.storage import Store
 from pipeline.execution.reconcile import row_digests
 from pipeline.forget.rewrite import Doomed, Rewriter, struck
 from pipeline.forget.texts import Needles
-from pipeline.root.files import DamagedFile, encode, read_entries, seal_stream, seal_table
-from pipeline.root.snapshot import WHOLE, Entry, Snapshot
-from pipeline.root.storage import Store
 from schemas import TABLES
 
 DOOMED = Doomed(

@@ -8,10 +8,10 @@ from pathlib import Path
 import boto3
 import pytest
 
+from idcluster.root.storage import Store
 from pipeline.forget.erase import forget, kept_versions, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
-from pipeline.root.storage import Store
 from schemas import identity_id
 from tests.pipeline.forgotten import WHO, contents, gallery, holding, remove
 from tests.pipeline.rooms import run_toy, shown

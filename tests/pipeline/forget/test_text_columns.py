@@ -9,16 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root.parquet import seal_table
+from idcluster.root.snapshot import Snapshot, load, publish
+from idcluster.root.storage import Store
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.text_columns import CLOSED, NAMES, OF_PEOPLE, OF_PICTURES, is_text, may_name
 from pipeline.forget.verify import Leftover, verify
-from pipeline.root.files import seal_table
-from pipeline.root.snapshot import Snapshot, load, publish
-from pipeline.root.storage import Store
 from schemas import TABLES, TableSchema, face_id, identity_id, image_id
-from stages.shard.webdataset import SAMPLES, WITHHELD
+from schemas.samples import SAMPLES, WITHHELD
 from tests.pipeline.forgotten import remove
 from tests.pipeline.small_root import BOX, SmallPerson, small_root
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idcluster.root.spellings import placed, readings, spellings
 from pipeline.forget.texts import STRUCK, Needles, unescaped
-from pipeline.root.spellings import placed, readings, spellings
 
 NEEDLES = Needles.of(
     ["Ada Lovelace", "Zoë", "王菲"],

@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.catalogue.connection import connect
+from idcluster.catalogue.connection import connect
+from idcluster.root import spool
+from idcluster.root.dataset_root import RunError
+from idcluster.root.parquet import part_path
+from idcluster.root.storage import Store
 from pipeline.forget.verify import Leftover, verify
-from pipeline.root import spool
-from pipeline.root.files import part_path
-from pipeline.root.opening import RunError
-from pipeline.root.storage import Store
 from schemas import identity_id, image_id
-from stages.stage import Fetched
+from schemas.fetched import Fetched
 from tests.pipeline.forgotten import WHO, gallery, remove
 from tests.pipeline.rooms import run_toy
 

@@ -18,14 +18,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from idcluster.root.dataset_root import open_root
+from idcluster.root.parquet import read, seal_table
+from idcluster.root.removals import Receipt, key_of, words
+from idcluster.root.snapshot import Snapshot, load, publish
+from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.report.dataset_page import write_report
 from pipeline.report.plots import KEPT, bars, heat, histogram, layered
-from pipeline.root.files import read, seal_table
-from pipeline.root.opening import open_root
-from pipeline.root.removals import Receipt, key_of, words
-from pipeline.root.snapshot import Snapshot, load, publish
-from pipeline.root.storage import Store
 from schemas import TABLES
 from tests.pipeline.browser import Browser
 from tests.pipeline.small_root import SmallPerson, small_root

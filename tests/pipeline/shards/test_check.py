@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from idcluster.root.dataset_root import open_root
+from idcluster.root.snapshot import Snapshot, load, publish
+from idcluster.root.storage import Store
 from pipeline.cli import app
-from pipeline.root.opening import open_root
-from pipeline.root.snapshot import Snapshot, load, publish
-from pipeline.root.storage import Store
 from pipeline.shards.check import CheckError, check_against_tables, check_set, told
 from pipeline.shards.writing import finish, plan_shards, write_shard
 from schemas import identity_id

@@ -14,22 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline.catalogue.connection import query
+from idcluster.catalogue.connection import query
+from idcluster.root.dataset_root import open_root
+from idcluster.root.parquet import seal_table
+from idcluster.root.snapshot import Snapshot, load, publish
+from idcluster.root.storage import Store
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback
-from pipeline.root.files import seal_table
-from pipeline.root.opening import open_root
-from pipeline.root.snapshot import Snapshot, load, publish
-from pipeline.root.storage import Store
 from pipeline.shards.scratch import ShardError
 from pipeline.shards.split_lists import BadList, read
 from pipeline.shards.writing import finish, plan_shards, write_shard
 from schemas import TABLES, identity_id
+from schemas.samples import METADATA
 from stages.shard.params import ShardParams
-from stages.shard.webdataset import METADATA
 from tests.pipeline.shards.test_writing import stream
 from tests.pipeline.small_root import SmallPerson, small_root
 

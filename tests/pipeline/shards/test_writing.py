@@ -22,10 +22,10 @@ import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.catalogue.connection import query
-from pipeline.root.snapshot import Snapshot, publish
-from pipeline.root.storage import Store
-from pipeline.shards.rows import Selection
+from idcluster.catalogue.connection import query
+from idcluster.root.snapshot import Snapshot, publish
+from idcluster.root.storage import Store
+from pipeline.shards.sample_rows import SampleSelection
 from pipeline.shards.scratch import ShardError
 from pipeline.shards.writing import ShardPlan, finish, plan_shards, shard_version, write_shard
 from schemas import identity_id
@@ -349,7 +349,7 @@ _FULL = """
 import json, sys
 from pipeline.shards.scratch import ShardError
 from pipeline.shards.writing import write_shard
-from pipeline.root.storage import Store, StorageError
+from idcluster.root.storage import Store, StorageError
 try:
     write_shard(Store(sys.argv[1]), json.loads(sys.argv[2]))
 except (ShardError, StorageError) as error:
@@ -423,23 +423,23 @@ def test_memory_is_bounded_by_stretches_and_windows(
     people = [*PEOPLE, SmallPerson("Ada King", 3, same_as="Ada Lovelace"), SmallPerson("Last", 2)]
     params = ShardParams(target_mb=0.02, validation=0.5, include=("mask", "arcface"))
     joined: list[int] = []
-    join = Selection._joined
+    join = SampleSelection._joined
 
     def counted(*arguments: Any) -> pa.Table:
         rows = join(*arguments)
         joined.append(rows.num_rows)
         return rows
 
-    monkeypatch.setattr(Selection, "_joined", counted)
+    monkeypatch.setattr(SampleSelection, "_joined", counted)
     one, other, third = (Store(tmp_path / name) for name in ("one", "other", "third"))
     run(one, small_root(one, people, people_per_chunk=1, chunks_per_bucket=2), params)
     assert joined == [23]
-    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
+    monkeypatch.setattr("pipeline.shards.sample_rows._SAMPLES_AT_ONCE", 1)
     monkeypatch.setattr("pipeline.shards.writing._WINDOW_BYTES", 1)
     run(other, small_root(other, people, people_per_chunk=1, chunks_per_bucket=2), params)
     assert joined[1:] == [9, 4, 8, 2], "bucket by bucket"
     assert shard_files(one) == shard_files(other)
-    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 10)
+    monkeypatch.setattr("pipeline.shards.sample_rows._SAMPLES_AT_ONCE", 10)
     run(third, small_root(third, people, people_per_chunk=1, chunks_per_bucket=2), params)
     assert shard_files(one) == shard_files(third)
 
@@ -452,7 +452,7 @@ def test_samples_whose_rows_lie_elsewhere_than_their_person_are_told(
     moved = [
         replace(e, bucket=7) if (e.table, e.bucket) == ("faces", 1) else e for e in snapshot.entries
     ]
-    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
+    monkeypatch.setattr("pipeline.shards.sample_rows._SAMPLES_AT_ONCE", 1)
     with pytest.raises(ShardError, match="4 samples are not in the bucket"):
         plan_shards(store, Snapshot(snapshot.number, tuple(moved)), PARAMS)
 
@@ -462,7 +462,7 @@ def test_a_disk_without_room_for_the_plan_is_told(
 ) -> None:
     store = Store(tmp_path)
     snapshot = small_root(store, PEOPLE, people_per_chunk=2, chunks_per_bucket=1)
-    monkeypatch.setattr("pipeline.shards.rows._SAMPLES_AT_ONCE", 1)
+    monkeypatch.setattr("pipeline.shards.sample_rows._SAMPLES_AT_ONCE", 1)
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

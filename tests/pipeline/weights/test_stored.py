@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.dag import DagError, load_dag
-from pipeline.execution.spec import WorkerSpec
-from pipeline.preparing import prepare
+from pipeline.execution.worker_spec import WorkerSpec
+from pipeline.prepared_dag import prepare
 from pipeline.weights.licences import accepted
 from pipeline.weights.stored import cache_folder, weight_files
 from stages.embed.calibration import CALIBRATION
@@ -144,7 +144,7 @@ def bucket() -> Iterator[str]:
 def test_the_registry_of_an_object_store(
     place: str, bucket: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipeline.root.storage import Store
+    from idcluster.root.storage import Store
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     url = f"{bucket}/{hashlib.md5(place.encode(), usedforsecurity=False).hexdigest()}"

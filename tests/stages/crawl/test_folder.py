@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas import identity_id
+from schemas.fetched import Fetched
 from stages.crawl.folder import FolderSource
 from stages.crawl.listing import SourceError
 from stages.crawl.table import TableSource
-from stages.stage import Fetched
 
 FILE_NAMES = [
     "1.jpg",

@@ -14,7 +14,7 @@ from pipeline.dag import DagError, load_dag
 from schemas import TABLES
 from stages.backends import backend
 from stages.detect.dlib import DlibDetect
-from stages.detect.rows import face_rows
+from stages.detect.face_rows import face_rows
 from stages.detect.scrfd import ScrfdDetect
 from stages.pictures import decode
 from stages.screen.limits import LimitsScreen

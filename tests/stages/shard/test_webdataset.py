@@ -8,7 +8,8 @@ import json
 import tarfile
 from typing import Any
 
-from stages.shard.webdataset import METADATA, SAMPLES, Sample, sample_key, tar_bytes
+from schemas.samples import METADATA, SAMPLES
+from stages.shard.webdataset import Sample, sample_key, tar_bytes
 
 
 def sample(number: int, **changes: Any) -> Sample:

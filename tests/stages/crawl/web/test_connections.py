@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
+from schemas.fetched import Fetched
 from stages.crawl.web import exchange, open_files
 from stages.crawl.web.connections import DirectConnector
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
 from stages.crawl.web.guard import Guard
 from stages.crawl.web.heads import LenientHandler
-from stages.stage import Fetched
 from tests.stages.crawl.web.servers import Site, serving
 from tests.stages.crawl.web.test_fetcher import fetch, params
 

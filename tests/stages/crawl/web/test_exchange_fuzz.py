@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.root.spool import SpoolServices, look, put
-from pipeline.root.storage import Store
+from idcluster.root.spool import SpoolServices, look, put
+from idcluster.root.storage import Store
+from schemas.fetched import Fetched
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
-from stages.stage import Fetched
 from tests.stages.crawl.web.hostile import Grammar, Server, listening
 from tests.stages.crawl.web.servers import PICTURE
 from tests.stages.crawl.web.test_fetcher import params

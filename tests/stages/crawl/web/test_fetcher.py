@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from schemas.fetched import Fetched
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
 from stages.crawl.web.guard import GuardedResolver
 from stages.crawl.web.params import WebParams
-from stages.stage import Fetched
 from tests.stages.crawl.web.servers import (
     PICTURE,
     Site,

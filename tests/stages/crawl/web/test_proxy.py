@@ -14,13 +14,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.dag import DagError, load_dag
+from schemas.fetched import Fetched
 from stages.crawl.web.api import ApiClient, ApiError
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
 from stages.crawl.web.guard import GuardedResolver
 from stages.crawl.web.params import WebParams
 from stages.crawl.web.proxy import CREDENTIALS, ProxyDenied
-from stages.stage import Fetched
 from tests.stages.crawl.web.proxies import Proxy, proxying, secure
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, serving
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from schemas.fetched import Fetched
 from stages.crawl.web.fetcher import WebFetcher
 from stages.crawl.web.gate import LocalGate
-from stages.stage import Fetched
 from tests.stages.crawl.web.servers import PICTURE, Site, dripping, fixed, raw, serving, silent
 from tests.stages.crawl.web.test_fetcher import fetch, one, params
 

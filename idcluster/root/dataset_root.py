@@ -1,0 +1,81 @@
+"""A dataset root as a whole: opening it, and counting what it shows. Needs nothing beyond the core
+packages.
+"""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Collection
+from datetime import UTC, datetime
+
+from idcluster.root.parquet import read_entries
+from idcluster.root.snapshot import Snapshot
+from idcluster.root.storage import Store
+from schemas import TABLES
+from schemas.errors import UserError
+
+ROOT_FORMAT = 1
+"""Of a root as a whole, as `dataset.json` names it: which folders there are and how their files are
+named.
+"""
+
+
+class RunError(UserError, RuntimeError):
+    """A command cannot start or go on with a root; the message says why and what to do."""
+
+
+class AskedWrongly(RunError):
+    """What was named on the command line is not there, or is not of the kind that is asked for."""
+
+    exit_code = 2
+
+
+def new_run_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def open_root(root: str, name: str, create: bool) -> Store:
+    """The store of a dataset root, with its `dataset.json` checked or made. Raises RunError."""
+    store = Store(root)
+    try:
+        about = json.loads(store.read("dataset.json"))
+    except FileNotFoundError:
+        if not create:
+            raise AskedWrongly(
+                f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one"
+            ) from None
+        store.put_new(
+            "dataset.json",
+            json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n",
+        )
+        return store
+    except ValueError as error:
+        raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
+    if not isinstance(about, dict):
+        raise RunError(
+            f'{store.uri("dataset.json")} is damaged: it is to hold {{"format": {ROOT_FORMAT}, '
+            f'"name": ...}}'
+        )
+    if about.get("format") != ROOT_FORMAT:
+        raise RunError(
+            f"{store.root} has format {about.get('format')}; this idcluster reads format "
+            f"{ROOT_FORMAT}"
+        )
+    return store
+
+
+def counts(
+    store: Store, snapshot: Snapshot, without: Collection[str] = ()
+) -> dict[str, Counter[str]]:
+    """Rows by status of every table, those in the files `without` left out. Only files that hold
+    rows of another status than ok are read.
+    """
+    result = {}
+    for table, schema in TABLES.items():
+        entries = [entry for entry in snapshot.shown(table) if entry.file not in without]
+        if entries and "status" in schema.names:
+            mixed = [entry for entry in entries if entry.ok != entry.rows]
+            states = Counter(read_entries(store, table, mixed, ["status"])["status"].to_pylist())
+            states["ok"] += sum(entry.rows for entry in entries if entry.ok == entry.rows)
+            result[table] = states
+    return result
