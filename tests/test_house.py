@@ -74,8 +74,8 @@ def imported_by(node: ast.AST) -> Iterator[str]:
 
 
 def room(path: Path) -> str:
-    """`idcluster/root/parquet.py` is in the room `root`, `pipeline/run.py` is `run`."""
-    return path.relative_to(_ROOT / "pipeline").parts[0].removesuffix(".py")
+    """`pipeline/execution/work.py` is in the room `execution`, `pipeline/run.py` is `run`."""
+    return path.relative_to(_ROOT).parts[1].removesuffix(".py")
 
 
 def test_packages_import_only_what_lies_below() -> None:
