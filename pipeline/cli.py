@@ -112,7 +112,7 @@ def run(
         from idcluster.root.lease import is_writable
         from idcluster.root.storage import Store
         from pipeline.dag import load_dag
-        from pipeline.execution.engine import RayEngine
+        from pipeline.execution.ray_engine import RayEngine
         from pipeline.execution.worker_spec import check_sources
         from pipeline.plan import check_sql
         from pipeline.prepared_dag import prepare

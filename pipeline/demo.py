@@ -17,7 +17,7 @@ from idcluster.root.parquet import read
 from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
 from pipeline.dag import load_dag
-from pipeline.execution.engine import RayEngine
+from pipeline.execution.ray_engine import RayEngine
 from pipeline.execution.snapshot_tables import SnapshotTables
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise

@@ -13,9 +13,9 @@ from idcluster.root.listing_cache import ListingCache
 from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
 from pipeline.dag import SHARD, shard_params
-from pipeline.execution.engine import available_cores, operators
 from pipeline.execution.intake import Intake, take_in
 from pipeline.execution.missing_files import without_missing
+from pipeline.execution.operators import available_cores, operators
 from pipeline.execution.root_stages import complete, starved
 from pipeline.execution.snapshot_tables import SnapshotTables
 from pipeline.execution.work import find_work, phases, tasks

@@ -31,10 +31,10 @@ from idcluster.root.storage import Store
 from pipeline.dag import SHARD, Resources, shard_params
 from pipeline.execution.compact import compact
 from pipeline.execution.crawl_rounds import Rounds, check_contact, missing
-from pipeline.execution.engine import Operator, available_cores
 from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.intake import take_in
 from pipeline.execution.missing_files import without_missing
+from pipeline.execution.operators import Operator, available_cores
 from pipeline.execution.reconcile import by_hand
 from pipeline.execution.root_stages import complete, run_whole, starved
 from pipeline.execution.seal import seal

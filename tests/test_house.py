@@ -50,7 +50,9 @@ FRONT_DOOR = {"idcluster/__main__.py", "idcluster/api.py"}
 called.
 """
 
-RAY = {f"pipeline/execution/{name}.py" for name in ("engine", "cluster", "start_ray")}
+RAY = {
+    f"pipeline/execution/{name}.py" for name in ("ray_engine", "ray_actors", "cluster", "start_ray")
+}
 
 
 def sources() -> list[Path]:

@@ -21,7 +21,8 @@ import schemas
 from idcluster.root.storage import Store
 from pipeline.dag import SHARD, Resources, WorkerRange
 from pipeline.execution.attempts import Whereabouts
-from schemas.errors import UserError
+from pipeline.execution.engine import EngineError
+from pipeline.execution.operators import Pool
 
 if TYPE_CHECKING:
     from pipeline.execution.worker_spec import WorkerSpec
@@ -37,12 +38,6 @@ _PASSED = (*_CREDENTIALS, "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"
 # fmt: on
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _MOST_LATER = 1000  # nodes of a group without a limit that are counted with
-
-
-class EngineError(UserError, RuntimeError):
-    """The execution cannot start or broke off; the message is the cause, not Ray's account of
-    it.
-    """
 
 
 @dataclass(frozen=True)
@@ -62,17 +57,6 @@ class Node:
             f"{_number(self.cpus)} CPUs, {_number(self.gpus)} GPUs, {self.memory / 2**20:.0f} "
             "MB of memory"
         )
-
-
-@dataclass(frozen=True)
-class Pool:
-    """How many actors an operator gets: `now` fit today; it shrinks to `least` and grows to
-    `most`.
-    """
-
-    least: int
-    now: int
-    most: int
 
 
 # How a chain shares the nodes

@@ -18,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.execution.cluster import EngineError, package_folders
+from pipeline.execution.cluster import package_folders
+from pipeline.execution.engine import EngineError
 
 _LONGEST_SOCKET = 107
 """Bytes that a name of a local socket may have on Linux; Ray puts sockets into its folder."""

@@ -29,7 +29,7 @@ from statistics import mean
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.execution.engine import available_cores
+from pipeline.execution.operators import available_cores
 from tests.bench.material import REPOSITORY
 from tests.bench.metering import Cost, measure
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.crawl_rounds import PATIENCE
-from pipeline.execution.engine import RayEngine
 from pipeline.execution.fetching import blocks
+from pipeline.execution.ray_engine import RayEngine
 from pipeline.execution.worker_spec import WorkerSpec, sources_of
 
 

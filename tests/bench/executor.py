@@ -19,7 +19,8 @@ from rich.table import Table
 
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
-from pipeline.execution.engine import THREAD_VARIABLES, RayEngine, available_cores
+from pipeline.execution.operators import available_cores
+from pipeline.execution.ray_engine import THREAD_VARIABLES, RayEngine
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from stages.backends import backend

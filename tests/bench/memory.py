@@ -20,7 +20,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.execution.engine import available_cores
+from pipeline.execution.operators import available_cores
 from stages.pictures import decode
 from tests.bench.material import REPOSITORY, dag_file, photographs
 

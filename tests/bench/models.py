@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.execution.engine import THREAD_VARIABLES
+from pipeline.execution.ray_engine import THREAD_VARIABLES
 from stages.stage import Picture
 from tests.bench.material import SHARED, photographs
 

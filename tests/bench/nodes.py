@@ -28,7 +28,8 @@ from rich.table import Table
 
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
-from pipeline.execution.engine import THREAD_VARIABLES, Operator, RayEngine, available_cores
+from pipeline.execution.operators import Operator, available_cores
+from pipeline.execution.ray_engine import THREAD_VARIABLES, RayEngine
 from pipeline.execution.tasks import Task, TaskResult
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run

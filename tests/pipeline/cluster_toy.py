@@ -14,8 +14,8 @@ from rich.console import Console
 
 from idcluster.root.dataset_root import open_root
 from idcluster.root.storage import Store
-from pipeline.execution.cluster import EngineError
-from pipeline.execution.engine import RayEngine
+from pipeline.execution.engine import EngineError
+from pipeline.execution.ray_engine import RayEngine
 from pipeline.execution.worker import Worker
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run

@@ -15,7 +15,7 @@ from idcluster.catalogue.connection import connect
 from idcluster.root.dataset_root import open_root
 from idcluster.root.lease import path_of, standing
 from idcluster.root.storage import Store
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
 from schemas import TABLES

@@ -27,7 +27,7 @@ from idcluster.root.process import started
 from idcluster.root.snapshot import numbers, path_of
 from idcluster.root.storage import Store
 from pipeline.cli import app
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from schemas import TABLES
 from tests.pipeline.rooms import run_toy
 from tests.pipeline.toy import people, toy_dag
@@ -112,7 +112,7 @@ def mine(made: Home, tmp_path: Path) -> Home:
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs without a cluster."""
     monkeypatch.setattr(
-        "pipeline.execution.engine.RayEngine", lambda spec, address=None: Inline(spec.build)
+        "pipeline.execution.ray_engine.RayEngine", lambda spec, address=None: Inline(spec.build)
     )
 
 
@@ -1095,7 +1095,7 @@ def test_a_failed_run_says_why_and_is_recorded(mine: Home, monkeypatch: pytest.M
             raise EngineError("StorageError: cannot write part: the disk is full")
 
     monkeypatch.setattr(
-        "pipeline.execution.engine.RayEngine", lambda spec, address=None: Broken(spec.build)
+        "pipeline.execution.ray_engine.RayEngine", lambda spec, address=None: Broken(spec.build)
     )
     words = ("run", mine.dag, "--set", "stages.caption.params.prompt=other")
     said = call(*words, code=1)
@@ -1112,7 +1112,8 @@ def test_ctrl_c_breaks_off_with_a_line(mine: Home, monkeypatch: pytest.MonkeyPat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        "pipeline.execution.engine.RayEngine", lambda spec, address=None: Interrupted(spec.build)
+        "pipeline.execution.ray_engine.RayEngine",
+        lambda spec, address=None: Interrupted(spec.build),
     )
     said = call("run", mine.dag, "--set", "stages.caption.params.prompt=other", code=130)
     assert said.splitlines()[-1] == "idcluster: broken off; run again to go on"
@@ -1127,13 +1128,13 @@ def test_drained_run_ends_with_130(mine: Home, monkeypatch: pytest.MonkeyPatch) 
 
         return Stopping(spec.build)
 
-    monkeypatch.setattr("pipeline.execution.engine.RayEngine", start)
+    monkeypatch.setattr("pipeline.execution.ray_engine.RayEngine", start)
     words = ("run", mine.dag, "--set", "stages.caption.params.prompt=other")
     said = call(*words, code=130)
     assert "stopping: slices at work are finished and published; once more to break off" in said
     assert "stopped as asked: snapshot " in said
     monkeypatch.setattr(
-        "pipeline.execution.engine.RayEngine", lambda spec, address=None: Inline(spec.build)
+        "pipeline.execution.ray_engine.RayEngine", lambda spec, address=None: Inline(spec.build)
     )
     assert "  caption: 28 rows" in call(*words)
 
@@ -1143,7 +1144,7 @@ def test_address_is_handed_to_the_engine(mine: Home, monkeypatch: pytest.MonkeyP
     start: Callable[..., Inline] = lambda spec, address=None: (
         given.append(address) or Inline(spec.build)  # type: ignore[func-returns-value]
     )
-    monkeypatch.setattr("pipeline.execution.engine.RayEngine", start)
+    monkeypatch.setattr("pipeline.execution.ray_engine.RayEngine", start)
     call("run", mine.dag, "--address", "ray://head:10001")
     assert given == ["ray://head:10001"]
 

@@ -27,7 +27,7 @@ from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.execution import crawl_rounds
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.execution.snapshot_tables import SnapshotTables
 from pipeline.gc import collect
 from pipeline.prepared_dag import Selection, prepare

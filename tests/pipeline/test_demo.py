@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pipeline import demo
 from pipeline.cli import app
 from pipeline.demo import Score, run_demo, score_rows
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.samples import MissingSample, Truth
 
 REPOSITORY = Path(__file__).parents[2]

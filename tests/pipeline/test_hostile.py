@@ -19,7 +19,7 @@ from rich.console import Console
 from idcluster.catalogue.connection import connect
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
 from schemas import identity_id

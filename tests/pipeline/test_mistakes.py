@@ -22,7 +22,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from idcluster.root.dataset_root import open_root
 from pipeline.cli import app
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from tests.pipeline.small_root import SmallPerson, picture, small_root
 
 DAG = """
@@ -221,7 +221,7 @@ def test_a_mistake_gets_a_sentence(
     monkeypatch.chdir(folder / "empty")
     monkeypatch.setenv("HOME", str(folder / "home"))
     monkeypatch.setattr(
-        "pipeline.execution.engine.RayEngine", lambda spec, address: Inline(spec.build)
+        "pipeline.execution.ray_engine.RayEngine", lambda spec, address: Inline(spec.build)
     )
     for variable in ("IDCLUSTER_MODELS", "RAY_ADDRESS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(variable, raising=False)

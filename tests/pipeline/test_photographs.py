@@ -13,7 +13,7 @@ from rich.console import Console
 from idcluster.catalogue.connection import connect
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
-from pipeline.execution.engine import RayEngine
+from pipeline.execution.ray_engine import RayEngine
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Record, Run
 from tests.pipeline.rooms import shown

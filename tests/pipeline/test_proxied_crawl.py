@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.execution.cluster import worker_environment
-from pipeline.execution.engine import _FetchActor
 from pipeline.execution.fetching import Block, Haul
+from pipeline.execution.ray_actors import FetchActor
 from stages.crawl.web.proxy import CREDENTIALS, ProxyDenied
 from tests.pipeline.test_crawl import crawl, listing
 from tests.stages.crawl.web.proxies import Proxy, proxying
@@ -60,7 +60,7 @@ def test_what_a_proxy_wants_reaches_the_driver_in_its_own_words() -> None:
             raise ProxyDenied("proxy http://10.0.0.1:3128 wants a user and a password")
         return Haul(block.name)
 
-    actor: Any = object.__new__(_FetchActor)
+    actor: Any = object.__new__(FetchActor)
     actor.worker = SimpleNamespace(fetch=fetch)
     rows = actor(
         pa.table({"block": [Block(name, (), 1.0, False).encode() for name in "ab"]})

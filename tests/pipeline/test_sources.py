@@ -18,7 +18,7 @@ from idcluster.catalogue.connection import query
 from idcluster.root.dataset_root import open_root
 from pipeline.cli import app
 from pipeline.dag import load_dag
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.execution.worker_spec import check_sources
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run

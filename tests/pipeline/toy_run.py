@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from idcluster.root.dataset_root import open_root
-from pipeline.execution.engine import RayEngine
+from pipeline.execution.ray_engine import RayEngine
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise
 from pipeline.run import Run

@@ -24,7 +24,6 @@ from rich.console import Console
 from idcluster.root.dataset_root import open_root
 from pipeline.dag import DagError, Resources, WorkerRange
 from pipeline.execution.cluster import (
-    EngineError,
     Node,
     check_address,
     fits,
@@ -32,7 +31,9 @@ from pipeline.execution.cluster import (
     share,
     worker_environment,
 )
-from pipeline.execution.engine import Inline, operators
+from pipeline.execution.engine import EngineError
+from pipeline.execution.inline import Inline
+from pipeline.execution.operators import operators
 from pipeline.prepared_dag import Selection, prepare
 from pipeline.run import Run
 from pipeline.weights.stored import StoredWeights, cache_folder

@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from pipeline.execution import start_ray
-from pipeline.execution.cluster import EngineError
-from pipeline.execution.engine import _cause
+from pipeline.execution.engine import EngineError
+from pipeline.execution.ray_engine import _cause
 from pipeline.execution.start_ray import start_local, temporary_folder
 from tests.pipeline.drivers import LIMIT, REPOSITORY
 from tests.pipeline.toy import people

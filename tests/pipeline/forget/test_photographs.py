@@ -14,7 +14,7 @@ from idcluster.catalogue.connection import connect
 from idcluster.root.dataset_root import open_root
 from idcluster.root.storage import Store
 from pipeline.dag import load_dag
-from pipeline.execution.engine import Inline
+from pipeline.execution.inline import Inline
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.like import likeness, write_sheet

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from ray.util import metrics
 
-from pipeline.execution.engine import _Meters
+from pipeline.execution.ray_actors import Meters
 from pipeline.execution.tasks import Part, TaskResult
 
 
@@ -35,7 +35,7 @@ def test_dashboards_show_what_was_done_by_stage_status_and_reason(
     """
     monkeypatch.setattr(metrics, "Counter", Recorded)
     Recorded.sums.clear()
-    meters = _Meters()
+    meters = Meters()
     done: list[Any] = [
         part("detect", ok=7, failed__decode_error=2, filtered__no_face=1),
         part("embed", ok=6, poisoned__worker_died=1),
