@@ -57,12 +57,9 @@ app.add_typer(forget_app)
 PEOPLE_SHOWN = 10
 
 
-def _selection(only: str | None, limit: int | None, where: str | None, retry: str | None) -> Any:
-    from pipeline.prepared_dag import Selection
-
-    return Selection(
-        tuple(name.strip() for name in (only or "").split(",") if name.strip()), limit, where, retry
-    )
+def _names(said: str | None) -> list[str]:
+    """Of `a, b`."""
+    return [name.strip() for name in (said or "").split(",") if name.strip()]
 
 
 @app.command()
@@ -108,43 +105,22 @@ def run(
     """
     with _explained() as watch:
         console = watch.console(verbose, quiet, log_file)
-        from idcluster.root.dataset_root import open_root
-        from idcluster.root.lease import is_writable
-        from idcluster.root.storage import Store
-        from pipeline.dag import load_dag
-        from pipeline.execution.ray_engine import RayEngine
-        from pipeline.execution.worker_spec import check_sources
-        from pipeline.plan import check_sql
-        from pipeline.prepared_dag import prepare
-        from pipeline.progress import Working, summarise
-        from pipeline.run import Run
-        from pipeline.weights.licences import as_records, settle, terms
+        from pipeline.progress import summarise
+        from pipeline.start import start
 
-        with Working(console, "reading the DAG and looking at its weights"):
-            prepared = prepare(
-                load_dag(dag, [*(sets or ()), *["shared_root=true"] * shared_root], models), models
-            )
-        selection = _selection(only, limit, where, retry)
-        check_sql(prepared, selection)
-        if "crawl" in prepared.chosen(selection):
-            check_sources(prepared.dag)
-        chosen = prepared.chosen(selection)
-        wanted = terms(stage for stage in prepared.stages if stage.name in chosen)
-        prepared.licences = as_records(
-            settle(wanted, models or prepared.dag.models, accept_licence, console.print)
+        made = start(
+            dag,
+            sets=[*(sets or ()), *["shared_root=true"] * shared_root],
+            only=_names(only),
+            limit=limit,
+            where=where,
+            retry=retry,
+            models=models,
+            address=address,
+            accept_licence=accept_licence,
+            console=console,
         )
-        started = Run(
-            prepared,
-            selection,
-            Store(prepared.dag.root),
-            console,
-            lambda spec: RayEngine(spec, address),
-        )
-        with Working(console, "looking at the Ray cluster"):
-            started.engine.check()  # a cluster that cannot do it is refused before there is a root
-        started.store = open_root(prepared.dag.root, prepared.dag.name, create=True)
-        is_writable(started.store)
-        record = started.execute()
+        record = made.execute()
         summarise(console, vars(record))
         if record.status == "drained":
             raise typer.Exit(130)
@@ -163,23 +139,22 @@ def plan(
 ) -> None:
     """Say what a run would do, why, and about how long it would take. Does nothing."""
     with _explained():
-        from idcluster.root.storage import Store
-        from pipeline.dag import load_dag
         from pipeline.plan import as_json as plan_json
-        from pipeline.plan import make_plan, rows
-        from pipeline.prepared_dag import prepare
-        from pipeline.weights.licences import lacking, terms
+        from pipeline.plan import rows
+        from pipeline.start import plan as make_plan
         from schemas.wording import counted
 
-        prepared = prepare(load_dag(dag, sets or (), models), models)
-        selection = _selection(only, limit, where, retry)
-        made = make_plan(prepared, selection, Store(prepared.dag.root))
-        console = _console()
-        chosen = prepared.chosen(selection)
-        asked = lacking(
-            terms(stage for stage in prepared.stages if stage.name in chosen),
-            models or prepared.dag.models,
+        made = make_plan(
+            dag,
+            sets=sets or (),
+            only=_names(only),
+            limit=limit,
+            where=where,
+            retry=retry,
+            models=models,
         )
+        asked = made.licences
+        console = _console()
         if as_json:
             licences = [{"weights": term.weights, "use": term.use} for term in asked]
             print_json({**plan_json(made), "limit": limit, "licences_to_accept": licences})
@@ -235,7 +210,7 @@ def status(
         from idcluster.root.snapshot import load, numbers
         from schemas.wording import counted
 
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         console = _console()
         shown = load(store, snapshot)
         records = [path for path in store.list("runs") if path.endswith(".json")]
@@ -371,9 +346,7 @@ def query(
             raise QueryError(
                 f"no format {format!r}; there are {', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
             )
-        answer = ask(
-            open_root(root, "", create=False), sql, chosen, output, snapshot, verifying(verify)
-        )
+        answer = ask(open_root(root), sql, chosen, output, snapshot, verifying(verify))
         if answer is not None:
             sys.stdout.write(answer)
 
@@ -419,7 +392,7 @@ def snapshots(root: Root, as_json: AsJson = False) -> None:
         from idcluster.root.dataset_root import open_root
         from pipeline.history import listing
 
-        found = listing(open_root(root, "", create=False))
+        found = listing(open_root(root))
         if as_json:
             names = ("number", "published", "run", "files", "bytes", "changes")
             print_json([{name: getattr(one, name) for name in names} for one in found])
@@ -471,7 +444,7 @@ def diff(
 
         if format not in ("table", "csv", "json"):
             raise QueryError(f"no format {format!r}; there are table, csv and json")
-        found = compare(open_root(root, "", create=False), before, after)
+        found = compare(open_root(root), before, after)
         if format != "table":
             sys.stdout.write(as_text(found.rows, cast(TextFormat, format)))
             return
@@ -503,9 +476,7 @@ def rollback(
         from pipeline.history import rollback as go_back
 
         console = _console()
-        made = go_back(
-            open_root(root, "", create=False), number, f"rollback-{new_run_id()}", console.print
-        )
+        made = go_back(open_root(root), number, f"rollback-{new_run_id()}", console.print)
         console.print(
             f"snapshot {made.number} shows what snapshot {number} shows; a run follows its DAG "
             "and source as always"
@@ -539,14 +510,7 @@ def gc(
         console = _console()
         said: list[str] = []
         say = said.append if as_json else console.print
-        done = collect(
-            open_root(root, "", create=False),
-            keep,
-            f"gc-{new_run_id()}",
-            dry_run,
-            current_only,
-            say,
-        )
+        done = collect(open_root(root), keep, f"gc-{new_run_id()}", dry_run, current_only, say)
         if as_json:
             names = ("snapshots", "files", "bytes", "held")
             print_json(

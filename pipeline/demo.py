@@ -12,19 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
 from idcluster.root.parquet import read
 from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
-from pipeline.dag import load_dag
-from pipeline.execution.ray_engine import RayEngine
 from pipeline.execution.snapshot_tables import SnapshotTables
-from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
-from pipeline.run import Run
 from pipeline.samples import Truth, compose
-from pipeline.weights.licences import acceptance, as_records, terms
+from pipeline.start import start
 from schemas import TABLES
 from stages.pictures import decode
 
@@ -80,22 +75,20 @@ def run_demo(folder: Path, seed: int, console: Console) -> bool:
         f"root={_quoted(root)}",
         "stages.clean.params.duplicates=false",
     ]
-    dag = load_dag(DAG_FILE, sets)
-    prepared = prepare(dag, None)
-    accepted = [acceptance(term) for term in terms(prepared.stages)]
-    prepared.licences = as_records(accepted)
-    for one in accepted:
+    run = start(DAG_FILE, sets=sets, accept_licence="once", console=console)
+    for one in run.prepared.licences:
         console.print(
-            f"the demo loads {one.weights}, which is for {one.use} use; accepted for the demo alone"
+            f"the demo loads {one['weights']}, which is for {one['use']} use; accepted for the "
+            "demo alone"
         )
-    store = open_root(dag.root, dag.name, create=True)
-    record = Run(prepared, Selection(), store, console, lambda spec: RayEngine(spec)).execute()
+    record = run.execute()
+    store = run.store
     summarise(console, vars(record))
     snapshot = load(store)
     rows = _judged(store, snapshot)
     score = score_rows(rows, truths)
     sheet = folder / "contact_sheet.png"
-    contact_sheet(sheet, _sheet(store, snapshot, prepared.versions, rows))
+    contact_sheet(sheet, _sheet(store, snapshot, run.prepared.versions, rows))
     _print_results(console, store, snapshot, score, sheet)
     return score.wrong == 0 and score.missed == 0
 

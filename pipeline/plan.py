@@ -23,6 +23,7 @@ from pipeline.execution.worker_spec import sources_of
 from pipeline.prepared_dag import PreparedDag, Selection, allowed_images, forced_units
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.writing import shard_basis
+from pipeline.weights.licences import Term
 from stages.crawl.service import Asking
 from stages.stage import Stage
 
@@ -54,6 +55,8 @@ class Plan:
     """Rows that are there come to be shown again, without computing anything."""
     remarks: tuple[str, ...] = ()
     """What to tell about files that are not there."""
+    licences: tuple[Term, ...] = ()
+    """What a run would ask to be accepted."""
 
     @property
     def nothing(self) -> bool:
@@ -77,7 +80,7 @@ def make_plan(prepared: PreparedDag, selection: Selection, store: Store) -> Plan
     """
     with suppress(FileNotFoundError):
         store.read("dataset.json")
-        open_root(store.root, prepared.dag.name, create=False)
+        open_root(store.root)
     chosen = prepared.chosen(selection)
     profile = shard_params(prepared.dag.stages[SHARD]).profile if SHARD in chosen else None
     rest = without_missing(store, load(store), prepared.stages, chosen, profile)

@@ -34,21 +34,31 @@ def new_run_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
-def open_root(root: str, name: str, create: bool) -> Store:
-    """The store of a dataset root, with its `dataset.json` checked or made. Raises RunError."""
-    store = Store(root)
+def open_root(root: str | Store) -> Store:
+    """The store of a dataset that is there, with its `dataset.json` checked. Raises RunError."""
+    store = root if isinstance(root, Store) else Store(root)
+    if not _is_one(store):
+        raise AskedWrongly(
+            f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one"
+        )
+    return store
+
+
+def make_root(root: str | Store, name: str) -> Store:
+    """As `open_root`; where there is no dataset yet, one is made. Raises RunError."""
+    store = root if isinstance(root, Store) else Store(root)
+    if not _is_one(store):
+        about = json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n"
+        store.put_new("dataset.json", about)
+    return store
+
+
+def _is_one(store: Store) -> bool:
+    """Whether there is a dataset. Raises RunError for one that this program does not read."""
     try:
         about = json.loads(store.read("dataset.json"))
     except FileNotFoundError:
-        if not create:
-            raise AskedWrongly(
-                f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one"
-            ) from None
-        store.put_new(
-            "dataset.json",
-            json.dumps({"format": ROOT_FORMAT, "name": name}, indent=1).encode() + b"\n",
-        )
-        return store
+        return False
     except ValueError as error:
         raise RunError(f"{store.uri('dataset.json')} is damaged: {error}") from error
     if not isinstance(about, dict):
@@ -61,7 +71,7 @@ def open_root(root: str, name: str, create: bool) -> Store:
             f"{store.root} has format {about.get('format')}; this idcluster reads format "
             f"{ROOT_FORMAT}"
         )
-    return store
+    return True
 
 
 def counts(

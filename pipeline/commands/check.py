@@ -49,7 +49,7 @@ def check(
         from pipeline.check.look import look
         from pipeline.check.repair import repair as mend
 
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         shown = console(stderr=True)
         checked = look(store, deep, again, _progress(shown))
         mended = (

@@ -80,7 +80,7 @@ def clean(
             raise QueryError(f"no format {format!r}; there are table and json")
         truth = cleaning.read_labels(labels)
         steps = None if thresholds is None else cleaning.parse_thresholds(thresholds)
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         shown = load(store, snapshot)
         photographs, others = _photographs(store, shown, list(truth))
         report = cleaning.judge(photographs, truth, steps, others)

@@ -116,7 +116,7 @@ def forget(
         from pipeline.forget.erase import resume as go_on
         from pipeline.forget.find import Wish
 
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         wish = Wish(
             tuple(identity or ()),
             _addresses(url or ()),

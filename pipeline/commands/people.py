@@ -32,7 +32,7 @@ def inspect(
         from pipeline.report.person_page import write_page
 
         check_text(person)
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         page = write_page(store, load(store, snapshot), person, output)
         console().print(f"{page.name}: {page.kept} kept, {page.rejected} rejected", highlight=False)
         print(page.html)
@@ -93,7 +93,7 @@ def correct(
             decisions += [Decision(action, face) for face in faces or ()]
         for action, pairs in (("merge", merge), ("apart", split)):
             decisions += [pair_of(action, pair) for pair in pairs or ()]
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         made, changed = write_down(
             store, decisions, f"correct-{new_run_id()}", author, console().print
         )

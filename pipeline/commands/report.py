@@ -61,7 +61,7 @@ def stats(
             )
         if kind == "parquet" and output is None:
             raise QueryError("Parquet is not text: name a file for it (--output funnel.parquet)")
-        connection = connect(open_root(root, "", create=False), snapshot, verifying(verify))
+        connection = connect(open_root(root), snapshot, verifying(verify))
         try:
             found = compute(connection, asked)
         finally:
@@ -118,7 +118,7 @@ def report(
         from pipeline.report.dataset_page import write_report
         from schemas.wording import counted
 
-        made = write_report(open_root(root, "", create=False), output, people, snapshot)
+        made = write_report(open_root(root), output, people, snapshot)
         there = f"{counted(made.people, 'person')}, {counted(made.kept, 'kept face')}"
         console().print(
             f"snapshot {made.snapshot}: {there}, {counted(made.samples, 'sample person')} shown"

@@ -31,7 +31,7 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = F
         from idcluster.catalogue.connection import query
         from idcluster.root.dataset_root import open_root
 
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         sql = (
             "SELECT split_part(f.file, '/', 2) AS profile, s.split, count(DISTINCT "
             "s.canonical_id) AS people, count(*) AS pictures, "
@@ -173,7 +173,7 @@ def splits(
         from pipeline.shards.split_lists import drawn, write_csv
         from schemas.wording import counted
 
-        store = open_root(root, "", create=False)
+        store = open_root(root)
         names = profiles(store)
         if not names:
             raise CheckError(f"{root}: no shards yet")

@@ -7,7 +7,7 @@ on Ray as in a run.
 import sys
 from pathlib import Path
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from pipeline.dag import load_dag
 from pipeline.execution.crawl_rounds import PATIENCE
 from pipeline.execution.fetching import blocks
@@ -17,7 +17,7 @@ from pipeline.execution.worker_spec import WorkerSpec, sources_of
 
 def main() -> None:
     dag = load_dag(Path(sys.argv[1]))
-    store = open_root(dag.root, dag.name, create=True)
+    store = make_root(dag.root, dag.name)
     people, _ = sources_of(dag)[0].people()
     addresses = [offer.address for person in people for offer in person.offers]
     spec = WorkerSpec(store.root, dag, {}, None, "bench")

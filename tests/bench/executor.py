@@ -6,7 +6,6 @@ twice one (shared caches, hyper-threads, memory), the same loop in as many proce
 cores is measured too: that is what the machine gives.
 """
 
-import io
 import multiprocessing
 import os
 import tempfile
@@ -17,12 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from idcluster.root.dataset_root import open_root
 from pipeline.dag import load_dag
 from pipeline.execution.operators import available_cores
-from pipeline.execution.ray_engine import THREAD_VARIABLES, RayEngine
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
+from pipeline.execution.ray_engine import THREAD_VARIABLES
+from pipeline.start import start
 from stages.backends import backend
 from stages.pictures import PictureError, decode
 from stages.stage import Picture, Stage
@@ -143,13 +140,5 @@ def one(number: int, data: bytes, crawl: Stage, detect: Stage, embed: Stage) -> 
 
 def executor(dag: Path, models: str | None, people: Path, root: Path) -> dict[str, Any]:
     """The record of a run of the three stages."""
-    prepared = prepare(load_dag(dag, [f"source.path={people}", f"root={root}"]), models)
-    store = open_root(str(root), "bench", create=True)
-    run = Run(
-        prepared,
-        Selection(only=CHOSEN),
-        store,
-        Console(file=io.StringIO()),
-        lambda spec: RayEngine(spec),
-    )
-    return vars(run.execute())
+    sets = [f"source.path={people}", f"root={root}"]
+    return vars(start(dag, sets=sets, only=CHOSEN, models=models, accept_licence="once").execute())

@@ -9,7 +9,6 @@ of each cluster does no work.
 """
 
 import contextlib
-import io
 import logging
 import multiprocessing
 import os
@@ -26,13 +25,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from idcluster.root.dataset_root import open_root
-from pipeline.dag import load_dag
 from pipeline.execution.operators import Operator, available_cores
 from pipeline.execution.ray_engine import THREAD_VARIABLES, RayEngine
 from pipeline.execution.tasks import Task, TaskResult
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
+from pipeline.start import start
 from tests.bench.executor import CHOSEN, plain
 from tests.bench.material import REPOSITORY, dag_file, photographs
 
@@ -153,7 +149,7 @@ def measure(
     logging.getLogger("ray").setLevel(logging.WARNING)
     before = dict(os.environ)
     os.environ.update({"RAY_BACKEND_LOG_LEVEL": "fatal", "PYTHONPATH": str(REPOSITORY)})
-    start = time.monotonic()
+    began = time.monotonic()
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
     )
@@ -161,21 +157,18 @@ def measure(
         for number in cpus:
             cluster.add_node(num_cpus=number, object_store_memory=_STORE)
         cluster.wait_for_nodes()
-        up = time.monotonic() - start
+        up = time.monotonic() - began
         sets = [f"source.path={people}", f"root={root}", "shared_root=true"]
-        prepared = prepare(load_dag(dag, sets), models)
         engine: list[_Timed] = []
 
         def timed(spec: Any) -> _Timed:
             engine.append(_Timed(spec, cluster.address))
             return engine[0]
 
-        store = open_root(root, "bench", create=True)
-        record = vars(
-            Run(
-                prepared, Selection(only=CHOSEN), store, Console(file=io.StringIO()), timed
-            ).execute()
+        made = start(
+            dag, sets=sets, only=CHOSEN, models=models, accept_licence="once", engine=timed
         )
+        record = vars(made.execute())
         [phase] = record["phases"]
         return Measured(up, engine[0].first - engine[0].began, phase)
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import CHUNK_ROWS, seal_stream, seal_table
 from idcluster.root.snapshot import WHOLE, Entry, Snapshot, companion_basis, publish
 from idcluster.root.storage import Store
@@ -68,7 +68,7 @@ def build(root: Path, size: Size, through: str = "segment", processes: int = 2) 
     and publish it.
     """
     prepared = dag(root)
-    store = open_root(str(root), "synthetic", create=True)
+    store = make_root(str(root), "synthetic")
     names = [stage.name for stage in prepared.stages]
     done = names[: names.index(through) + 1]
     tables = [stage.writes.name for stage in prepared.stages if stage.name in done]

@@ -12,13 +12,10 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from idcluster.root.dataset_root import open_root
-from idcluster.root.storage import Store
 from pipeline.execution.engine import EngineError
 from pipeline.execution.ray_engine import RayEngine
 from pipeline.execution.worker import Worker
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
+from pipeline.start import start
 from stages.backends import BACKENDS
 from stages.stage import WeightFiles
 from stages.weights import WEIGHTS, Weights
@@ -71,17 +68,13 @@ class ClusterSpec(ToySpec):
 
 def main(address: str, folder: str, source: str, root: str, models: str, *sets: str) -> int:
     register_weighed()
-    prepared = prepare(toy_dag(Path(folder), Path(source), root, sets), models or None)
-    run = Run(
-        prepared,
-        Selection(),
-        Store(root),
-        Console(),
-        lambda spec: RayEngine(ClusterSpec(**vars(spec)), address),
+    run = start(
+        toy_dag(Path(folder), Path(source), root, sets),
+        models=models or None,
+        console=Console(),
+        engine=lambda spec: RayEngine(ClusterSpec(**vars(spec)), address),
     )
     try:
-        run.engine.check()
-        open_root(root, "toy", create=True)
         record = run.execute()
     except EngineError as error:
         print(f"idcluster: {error}", flush=True)

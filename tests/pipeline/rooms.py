@@ -1,7 +1,6 @@
 """Running the toy DAG in this process, and comparing what two roots show."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
 from idcluster.root.lease import path_of, standing
 from idcluster.root.storage import Store
-from pipeline.execution.inline import Inline
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Record, Run
+from pipeline.prepared_dag import Selection
+from pipeline.record import Record
 from schemas import TABLES
+from tests.pipeline.in_process import run_here
 from tests.pipeline.toy import toy_dag
 
 
@@ -42,17 +39,16 @@ def run_toy(
     store: Store | None = None,
 ) -> Record:
     """One run of the toy DAG without a cluster."""
-    prepared = prepare(toy_dag(folder, source, root, sets), None)
-    place = store or open_root(str(root), "toy", create=True)
-    place.exists("dataset.json")
-    run = Run(
-        prepared,
-        selection or Selection(),
-        place,
-        Console(file=io.StringIO()),
-        lambda spec: Inline(lambda: spec.build(place)),
+    place = store or Store(root)
+    chosen = selection or Selection()
+    return run_here(
+        toy_dag(folder, source, root, sets),
+        only=chosen.only,
+        limit=chosen.limit,
+        where=chosen.where,
+        retry=chosen.retry,
+        store=place,
     )
-    return run.execute()
 
 
 def bury(root: Path | str) -> None:

@@ -14,15 +14,10 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
-from pipeline.dag import load_dag
-from pipeline.execution.inline import Inline
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
 from stages.pictures import decode
+from tests.pipeline.in_process import run_here
 
 DAG = """
 name: odd
@@ -246,15 +241,12 @@ def found(
     file = folder / "odd.yaml"
     file.write_text(DAG.replace("BACKEND", "dlib"))
     root = folder / "root"
-    prepared = prepare(
-        load_dag(file, [f"source.path={folder / 'people'}", f"root={root}", *PAIRS[request.param]]),
-        models,
+    record = run_here(
+        file,
+        sets=[f"source.path={folder / 'people'}", f"root={root}", *PAIRS[request.param]],
+        models=models,
     )
-    store = open_root(str(root), "odd", create=True)
-    run = Run(
-        prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build)
-    )
-    assert run.execute().status == "done"
+    assert record.status == "done"
     return Found(root, files)
 
 

@@ -28,11 +28,11 @@ def home(tmp_path: Path) -> Home:
 
 
 def ask(root: Path, sql: str) -> list[dict[str, Any]]:
-    return list(json.loads(query(open_root(str(root), "", create=False), sql, "json") or "[]"))
+    return list(json.loads(query(open_root(str(root)), sql, "json") or "[]"))
 
 
 def decide(root: Path, *decisions: Decision) -> int:
-    return correct(open_root(str(root), "", create=False), decisions, "test", "somebody")[1]
+    return correct(open_root(str(root)), decisions, "test", "somebody")[1]
 
 
 def faces(root: Path, keep: bool, name: str = "person 01") -> list[str]:
@@ -106,7 +106,7 @@ def test_two_names_become_one_person_in_the_shards_and_rows_stay(home: Home) -> 
 
 
 def test_a_decision_about_nobody_is_refused_and_nothing_is_written(home: Home) -> None:
-    root, before = home[2], load(open_root(str(home[2]), "", create=False)).number
+    root, before = home[2], load(open_root(str(home[2]))).number
     good = Decision("reject", faces(root, True)[0])
     bad = [
         Decision("reject", "0" * 24),
@@ -119,7 +119,7 @@ def test_a_decision_about_nobody_is_refused_and_nothing_is_written(home: Home) -
     for one in bad:
         with pytest.raises(BadDecision):
             decide(root, good, one)
-    assert load(open_root(str(root), "", create=False)).number == before
+    assert load(open_root(str(root))).number == before
     assert decide(root, good) == 1
     assert decide(root, good) == 0
 
@@ -159,7 +159,7 @@ def test_the_page_shows_every_face_with_its_reason(home: Home, tmp_path: Path) -
     root = home[2]
     decide(root, Decision("reject", faces(root, True)[0]))
     run_toy(*home)
-    store = open_root(str(root), "", create=False)
+    store = open_root(str(root))
     page = write_page(store, load(store), "PERSON 01", tmp_path / "pages")
     text = page.html.read_text()
     listed = re.findall(r'data-face="([0-9a-f]{24})"', text)
@@ -186,7 +186,7 @@ def test_names_cannot_write_into_the_page(tmp_path: Path) -> None:
     (source / "person 00").rename(source / "<script>alert(1)<")
     home = tmp_path, source, tmp_path / "root"
     run_toy(*home)
-    store = open_root(str(home[2]), "", create=False)
+    store = open_root(str(home[2]))
     text = write_page(store, load(store), "<script>alert(1)<", tmp_path).html.read_text()
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from tests.pipeline.rooms import bury, run_toy, shown, small_buckets
 from tests.pipeline.toy import DyingStore, Killed, people, picture
 
@@ -39,7 +39,7 @@ def undisturbed(
 ) -> tuple[int, dict[str, Any]]:
     """How many calls to the store a whole run makes, and what it shows."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    open_root(str(folder / "root"), "toy", create=True)
+    make_root(str(folder / "root"), "toy")
     store = DyingStore(folder / "root")
     run_toy(folder, source, folder / "root", store=store)
     return store.calls, shown(folder / "root")
@@ -47,7 +47,7 @@ def undisturbed(
 
 def die_and_resume(folder: Path, source: Path, at: int, after: bool) -> dict[str, Any]:
     root = folder / f"root-{at}-{after}"
-    store = open_root(str(root), "toy", create=True)
+    store = make_root(str(root), "toy")
     with contextlib.suppress(Killed):
         run_toy(folder, source, root, store=DyingStore(root, at, after))
     # The process that held the lease is this one and alive; a dead one's lease is taken over
@@ -96,7 +96,7 @@ def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -
     sets = ("stages.caption.params.prompt=other",)
     for at in (25, 40, 55, 70):
         root = tmp_path / f"root-{at}"
-        store = open_root(str(root), "toy", create=True)
+        store = make_root(str(root), "toy")
         with contextlib.suppress(Killed):
             run_toy(tmp_path, mine, root, store=DyingStore(root, at))
         bury(store.root)

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from rich.console import Console
 from typer.testing import CliRunner
 
 from idcluster.catalogue.connection import query
@@ -27,14 +26,14 @@ from idcluster.root.storage import Store
 from pipeline.cli import app
 from pipeline.dag import load_dag
 from pipeline.execution import crawl_rounds
-from pipeline.execution.inline import Inline
 from pipeline.execution.snapshot_tables import SnapshotTables
 from pipeline.gc import collect
 from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Record, Run
+from pipeline.record import Record
 from schemas.fetched import Fetched
 from stages.crawl.web.fetcher import WebFetcher
 from tests.pipeline.drivers import Driver, starting
+from tests.pipeline.in_process import run_here
 from tests.stages.crawl.web.hostile import Answer, listening
 from tests.stages.crawl.web.servers import PICTURE, Site, fixed, picture, serving
 
@@ -83,23 +82,21 @@ def crawl(
     folder: Path, selection: Selection | None = None, sets: list[str] | None = None
 ) -> tuple[Record, str]:
     """One run without a cluster, and what it said."""
-    prepared = prepare(load_dag(folder / "web.yaml", sets or []), None)
-    said = io.StringIO()
-    store = open_root(str(folder / "root"), "web", create=True)
-    record = Run(
-        prepared,
-        selection or Selection(),
-        store,
-        Console(file=said, width=200),
-        lambda spec: Inline(spec.build),
-    ).execute()
+    said, chosen = io.StringIO(), selection or Selection()
+    record = run_here(
+        folder / "web.yaml",
+        said,
+        sets=sets or (),
+        only=chosen.only,
+        limit=chosen.limit,
+        where=chosen.where,
+        retry=chosen.retry,
+    )
     return record, said.getvalue()
 
 
 def ask(folder: Path, sql: str) -> list[dict[str, Any]]:
-    return list(
-        json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]")
-    )
+    return list(json.loads(query(open_root(str(folder / "root")), sql, "json") or "[]"))
 
 
 def spooled(folder: Path) -> list[Path]:
@@ -364,7 +361,7 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
         ),
     )
     crawl(tmp_path)
-    store = open_root(str(tmp_path / "root"), "", create=False)
+    store = open_root(str(tmp_path / "root"))
     prepared = prepare(load_dag(tmp_path / "web.yaml"), None)
     snapshot = load(store)
     assert len(snapshot.shown("images_light")) >= 2
@@ -447,7 +444,7 @@ def broken_off(
         raise RuntimeError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.run._Phase.run", die)
+        patch.setattr("pipeline.phase.Phase.run", die)
         with pytest.raises(RuntimeError, match="killed here"):
             crawl(folder, sets=sets)
 
@@ -457,7 +454,7 @@ def test_garbage_collection_leaves_what_a_killed_crawl_has_fetched(
 ) -> None:
     dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(5)]))
     broken_off(site, tmp_path, monkeypatch)
-    store = open_root(str(tmp_path / "root"), "", create=False)
+    store = open_root(str(tmp_path / "root"))
     before, asked = spooled(tmp_path), len(site.log)
     assert before
     assert not [path for path in collect(store, 1, "gc", dry=True).files if path.endswith(".spool")]
@@ -481,7 +478,7 @@ def test_garbage_collection_leaves_what_was_fetched_for_rows_that_are_to_be_repl
     broken_off(site, tmp_path, monkeypatch, changed)
     asked = len(site.asked())
     assert asked == 2
-    collect(open_root(str(tmp_path / "root"), "", create=False), 1, "gc")
+    collect(open_root(str(tmp_path / "root")), 1, "gc")
     assert spooled(tmp_path)
     crawl(tmp_path, sets=changed)
     assert len(site.asked()) == asked
@@ -491,7 +488,7 @@ def test_garbage_collection_takes_answers_that_nobody_waits_for(site: Site, tmp_
     """Spools of lists that were changed, and torn files, would lie there for ever."""
     dag_file(tmp_path, listing(tmp_path, [("Ada", site.address(f"/p/{n}.jpg")) for n in range(3)]))
     crawl(tmp_path)
-    store = open_root(str(tmp_path / "root"), "", create=False)
+    store = open_root(str(tmp_path / "root"))
     answer = Fetched(picture(1), fetched_at=1)
     put(
         store, spool_path("20200101T000000-aaaa", "b", 0), [(site.address("/p/1.jpg"), answer)]
@@ -602,4 +599,4 @@ def test_ctrl_c_keeps_what_was_fetched(
 
 
 def _addresses(folder: Path) -> set[str]:
-    return set(look(open_root(str(folder / "root"), "", create=False)).places)
+    return set(look(open_root(str(folder / "root"))).places)

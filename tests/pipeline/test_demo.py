@@ -75,7 +75,7 @@ def test_folders_with_quotes_colons_and_brackets_reach_the_dag_unchanged(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "compose", lambda folder, seed: TRUTHS)
-    monkeypatch.setattr(demo, "prepare", stop)
+    monkeypatch.setattr("pipeline.start.prepare", stop)
     folder = tmp_path / "it's: [a] {demo}, # 100%"
     said = CliRunner().invoke(app, ["demo", str(folder)])
     assert said.exit_code == 130
@@ -186,7 +186,9 @@ def test_run_demo_gives_whether_cleaning_was_perfect(
     folder.mkdir(parents=True)
     Image.new("RGB", (64, 64), (120, 130, 140)).save(folder / "1.jpg")
     monkeypatch.setattr(demo, "compose", lambda folder, seed: TRUTHS[:1])
-    monkeypatch.setattr(demo, "RayEngine", lambda spec: Inline(spec.build))
+    monkeypatch.setattr(
+        "pipeline.execution.ray_engine.RayEngine", lambda spec, address: Inline(spec.build)
+    )
     said = io.StringIO()
     assert run_demo(tmp_path, 0, Console(file=said, soft_wrap=True)) is False
     assert (

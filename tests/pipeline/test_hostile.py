@@ -14,15 +14,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
-from pipeline.dag import load_dag
-from pipeline.execution.inline import Inline
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Record, Run
+from pipeline.record import Record
 from schemas import identity_id
+from tests.pipeline.in_process import run_here
 
 DAG = """
 name: hostile
@@ -158,16 +154,8 @@ def run(folder: Path, people: Path) -> Found:
     file = folder / "hostile.yaml"
     file.write_text(DAG)
     root = folder / "root"
-    prepared = prepare(load_dag(file, [f"source.path={people}", f"root={root}"]), None)
     said = io.StringIO()
-    store = open_root(str(root), "hostile", create=True)
-    record = Run(
-        prepared,
-        Selection(),
-        store,
-        Console(file=said, soft_wrap=True),
-        lambda spec: Inline(spec.build),
-    ).execute()
+    record = run_here(file, said, sets=[f"source.path={people}", f"root={root}"])
     return Found(people, root, record, said.getvalue())
 
 

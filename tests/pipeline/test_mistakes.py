@@ -20,7 +20,7 @@ import typer
 from typer.main import get_command
 from typer.models import ArgumentInfo, OptionInfo
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from pipeline.cli import app
 from pipeline.execution.inline import Inline
 from tests.pipeline.small_root import SmallPerson, picture, small_root
@@ -183,7 +183,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "blank").write_bytes(b"")
     (folder / "junk").write_bytes(bytes(range(256)) * 4)
     small_root(
-        open_root(str(folder / "root"), "people", create=True),
+        make_root(str(folder / "root"), "people"),
         [SmallPerson("Ada", 2, rejected=1), SmallPerson("Zoë", 1)],
     )
     shutil.copytree(folder / "root", folder / "damaged")

@@ -19,7 +19,7 @@ from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import WHOLE, Entry, load, publish
 from pipeline.execution.snapshot_tables import is_chunked
 from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Record
+from pipeline.record import Record
 from schemas import TABLES, identity_id
 from schemas.schema import Column, TableSchema
 from stages.backends import BACKENDS
@@ -341,7 +341,7 @@ def judged(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 def decide(root: Path, actions: Mapping[str, str]) -> None:
     """Put decisions by face id into the dataset, in place of those that are there."""
-    store = open_root(str(root), "toy", create=False)
+    store = open_root(str(root))
     snapshot = load(store)
     [bucket] = {entry.bucket for entry in snapshot.shown("faces")}
     who = {row[TABLES["faces"].names.index("face_id")]: row[0] for row in shown(root)["faces"]}

@@ -3,19 +3,14 @@ depend on how it was run.
 """
 
 import csv
-import io
 import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
-from pipeline.dag import load_dag
-from pipeline.execution.ray_engine import RayEngine
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Record, Run
+from pipeline.record import Record
+from pipeline.start import start
 from tests.pipeline.rooms import shown
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -27,15 +22,8 @@ WRONG = {"michael_schumacher/008.jpg", "virat_kohli/018.jpg"}
 
 def run(source: Path, root: Path, models: Path, workers: int, only: tuple[str, ...] = ()) -> Record:
     sets = [f"source.path={source}", f"root={root}", f"resources.workers={workers}"]
-    prepared = prepare(load_dag(DAG, sets), str(models))
-    store = open_root(str(root), "photographs", create=True)
-    return Run(
-        prepared,
-        Selection(only=only),
-        store,
-        Console(file=io.StringIO()),
-        lambda spec: RayEngine(spec),
-    ).execute()
+    made = start(DAG, sets=sets, only=only, models=str(models), accept_licence="once")
+    return made.execute()
 
 
 def test_who_is_kept(photos: Path, models_dir: Path, tmp_path: Path) -> None:

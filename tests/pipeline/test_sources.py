@@ -11,17 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from idcluster.catalogue.connection import query
 from idcluster.root.dataset_root import open_root
 from pipeline.cli import app
 from pipeline.dag import load_dag
-from pipeline.execution.inline import Inline
-from pipeline.execution.worker_spec import check_sources
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
+from tests.pipeline.in_process import run_here
 from tests.stages.crawl.web.servers import Site, fixed, picture, serving
 from tests.stages.crawl.wiki import Openverse, Wiki, item, result
 
@@ -48,17 +44,8 @@ def dag(folder: Path, source: str, fetch: str = "") -> Path:
 
 def run(file: Path, *sets: str, limit: int | None = None) -> str:
     """One run without a cluster; what it said."""
-    prepared = prepare(load_dag(file, sets), None)
-    check_sources(prepared.dag)
     said = io.StringIO()
-    store = open_root(prepared.dag.root, "x", create=True)
-    record = Run(
-        prepared,
-        Selection(limit=limit),
-        store,
-        Console(file=said, width=300),
-        lambda spec: Inline(spec.build),
-    ).execute()
+    record = run_here(file, said, sets=sets, limit=limit)
     assert record.status == "done"
     return said.getvalue()
 
@@ -70,9 +57,7 @@ def plan(file: Path) -> str:
 
 
 def rows(folder: Path, sql: str) -> list[dict[str, Any]]:
-    return list(
-        json.loads(query(open_root(str(folder / "root"), "", create=False), sql, "json") or "[]")
-    )
+    return list(json.loads(query(open_root(str(folder / "root")), sql, "json") or "[]"))
 
 
 def images(folder: Path) -> list[tuple[str, str, str]]:

@@ -7,21 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from idcluster.root.dataset_root import open_root
 from pipeline.execution.ray_engine import RayEngine
-from pipeline.prepared_dag import Selection, prepare
 from pipeline.progress import summarise
-from pipeline.run import Run
+from pipeline.start import start
 from tests.pipeline.toy import toy_dag, toy_spec
 
 
 def main(folder: str, source: str, root: str, *sets: str) -> int:
-    prepared = prepare(toy_dag(Path(folder), Path(source), root, sets), None)
-    store = open_root(root, "toy", create=True)
     console = Console(width=200)
-    record = Run(
-        prepared, Selection(), store, console, lambda spec: RayEngine(toy_spec(spec))
-    ).execute()
+    dag = toy_dag(Path(folder), Path(source), root, sets)
+    record = start(dag, console=console, engine=lambda spec: RayEngine(toy_spec(spec))).execute()
     summarise(console, vars(record))
     return 0 if record.status == "done" else 130
 

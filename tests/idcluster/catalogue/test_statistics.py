@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from idcluster.catalogue.connection import connect
 from idcluster.catalogue.statistics import STATISTICS, compute, funnel, people, people_lost, reasons
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import Snapshot, publish
 from idcluster.root.storage import Store
@@ -40,7 +40,7 @@ PEOPLE = [
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    found = open_root(str(tmp_path / "root"), "small", create=True)
+    found = make_root(str(tmp_path / "root"), "small")
     small_root(found, PEOPLE)
     return found
 
@@ -157,7 +157,7 @@ def test_stages_that_no_dag_names_are_no_losses(
     """Whoever wants pictures alone would be told that all of them were lost on the way to captions
     and shards.
     """
-    root = open_root(str(tmp_path), "small", create=True)
+    root = make_root(str(tmp_path), "small")
     schema = TABLES["candidates"]
     row = {
         "identity_id": "1" * 16,

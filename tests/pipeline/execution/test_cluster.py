@@ -2,7 +2,6 @@
 process, whoever goes away.
 """
 
-import io
 import json
 import os
 import shutil
@@ -19,9 +18,7 @@ import pytest
 pytest.importorskip("s3fs", reason="object stores need the group s3")
 pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
 
-from rich.console import Console
 
-from idcluster.root.dataset_root import open_root
 from pipeline.dag import DagError, Resources, WorkerRange
 from pipeline.execution.cluster import (
     Node,
@@ -32,15 +29,13 @@ from pipeline.execution.cluster import (
     worker_environment,
 )
 from pipeline.execution.engine import EngineError
-from pipeline.execution.inline import Inline
 from pipeline.execution.operators import operators
-from pipeline.prepared_dag import Selection, prepare
-from pipeline.run import Run
 from pipeline.weights.stored import StoredWeights, cache_folder
 from schemas import identity_id, image_id
 from stages.weights import MissingWeights
 from tests.pipeline.cluster_toy import NET, NODE_CACHE, register_weighed
 from tests.pipeline.drivers import REPOSITORY, Driver, starting
+from tests.pipeline.in_process import run_here
 from tests.pipeline.rooms import run_toy, shown
 from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.toy import HOLDS, people, picture, toy_dag
@@ -282,11 +277,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     folder = tmp_path_factory.mktemp("undisturbed")
     register_weighed()
     (folder / "toy.net").write_bytes(NET)
-    prepared = prepare(toy_dag(folder, source, folder / "root", SPREAD), str(folder))
-    store = open_root(str(folder / "root"), "toy", create=True)
-    Run(
-        prepared, Selection(), store, Console(file=io.StringIO()), lambda spec: Inline(spec.build)
-    ).execute()
+    run_here(toy_dag(folder, source, folder / "root", SPREAD), models=str(folder))
     return shown(folder / "root")
 
 

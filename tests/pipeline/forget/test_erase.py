@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from idcluster.catalogue.connection import connect
 from idcluster.root import spool
-from idcluster.root.dataset_root import RunError, open_root
+from idcluster.root.dataset_root import RunError, make_root
 from idcluster.root.lease import Lease, LeaseHeld
 from idcluster.root.listing_cache import ListingCache
 from idcluster.root.snapshot import Snapshot, load, numbers, publish
@@ -384,7 +384,7 @@ class Namesakes:
 
 def test_a_name_that_somebody_who_stays_has_too_is_not_barred(tmp_path: Path) -> None:
     """A namesake would vanish from the dataset at the next run."""
-    store = open_root(str(tmp_path / "root"), "made", create=True)
+    store = make_root(str(tmp_path / "root"), "made")
     publish(store, Snapshot().with_entries(take_in(store, Snapshot(), Namesakes()).entries))
     with pytest.raises(RunError, match=r"'Kim Lee' are 3 people: .* say which by identity_id"):
         prepare(store, Wish(identities=("Kim Lee",)))

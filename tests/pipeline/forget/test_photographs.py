@@ -2,28 +2,21 @@
 and with pictures of others.
 """
 
-import io
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import open_root
 from idcluster.root.storage import Store
-from pipeline.dag import load_dag
-from pipeline.execution.inline import Inline
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
 from pipeline.forget.like import likeness, write_sheet
 from pipeline.forget.verify import verify
-from pipeline.prepared_dag import Selection
-from pipeline.prepared_dag import prepare as ready
-from pipeline.run import Run
 from schemas import identity_id
 from tests.pipeline.forgotten import holding
+from tests.pipeline.in_process import run_here
 from tests.pipeline.rooms import shown
 
 pytestmark = pytest.mark.slow
@@ -34,15 +27,7 @@ WHO, SISTER, OTHERS = "serena_williams", "venus_williams", ("bbt_amy", "tony_bla
 
 def run(source: Path, root: Path, models: Path) -> None:
     sets = [f"source.path={source}", f"root={root}", "stages.shard.params.target_mb=1"]
-    prepared = ready(load_dag(DAG, sets), str(models))
-    store = open_root(str(root), "photographs", create=True)
-    Run(
-        prepared,
-        Selection(),
-        store,
-        Console(file=io.StringIO()),
-        lambda spec: Inline(lambda: spec.build(store)),
-    ).execute()
+    run_here(DAG, sets=sets, models=str(models), accept_licence="once")
 
 
 def gathered(photos: Path, folder: Path) -> Path:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import read, seal_table
 from idcluster.root.removals import Receipt, key_of, words
 from idcluster.root.snapshot import Snapshot, load, publish
@@ -44,7 +44,7 @@ PEOPLE = [
 
 
 def make(folder: Path, people: list[SmallPerson] = PEOPLE, name: str = "small") -> Store:
-    store = open_root(str(folder), name, create=True)
+    store = make_root(str(folder), name)
     small_root(store, people)
     record = {
         "run_id": "r1",
@@ -169,7 +169,7 @@ def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
-    open_root(str(tmp_path / "out"), "nothing yet", create=True)
+    make_root(str(tmp_path / "out"), "nothing yet")
     answer = CliRunner().invoke(
         app, ["report", str(tmp_path / "out"), "--output", str(tmp_path / "new" / "r.html")]
     )
@@ -192,7 +192,7 @@ def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.Monkey
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         server.make_bucket("report")
-        store = open_root("s3://report/out", "small", create=True)
+        store = make_root("s3://report/out", "small")
         small_root(store, PEOPLE)
         store.put("runs/r1.json", b'{"run_id": "r1", "status": "done"}')
         made = write_report(store, tmp_path / "r.html", 12)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from idcluster.root.snapshot import Snapshot, load, publish
 from idcluster.root.storage import Store
 from pipeline.cli import app
@@ -29,7 +29,7 @@ PEOPLE = [SmallPerson(f"Person {n}", 2 + n % 4, rejected=n % 2) for n in range(1
 
 
 def made(folder: Path, params: ShardParams = PARAMS, people: list[SmallPerson] = PEOPLE) -> Store:
-    store = open_root(str(folder), "test", create=True)
+    store = make_root(str(folder), "test")
     snapshot = small_root(store, people)
     show(store, snapshot, params)
     return store

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from idcluster.catalogue.connection import query
-from idcluster.root.dataset_root import open_root
+from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import Snapshot, load, publish
 from idcluster.root.storage import Store
@@ -424,7 +424,7 @@ def test_an_empty_split_is_told_on_the_card_and_to_programs_and_moves_nobody(
 
 
 def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
-    store = open_root(str(tmp_path / "root"), "test", create=True)
+    store = make_root(str(tmp_path / "root"), "test")
     before = show(store, small_root(store, PEOPLE), ShardParams(contact="then@example.org"))
     card = store.read("shards/faces/README.md")
     show(store, before, ShardParams(contact="now@example.org"))
@@ -492,7 +492,7 @@ def test_the_card_says_how_the_tables_were_made(tmp_path: Path) -> None:
 
 def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path) -> None:
     """Captions that a table brings along would keep the name of a person who was removed."""
-    store = open_root(str(tmp_path / "root"), "test", create=True)
+    store = make_root(str(tmp_path / "root"), "test")
     small_root(store, PEOPLE)
     said = '{"caption": "Grace Hopper and Ada Lovelace"}'
     changed(
