@@ -120,6 +120,8 @@ SAMPLES = TableSchema(
     None,
     (*_METADATA, *_PLACES),
 )
+SPLITS = ("train", "validation", "benchmark")
+"""The splits of a set, in the order of its index."""
 METADATA = tuple(column.name for column in _METADATA)
 """The columns of SAMPLES that are known before the tar is written; they are the sample's .json as
 well.

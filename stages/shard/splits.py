@@ -10,10 +10,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from schemas.samples import SPLITS as SPLITS
 from schemas.wording import counted
 from stages.shard.params import ShardParams
 
-SPLITS = ("train", "validation", "benchmark")
 NOWHERE = "none"
 """What a list says of people who are in no split."""
 BARRED, FEW, LISTED_OUT, SURPLUS = (

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("s3fs", reason="object stores need the group s3")
 pytest.importorskip("moto", reason="the S3 server of the tests comes with the group dev")
 
+import idcluster
 from idcluster.catalogue.connection import connect
 from idcluster.root import storage
 from idcluster.root.dataset_root import RunError
@@ -24,6 +25,7 @@ from idcluster.root.parquet import read, seal_table
 from idcluster.root.snapshot import load
 from idcluster.root.spool import SpoolServices, look, put, spool_path
 from idcluster.root.storage import StorageError, Store
+from idcluster.shards import open_shards
 from pipeline.execution.snapshot_tables import is_chunked
 from pipeline.gc import collect
 from pipeline.prepared_dag import Selection
@@ -531,3 +533,14 @@ def test_a_bucket_that_is_not_there_or_holds_nobody_is_told_with_what_to_do(buck
     for path, words in cases.items():
         with pytest.raises(SourceError, match=words):
             BucketFolderSource(path).check()
+
+
+def test_shards_are_read_where_they_lie(bucket: str, source: Path, tmp_path: Path) -> None:
+    """A training job far from the disk would have to copy the set first."""
+    run_toy(tmp_path, source, tmp_path / "root")
+    run_toy(tmp_path, source, f"s3://{bucket}/root")
+    here, there = open_shards(tmp_path / "root"), open_shards(f"s3://{bucket}/root", "faces")
+    assert [one.members for one in there.samples()] == [one.members for one in here.samples()]
+    who = here.rows(columns=["canonical_id"])["canonical_id"][0].as_py()
+    assert [one.key for one in there.person(who)] == [one.key for one in here.person(who)] != []
+    assert idcluster.open(f"s3://{bucket}/root").shards().splits == here.splits
