@@ -78,13 +78,8 @@ def verify(
 
         from idcluster.root.snapshot import load
         from idcluster.root.storage import Store
-        from pipeline.shards.check import (
-            CheckError,
-            check_against_tables,
-            check_set,
-            profiles,
-            told,
-        )
+        from idcluster.shards import profiles
+        from pipeline.shards.check import CheckError, check_against_tables, check_set, told
         from schemas.wording import counted
 
         store = Store(place)
@@ -169,7 +164,8 @@ def splits(
         from idcluster.root.aside import write_text
         from idcluster.root.dataset_root import open_root
         from idcluster.root.snapshot import load
-        from pipeline.shards.check import CheckError, profiles
+        from idcluster.shards import profiles
+        from pipeline.shards.check import CheckError
         from pipeline.shards.split_lists import drawn, write_csv
         from schemas.wording import counted
 

@@ -67,13 +67,6 @@ class _Shard:
     size: int = 0
 
 
-def profiles(store: Store) -> list[str]:
-    """Names of the sets of a dataset."""
-    return sorted(
-        path.split("/")[1] for path in store.list("shards") if path.endswith("/index.json")
-    )
-
-
 def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda url: None) -> Checked:
     """Read the set in `folder` (below the store; "" for the store itself) through its `index.json`.
 

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -134,7 +135,7 @@ def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
         start = time.monotonic()
         command = [sys.executable, "-m", "pipeline.cli", "demo", str(tmp_path / "demo")]
         done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr == ""
@@ -175,6 +176,28 @@ def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["query", question[0], question[1].strip('"')])
     assert answer.exit_code == 0
     assert "Grace M. Hopper" in answer.output
+    _as_the_readme_says(tmp_path)
+
+
+def _as_the_readme_says(folder: Path) -> None:
+    """The Python of the README prints what stands below it there, over the demo that it makes
+    before.
+    """
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    pairs = re.findall(r"```python\n(.*?)```\n```\n(.*?)```", readme, re.DOTALL)
+    assert len(pairs) >= 3
+    (folder / "dags").symlink_to(REPOSITORY / "dags")
+    code = "\n".join(block for block, _ in pairs)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout.replace(str(folder.resolve()), "...") == "".join(said for _, said in pairs)
 
 
 def test_run_demo_gives_whether_cleaning_was_perfect(
