@@ -1,5 +1,6 @@
 """What all commands share: options, the console, and JSON for programs."""
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -126,3 +127,16 @@ def teller(level: int, stderr: bool = False) -> Teller:
 def print_json(value: Any) -> None:
     """The one thing that a command with --json prints."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def with_help(app: typer.Typer) -> typer.Typer:
+    """The commands of an app with their docstrings as help, a paragraph a line: the terminal wraps
+    them.
+    """
+    for command in app.registered_commands:
+        said = inspect.getdoc(command.callback) or ""
+        command.help = "\n\n".join(" ".join(part.split()) for part in said.split("\n\n"))
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            with_help(group.typer_instance)
+    return app

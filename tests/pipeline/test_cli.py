@@ -648,7 +648,7 @@ def test_diff_by_table_and_person(mine: Home) -> None:
 def test_diff_lists_the_people_with_most_changes_first(
     made: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.cli.PEOPLE_SHOWN", 2)
+    monkeypatch.setattr("pipeline.commands.history.PEOPLE_SHOWN", 2)
     said = call("diff", made.root, 0)
     assert said.count("person 0") == 2 and said.endswith("... and 2 more people: --people\n")
     assert call("diff", made.root, 0, "--people").count("person 0") == 4
