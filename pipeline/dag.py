@@ -19,7 +19,7 @@ from pipeline.document import Document, Where, dotted, nearest, show
 from pipeline.sources import KINDS, Source
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
-from stages.backends import BACKENDS, UnknownBackend, backend
+from stages.backends import BACKENDS, UnknownBackend, backend, named
 from stages.crawl.web.params import FETCH, WebParams
 from stages.stage import Params, Stage
 from stages.weights import active
@@ -430,7 +430,10 @@ def _check_tables(
             wanted = ", ".join(sorted({t for t in tables if TABLES[t].written_by == writer}))
             document.problem(
                 ("stages", name),
-                f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages",
+                f"reads {wanted}, which no stage here writes; add `{writer}: {{}}` to stages"
+                if named(writer)
+                else f"reads {wanted}, which no stage writes (`{writer}` has no backend yet; a "
+                "package of your own can bring one)",
             )
         for table in sorted({t for t in tables if t not in written}):
             writer = TABLES[table].written_by
@@ -440,11 +443,3 @@ def _check_tables(
                     f"{configs[writer].backend!r}"
                 )
                 document.problem(("stages", name), said)
-            elif writer not in BACKENDS and writer not in _BY_COMMANDS:
-                document.problem(
-                    ("stages", name),
-                    f"reads {table}, which no stage writes (`{writer}` is not there yet)",
-                )
-
-
-_BY_COMMANDS = ("correct", "forget")

@@ -27,22 +27,24 @@ _PHASE = pa.struct(
 RUNS = TableSchema(
     "runs", 1, "run", "What ran: one row a record in `runs/`.", "run_id", None, None,
     (
-        Column("run_id", _TEXT, "name of the record, without .json", nullable=False),
+        Column("run_id", _TEXT, "name of the record, without .json", nullable=False, text=False),
         Column("started", _TIME, "when"),
         Column("finished", _TIME, "when"),
-        Column("status", _TEXT, "done, drained (stopped as asked) or failed"),
+        Column("status", _TEXT, "done, drained (stopped as asked) or failed", text=False),
         Column("seconds", _FLOAT, "from the first to the last"),
         Column("snapshot", _INT, "the newest one when it ended"),
         Column("stages", pa.list_(_STAGE),
             "by stage: rows written, units computed, rows taken over from an interrupted run, "
             "rows that "
-               "failed, seconds of its workers, rows a second by the wall clock of its phase"),
+               "failed, seconds of its workers, rows a second by the wall clock of its phase",
+               text=False),
         Column("phases", pa.list_(_PHASE),
             "stages that ran together: units, workers, seconds by the wall clock, seconds before "
             "the first "
-               "worker began, workers that died, the activity that took most of the time"),
-        Column("error", _TEXT, "of one that failed"),
-        Column("record", _TEXT, "the whole record as JSON"),
+               "worker began, workers that died, the activity that took most of the time",
+               text=False),
+        Column("error", _TEXT, "of one that failed", text=True),
+        Column("record", _TEXT, "the whole record as JSON", text=True),
     ),
 )
 # fmt: on

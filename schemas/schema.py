@@ -16,25 +16,83 @@ LIGHT = "_light"
 STATUSES = ("ok", "filtered", "failed", "poisoned")
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of a type are texts, or hold texts."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return is_text(kind.value_type)
+    if pa.types.is_map(kind):
+        return is_text(kind.item_type)
+    if pa.types.is_struct(kind):
+        return any(is_text(kind.field(place).type) for place in range(kind.num_fields))
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 class SchemaError(UserError, ValueError):
     """A table does not have the columns, types or values that its schema promises."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column. `description` gives the unit and what null means; `blob` marks bytes that only
-    their readers load.
-
-    `late` marks a column that files of an earlier version of the program lack: there all its values
-    are null.
+class Member:
+    """A file of a sample that carries a column: its name behind the key, and what the data card
+    says of it.
     """
+
+    ending: str
+    says: str
+
+    @property
+    def condition(self) -> str:
+        """What a shard profile calls it: `mask` for `mask.png`."""
+        return self.ending.partition(".")[0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the funnel: the rows of the table say what became of what step `of` let through.
+
+    `unit` is what is counted. A `usual` step is told of though nothing is there, where nobody knows
+    which stages there were.
+    """
+
+    name: str
+    of: str | None
+    label: str
+    lost: str
+    """How reports call what went through, and what did not."""
+    unit: str = "faces"
+    usual: bool = True
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `description` gives the unit and what null means."""
 
     name: str
     type: pa.DataType
     description: str
     nullable: bool = True
     blob: bool = False
+    """Bytes that only their readers load."""
     late: bool = False
+    """Files of an earlier version of the program lack it: there all its values are null."""
+    text: bool | None = None
+    """Of a column of texts: whether a name may stand in it, so that erasure looks there. False for
+    ids, hashes and words of the program's own. Every column of texts says one or the other.
+    """
+    is_name: bool = False
+    """It holds the name of a person and nothing else: a longer one is somebody else's."""
+    default: Any = None
+    """What a row has that only says why there is nothing; for columns that may not be null."""
+    sample: str | None = None
+    """The column of samples that carries it along."""
+    member: Member | None = None
+    """The file of a sample that carries it, where a shard profile includes that."""
+
+    def __post_init__(self) -> None:
+        if is_text(self.type) and self.text is None:
+            raise SchemaError(
+                f"column {self.name!r}: say with `text` whether a name may stand in it"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,6 +109,10 @@ class TableSchema:
     parent: str | None
     parent_key: str | None
     columns: tuple[Column, ...]
+    step: Step | None = None
+    """Its place in the funnel."""
+    need: str | None = None
+    """What a shard profile calls a row of it, where it can ask for one."""
 
     @cached_property
     def arrow(self) -> pa.Schema:
@@ -68,6 +130,21 @@ class TableSchema:
     @cached_property
     def blobs(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns if c.blob)
+
+    @cached_property
+    def texts(self) -> tuple[Column, ...]:
+        """The columns in which a name may stand."""
+        return tuple(c for c in self.columns if c.text)
+
+    @cached_property
+    def samples(self) -> tuple[Column, ...]:
+        """The columns that samples carry along."""
+        return tuple(c for c in self.columns if c.sample)
+
+    @cached_property
+    def members(self) -> dict[str, Column]:
+        """The columns that samples carry as files, by condition."""
+        return {c.member.condition: c for c in self.columns if c.member}
 
     @cached_property
     def companion(self) -> "TableSchema":

@@ -4,20 +4,23 @@ Boxes are x1, y1, x2, y2 and points x, y, both in pixels of the upright picture 
 applied), with the origin at the outer corner of the top left pixel.
 """
 
+from dataclasses import replace
+
 import pyarrow as pa
 
-from schemas.schema import Column, TableSchema
+from schemas.schema import Column, Member, Step, TableSchema
 
 _TEXT, _F32, _I32, _I64 = pa.string(), pa.float32(), pa.int32(), pa.int64()
 _FLOATS, _BYTES, _DIGEST = pa.list_(_F32), pa.large_binary(), pa.binary(8)
 
-_IDENTITY = Column("identity_id", _TEXT, "the person: 16 hex digits", nullable=False)
-_IMAGE = Column("image_id", _TEXT, "the picture: 24 hex digits", nullable=False)
+_IDENTITY = Column("identity_id", _TEXT, "the person: 16 hex digits", nullable=False, text=False)
+_IMAGE = Column("image_id", _TEXT, "the picture: 24 hex digits", nullable=False, text=False)
 _FACE = Column(
     "face_id",
     _TEXT,
     "the face: 24 hex digits; where a picture has none, the id of the row that says so",
     nullable=False,
+    text=False,
 )
 _STATUS = (
     Column(
@@ -25,13 +28,15 @@ _STATUS = (
         _TEXT,
         "ok, filtered (looked at and left out), failed or poisoned (killed its worker twice)",
         nullable=False,
+        text=False,
     ),
     Column(
         "reason",
         _TEXT,
         "short code for anything but ok: no_face, decode_error, below_threshold, ...",
+        text=False,
     ),
-    Column("detail", _TEXT, "the same in words, where there is more to say"),
+    Column("detail", _TEXT, "the same in words, where there is more to say", text=True),
     Column(
         "inputs",
         _DIGEST,
@@ -50,74 +55,85 @@ def _table(
     parent_key: str | None,
     *columns: Column,
     version: int = 1,
+    step: Step | None = None,
 ) -> TableSchema:
     ids = {
         "identity_id": (_IDENTITY,),
         "image_id": (_IDENTITY, _IMAGE),
         "face_id": (_IDENTITY, _IMAGE, _FACE),
     }[key]
-    return TableSchema(
-        name, version, by, description, key, parent, parent_key, (*ids, *columns, *_STATUS)
-    )
+    every = (*ids, *columns, *_STATUS)
+    return TableSchema(name, version, by, description, key, parent, parent_key, every, step)
 
 
-def _faces(name: str, by: str, description: str, *columns: Column) -> TableSchema:
-    return _table(name, by, description, "face_id", "faces", "face_id", *columns)
+def _faces(
+    name: str,
+    by: str,
+    description: str,
+    *columns: Column,
+    step: Step | None = None,
+    need: str | None = None,
+) -> TableSchema:
+    made = _table(name, by, description, "face_id", "faces", "face_id", *columns, step=step)
+    return replace(made, need=need)
 
 
 # fmt: off
 _ALL = (
     _table(
         "identities", "crawl", "The people.", "identity_id", None, None,
-        Column("name", _TEXT, "as first seen", nullable=False),
+        Column("name", _TEXT, "as first seen", nullable=False, text=True, is_name=True),
         Column("aliases", pa.list_(_TEXT),
-            "other spellings that stand for the same person, sorted"),
-        Column("external_ids", pa.map_(_TEXT, _TEXT), "scheme to id, for example wikidata: Q42"),
+            "other spellings that stand for the same person, sorted", text=True, is_name=True),
+        Column("external_ids", pa.map_(_TEXT, _TEXT), "scheme to id, for example wikidata: Q42",
+            text=True),
         Column("bucket", _I32, "where all rows of the person are", nullable=False),
     ),
     _table(
         "candidates", "crawl", "Pictures that a source offers.", "image_id", "identities",
         "identity_id",
         Column("address", _TEXT, "canonical address: a URL, or source:relative/path for files",
-            nullable=False),
-        Column("page", _TEXT, "the page that shows the picture"),
-        Column("source", _TEXT, "name of the source in the DAG", nullable=False),
-        Column("licence", _TEXT, "as the source states it; null where it states none"),
-        Column("author", _TEXT, "as the source states it"),
+            nullable=False, text=True),
+        Column("page", _TEXT, "the page that shows the picture", text=True),
+        Column("source", _TEXT, "name of the source in the DAG", nullable=False, text=True),
+        Column("licence", _TEXT, "as the source states it; null where it states none", text=True),
+        Column("author", _TEXT, "as the source states it", text=True),
         Column("rank", _I32, "0-based place in its chunk; never changes", nullable=False),
         Column("fingerprint", _TEXT,
             "what tells that the content behind the address changed (size and time of a file, "
-            "ETag)"),
+            "ETag)", text=True),
         Column("split", _TEXT,
             "as the source states it: train, valid, test, ...; null where it states none",
-            late=True),
+            late=True, text=True),
         Column("attributes", _TEXT,
             "what else the source states, as a JSON object; null where it states nothing",
-               late=True),
+               late=True, text=True),
         Column("reference", _TEXT,
             "yes: the source says that this image shows the person; no: it says so of another "
             "one of the person; "
-               "null: it says nothing", late=True),
+               "null: it says nothing", late=True, text=True),
         version=2,
+        step=Step("offered", None, "offered", "not offered", "pictures"),
     ),
     _table(
         "images", "crawl", "What was fetched, byte for byte.", "image_id", "candidates", "image_id",
         Column("bytes", _BYTES, "the original file, never re-encoded", blob=True),
-        Column("sha256", _TEXT, "of the bytes, 64 hex digits"),
+        Column("sha256", _TEXT, "of the bytes, 64 hex digits", text=False),
         Column("phash", pa.uint64(),
             "64-bit perceptual hash (DCT) of the upright picture; null if it does not decode"),
-        Column("format", _TEXT, "jpeg, png, webp, gif, bmp or tiff, by content"),
+        Column("format", _TEXT, "jpeg, png, webp, gif, bmp or tiff, by content", text=False),
         Column("width", _I32, "pixels, upright"),
         Column("height", _I32, "pixels, upright"),
         Column("orientation", _I32, "EXIF orientation 1 to 8 that was applied"),
         Column("size", _I64, "bytes"),
         Column("fetched_at", pa.timestamp("us", tz="UTC"),
             "when it was fetched; null for files of a folder"),
-        Column("opt_out", _TEXT, "evidence of an opt-out found while fetching"),
+        Column("opt_out", _TEXT, "evidence of an opt-out found while fetching", text=True),
         Column("http_status", _I32, "of the last answer of a web server"),
         Column("attempts", _I32, "requests that were made for it"),
-        Column("final_address", _TEXT, "where redirects led, if there were any"),
+        Column("final_address", _TEXT, "where redirects led, if there were any", text=True),
         version=2,
+        step=Step("fetched", "offered", "fetched", "not fetched", "pictures"),
     ),
     _table(
         "faces", "detect",
@@ -131,7 +147,7 @@ _ALL = (
             "arcface5: image-left eye, image-right eye, nose, image-left and image-right mouth "
             "corner; "
                "dlib5: image-right eye outer and inner corner, image-left eye outer and inner "
-               "corner, nose base"),
+               "corner, nose base", text=False),
         Column("score", _F32, "the detector's own, 0 to 1 or a margin (see the backend)"),
         Column("side", _F32, "geometric mean of the box's sides, pixels"),
         Column("sharpness", _F32,
@@ -143,13 +159,17 @@ _ALL = (
             "of the picture's faces the one that it seems to be of, by size and place alone; "
             "null where unknown"),
         version=2,
+        step=Step("with_face", "fetched", "with a face", "no face", "pictures"),
     ),
     _faces(
         "embeddings", "embed", "Identity vectors.",
-        Column("recogniser", _TEXT, "which space the vector lives in"),
+        Column("recogniser", _TEXT, "which space the vector lives in", text=True,
+            sample="recogniser"),
         Column("vector", _FLOATS,
-            "unit length; rounded to half precision where the backend was told to"),
+            "unit length; rounded to half precision where the backend was told to",
+            member=Member("arcface.npy", "identity vector, float32: **biometric data**")),
         Column("norm", _F32, "length before normalisation, a quality signal"),
+        step=Step("embedded", "with_face", "embedded", "not embedded"),
     ),
     _faces(
         "screenings", "screen",
@@ -182,12 +202,15 @@ _ALL = (
         Column("similarity", _F32,
             "cosine to the person's indicator; for faces of cluster 0 the face itself is left "
             "out of it"),
-        Column("keep", pa.bool_(), "the face is the person and stays", nullable=False),
-        Column("duplicate_of", _TEXT, "face_id of the better copy; null for what is nobody's copy"),
+        Column("keep", pa.bool_(), "the face is the person and stays", nullable=False,
+            default=False),
+        Column("duplicate_of", _TEXT, "face_id of the better copy; null for what is nobody's copy",
+            text=False),
         Column("margin", _F32,
             "of the person: the votes of the second group over those of the first; null where "
             "nothing was counted",
                late=True),
+        step=Step("kept", "embedded", "kept", "not kept"),
     ),
     _table(
         "people", "people", "What cleaning found, by person.", "identity_id", "identities",
@@ -205,7 +228,7 @@ _ALL = (
             "how well the clusters are apart, by cosine, -1 to 1; null with fewer than two"),
         Column("flags", pa.list_(_TEXT),
             "weak_majority, second_cluster, near_tie, few_images, reference_missing, "
-            "reference_alone"),
+            "reference_alone", text=False),
         Column("margin", _F32,
             "the votes of the second group over those of the first; null where nothing was counted",
             late=True),
@@ -217,18 +240,19 @@ _ALL = (
     _table(
         "matches", "match", "Who is whom across the dataset.", "identity_id", "people",
         "identity_id",
-        Column("same_as", _TEXT, "the canonical identity_id: itself unless merged", nullable=False),
+        Column("same_as", _TEXT, "the canonical identity_id: itself unless merged", nullable=False,
+            text=False),
         Column("kin", _TEXT,
             "first identity_id of those who stay on one side of a split with this person: itself "
-            "if none", nullable=False),
-        Column("nearest", _TEXT, "identity_id of the nearest person above near_cosine"),
+            "if none", nullable=False, text=False),
+        Column("nearest", _TEXT, "identity_id of the nearest person above near_cosine", text=False),
         Column("nearest_cosine", _F32, "cosine between the indicators"),
         Column("shared", _I32, "kept faces that are kept under another person's name as well"),
         Column("dropped_faces", pa.list_(_TEXT),
             "face_ids of kept pictures that are not used: nobody's, or a copy of a merged "
-            "person's"),
+            "person's", text=False),
         Column("flags", pa.list_(_TEXT),
-            "merged, same_person, maybe_same, dropped, near_person, shared_pictures"),
+            "merged, same_person, maybe_same, dropped, near_person, shared_pictures", text=False),
     ),
     TableSchema(
         "overrides", 2, "correct",
@@ -237,93 +261,117 @@ _ALL = (
             _IDENTITY,
             Column("face_id", _TEXT,
                 "the face; for a decision about the whole person the identity_id once more",
-                nullable=False),
+                nullable=False, text=False),
             Column("action", _TEXT, "keep or reject, of a face; merge, of a person",
-                nullable=False),
-            Column("target", _TEXT, "identity_id that a merge leads to"),
-            Column("author", _TEXT, "who decided"),
+                nullable=False, text=False),
+            Column("target", _TEXT, "identity_id that a merge leads to", text=False),
+            Column("author", _TEXT, "who decided", text=True),
             Column("decided_at", pa.timestamp("us", tz="UTC"), "when", nullable=False),
             *_STATUS,
         ),
     ),
     _faces(
         "captions", "caption", "What the pictures show, in words.",
-        Column("caption", _TEXT, "one line"),
-        Column("prompt_id", _TEXT, "which prompt or template"),
-        Column("model", _TEXT, "who wrote it"),
+        Column("caption", _TEXT, "one line", text=True, sample="caption"),
+        Column("prompt_id", _TEXT, "which prompt or template", text=True, sample="prompt_id"),
+        Column("model", _TEXT, "who wrote it", text=True, sample="caption_model"),
         Column("tokens", _I32, "generated tokens, or words for templates"),
+        step=Step("captioned", "kept", "captioned", "no caption"), need="caption",
     ),
     _faces(
         "landmarks", "landmark", "Dense facial points.",
-        Column("scheme", _TEXT, "dlib68, mediapipe478 or fan68"),
-        Column("points", _FLOATS, "x y (and z for mediapipe478) of each point, pixels"),
+        Column("scheme", _TEXT, "dlib68, mediapipe478 or fan68", text=False,
+            sample="points_scheme"),
+        Column("points", _FLOATS, "x y (and z for mediapipe478) of each point, pixels",
+            sample="points"),
         Column("blendshapes", _FLOATS, "(52) ARKit coefficients 0 to 1, mediapipe478 only"),
         Column("rotation", _FLOATS,
             "(9) head rotation matrix, row-major, where the scheme gives one"),
+        step=Step("landmarked", "kept", "with dense points", "no dense points", usual=False),
+        need="points",
     ),
     _faces(
         "heads", "fit", "The head in three dimensions.",
-        Column("scheme", _TEXT, "flame, ict or pose"),
-        Column("shape", _FLOATS, "identity coefficients of the scheme"),
-        Column("expression", _FLOATS, "expression coefficients of the scheme"),
+        Column("scheme", _TEXT, "flame, ict or pose", text=False, sample="head_scheme"),
+        Column("shape", _FLOATS, "identity coefficients of the scheme", sample="head_shape"),
+        Column("expression", _FLOATS, "expression coefficients of the scheme",
+            sample="head_expression"),
         Column("pose", _FLOATS,
             "pose: (3) yaw, pitch, roll in degrees; yaw > 0 turns to image right, pitch > 0 "
             "looks up, "
-               "roll > 0 tilts clockwise. flame: (6) axis-angle of head and jaw, radians"),
+               "roll > 0 tilts clockwise. flame: (6) axis-angle of head and jaw, radians",
+               sample="head_pose"),
         Column("camera", _FLOATS,
             "pose: (3) x y z of the head in front of the camera, in head widths; flame: (3) "
-            "scale tx ty"),
-        Column("light", _FLOATS, "(27) spherical harmonics, flame only"),
-        Column("texture", _FLOATS, "albedo coefficients, flame only"),
+            "scale tx ty", sample="head_camera"),
+        Column("light", _FLOATS, "(27) spherical harmonics, flame only", sample="head_light"),
+        Column("texture", _FLOATS, "albedo coefficients, flame only", sample="head_texture"),
         Column("error", _F32,
             "root mean square re-projection error over the points used, as a share of the face "
             "side"),
+        step=Step("fitted", "kept", "with a head pose", "no head pose"), need="head",
     ),
     _faces(
         "affect", "affect", "Expression.",
-        Column("valence", _F32, "-1 to 1"),
-        Column("arousal", _F32, "-1 to 1"),
-        Column("emotions", _FLOATS, "class probabilities in the backend's order"),
+        Column("valence", _F32, "-1 to 1", sample="valence"),
+        Column("arousal", _F32, "-1 to 1", sample="arousal"),
+        Column("emotions", _FLOATS, "class probabilities in the backend's order",
+            sample="emotions"),
+        step=Step("with_affect", "kept", "with affect", "no affect", usual=False), need="affect",
     ),
     _faces(
         "masks", "segment", "Who is where in the picture.",
-        Column("mask", _BYTES, "PNG, one byte a pixel, the class index", blob=True),
-        Column("window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels"),
-        Column("classes", pa.list_(_TEXT), "names of the class indices"),
-        Column("coverage", _F32, "share of the window that is not background"),
+        Column("mask", _BYTES, "PNG, one byte a pixel, the class index", blob=True,
+            member=Member("mask.png", "who is where, one byte a pixel")),
+        Column("window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels",
+            sample="mask_window"),
+        Column("classes", pa.list_(_TEXT), "names of the class indices", text=False,
+            sample="mask_classes"),
+        Column("coverage", _F32, "share of the window that is not background",
+            sample="mask_coverage"),
+        step=Step("segmented", "kept", "with a mask", "no mask", usual=False),
     ),
     _faces(
-        "renders", "fit", "Pictures rendered from the head.",
-        Column("normal", _BYTES, "PNG", blob=True),
-        Column("albedo", _BYTES, "PNG", blob=True),
-        Column("lambertian", _BYTES, "PNG", blob=True),
-        Column("landmark_picture", _BYTES, "PNG", blob=True),
+        "renders", "render", "Pictures rendered from the head.",
+        Column("normal", _BYTES, "PNG", blob=True, member=Member("normal.png",
+            "rendered surface normals")),
+        Column("albedo", _BYTES, "PNG", blob=True, member=Member("albedo.png", "rendered albedo")),
+        Column("lambertian", _BYTES, "PNG", blob=True, member=Member("lambertian.png",
+            "rendered shading")),
+        Column("landmark_picture", _BYTES, "PNG", blob=True, member=Member("landmarks.png",
+            "drawn facial points")),
         Column("frame", _FLOATS,
             "(4) a b tx ty: similarity from picture to frame, x' = a x - b y + tx, y' = b x + a "
-            "y + ty"),
+            "y + ty", sample="frame"),
+        step=Step("rendered", "kept", "rendered", "not rendered", usual=False),
     ),
     _faces(
         "latents", "latents", "VAE moments of the frame.",
         Column("moments", _BYTES, "float16, mean then log variance, C x H x W", blob=True),
         Column("dims", pa.list_(_I32), "(3) channels, height, width of the mean"),
         Column("frame", _FLOATS, "as in renders"),
+        step=Step("with_latents", "kept", "with latents", "no latents", usual=False),
     ),
     TableSchema(
         "removals", 2, "forget",
         "Hashes, under a key of the root, of what must not come back; no personal data.", "hash",
         None, None,
         (
-            Column("hash", _TEXT, "keyed hash, hexadecimal", nullable=False),
+            Column("hash", _TEXT, "keyed hash, hexadecimal", nullable=False, text=False),
             Column("kind", _TEXT,
                 "what is hashed: identity, name, spelling, external_id, address, image, sha256, "
                 "phash or vector",
-                   nullable=False),
+                   nullable=False, text=False),
             Column("removed_at", pa.timestamp("us", tz="UTC"), "when", nullable=False),
             Column("receipt", _TEXT, "the removal: receipts/<receipt>.json says how much went",
-                nullable=False),
+                nullable=False, text=False),
         ),
     ),
 )
 # fmt: on
 
 TABLES: dict[str, TableSchema] = {schema.name: schema for schema in _ALL}
+WRITTEN_BY: dict[str, str] = {schema.written_by: schema.name for schema in _ALL}
+"""The table that a stage writes; the list of people and candidates is taken in before crawl fetches
+any image.
+"""

@@ -3,6 +3,7 @@ asked for.
 """
 
 import importlib
+from importlib.metadata import entry_points
 
 from schemas.errors import UserError
 from schemas.wording import near
@@ -30,15 +31,24 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "people": {"summary": "stages.people.summary:SummaryPeople"},
     "match": {"indicators": "stages.match.indicators:IndicatorMatch"},
-    "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
     "landmark": {
         "dlib68": "stages.landmark.dlib68:Dlib68Landmark",
         "fan68": "stages.landmark.fan68:Fan68Landmark",
     },
     "fit": {"pnp": "stages.fit.pnp:PnpFit"},
+    "affect": {},
     "segment": {"grabcut": "stages.segment.grabcut:GrabCutSegment"},
+    "render": {},
+    "latents": {},
+    "caption": {"attributes": "stages.caption.attributes:AttributesCaption"},
 }
-"""The order is the order in which stages run; the first backend of each is its default."""
+"""The order is the order in which stages run; the first backend of each is its default. A stage
+without one needs a backend from a package of somebody's own.
+"""
+ENTRY_POINTS = "idcluster.backends"
+"""The group in which an installed package names its backends: `affect.emonet =
+"package.module:Class"`.
+"""
 
 
 class UnknownBackend(UserError, ValueError):
@@ -49,17 +59,53 @@ class UnknownBackend(UserError, ValueError):
     exit_code = 2
 
 
+def named(stage: str) -> dict[str, str]:
+    """The backends of a stage that have a name: ours, and those that installed packages bring."""
+    found = dict(BACKENDS[stage])
+    for point in entry_points(group=ENTRY_POINTS):
+        of, _, name = point.name.partition(".")
+        if of == stage and name:
+            found.setdefault(name, point.value)
+    return found
+
+
 def backend(stage: str, name: str | None = None) -> type[Stage]:
-    """The class of a backend; the stage's default without a name. Raises UnknownBackend."""
+    """The class of a backend: by its name, or as `package.module:Class`; the stage's default
+    without one.
+
+    Raises UnknownBackend, and ImportError where the module, or what it needs, cannot be imported.
+    """
     if stage not in BACKENDS:
         raise UnknownBackend(f"no stage {stage!r}{_nearest(stage, BACKENDS)}")
-    known = BACKENDS[stage]
-    name = next(iter(known)) if name is None else name
+    place = name if name is not None and ":" in name else _place(stage, name)
+    module, _, attribute = place.partition(":")
+    found = getattr(importlib.import_module(module), attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Stage)):
+        raise UnknownBackend(f"{place} is no class that derives from stages.stage.Stage")
+    if getattr(found, "name", None) != stage:
+        raise UnknownBackend(
+            f"{place} is a backend of the stage {getattr(found, 'name', None)!r}, not of {stage!r}"
+        )
+    return found
+
+
+def _place(stage: str, name: str | None) -> str:
+    """Where the class of a named backend is."""
+    if name is None and BACKENDS[stage]:
+        return next(iter(BACKENDS[stage].values()))
+    if name is not None and name in BACKENDS[stage]:
+        return BACKENDS[stage][name]  # without looking through all installed packages
+    known = named(stage)
+    if not known:
+        raise UnknownBackend(
+            f"stage {stage!r} has no backend yet; a package of your own can bring one "
+            "(`backend: my_package.module:Class`)"
+        )
+    if name is None:
+        return next(iter(known.values()))
     if name not in known:
         raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{_nearest(name, known)}")
-    module, _, attribute = known[name].partition(":")
-    found: type[Stage] = getattr(importlib.import_module(module), attribute)
-    return found
+    return known[name]
 
 
 def _nearest(

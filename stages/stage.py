@@ -41,6 +41,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas import TABLES, TableSchema
 from schemas.errors import UserError
 from schemas.fetched import Fetched
+from schemas.tables import WRITTEN_BY
 
 Grain = Literal["slice", "bucket", "root"]
 Device = Literal["cpu", "cuda"]
@@ -160,7 +161,8 @@ class Stage:
 
     @property
     def writes(self) -> TableSchema:
-        return TABLES[_WRITES[self.name]]
+        """The table whose `written_by` is the name of the stage."""
+        return TABLES[WRITTEN_BY[self.name]]
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -219,19 +221,3 @@ class Stage:
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+(?=>)")
 """As Python shows an object that has nothing better to say."""
-
-
-_WRITES = {
-    "crawl": "images",
-    "detect": "faces",
-    "embed": "embeddings",
-    "screen": "screenings",
-    "clean": "clusters",
-    "people": "people",
-    "match": "matches",
-    "caption": "captions",
-    "landmark": "landmarks",
-    "fit": "heads",
-    "affect": "affect",
-    "segment": "masks",
-}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.execution.cluster import SHIPPED
+
 _ROOT = Path(__file__).resolve().parents[1]
 
 MAY_IMPORT = {
@@ -128,6 +130,11 @@ def test_ray_is_known_to_a_few_modules_of_the_pipeline() -> None:
     for file in sources():
         if "ray" in {name.split(".")[0] for name in imported(file)}:
             assert file.relative_to(_ROOT).as_posix() in RAY, f"{file} imports ray"
+
+
+def test_all_packages_travel_to_a_cluster() -> None:
+    there = {name for name in MAY_IMPORT if (_ROOT / name).is_dir()}
+    assert set(SHIPPED) == there
 
 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from idcluster.catalogue.connection import QueryError
 from schemas import TABLES
+from schemas.samples import SAMPLES
 from schemas.wording import near
 
 Query = Callable[[duckdb.DuckDBPyConnection], pa.Table]
@@ -46,20 +47,17 @@ class Step:
     table: str
 
 
-STEPS = (
-    Step("offered", None, "pictures", "candidates"),
-    Step("fetched", "offered", "pictures", "images"),
-    Step("with_face", "fetched", "pictures", "faces"),
-    Step("embedded", "with_face", "faces", "embeddings"),
-    Step("kept", "embedded", "faces", "clusters"),
-    Step("captioned", "kept", "faces", "captions"),
-    Step("landmarked", "kept", "faces", "landmarks"),
-    Step("fitted", "kept", "faces", "heads"),
-    Step("segmented", "kept", "faces", "masks"),
-    Step("with_affect", "kept", "faces", "affect"),
-    Step("sharded", "kept", "faces", "samples"),
+STEPS = tuple(
+    Step(schema.step.name, schema.step.of, schema.step.unit, schema.name)
+    for schema in (*TABLES.values(), SAMPLES)
+    if schema.step is not None
 )
-USUAL = {"offered", "fetched", "with_face", "embedded", "kept", "captioned", "fitted", "sharded"}
+"""As the tables declare them."""
+USUAL = {
+    schema.step.name
+    for schema in (*TABLES.values(), SAMPLES)
+    if schema.step is not None and schema.step.usual
+}
 """Steps that are told of though nothing is there, where no record of a run says which stages its
 DAG named.
 """

@@ -10,7 +10,7 @@ import io
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -117,7 +117,13 @@ def _settings(schema: TableSchema) -> dict[str, Any]:
 
 
 def encode(schema: TableSchema, table: pa.Table) -> bytes:
-    """The Parquet file of a checked table; of tables of the dataset with its check sums."""
+    """The Parquet file of a checked table; of tables of the dataset with its check sums.
+
+    Late columns that `table` lacks are not written.
+    """
+    there = tuple(one for one in schema.columns if not one.late or one.name in table.column_names)
+    if len(there) < len(schema.columns):
+        schema = replace(schema, columns=there)
     checked = schema.check(table, f"rows for {schema.name}")
     sink = io.BytesIO()
     # A table that is read back row by row or appended from slices has its chunks in memory laid out

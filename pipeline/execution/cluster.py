@@ -8,6 +8,7 @@ node has what the run needs.
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import secrets
@@ -17,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import schemas
 from idcluster.root.storage import Store
 from pipeline.dag import SHARD, Resources, WorkerRange
 from pipeline.execution.attempts import Whereabouts
@@ -27,8 +27,8 @@ from pipeline.execution.operators import Pool
 if TYPE_CHECKING:
     from pipeline.execution.worker_spec import WorkerSpec
 
-SHIPPED = ("schemas", "idcluster", "stages", "training", "eval", "pipeline")
-"""The packages that workers import, as far as they are there."""
+SHIPPED = ("schemas", "idcluster", "stages", "eval", "pipeline")
+"""The packages that workers import."""
 
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # fmt: off
@@ -317,8 +317,7 @@ def _job_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def package_folders() -> list[Path]:
     """The folders of our packages, as this process imports them."""
-    beside = Path(str(schemas.__file__)).parent.parent
-    return [beside / name for name in SHIPPED if (beside / name / "__init__.py").is_file()]
+    return [Path(str(importlib.import_module(name).__file__)).parent for name in SHIPPED]
 
 
 def code_digest() -> str:

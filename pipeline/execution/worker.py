@@ -514,8 +514,11 @@ def _given_up(
         if stage.writes.key == "face_id" and "face_id" not in record:
             record["face_id"] = no_face_id(record["image_id"])
         record |= {"status": status, "reason": reason, "detail": detail}
-        # The only other columns that may not be null.
-        record |= {"keep": False}
+        record |= {
+            column.name: column.default
+            for column in stage.writes.columns
+            if column.default is not None
+        }
         built.append({name: value for name, value in record.items() if name in stage.writes.names})
     return stage.build(built)
 

@@ -30,26 +30,14 @@ from pipeline.report.html import (
     tiles,
 )
 from pipeline.report.people import sample_people
+from schemas import TABLES
+from schemas.samples import SAMPLES
 from schemas.wording import verb
 
 RUNS_SHOWN = 20
-# fmt: off
-STEP_NAMES = {
-    "offered": "offered", "fetched": "fetched", "with_face": "with a face", "embedded": "embedded",
-    "kept": "kept",
-    "captioned": "captioned", "landmarked": "with dense points", "fitted": "with a head pose",
-    "segmented": "with a mask", "with_affect": "with affect", "sharded": "in shards",
-}
-# fmt: on
-# fmt: off
-LOST_NAMES = {
-    "offered": "not offered", "fetched": "not fetched", "with_face": "no face",
-    "embedded": "not embedded", "kept": "not kept",
-    "captioned": "no caption", "landmarked": "no dense points", "fitted": "no head pose",
-    "segmented": "no mask",
-    "with_affect": "no affect", "sharded": "not in shards",
-}
-# fmt: on
+_STEPS = [schema.step for schema in (*TABLES.values(), SAMPLES) if schema.step is not None]
+STEP_NAMES = {step.name: step.label for step in _STEPS}
+LOST_NAMES = {step.name: step.lost for step in _STEPS}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from idcluster.root.storage import Store
 from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.spill import Spill, in_order
 from pipeline.shards.split_lists import STATED, BadList, meant_split
+from schemas import TABLES
 from schemas.samples import WITHHELD
 from stages.shard.cut import cut, parts
 from stages.shard.params import SOURCES, TABLES_OF, ShardParams
@@ -33,6 +34,20 @@ _SAMPLES_AT_ONCE = (
 )
 _ORDER = ("canonical_id", "image_id")
 _Key = TypeVar("_Key", str, int)
+
+
+BLOBS = tuple(
+    table
+    for table, schema in TABLES.items()
+    if any(column.blob for column in schema.members.values())
+)
+"""Tables of faces whose images travel with a sample, where a profile includes them."""
+CARRIED = tuple(
+    table
+    for table, schema in TABLES.items()
+    if schema.parent == "faces" and (schema.samples or table in BLOBS)
+)
+"""Tables of faces of which samples carry something."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +241,7 @@ class SampleSelection:
 
     def _joined(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> pa.Table:
         """`chosen` with all that samples carry, in any order."""
-        for table in ("masks", "renders"):
+        for table in BLOBS:
             _create_with_names(
                 connection,
                 f"{table}_places",
@@ -236,13 +251,13 @@ class SampleSelection:
         _create_with_names(
             connection, "images_places", "images", [e.file for e in snapshot.shown("images")]
         )
-        vector = "e.vector" if "arcface" in self._params.include else "NULL"
-        found: pa.Table = connection.sql(_ROWS.format(vector=vector)).to_arrow_table()
+        sql = _rows("arcface" in self._params.include)
+        found: pa.Table = connection.sql(sql).to_arrow_table()
         return found
 
     def _finished(self, row: dict[str, Any]) -> dict[str, Any]:
         row["key"] = sample_key(row["identity_id"], row["image_id"])
-        for name in ("image_file", "masks_file", "renders_file"):
+        for name in ("image_file", *(f"{table}_file" for table in BLOBS)):
             row[name] = row[name] and row[name].removeprefix("dataset:///")
         row["basis"] = self._basis(row)
         if row["vector"] is None:
@@ -386,31 +401,36 @@ _ROWS = """
 SELECT s.canonical_id, s.identity_id, s.image_id, s.face_id, s.similarity, s.sha256, s.size,
     s.split, s.role, s.role_number,
     n.name, d.address, d.page, d.source, d.licence, d.author, d.attributes, i.format, i.width,
-        i.height, i.orientation,
+    i.height, i.orientation,
     f.box, f.landmarks, f.landmark_scheme, f.score, f.side, f.sharpness, f.yaw, f.faces_in_image,
-        f.subject,
-    t.caption, t.prompt_id, t.model AS caption_model, l.scheme AS points_scheme, l.points,
-    h.scheme AS head_scheme, h.shape AS head_shape, h.expression AS head_expression,
-        h.pose AS head_pose,
-    h.camera AS head_camera, h.light AS head_light, h.texture AS head_texture,
-    m."window" AS mask_window, m.classes AS mask_classes, m.coverage AS mask_coverage, r.frame,
-    a.valence, a.arousal, a.emotions, e.recogniser, {vector} AS vector,
-    g.filename AS image_file, m.filename AS masks_file, lower(hex(m.inputs)) AS masks_inputs,
-    r.filename AS renders_file, lower(hex(r.inputs)) AS renders_inputs
+    f.subject, {columns}, {vector} AS vector, g.filename AS image_file
 FROM chosen s
 JOIN faces f ON f.face_id = s.face_id
 JOIN images i ON i.image_id = s.image_id
 JOIN images_places g ON g.image_id = s.image_id
 LEFT JOIN identities n ON n.identity_id = s.identity_id
 LEFT JOIN candidates d ON d.image_id = s.image_id
-LEFT JOIN captions t ON t.face_id = s.face_id AND t.status = 'ok'
-LEFT JOIN landmarks l ON l.face_id = s.face_id AND l.status = 'ok'
-LEFT JOIN heads h ON h.face_id = s.face_id AND h.status = 'ok'
-LEFT JOIN affect a ON a.face_id = s.face_id AND a.status = 'ok'
-LEFT JOIN embeddings e ON e.face_id = s.face_id AND e.status = 'ok'
-LEFT JOIN masks_places m ON m.face_id = s.face_id AND m.status = 'ok'
-LEFT JOIN renders_places r ON r.face_id = s.face_id AND r.status = 'ok'
+{joins}
 """
+
+
+def _rows(vector: bool) -> str:
+    """`chosen` with what the tables of faces declare that samples carry."""
+    columns, joins = [], []
+    for table in CARRIED:
+        columns += [f'{table}."{one.name}" AS "{one.sample}"' for one in TABLES[table].samples]
+        if table in BLOBS:
+            columns.append(f"{table}.filename AS {table}_file")
+            columns.append(f"lower(hex({table}.inputs)) AS {table}_inputs")
+        source = f"{table}_places" if table in BLOBS else table
+        joins.append(
+            f"LEFT JOIN {source} {table} ON {table}.face_id = s.face_id AND {table}.status = 'ok'"
+        )
+    return _ROWS.format(
+        columns=", ".join(columns),
+        joins="\n".join(joins),
+        vector="embeddings.vector" if vector else "NULL",
+    )
 
 
 def _create_with_names(

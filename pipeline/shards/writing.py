@@ -23,7 +23,7 @@ from idcluster.root.snapshot import WHOLE, Entry, Snapshot
 from idcluster.root.storage import Store
 from pipeline.dag import describe
 from pipeline.shards.index import put_indexes
-from pipeline.shards.sample_rows import OVERHEAD, SampleSelection
+from pipeline.shards.sample_rows import BLOBS, OVERHEAD, SampleSelection
 from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.split_lists import resolve
 from pipeline.shards.tars import read_tar, told_members
@@ -39,7 +39,7 @@ from stages.shard.webdataset import CODE_VERSION, Sample, metadata_json, write_t
 _WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the
 # conditions follow from.
-_WORK = ("size", "image_file", "masks_file", "renders_file", "basis", "vector")
+_WORK = ("size", "image_file", *(f"{table}_file" for table in BLOBS), "basis", "vector")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from schemas import TABLES
 from stages.shard.params import MEMBERS, ShardParams
 from stages.shard.splits import SPLITS
 
@@ -36,6 +37,18 @@ _WHY = {
 }
 
 
+_COUNTED = {
+    schema.need or next(iter(schema.members), schema.name): tuple(
+        str(column.sample) for column in schema.samples
+    )
+    for schema in TABLES.values()
+    if schema.parent == "faces" and schema.samples
+}
+"""What samples can lack, and the columns that are null then."""
+_FIRST = ("caption", "points", "head", "mask")
+"""What a card has always counted, also where no sample has it."""
+
+
 @dataclass
 class Contents:
     """What is in a set of shards, counted sample by sample in the order of the shards."""
@@ -47,7 +60,8 @@ class Contents:
     sources: Counter[str] = field(default_factory=Counter)
     formats: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
-    """Samples without what most have: caption, points, head, mask."""
+    """Samples without what others have, by what a profile calls it."""
+    _samples: int = 0
     _last: dict[str, str] = field(default_factory=dict)
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -61,20 +75,22 @@ class Contents:
         self.licences[row["licence"] or "none stated"] += 1
         self.sources[row["source"] or "unknown"] += 1
         self.formats[row["format"]] += 1
-        for name, column in (
-            ("caption", "caption"),
-            ("points", "points"),
-            ("head", "head_scheme"),
-            ("mask", "mask_window"),
-        ):
-            self.missing[name] += row[column] is None
+        for name, columns in _COUNTED.items():
+            self.missing[name] += all(row.get(column) is None for column in columns)
+            self._samples += name == _FIRST[0]
 
     def as_json(self) -> dict[str, Any]:
         counted = {
             "licences": self.licences,
             "sources": self.sources,
             "formats": self.formats,
-            "missing": +self.missing,
+            "missing": +Counter(
+                {
+                    name: count
+                    for name, count in self.missing.items()
+                    if name in _FIRST or count < self._samples
+                }
+            ),
         }
         return {
             "splits": self.splits,
@@ -136,7 +152,7 @@ def data_card(
     people = sum(counts["people"] for counts in splits.values())
     members = {
         "`.json`": "everything known about it",
-        **{f"`.{MEMBERS[c]}`": _CONDITIONS[c] for c in params.include},
+        **{f"`.{MEMBERS[c].ending}`": MEMBERS[c].says for c in params.include},
     }
     text = [
         "---",
@@ -226,16 +242,6 @@ def data_card(
         "deletes what it names.",
     ]
     return ("\n".join(text) + "\n").encode()
-
-
-# fmt: off
-_CONDITIONS = {
-    "mask": "who is where, one byte a pixel", "normal": "rendered surface normals",
-    "albedo": "rendered albedo",
-    "lambertian": "rendered shading", "landmarks": "drawn facial points",
-    "arcface": "identity vector, float32: **biometric data**",
-}
-# fmt: on
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:

@@ -3,13 +3,14 @@ which split.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas import TABLES
+from schemas.schema import Member
 from stages.stage import LATE, Params
 
-Condition = Literal["mask", "normal", "albedo", "lambertian", "landmarks", "arcface"]
 Flag = Literal[
     "weak_majority",
     "second_cluster",
@@ -23,7 +24,25 @@ Flag = Literal[
     "near_person",
     "shared_pictures",
 ]
-Needed = Literal[
+SOURCES: Mapping[str, tuple[str, str]] = {
+    condition: (table, column.name)
+    for table, schema in TABLES.items()
+    for condition, column in schema.members.items()
+}
+"""The table and column that a condition comes from."""
+MEMBERS: Mapping[str, Member] = {
+    condition: column.member
+    for schema in TABLES.values()
+    for condition, column in schema.members.items()
+    if column.member is not None
+}
+"""The member that carries a condition."""
+TABLES_OF: Mapping[str, str] = {
+    **{schema.need: table for table, schema in TABLES.items() if schema.need},
+    **{condition: table for condition, (table, _) in SOURCES.items()},
+}
+"""The table in which a face has a row, if it has what is needed."""
+_FIRST = (
     "caption",
     "points",
     "head",
@@ -34,31 +53,16 @@ Needed = Literal[
     "lambertian",
     "landmarks",
     "arcface",
-]
+)
+NEEDED = (*_FIRST, *(name for name in TABLES_OF if name not in _FIRST))
+"""In the order in which versions name them: it is a part of what these are a hash of."""
 
-# fmt: off
-MEMBERS: Mapping[Condition, str] = {
-    "mask": "mask.png", "normal": "normal.png", "albedo": "albedo.png",
-    "lambertian": "lambertian.png",
-    "landmarks": "landmarks.png", "arcface": "arcface.npy",
-}
-# fmt: on
-"""The ending of the member that carries a condition."""
-# fmt: off
-SOURCES: Mapping[Condition, tuple[str, str]] = {
-    "mask": ("masks", "mask"), "normal": ("renders", "normal"), "albedo": ("renders", "albedo"),
-    "lambertian": ("renders", "lambertian"), "landmarks": ("renders", "landmark_picture"),
-    "arcface": ("embeddings", "vector"),
-}
-# fmt: on
-"""The table and column that a condition comes from."""
-# fmt: off
-TABLES_OF: Mapping[str, str] = {
-    "caption": "captions", "points": "landmarks", "head": "heads", "affect": "affect",
-    **{name: table for name, (table, _) in SOURCES.items()},
-}
-# fmt: on
-"""The table in which a face has a row, if it has what is needed."""
+if TYPE_CHECKING:
+    Condition = str
+    Needed = str
+else:
+    Condition = Literal[tuple(name for name in NEEDED if name in MEMBERS)]
+    Needed = Literal[NEEDED]
 
 # fmt: off
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -178,7 +182,7 @@ class ShardParams(Params):
     @classmethod
     def _in_order(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """In one order, each once: the order that somebody wrote makes no other version."""
-        return tuple(sorted(set(given), key=get_args(Needed).index))
+        return tuple(sorted(set(given), key=NEEDED.index))
 
     @property
     def target(self) -> int:
@@ -186,9 +190,9 @@ class ShardParams(Params):
         return max(1, round(self.target_mb * 1_000_000))
 
     @property
-    def members(self) -> dict[Condition, str]:
+    def members(self) -> dict[str, str]:
         """Condition to the ending of its member."""
-        return {name: MEMBERS[name] for name in self.include}
+        return {name: MEMBERS[name].ending for name in self.include}
 
     def tables(self) -> Iterator[str]:
         """The tables that must be there; captions, heads and landmarks are taken where they are."""

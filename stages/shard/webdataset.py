@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from schemas.samples import METADATA, SAMPLES
+from schemas.samples import LATE, METADATA, SAMPLES
 
 CODE_VERSION = 3
 """Raised by whoever changes the bytes that the same samples give."""
@@ -83,7 +83,13 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
             "mask_offset": mask_offset,
             "mask_length": mask_length,
         }
-    return SAMPLES.build(rows)
+    return without_empty_late(SAMPLES.build(rows))
+
+
+def without_empty_late(rows: pa.Table) -> pa.Table:
+    """Rows of SAMPLES without the late columns that none of them has."""
+    late = [name for name in rows.column_names if name in LATE]
+    return rows.drop_columns([name for name in late if rows[name].null_count == len(rows)])
 
 
 def tar_bytes(samples: Iterable[Sample], name: str) -> tuple[bytes, pa.Table]:
@@ -103,10 +109,13 @@ def files_of(sample: Sample) -> dict[str, bytes]:
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """The .json member: sorted keys, null for what there is not."""
-    return json.dumps(
-        {name: metadata[name] for name in METADATA}, sort_keys=True, ensure_ascii=False
-    ).encode()
+    """The .json member: sorted keys, null for what there is not; late columns are left out then."""
+    said = {
+        name: metadata[name]
+        for name in METADATA
+        if name not in LATE or metadata.get(name) is not None
+    }
+    return json.dumps(said, sort_keys=True, ensure_ascii=False).encode()
 
 
 def extension(format: str) -> str:

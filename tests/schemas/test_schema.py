@@ -163,4 +163,14 @@ def test_pictures_are_the_only_columns_that_planning_leaves_out() -> None:
         "renders": ("normal", "albedo", "lambertian", "landmark_picture"),
         "latents": ("moments",),
     }
-    assert Column("a", pa.string(), "b").nullable and not Column("a", pa.string(), "b").blob
+    assert Column("a", pa.int64(), "b").nullable and not Column("a", pa.int64(), "b").blob
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.list_(pa.string()), pa.map_(pa.string(), pa.string())]
+)
+def test_a_column_of_texts_says_whether_a_name_may_stand_in_it(kind: pa.DataType) -> None:
+    """Erasure would pass by a column that somebody adds and does not think of."""
+    with pytest.raises(SchemaError, match="column 'tags': say with `text`"):
+        Column("tags", kind, "what it shows")
+    assert Column("tags", kind, "what it shows", text=True).text

@@ -15,10 +15,11 @@ from idcluster.root.snapshot import Snapshot, load, publish
 from idcluster.root.storage import Store
 from pipeline.forget.erase import forget, prepare
 from pipeline.forget.find import Wish
-from pipeline.forget.text_columns import CLOSED, NAMES, OF_PEOPLE, OF_PICTURES, is_text, may_name
+from pipeline.forget.text_columns import CLOSED, NAMES, OF_PEOPLE, OF_PICTURES, may_name
 from pipeline.forget.verify import Leftover, verify
 from schemas import TABLES, TableSchema, face_id, identity_id, image_id
 from schemas.samples import SAMPLES, WITHHELD
+from schemas.schema import is_text
 from tests.pipeline.forgotten import remove
 from tests.pipeline.small_root import BOX, SmallPerson, small_root
 
