@@ -129,7 +129,7 @@ def run(
         if "crawl" in prepared.chosen(selection):
             check_sources(prepared.dag)
         chosen = prepared.chosen(selection)
-        wanted = terms(stage for stage in prepared.stages if stage.name in chosen)
+        wanted = terms((stage for stage in prepared.stages if stage.name in chosen), prepared.local)
         prepared.licences = as_records(
             settle(wanted, models or prepared.dag.models, accept_licence, console.print)
         )
@@ -177,7 +177,7 @@ def plan(
         console = _console()
         chosen = prepared.chosen(selection)
         asked = lacking(
-            terms(stage for stage in prepared.stages if stage.name in chosen),
+            terms((stage for stage in prepared.stages if stage.name in chosen), prepared.local),
             models or prepared.dag.models,
         )
         if as_json:

@@ -82,7 +82,7 @@ def run_demo(folder: Path, seed: int, console: Console) -> bool:
     ]
     dag = load_dag(DAG_FILE, sets)
     prepared = prepare(dag, None)
-    accepted = [acceptance(term) for term in terms(prepared.stages)]
+    accepted = [acceptance(term) for term in terms(prepared.stages, prepared.local)]
     prepared.licences = as_records(accepted)
     for one in accepted:
         console.print(

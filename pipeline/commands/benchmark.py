@@ -94,7 +94,8 @@ def _stage(
     chosen, colon, weights = asked.partition(":")
     try:
         found = backend(name, chosen)
-        stage = found({**params[name], **({"weights": weights} if colon else {})})
+        given = {**params[name], **({"weights": weights} if colon else {})}
+        stage = found(given, files.local)
     except UnknownBackend as error:
         raise DagError([f"--{name} {asked}: {error}"]) from error
     except ValidationError as error:

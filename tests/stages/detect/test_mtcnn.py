@@ -114,10 +114,11 @@ def test_strips_join_into_what_the_whole_gives(height: int, most: int) -> None:
 # With weights made up by a formula: what must hold for any
 
 
-class Made:
+class Made(WeightFiles):
     """A models directory with three checkpoints in facenet-pytorch's layout."""
 
     def __init__(self, top: Path) -> None:
+        super().__init__(str(top))
         self.top = top
         for name, network in (
             ("mtcnn_pnet", ProposalNet()),

@@ -3,7 +3,6 @@ are.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,8 +18,9 @@ from stages.networks.retinaface import Backbone, RetinaFace
 from stages.pictures import decode
 from stages.stage import NoDevice, Picture
 from stages.torch_session import BadCheckpoint
-from stages.weights import WeightFiles
+from stages.weights import WEIGHTS, WeightFiles
 from tests.stages.networks.filled import filled
+from tests.stages.one_file import OneFile
 
 NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
@@ -35,7 +35,7 @@ def checkpoint(path: Path, backbone: Backbone = "mobilenet025", prefix: str = "m
 def made_up(path: str, **params: Any) -> RetinaFaceDetect:
     """The stage on a file of no registered weights."""
     stage = RetinaFaceDetect({"weights": "retinaface_mobilenet025", "min_side": 0, **params})
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
 
 
@@ -108,7 +108,7 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     stage.device = "cuda"
     path = checkpoint(tmp_path / "x.pth")
     with pytest.raises(NoDevice, match="torch sees none"):
-        stage.setup(SimpleNamespace(path=lambda name: path))
+        stage.setup(OneFile(path))
 
 
 def test_wrong_parameters_are_refused() -> None:
@@ -140,7 +140,7 @@ def test_the_network_sees_colours_as_in_training_and_grey_around_them(
 ) -> None:
     stage = RetinaFaceDetect({"weights": weights, "scales": [64]})
     network = RetinaFace("mobilenet025").eval()
-    stage.install(network)
+    stage.install(network, WEIGHTS[weights])
     seen: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     stage.detect(np.full((64, 50, 3), (10, 20, 30), np.uint8))

@@ -1,7 +1,6 @@
 """SCRFD as a stage: with a made-up network everywhere, with real weights where they are."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,6 +16,7 @@ from stages.pictures import decode
 from stages.stage import Picture
 from stages.weights import WeightFiles
 from tests.stages.detect.tiny_scrfd import Layout, bright, write
+from tests.stages.one_file import OneFile
 
 NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
@@ -50,7 +50,7 @@ def test_outputs_become_boxes_and_points_of_the_picture() -> None:
 def made_up(path: str, **params: Any) -> ScrfdDetect:
     """The stage on a file of no registered weights."""
     stage = ScrfdDetect({"min_side": 0, **params})
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
 
 
