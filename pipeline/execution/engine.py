@@ -29,6 +29,7 @@ from pipeline.execution.fetching import Block, Haul
 from pipeline.execution.shared_gate import GateKeeper, SharedGate
 from pipeline.execution.tasks import Part, Task, TaskResult
 from pipeline.execution.worker_spec import WorkerSpec
+from pipeline.telling import without_remarks_of_pillow
 from stages.crawl.web.gate import LocalGate
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -413,6 +414,7 @@ class _Actor:
         import cv2
 
         cv2.setNumThreads(1)
+        without_remarks_of_pillow()
         cluster.adopt_environment(environment)
         self.on_cluster = on_cluster
         self.worker = spec.build()

@@ -7,7 +7,6 @@ files, RN101 from OpenAI's or open_clip's. Everything is computed in float32 and
 fixed size, so that a vector depends on its picture or text alone.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -151,7 +150,6 @@ def _from_openai(path: str, byte_pairs: str, device: Device, threads: int, batch
 
 
 def _from_transformers(folder: str, device: Device, threads: int, batch: int) -> Clip:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as in clip_text.py
     from transformers import CLIPConfig
 
     config_path = str(Path(folder) / "config.json")
