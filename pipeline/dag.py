@@ -19,7 +19,7 @@ from pipeline.document import Document, Where, dotted, nearest, show
 from pipeline.sources import KINDS, Source
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
-from stages.backends import BACKENDS, UnknownBackend, backend
+from stages.backends import BACKENDS, UnknownBackend, backend, instead
 from stages.crawl.web.params import FETCH, WebParams
 from stages.stage import Params, Stage
 from stages.weights import NOTHING, LocalRegistry, knowing
@@ -228,7 +228,8 @@ def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
         if chosen not in known:
             document.problem(
                 (*at, "backend"),
-                f"stage {name!r} has no backend {chosen!r}{nearest(chosen, known)}",
+                f"stage {name!r} has no backend {chosen!r}"
+                + (nearest(chosen, known) if name == SHARD else instead(name, chosen)),
             )
             continue
         try:

@@ -41,6 +41,12 @@ BACKENDS: dict[str, dict[str, str]] = {
 """The order is the order in which stages run; the first backend of each is its default."""
 
 
+RENAMED: dict[str, dict[str, str]] = {
+    "clean": {"kmeans": "is now 'kmeans_paper' (the papers' method); the default is 'linkage'"}
+}
+"""Names of backends that were, and what became of them."""
+
+
 class UnknownBackend(UserError, ValueError):
     """A stage or backend name that nothing answers to; the message gives the nearest one that
     exists.
@@ -56,10 +62,16 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
     known = BACKENDS[stage]
     name = next(iter(known)) if name is None else name
     if name not in known:
-        raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{_nearest(name, known)}")
+        raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{instead(stage, name)}")
     module, _, attribute = known[name].partition(":")
     found: type[Stage] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def instead(stage: str, name: str) -> str:
+    """What to write in place of a backend that a stage does not have, to end a message with."""
+    became = RENAMED.get(stage, {}).get(name)
+    return f"; {name!r} {became}" if became else _nearest(name, BACKENDS[stage])
 
 
 def _nearest(

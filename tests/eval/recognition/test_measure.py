@@ -13,6 +13,7 @@ from eval.recognition.report import report
 from stages.backends import backend
 from stages.stage import Stage
 from stages.weights import WeightFiles
+from tests.eval.recognition.test_photographs import image_file
 
 
 def made(stage: str, name: str, files: WeightFiles, **params: object) -> Stage:
@@ -27,21 +28,17 @@ def dlib() -> tuple[Stage, Stage]:
     return made("detect", "dlib", WeightFiles()), made("embed", "dlib", WeightFiles())
 
 
-def picture(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
 def test_faces_are_found_counted_and_recognised(
     astronaut: bytes, t1: Path, tmp_path: Path, dlib: tuple[Stage, Stage]
 ) -> None:
     detect, embed = dlib
     photographs = [
-        Photograph(picture(tmp_path / "Eileen/1.png", astronaut), "Eileen", faces=2),
-        Photograph(picture(tmp_path / "Eileen/2.png", astronaut), "Eileen", faces=1),
-        Photograph(picture(tmp_path / "Friend/1.jpg", t1.read_bytes()), "Friend"),
-        Photograph(picture(tmp_path / "Friend/broken.jpg", b"\xff\xd8\xff no picture"), "Friend"),
+        Photograph(image_file(tmp_path / "Eileen/1.png", astronaut), "Eileen", faces=2),
+        Photograph(image_file(tmp_path / "Eileen/2.png", astronaut), "Eileen", faces=1),
+        Photograph(image_file(tmp_path / "Friend/1.jpg", t1.read_bytes()), "Friend"),
+        Photograph(
+            image_file(tmp_path / "Friend/broken.jpg", b"\xff\xd8\xff no picture"), "Friend"
+        ),
     ]
     told: list[tuple[int, int]] = []
     measured = measure(photographs, detect, [embed], lambda done, of: told.append((done, of)))

@@ -25,13 +25,10 @@ from stages.detect.mtcnn import (
 )
 from stages.networks.mtcnn import OutputNet, ProposalNet, RefinementNet
 from stages.pictures import decode
-from stages.stage import Picture
 from stages.torch_session import BadCheckpoint
 from stages.weights import WeightFiles
+from tests.stages.detect.running import run
 from tests.stages.networks.filled import filled
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
-
 
 # The rules
 
@@ -138,13 +135,6 @@ class Made(WeightFiles):
 
     def folder(self, name: str) -> str:
         return str(self.top)
-
-
-def run(stage: MtcnnDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
 
 
 def unusual() -> dict[str, np.ndarray]:

@@ -16,13 +16,12 @@ from stages.detect.retinaface import RetinaFaceDetect
 from stages.detect.scrfd import ScrfdDetect
 from stages.networks.retinaface import Backbone, RetinaFace
 from stages.pictures import decode
-from stages.stage import NoDevice, Picture
+from stages.stage import NoDevice
 from stages.torch_session import BadCheckpoint
 from stages.weights import WEIGHTS, WeightFiles
+from tests.stages.detect.running import assert_same, run
 from tests.stages.networks.filled import filled
 from tests.stages.one_file import OneFile
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
 
 def checkpoint(path: Path, backbone: Backbone = "mobilenet025", prefix: str = "module.") -> str:
@@ -37,18 +36,6 @@ def made_up(path: str, **params: Any) -> RetinaFaceDetect:
     stage = RetinaFaceDetect({"weights": "retinaface_mobilenet025", "min_side": 0, **params})
     stage.setup(OneFile(path))
     return stage
-
-
-def run(stage: RetinaFaceDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
-
-
-def assert_same(one: list[Any], other: list[Any]) -> None:
-    for faces, again in zip(one, other, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(faces, again, strict=True))
 
 
 def noise(*shape: int) -> np.ndarray:
