@@ -1,3 +1,3 @@
-"""Measuring models and images: extractors, metrics and benchmarks. Imports stages and schemas; only
-the command line imports it.
+"""Measuring models and images. `labels` reads what somebody said of photographs; `recognition` and
+`cleaning` hold results against it; `metrics` are pure functions. Only the command line imports it.
 """

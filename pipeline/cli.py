@@ -34,6 +34,7 @@ from pipeline.commands.options import console as _console
 from pipeline.commands.people import people_app
 from pipeline.commands.report import report_app
 from pipeline.commands.shards import shards_app
+from pipeline.telling import without_remarks_of_pillow
 
 app = typer.Typer(
     name="idcluster",
@@ -217,6 +218,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal has no letters for is shown with escapes, not as an error.
             stream.reconfigure(errors="backslashreplace")
+    without_remarks_of_pillow()
     with_help(app)()
 
 

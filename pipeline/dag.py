@@ -19,10 +19,10 @@ from pipeline.document import Document, Where, dotted, nearest, show
 from pipeline.sources import KINDS, Source
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
-from stages.backends import BACKENDS, UnknownBackend, backend, named
+from stages.backends import BACKENDS, UnknownBackend, backend, default, named
 from stages.crawl.web.params import FETCH, WebParams
 from stages.stage import Params, Stage
-from stages.weights import active
+from stages.weights import NOTHING, LocalRegistry, knowing
 
 SHARD = "shard"
 _SHARD_PARAMETERS = {"webdataset": "stages.shard.params:ShardParams"}
@@ -108,13 +108,17 @@ class Dag(_Closed):
     """How pictures are fetched from the web."""
     shared_root: bool = False
     """Whether `root`, a path on a disk, is the same file system on all nodes of a cluster."""
+    local: LocalRegistry = Field(default=NOTHING, exclude=True, repr=False)
+    """What the team registered in the models directory, which parameters may name. Not a part of
+    what is written down about a DAG: versions and the hashes in them are.
+    """
 
     def build(self) -> list[Stage]:
         """An instance of every stage but shard, in pipeline order. Nothing is loaded before their
         `setup`.
         """
         return [
-            backend(name, config.backend)(config.params)
+            backend(name, config.backend)(config.params, self.local)
             for name, config in self.stages.items()
             if name != SHARD
         ]
@@ -149,8 +153,9 @@ def load_dag(path: Path, sets: Sequence[str] = (), models: str | None = None) ->
     file = document.validate(_DagFile, document.data, ())
     if file is None:
         raise document.error()
-    weight_files(models or file.models)
-    return _resolve(document, file)
+    local = weight_files(models or file.models).local
+    document.context = knowing(local)
+    return _resolve(document, file, local)
 
 
 def version_of(stage: Stage, weights_sha256: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -198,7 +203,7 @@ def shard_params(config: StageConfig) -> Any:
 # How a file becomes a Dag
 
 
-def _resolve(document: Document, file: _DagFile) -> Dag:
+def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
     order = (*BACKENDS, SHARD)
     given = dict(file.stages)
     for name in [name for name in given if name not in order]:
@@ -215,22 +220,32 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
     for name in (name for name in order if name in given):
         asked = given[name]
         at: Where = ("stages", name)
-        known = _SHARD_PARAMETERS if name == SHARD else BACKENDS[name]
-        chosen = next(iter(known)) if asked.backend is None else asked.backend
         resources = document.validate(
             Resources, {**file.resources, **asked.resources}, (*at, "resources"), asked.resources
         )
-        if chosen not in known:
-            document.problem(
-                (*at, "backend"),
-                f"stage {name!r} has no backend {chosen!r}{nearest(chosen, known)}",
-            )
-            continue
         try:
-            found = None if name == SHARD else backend(name, chosen)
-            parameters = _shard_parameters(chosen) if found is None else found.Parameters
-        except (ImportError, UnknownBackend) as error:
-            document.problem((*at, "backend"), f"backend {chosen!r} cannot be loaded: {error}")
+            if name == SHARD:
+                chosen, found = asked.backend or next(iter(_SHARD_PARAMETERS)), None
+                if chosen not in _SHARD_PARAMETERS:
+                    said = f"stage {name!r} has no backend {chosen!r}"
+                    raise UnknownBackend(said + nearest(chosen, _SHARD_PARAMETERS))
+                parameters = _shard_parameters(chosen)
+            else:
+                found = backend(name, asked.backend)
+                chosen, parameters = asked.backend or default(name), found.Parameters
+        except UnknownBackend as error:
+            document.problem((*at, "backend") if asked.backend else at, str(error))
+            continue
+        except ImportError as error:
+            document.problem(
+                (*at, "backend") if asked.backend else at,
+                f"backend {asked.backend or default(name)!r} cannot be loaded: {error}"
+                + (
+                    "; its package has to be installed, or in a folder that PYTHONPATH names"
+                    if ":" in str(asked.backend)
+                    else ""
+                ),
+            )
             continue
         params = document.validate(parameters, asked.params, (*at, "params"))
         if params is None:
@@ -243,8 +258,8 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
             resources=resources or Resources(),
         )
     if not document.problems:
-        _calibrate(document, configs, built)
-        _calibrate_match(document, configs, built)
+        _calibrate(document, configs, built, local)
+        _calibrate_match(document, configs, built, local)
         _check_landmarks(document, built)
         _check_tables(document, configs, built)
     document.stop()
@@ -256,6 +271,7 @@ def _resolve(document: Document, file: _DagFile) -> Dag:
         stages=configs,
         fetch=file.fetch,
         shared_root=file.shared_root,
+        local=local,
     )
 
 
@@ -309,7 +325,10 @@ _CALIBRATED = ("join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine")
 
 
 def _calibrate(
-    document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]
+    document: Document,
+    configs: dict[str, StageConfig],
+    built: dict[str, Stage],
+    local: LocalRegistry,
 ) -> None:
     """Fill in the thresholds that belong to the recogniser's space, where the file leaves them
     open.
@@ -326,11 +345,8 @@ def _calibrate(
     if not open_names:
         return
     # What a team measured on photographs like its own goes before what came with the code.
-    shipped, own = (
-        importlib.import_module("stages.embed.calibration").CALIBRATION,
-        active().calibrations,
-    )
-    calibration = {**shipped, **own}
+    shipped = importlib.import_module("stages.embed.calibration").CALIBRATION
+    calibration = {**shipped, **local.calibrations}
     recogniser = getattr(built["embed"], "recogniser", None)
     if recogniser not in calibration:
         for name in needed:
@@ -356,16 +372,16 @@ def _calibrate(
 
 
 def _calibrate_match(
-    document: Document, configs: dict[str, StageConfig], built: dict[str, Stage]
+    document: Document,
+    configs: dict[str, StageConfig],
+    built: dict[str, Stage],
+    local: LocalRegistry,
 ) -> None:
     """The same for the comparison of people; without a calibration no two names are one person."""
     if "match" not in built or "embed" not in built:
         return
-    shipped, own = (
-        importlib.import_module("stages.embed.calibration").CALIBRATION,
-        active().calibrations,
-    )
-    known = {**shipped, **own}.get(getattr(built["embed"], "recogniser", None))
+    shipped = importlib.import_module("stages.embed.calibration").CALIBRATION
+    known = {**shipped, **local.calibrations}.get(getattr(built["embed"], "recogniser", None))
     params = built["match"].params
     limits = ("same_cosine", "propose_cosine", "near_cosine")
     filled = {

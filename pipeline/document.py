@@ -43,6 +43,8 @@ class Document:
     """The values that `set` was given as they were written, which is what they mean where the field
     is a text.
     """
+    context: Mapping[str, Any] | None = None
+    """What `validate` tells the models beside the data."""
 
     def read(self, text: str) -> None:
         try:
@@ -239,7 +241,7 @@ class Document:
         """
         data = self._as_written(model, data, at)
         try:
-            return model.model_validate(data)
+            return model.model_validate(data, context=self.context)
         except ValidationError as error:
             found: dict[
                 Where, list[str]

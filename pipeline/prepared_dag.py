@@ -16,7 +16,7 @@ from pipeline.execution.reconcile import unit_column
 from pipeline.execution.worker_spec import versions_of
 from pipeline.weights.stored import StoredWeights, weight_files
 from stages.stage import Stage
-from stages.weights import LocalRegistry
+from stages.weights import NOTHING, LocalRegistry
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PreparedDag:
     versions: dict[str, str]
     descriptions: dict[str, dict[str, Any]]
     models: str | None
-    local: LocalRegistry | None = None
+    local: LocalRegistry = NOTHING
     """What the models directory's own registry says."""
     licences: list[dict[str, Any]] = field(default_factory=list)
     """Weights that may not be used for everything: name, licence, and what was accepted when and by
@@ -69,9 +69,12 @@ class PreparedDag:
 
 
 def prepare(dag: Dag, models: str | None, check_weights: bool = True) -> PreparedDag:
-    """Build the stages of a DAG and look for their weights. Raises MissingWeights."""
-    directory = models or dag.models
-    files = weight_files(directory)
+    """Build the stages of a DAG and look for their weights. Raises MissingWeights.
+
+    What the team registered is read anew, for a DAG may be older than its models directory.
+    """
+    files = weight_files(models or dag.models)
+    dag = dag.model_copy(update={"local": files.local})
     stages = dag.build()
     if check_weights:
         for stage in stages:

@@ -90,7 +90,7 @@ def _prepared(dag: str | Path | Dag, sets: Sequence[str], models: str | None) ->
 def _terms(prepared: PreparedDag, selection: Selection) -> list[Term]:
     """The terms of the weights that the chosen stages load."""
     chosen = prepared.chosen(selection)
-    return terms(stage for stage in prepared.stages if stage.name in chosen)
+    return terms((stage for stage in prepared.stages if stage.name in chosen), prepared.local)
 
 
 def _on_ray(address: str | None) -> MakeEngine:

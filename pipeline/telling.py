@@ -1,5 +1,6 @@
 """What is said to a user: as usual, quietly or with details, and into a log file."""
 
+import warnings
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, TextIO
@@ -8,6 +9,14 @@ from rich.console import Console
 
 WARNING = "yellow"
 """The style of what is said however quiet a run shall be."""
+
+
+def without_remarks_of_pillow() -> None:
+    """For processes of our own: Pillow warns of every odd tag and of every large picture. Whatever
+    costs pixels raises, and the row says so.
+    """
+    for kind in (UserWarning, RuntimeWarning):
+        warnings.filterwarnings("ignore", category=kind, module=r"PIL\.")
 
 
 class Teller(Console):

@@ -49,6 +49,10 @@ ENTRY_POINTS = "idcluster.backends"
 """The group in which an installed package names its backends: `affect.emonet =
 "package.module:Class"`.
 """
+RENAMED: dict[str, dict[str, str]] = {
+    "clean": {"kmeans": "is now 'kmeans_paper' (the papers' method); the default is 'linkage'"}
+}
+"""Names of backends that were, and what became of them."""
 
 
 class UnknownBackend(UserError, ValueError):
@@ -77,7 +81,7 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
     """
     if stage not in BACKENDS:
         raise UnknownBackend(f"no stage {stage!r}{_nearest(stage, BACKENDS)}")
-    place = name if name is not None and ":" in name else _place(stage, name)
+    place = _place(stage, default(stage) if name is None else name)
     module, _, attribute = place.partition(":")
     found = getattr(importlib.import_module(module), attribute, None)
     if not (isinstance(found, type) and issubclass(found, Stage)):
@@ -89,23 +93,33 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
     return found
 
 
-def _place(stage: str, name: str | None) -> str:
-    """Where the class of a named backend is."""
-    if name is None and BACKENDS[stage]:
-        return next(iter(BACKENDS[stage].values()))
-    if name is not None and name in BACKENDS[stage]:
-        return BACKENDS[stage][name]  # without looking through all installed packages
-    known = named(stage)
+def default(stage: str) -> str:
+    """The name of the backend that a DAG means which names none. Raises UnknownBackend."""
+    known = BACKENDS[stage] or named(stage)
     if not known:
         raise UnknownBackend(
             f"stage {stage!r} has no backend yet; a package of your own can bring one "
             "(`backend: my_package.module:Class`)"
         )
-    if name is None:
-        return next(iter(known.values()))
+    return next(iter(known))
+
+
+def _place(stage: str, name: str) -> str:
+    """Where the class of a backend is."""
+    if ":" in name:
+        return name
+    if name in BACKENDS[stage]:
+        return BACKENDS[stage][name]  # without looking through all installed packages
+    known = named(stage)
     if name not in known:
-        raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{_nearest(name, known)}")
+        raise UnknownBackend(f"stage {stage!r} has no backend {name!r}{instead(stage, name)}")
     return known[name]
+
+
+def instead(stage: str, name: str) -> str:
+    """What to write in place of a backend that a stage does not have, to end a message with."""
+    became = RENAMED.get(stage, {}).get(name)
+    return f"; {name!r} {became}" if became else _nearest(name, named(stage))
 
 
 def _nearest(

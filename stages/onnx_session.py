@@ -3,6 +3,8 @@ threads, quiet.
 """
 
 import os
+import sys
+import threading
 from typing import Any
 
 from schemas.errors import UserError
@@ -15,6 +17,27 @@ class WrongModel(UserError, ValueError):
     """
 
 
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_IMPORTING = threading.Lock()
+
+
+def _onnxruntime() -> Any:
+    """The package. It looks once, when it is imported, whether it may write a device id and what it
+    counts below the home directory; here it may not, unless the variable says so. The environment
+    is left as it was: it belongs to whoever started the process.
+    """
+    with _IMPORTING:
+        asked = "onnxruntime" not in sys.modules and _TELEMETRY not in os.environ
+        if asked:
+            os.environ[_TELEMETRY] = "1"
+        try:
+            import onnxruntime
+        finally:
+            if asked:
+                del os.environ[_TELEMETRY]
+    return onnxruntime
+
+
 def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
     """An onnxruntime.InferenceSession. `threads` is part of the promise of sameness: sums are split
     by it.
@@ -22,10 +45,7 @@ def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
     Raises WrongModel for a file that is no ONNX model, NoDevice where `device` is cuda and
     onnxruntime cannot use one: it would silently compute on the CPU.
     """
-    # Read once, when onnxruntime is imported: without it a worker writes a device id below the home
-    # directory.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
+    onnxruntime = _onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     options = onnxruntime.SessionOptions()

@@ -10,8 +10,10 @@ models do.
 import io
 import re
 import struct
-import warnings
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import cv2
@@ -58,10 +60,8 @@ _MAX_SEGMENTS = 100_000
 
 _HASH_SIDE = 32
 
-# Our own check comes first; this one is for files whose frames are larger than their header says.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# Pillow warns of every odd tag; whatever costs pixels raises, and the row says so.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+_PILLOWS_LIMIT = MAX_PIXELS // 2
+"""Pillow warns of more pixels than its limit, and refuses twice as many."""
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -73,7 +73,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     header = read_header(data, max_pixels)
     if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
-        rgb = _decode_jpeg(data, "RGB")
+        rgb = _decode_jpeg(data, "RGB", max_pixels)
     else:
         if header.format == "jpeg":
             _check_scans(data)
@@ -104,7 +104,7 @@ def grey(data: bytes, least: int) -> np.ndarray:
     """
     header = read_header(data)
     if header.format == "jpeg" and jpeg_frame(data)[3] in (1, 3):
-        return _upright(_decode_jpeg(data, "GRAY", least=least), header.orientation).squeeze()
+        return _upright(_decode_jpeg(data, "GRAY", MAX_PIXELS, least), header.orientation).squeeze()
     return np.asarray(cv2.cvtColor(decode(data), cv2.COLOR_RGB2GRAY))
 
 
@@ -174,7 +174,7 @@ def _check_scans(data: bytes) -> None:
     raise PictureError("decode_error", f"jpeg with more than {_MAX_SCANS} scans")
 
 
-def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
+def _decode_jpeg(data: bytes, colours: str, max_pixels: int, least: int = 0) -> np.ndarray:
     """(height, width, 1 or 3) uint8 as stored; scaled down by eighths while both sides stay at or
     above `least` pixels.
     """
@@ -195,8 +195,7 @@ def _decode_jpeg(data: bytes, colours: str, least: int = 0) -> np.ndarray:
             warning = warning if isinstance(error, struct.error) else str(error)
     if _is_harmless(warning):
         # Pillow lets these pass but, unlike simplejpeg without strict, not a file that ends early.
-        header = read_header(data, max_pixels=2**62)
-        rgb = _decode_other(data, header, 2**62)
+        rgb = _decode_other(data, read_header(data, max_pixels), max_pixels)
         return rgb if colours == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     # The end marker alone may be missing: a file cut within its pixels still fails with it in
     # place. Of a progressive one cut between two scans it would make a blurred picture, hence
@@ -261,20 +260,25 @@ def _decode_other(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
 
 def _by_pillow(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
     try:
-        with Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image:
+        with (
+            _BOUNDS.held(),
+            Image.open(io.BytesIO(data), formats=(header.format.upper(),)) as image,
+        ):
+            _check_size(image, max_pixels)  # of the file's own account, before memory is taken
             if (
                 header.format == "tiff"
             ):  # which Pillow turns upright while loading, also by what is no EXIF
                 image.getexif()[0x0112] = header.orientation
             image.load()
-            if image.width * image.height > max_pixels:
-                raise PictureError(
-                    "too_many_pixels",
-                    f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded",
-                )
+            _check_size(image, max_pixels)
             return _rgb(image)
     except (PictureError, MemoryError):
         raise
+    except Image.DecompressionBombError:
+        raise PictureError(
+            "too_many_pixels",
+            f"{header.format}: more pixels than its header says, at most {MAX_PIXELS} are decoded",
+        ) from None
     except UnidentifiedImageError:  # its message names an object in memory
         raise PictureError("decode_error", f"{header.format}: the header is damaged") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers let almost any exception escape from damaged files
@@ -282,6 +286,54 @@ def _by_pillow(data: bytes, header: Header, max_pixels: int) -> np.ndarray:
         raise PictureError(
             "decode_error", f"{header.format}: {said or type(error).__name__}"
         ) from None
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise PictureError(
+            "too_many_pixels",
+            f"{image.width}x{image.height} pixels, at most {max_pixels} are decoded",
+        )
+
+
+class _Bounds:
+    """Pillow's own limit while pictures are decoded here.
+
+    Our checks come first, by the header and by what Pillow makes of it. Pillow's is for what its
+    parsers take memory for while they open or load a file: frames, tiles and canvases that are
+    larger than the header says. It is a variable of Pillow's for the whole process. As Pillow
+    comes it is as strict as ours, and nothing is touched. Where somebody has raised it or switched
+    it off for files of their own, it is lowered while any thread is in here, and what it was is put
+    back by the last one that leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: int | None = None
+        self._lowered = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            self._inside += 1
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is None or limit > _PILLOWS_LIMIT:
+                self._before, self._lowered = limit, True
+                Image.MAX_IMAGE_PIXELS = _PILLOWS_LIMIT
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside and self._lowered:
+                    self._lowered = False
+                    # Unless somebody has set another one meanwhile.
+                    if Image.MAX_IMAGE_PIXELS == _PILLOWS_LIMIT:
+                        Image.MAX_IMAGE_PIXELS = self._before
+
+
+_BOUNDS = _Bounds()
 
 
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")

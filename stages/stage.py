@@ -42,6 +42,7 @@ from schemas import TABLES, TableSchema
 from schemas.errors import UserError
 from schemas.fetched import Fetched
 from schemas.tables import WRITTEN_BY
+from stages.weights import NOTHING, LocalRegistry, Weights, knowing
 
 Grain = Literal["slice", "bucket", "root"]
 Device = Literal["cpu", "cuda"]
@@ -101,7 +102,16 @@ class Services(Protocol):
 
 
 class WeightFiles(Protocol):
-    """Where weights lie on this machine."""
+    """Where weights lie on this machine, and what is registered about them."""
+
+    @property
+    def local(self) -> LocalRegistry:
+        """What the team has pinned and added."""
+        ...
+
+    def entry(self, name: str) -> Weights:
+        """What is registered about the weights `name`; raises UnknownWeights."""
+        ...
 
     def path(self, name: str) -> str:
         """The verified local path of the registered weights `name`; raises MissingWeights
@@ -148,11 +158,14 @@ class Stage:
     optional: ClassVar[frozenset[str]] = frozenset()
     """Tables of `reads` and `selects`, never the parent, that need not be there; see above."""
 
-    def __init__(self, params: Params | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, params: Params | Mapping[str, Any] | None = None, local: LocalRegistry = NOTHING
+    ) -> None:
+        """Parameters that are not a `Params` yet are checked; they may name weights of `local`."""
         self.params: Any = (
             params
             if isinstance(params, Params)
-            else self.Parameters.model_validate(dict(params or {}))
+            else self.Parameters.model_validate(dict(params or {}), context=knowing(local))
         )
         self.device: Device = "cpu"
         """Where networks run, set before `setup` from the resources of the DAG. Not a part of the

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from eval.recognition import Measured, curves, labelled, measure, report
-from eval.thresholds import TooFew
+from eval.recognition.measure import Measured, measure
+from eval.recognition.photographs import labelled
+from eval.recognition.report import curves, report
+from eval.recognition.thresholds import TooFew
 from idcluster.root.aside import write_text
 from pipeline.dag import DagError
 from pipeline.weights.stored import weight_files
@@ -94,7 +96,8 @@ def _stage(
     chosen, colon, weights = asked.partition(":")
     try:
         found = backend(name, chosen)
-        stage = found({**params[name], **({"weights": weights} if colon else {})})
+        given = {**params[name], **({"weights": weights} if colon else {})}
+        stage = found(given, files.local)
     except UnknownBackend as error:
         raise DagError([f"--{name} {asked}: {error}"]) from error
     except ValidationError as error:
@@ -204,7 +207,7 @@ def _table(recognisers: dict[str, Any]) -> Table:
 
 
 def _write(console: Console, output: Path, numbers: dict[str, Any], measured: Measured) -> None:
-    from eval.roc_plot import write
+    from eval.recognition.roc_plot import write
 
     output.mkdir(parents=True, exist_ok=True)
     write_text(output / "report.json", json.dumps(numbers, indent=1, sort_keys=True) + "\n")

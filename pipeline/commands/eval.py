@@ -71,27 +71,29 @@ def clean(
     A photograph counts as kept if a face of it is, or if it is the copy of one that is kept.
     """
     with explained():
-        from eval import cleaning
+        from eval.cleaning.judge import as_json, judge, parse_thresholds
+        from eval.cleaning.truth import read_labels
         from idcluster.catalogue.connection import QueryError
         from idcluster.root.dataset_root import open_root
         from idcluster.root.snapshot import load
 
         if format not in ("table", "json"):
             raise QueryError(f"no format {format!r}; there are table and json")
-        truth = cleaning.read_labels(labels)
-        steps = None if thresholds is None else cleaning.parse_thresholds(thresholds)
+        truth = read_labels(labels)
+        steps = None if thresholds is None else parse_thresholds(thresholds)
         store = open_root(root)
         shown = load(store, snapshot)
         photographs, others = _photographs(store, shown, list(truth))
-        report = cleaning.judge(photographs, truth, steps, others)
+        report = judge(photographs, truth, steps, others)
         used = _thresholds(shown)
         if plot is not None:
-            cleaning.plot(report, plot, used)
+            from eval.cleaning.plot import plot as draw
+
+            draw(report, plot, used)
         if format == "json":
             print(
                 json.dumps(
-                    {"snapshot": shown.number, "thresholds_used": used, **cleaning.as_json(report)},
-                    indent=1,
+                    {"snapshot": shown.number, "thresholds_used": used, **as_json(report)}, indent=1
                 )
             )
         else:
@@ -100,7 +102,7 @@ def clean(
 
 def _photographs(store: Any, snapshot: Any, labelled: list[str]) -> tuple[list[Any], int]:
     """The photographs that have a label, and how many have none."""
-    from eval.cleaning import Judged
+    from eval.cleaning.judge import Judged
     from idcluster.catalogue.connection import connect
 
     connection = connect(store, snapshot)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.table import Table
 
 from pipeline.commands.explained import Usage, explained
 from pipeline.commands.options import Models, Sets, console
+
+if TYPE_CHECKING:
+    from stages.weights import LocalRegistry
 
 models_app = typer.Typer(help="The weight files that backends load.", no_args_is_help=True)
 
@@ -44,7 +47,8 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
     what they may be used for.
     """
     with explained():
-        rows = _rows(_folder(models), _names(kind), thorough=False)
+        folder = _folder(models)
+        rows = _rows(folder, _names(kind, _registry(folder)), thorough=False)
         if as_json:
             print(json.dumps([row for _, parts in rows for row in parts], indent=1))
             return
@@ -76,12 +80,9 @@ def models_verify(names: Names = None, models: Models = None) -> None:
     with explained():
         from schemas.wording import counted, verb
 
-        shown = console()
-        rows = [
-            row
-            for _, parts in _rows(_folder(models), names or _names(None), thorough=True)
-            for row in parts
-        ]
+        shown, folder = console(), _folder(models)
+        asked = names or _names(None, _registry(folder))
+        rows = [row for _, parts in _rows(folder, asked, thorough=True) for row in parts]
         bad = [
             row for row in rows if row["state"] == "damaged" or (names and row["state"] != "here")
         ]
@@ -179,14 +180,18 @@ def models_licences(
         from stages.weights import USES, registered
 
         shown = console()
-        users = _users(dag, sets, models) if dag is not None else {}
+        users, local = _users(dag, sets, models) if dag is not None else ({}, _registry(models))
         known = accepted(models)
         chosen = (
-            _files(names, models) if names else list(users) if dag is not None else _names(None)
+            _files(names, local)
+            if names
+            else list(users)
+            if dag is not None
+            else _names(None, local)
         )
         by_licence: dict[tuple[str, str], list[str]] = {}
         for name in chosen:
-            entry = registered(name)
+            entry = registered(name, local)
             group = by_licence.setdefault((entry.use, entry.licence), [])
             model = entry.bundle or entry.name
             group.extend([model] if model not in group else [])
@@ -352,7 +357,7 @@ def models_benchmark(
 
 
 def _folder(models: str | None) -> str | None:
-    """The models directory with its registry made known; raises Usage for one that is not there."""
+    """The models directory; raises Usage for one that is not there."""
     from pipeline.weights.stored import is_url, weight_files
 
     if is_url(models):
@@ -379,12 +384,19 @@ def _needed(models: str | None) -> str:
     return str(_folder(models))
 
 
-def _names(kind: str | None) -> list[str]:
+def _registry(models: str | None) -> "LocalRegistry":
+    """What the team registered in the models directory."""
+    from pipeline.weights.stored import weight_files
+
+    return weight_files(models).local
+
+
+def _names(kind: str | None, local: "LocalRegistry") -> list[str]:
     """All files of a kind. Raises UnknownWeights for one that nothing has."""
     from schemas.wording import near
     from stages.weights import UnknownWeights, all_names, registered
 
-    entries = [registered(name) for name in all_names()]
+    entries = [registered(name, local) for name in all_names(local)]
     found = [entry.name for entry in entries if kind is None or kind in (entry.kind, entry.subject)]
     if not found:
         kinds = sorted({entry.subject for entry in entries} | {entry.kind for entry in entries})
@@ -394,24 +406,25 @@ def _names(kind: str | None) -> list[str]:
     return found
 
 
-def _files(names: Sequence[str], models: str | None) -> list[str]:
+def _files(names: Sequence[str], local: "LocalRegistry") -> list[str]:
     """The files behind names of models."""
-    from pipeline.weights.stored import weight_files
     from stages.weights import bundle
 
-    weight_files(models)
-    return list(dict.fromkeys(part for name in names for part in bundle(name)))
+    return list(dict.fromkeys(part for name in names for part in bundle(name, local)))
 
 
-def _users(dag: Path, sets: Sequence[str] | None, models: str | None) -> dict[str, list[str]]:
-    """By weight file, the stages of a DAG that load it."""
+def _users(
+    dag: Path, sets: Sequence[str] | None, models: str | None
+) -> tuple[dict[str, list[str]], "LocalRegistry"]:
+    """By weight file, the stages of a DAG that load it; and what its team registered."""
     from pipeline.dag import load_dag
 
+    loaded = load_dag(dag, sets or (), models)
     found: dict[str, list[str]] = {}
-    for stage in load_dag(dag, sets or (), models).build():
+    for stage in loaded.build():
         for name in stage.weights:
             found.setdefault(name, []).append(stage.name)
-    return found
+    return found, loaded.local
 
 
 def _chosen(
@@ -423,11 +436,12 @@ def _chosen(
 ) -> list[str]:
     from stages.weights import UnknownWeights, registered
 
-    chosen = _files(names or [], models)
+    local = _registry(models)
+    chosen = _files(names or [], local)
     if dag is not None:
-        chosen += list(_users(dag, sets, models))
+        chosen += _users(dag, sets, models)[0]
     if all_any:
-        entries = [registered(name) for name in _names(None)]
+        entries = [registered(name, local) for name in _names(None, local)]
         chosen += [
             entry.name for entry in entries if entry.use == "any" and entry.address is not None
         ]
@@ -454,7 +468,7 @@ def _rows(
         return is_registered(weights, path)
 
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in _files(names, models):
+    for name in _files(names, files.local):
         entry = files.entry(name)
         seen = files.look_at(entry, fits)
         state = (

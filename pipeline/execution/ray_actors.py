@@ -14,6 +14,7 @@ from pipeline.execution.fetching import Block
 from pipeline.execution.shared_gate import SharedGate
 from pipeline.execution.tasks import Part, Task, TaskResult
 from pipeline.execution.worker_spec import WorkerSpec
+from pipeline.telling import without_remarks_of_pillow
 
 
 class TaskActor:
@@ -35,6 +36,7 @@ class TaskActor:
         import cv2
 
         cv2.setNumThreads(1)
+        without_remarks_of_pillow()
         cluster.adopt_environment(environment)
         self.on_cluster = on_cluster
         self.worker = spec.build()

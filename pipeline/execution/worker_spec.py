@@ -211,7 +211,7 @@ class WorkerSpec:
         files = self.weights()
         for name in names:
             config = self.dag.stages[name]
-            for weights in backend(name, config.backend)(config.params).weights:
+            for weights in backend(name, config.backend)(config.params, files.local).weights:
                 try:
                     files.path(weights)
                 except MissingWeights as error:
@@ -241,11 +241,9 @@ class WorkerSpec:
     ) -> Worker:
         """A worker. `store` and `draining` are given where the caller has its own."""
         place = store or Store(self.root)
-        files = (
-            self.weights()
-        )  # parameters may name weights that only the models directory's registry knows
+        files = self.weights()
         stages = {
-            name: backend(name, config.backend)(config.params)
+            name: backend(name, config.backend)(config.params, files.local)
             for name, config in self.dag.stages.items()
             if name != SHARD
         }

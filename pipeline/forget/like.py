@@ -125,7 +125,7 @@ def _as_recorded(newest: Snapshot, table: str, files: WeightFiles) -> Stage:
         raise RunError(f"the dataset does not say how {table} were made; name its DAG by --dag")
     about = described[0]
     try:
-        stage = backend(about["stage"], about["backend"])(about["params"])
+        stage = backend(about["stage"], about["backend"])(about["params"], files.local)
     except (UnknownBackend, ValueError, KeyError) as error:
         raise RunError(
             f"{table} were made by {about['backend']}, which cannot be opened here ({error}); "

@@ -18,7 +18,7 @@ from idcluster.root.storage import Store
 from pipeline.weights.stored import is_url
 from schemas.errors import UserError
 from stages.stage import Stage
-from stages.weights import registered
+from stages.weights import LocalRegistry, registered
 
 FILE = "accepted.yaml"
 _HEAD = (
@@ -53,12 +53,14 @@ class Acceptance:
     by: str
 
 
-def terms(stages: Iterable[Stage]) -> list[Term]:
-    """What the stages load that may not be used for everything, a line for each model."""
+def terms(stages: Iterable[Stage], local: LocalRegistry) -> list[Term]:
+    """What the stages load that may not be used for everything, a line for each model. `local`:
+    what the team registered itself.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for stage in stages:
         for name in stage.weights:
-            entry = registered(name)
+            entry = registered(name, local)
             if entry.use != "any":
                 users = found.setdefault((entry.bundle or entry.name, entry.licence, entry.use), [])
                 users.extend([stage.name] if stage.name not in users else [])

@@ -11,14 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from idcluster.root.storage import Store
-from stages.weights import (
-    BadRegistry,
-    LocalRegistry,
-    MissingWeights,
-    WeightFiles,
-    Weights,
-    activate,
-)
+from stages.weights import BadRegistry, LocalRegistry, MissingWeights, WeightFiles, Weights
 from stages.weights.local import FILE, NOTHING, parse
 
 _PIECE = 16 * 2**20
@@ -32,20 +25,15 @@ def is_url(models: str | None) -> bool:
 def weight_files(models: str | None, local: LocalRegistry | None = None) -> WeightFiles:
     """The weights of a models directory: a folder, the URL of one in an object store, or None.
 
-    What the team registered there (`registry.yaml`, or `local` where the driver of a run has read
-    it) becomes the registry of this process. Raises MissingWeights where that file is damaged or
-    cannot be read.
+    `local`: what the team registered there, where the driver of a run has read it; else it is read
+    from `registry.yaml` when it is first asked for, which raises MissingWeights where that file is
+    damaged.
     """
     if models is None:
-        files = WeightFiles(None, local)
-    elif is_url(models):
-        files = StoredWeights(models, local)
-    else:
-        files = WeightFiles(
-            os.path.abspath(os.path.expanduser(models.removeprefix("file://"))), local
-        )
-    activate(files.local)
-    return files
+        return WeightFiles(None, local)
+    if is_url(models):
+        return StoredWeights(models, local)
+    return WeightFiles(os.path.abspath(os.path.expanduser(models.removeprefix("file://"))), local)
 
 
 def cache_folder(url: str) -> Path:

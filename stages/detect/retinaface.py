@@ -29,7 +29,7 @@ from stages.networks.fold import fold
 from stages.networks.retinaface import STRIDES, Backbone, RetinaFace, anchors, decode
 from stages.stage import Params, WeightFiles
 from stages.torch_session import load_state, ready
-from stages.weights import WeightsName, registered
+from stages.weights import Weights, WeightsName
 
 _CANDIDATES = 2000
 """Anchors of a canvas that are looked at after the network, the best ones; a face has some ten to
@@ -131,22 +131,22 @@ class RetinaFaceDetect(Detector):
     def weights(self) -> tuple[str, ...]:
         return (self.params.weights,)
 
-    @property
-    def _training(self) -> _Training:
-        return _TRAININGS[registered(self.params.weights).kind]
-
     def setup(self, files: WeightFiles) -> None:
         path = files.path(self.params.weights)
         state = load_state(path)
         backbone: Backbone = (
             "mobilenet025" if any(name.startswith("body.stage1.") for name in state) else "resnet50"
         )
-        network = RetinaFace(backbone, self._training.leak)
+        weights = files.entry(self.params.weights)
+        network = RetinaFace(backbone, _TRAININGS[weights.kind].leak)
         ready(network, state, path, self.device, self.params.threads)
-        self.install(network)
+        self.install(network, weights)
 
-    def install(self, network: RetinaFace) -> None:
-        """Take a network in eval mode, in float32 and on the stage's device."""
+    def install(self, network: RetinaFace, weights: Weights) -> None:
+        """Take a network in eval mode, in float32 and on the stage's device, trained as `weights`
+        were.
+        """
+        self._training = _TRAININGS[weights.kind]
         self._scales = sorted(set(self.params.scales), reverse=True)
         self._dtype = getattr(torch, self.params.precision)
         fold(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

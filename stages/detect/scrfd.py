@@ -18,7 +18,7 @@ from stages.detect.nms import suppress
 from stages.detect.scrfd_export import STRIDES, Raw, open_export
 from stages.planar import planar
 from stages.stage import Params, WeightFiles
-from stages.weights import WeightsName, registered
+from stages.weights import WeightsName
 
 
 class ScrfdDetectParams(Params):
@@ -67,7 +67,7 @@ class ScrfdDetect(Detector):
         self._export = open_export(
             files.path(self.params.weights), self.params.batch, self.params.threads, self.device
         )
-        self._mean, self._std = registered(self.params.weights).normalisation
+        self._mean, self._std = files.entry(self.params.weights).normalisation
         self._blobs: dict[tuple[int, ...], np.ndarray] = {}
         scales = (
             scale if self._export.side is None else min(scale, self._export.side)

@@ -23,7 +23,7 @@ from stages.onnx_nodes import first_nodes
 from stages.onnx_session import WrongModel, only_picture_input, open_session
 from stages.planar import planar
 from stages.stage import Params, Picture, Services, WeightFiles
-from stages.weights import WeightsName, registered
+from stages.weights import WeightsName
 
 SIDE = 112
 TEMPLATE = np.array(
@@ -77,7 +77,7 @@ class ArcFaceEmbed(Embedder):
             )
         self._batch = fixed if isinstance(fixed, int) else self.params.batch
         self._mean, self._std = (
-            (0.0, 1.0) if normalises(path) else registered(self.params.weights).normalisation
+            (0.0, 1.0) if normalises(path) else files.entry(self.params.weights).normalisation
         )
         # What a file states of its output is often wrong, so it is run once.
         found = self._session.run(

@@ -7,7 +7,6 @@ files, RN101 from OpenAI's or open_clip's. Everything is computed in float32 and
 fixed size, so that a vector depends on its picture or text alone.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ from stages.embed import clip_text
 from stages.networks.clip import ClipNetwork, Sizes
 from stages.stage import Device, WeightFiles
 from stages.torch_session import BadCheckpoint, load_state, ready
-from stages.weights import bundle, names, registered
+from stages.weights import bundle, names
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
@@ -120,12 +119,13 @@ def open_clip(
     another name, MissingWeights where files are not there, BadCheckpoint where they are not a
     CLIP's, NoDevice.
     """
-    if name not in names("clip"):
-        raise ValueError(f"{name!r} is no CLIP; there are: {', '.join(names('clip'))}")
-    parts = bundle(name)
-    if registered(parts[0]).kind == "clip/transformers":
+    there = names("clip", local=files.local)
+    if name not in there:
+        raise ValueError(f"{name!r} is no CLIP; there are: {', '.join(there)}")
+    parts = bundle(name, files.local)
+    if files.entry(parts[0]).kind == "clip/transformers":
         return _from_transformers(files.folder(name), device, threads, batch)
-    (weights,) = (part for part in parts if registered(part).file.endswith(_TENSORS))
+    (weights,) = (part for part in parts if files.entry(part).file.endswith(_TENSORS))
     return _from_openai(files.path(weights), files.path(_BYTE_PAIRS), device, threads, batch)
 
 
@@ -150,7 +150,6 @@ def _from_openai(path: str, byte_pairs: str, device: Device, threads: int, batch
 
 
 def _from_transformers(folder: str, device: Device, threads: int, batch: int) -> Clip:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as in clip_text.py
     from transformers import CLIPConfig
 
     config_path = str(Path(folder) / "config.json")

@@ -11,7 +11,6 @@ left as it is.
 import gzip
 import html
 import json
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -79,8 +78,6 @@ class ClipTokeniser:
         context: int,
         place: str,
     ) -> None:
-        # Read once, when transformers is imported: nothing here is to be looked up on a hub.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         from transformers import CLIPTokenizer
 
         lacking = [token for token in (FIRST, LAST) if token not in vocabulary]

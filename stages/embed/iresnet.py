@@ -15,7 +15,7 @@ from stages.networks.fold import fold
 from stages.networks.iresnet import IResNet, shape_of
 from stages.stage import Params, WeightFiles
 from stages.torch_session import BadCheckpoint, load_state, ready
-from stages.weights import WeightsName, registered
+from stages.weights import Weights, WeightsName
 
 
 class IResNetEmbedParams(Params):
@@ -50,15 +50,17 @@ class IResNetEmbed(ArcFaceEmbed):
         except ValueError as error:
             raise BadCheckpoint(f"{path}: {error}") from error
         ready(network, state, path, self.device, self.params.threads)
-        self.install(network)
+        self.install(network, files.entry(self.params.weights))
 
-    def install(self, network: IResNet) -> None:
-        """Take a network in eval mode, in float32 and on the stage's device."""
+    def install(self, network: IResNet, weights: Weights) -> None:
+        """Take a network in eval mode, in float32 and on the stage's device, trained as `weights`
+        were.
+        """
         self._width = network.fc.out_features
         self._dtype = getattr(torch, self.params.precision)
         fold(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.lowered(self._dtype)
-        self._mean, self._std = registered(self.params.weights).normalisation
+        self._mean, self._std = weights.normalisation
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Raw vectors (n, d) float32 of aligned crops, each (112, 112, 3) uint8 RGB."""

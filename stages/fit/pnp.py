@@ -15,6 +15,7 @@ from schemas.columns import floats
 from stages.fit.head_model import image_points, model_points
 from stages.selection import KEPT, kept
 from stages.stage import Params, Picture, Services, Stage
+from stages.weights import NOTHING, LocalRegistry
 
 _IDS = ("identity_id", "image_id", "face_id")
 _COMMON = {"images": ("width", "height")}
@@ -62,8 +63,10 @@ class PnpFit(Stage):
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = _READS["landmarks"]
     selects: ClassVar[Mapping[str, tuple[str, ...]]] = KEPT
 
-    def __init__(self, params: Params | Mapping[str, Any] | None = None) -> None:
-        super().__init__(params)
+    def __init__(
+        self, params: Params | Mapping[str, Any] | None = None, local: LocalRegistry = NOTHING
+    ) -> None:
+        super().__init__(params, local)
         # What is read depends on a parameter, and a table that is not used must not be asked for.
         self.reads = _READS[self.params.points]  # type: ignore[misc]
 

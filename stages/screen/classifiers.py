@@ -25,7 +25,7 @@ import numpy as np
 
 from stages.onnx_session import WrongModel, only_picture_input, open_session
 from stages.stage import Device
-from stages.weights import registered
+from stages.weights import Weights
 
 SIDE = 224
 """Pixels of inputs whose height and width the file leaves open."""
@@ -40,8 +40,8 @@ class Classifier:
     beside it.
     """
 
-    def __init__(self, name: str, path: str, threads: int, device: Device) -> None:
-        """Open the registered weights `name` at `path`. Raises WrongModel for one that does not fit
+    def __init__(self, weights: Weights, path: str, threads: int, device: Device) -> None:
+        """Open registered weights that lie at `path`. Raises WrongModel for one that does not fit
         the table above.
         """
         self._session = open_session(path, threads, device)
@@ -51,7 +51,6 @@ class Classifier:
         )
         fixed = self._input.shape[0]
         self._batch = fixed if isinstance(fixed, int) else 1
-        weights = registered(name)
         self._mean, self._std = (np.float32(value) for value in weights.normalisation)
         self._read = _reader(weights.subject, self._session.get_outputs()[0].shape, path)
         noise = np.random.default_rng(0).integers(

@@ -10,13 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from stages.detect.face_rows import crop
 from stages.screen.classifiers import Classifier
 from stages.screen.measures import chroma, light, seam
 from stages.stage import Params, Picture, Services, Stage, WeightFiles
-from stages.weights import WeightsName, names
+from stages.weights import WeightsName, known_to, names
 
 Reason = Literal[
     "nsfw",
@@ -84,13 +84,14 @@ class LimitsParams(Params):
     threads: int = Field(1, ge=1)
 
     @model_validator(mode="after")
-    def _models(self) -> "LimitsParams":
+    def _models(self, info: ValidationInfo) -> "LimitsParams":
         for limit, model, subject in (
             ("max_nsfw", "nsfw_model", "nsfw"),
             ("min_age", "age_model", "age"),
         ):
             if getattr(self, limit) is not None and getattr(self, model) is None:
-                known = ", ".join(names(subject)) or "none is registered"
+                there = names(subject, local=known_to(info))
+                known = ", ".join(there) or "none is registered"
                 raise ValueError(
                     f"{limit} is set but no model measures it; name one by {model} (registered: "
                     f"{known})"
@@ -202,7 +203,7 @@ class LimitsScreen(Stage):
         self._nsfw, self._age = (
             None
             if name is None
-            else Classifier(name, files.path(name), self.params.threads, self.device)
+            else Classifier(files.entry(name), files.path(name), self.params.threads, self.device)
             for name in (self.params.nsfw_model, self.params.age_model)
         )
 

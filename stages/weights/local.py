@@ -8,8 +8,8 @@
     calibrations:   # thresholds of `clean`, by recogniser
       our_r100: {similarity_threshold: 0.36, merge_cosine: 0.33, source: "own photographs below: ..."}
 
-A process works with one models directory at a time: `activate` makes its registry the one that `registered` and the
-names in DAG files are looked up in. So names can be checked where parameters are, far from any path.
+It is read once and handed on: with a DAG, with the weight files, with what a worker is made from. Nothing here is kept
+for the process, so two models directories can be used side by side.
 """
 
 import os
@@ -109,24 +109,12 @@ class LocalRegistry(_Closed):
 
 
 NOTHING = LocalRegistry()
-
-_ACTIVE = NOTHING
+"""Of whoever has no models directory, or none with a registry.yaml."""
 
 
 def is_name(name: str) -> bool:
     """Whether weights can have this name."""
     return _NAME.fullmatch(name) is not None
-
-
-def activate(registry: LocalRegistry) -> None:
-    """Make this the registry in which the process looks up names, in place of the one before."""
-    global _ACTIVE
-    _ACTIVE = registry
-
-
-def active() -> LocalRegistry:
-    """The registry that was activated last; an empty one before."""
-    return _ACTIVE
 
 
 def parse(text: str, place: str) -> LocalRegistry:

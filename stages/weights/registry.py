@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import PydanticCustomError, core_schema
 
 from schemas.errors import UserError
@@ -24,7 +24,7 @@ from stages.weights import (
     segment,
 )
 from stages.weights.entry import Weights
-from stages.weights.local import LocalRegistry, active
+from stages.weights.local import NOTHING, LocalRegistry
 
 _SUBJECTS = (
     detect,
@@ -55,9 +55,8 @@ class UnknownWeights(UserError, KeyError):
         return str(self.args[0])
 
 
-def registered(name: str, local: LocalRegistry | None = None) -> Weights:
-    """The registry's entry, with the pins and additions of `local` (the active one by default). Raises UnknownWeights."""
-    local = active() if local is None else local
+def registered(name: str, local: LocalRegistry) -> Weights:
+    """The registry's entry, with the pins and additions of `local`. Raises UnknownWeights."""
     if name in WEIGHTS:
         entry = WEIGHTS[name]
         pin = local.pins.get(name)
@@ -95,24 +94,23 @@ def _added(name: str, local: LocalRegistry) -> Weights:
     )
 
 
-def all_names(local: LocalRegistry | None = None) -> tuple[str, ...]:
+def all_names(local: LocalRegistry) -> tuple[str, ...]:
     """Every registered name: of the code, then those that a team added."""
-    added = (active() if local is None else local).weights
-    return (*WEIGHTS, *(name for name in added if name not in WEIGHTS))
+    return (*WEIGHTS, *(name for name in local.weights if name not in WEIGHTS))
 
 
-def bundle(name: str, local: LocalRegistry | None = None) -> tuple[str, ...]:
+def bundle(name: str, local: LocalRegistry) -> tuple[str, ...]:
     """The names of all files of a model that comes as several, registered as `<name>/<file>`. Raises UnknownWeights."""
     found = tuple(one for one in all_names(local) if one.startswith(f"{name}/"))
     return found or (registered(name, local).name,)
 
 
-def names(*kinds: str) -> tuple[str, ...]:
+def names(*kinds: str, local: LocalRegistry) -> tuple[str, ...]:
     """The names of all weights of these kinds, as a parameter would give them: a bundle is one name.
 
     A kind is `<subject>/<loader>` (`detect/scrfd`) or a whole subject (`detect`).
     """
-    found = (registered(name) for name in all_names())
+    found = (registered(name, local) for name in all_names(local))
     return tuple(
         dict.fromkeys(
             one.bundle or one.name for one in found if one.kind in kinds or one.subject in kinds
@@ -120,13 +118,30 @@ def names(*kinds: str) -> tuple[str, ...]:
     )
 
 
+_REGISTRY = "registry"
+
+
+def knowing(local: LocalRegistry) -> dict[str, LocalRegistry]:
+    """The context of a validation in which parameters may name the team's own weights.
+
+    ArcFaceEmbedParams.model_validate({"weights": "our_r100"}, context=knowing(files.local))
+    """
+    return {_REGISTRY: local}
+
+
+def known_to(info: ValidationInfo) -> LocalRegistry:
+    """The registry that a validation knows; an empty one where it was given none."""
+    local: LocalRegistry = (info.context or {}).get(_REGISTRY, NOTHING)
+    return local
+
+
 class WeightsName:
-    """The type of a parameter that names weights of given kinds, those of the team's own registry included.
+    """The type of a parameter that names weights of given kinds: of the code, and of the registry in the context.
 
         class ArcFaceEmbedParams(Params):
             weights: Annotated[str, WeightsName("embed/arcface")] = "edgeface_xs"
 
-    Another name is refused with the nearest one that would do. `names("embed/arcface")` lists what is accepted.
+    Another name is refused with the nearest one that would do. `names("embed/arcface", local=...)` lists what is accepted.
     """
 
     def __init__(self, *kinds: str) -> None:
@@ -135,11 +150,11 @@ class WeightsName:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
+        return core_schema.with_info_after_validator_function(self.check, handler(source))
 
-    def check(self, name: str) -> str:
+    def check(self, name: str, info: ValidationInfo) -> str:
         """The name itself. Raises a pydantic error for one that is not registered as one of the kinds."""
-        known = names(*self.kinds)
+        known = names(*self.kinds, local=known_to(info))
         if name in known:
             return name
         context = {"name": name, "kinds": " or ".join(self.kinds), "instead": _instead(name, known)}

@@ -37,7 +37,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from eval.cleaning import Judged, Label, Report, judge, read_labels
+from eval.cleaning.judge import Judged, Report, judge
+from eval.cleaning.truth import Label, read_labels
 from stages.backends import backend
 from stages.clean.kmeans_paper import KMeansPaperClean
 from stages.clean.linkage import LinkageClean

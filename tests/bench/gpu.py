@@ -46,6 +46,7 @@ from stages.networks.iresnet import IResNet
 from stages.networks.retinaface import RetinaFace
 from stages.pictures import decode
 from stages.stage import Device, Picture
+from stages.weights import WEIGHTS
 from tests.bench.material import photographs
 
 GOAL = 800
@@ -130,8 +131,8 @@ def stages(
     detector, recogniser = RetinaFace("resnet50"), IResNet((3, 13, 30, 3))
     for network in (detector, recogniser):
         network.eval().requires_grad_(False).to(device)
-    detect.install(detector)
-    embed.install(recogniser)
+    detect.install(detector, WEIGHTS[detect.params.weights])
+    embed.install(recogniser, WEIGHTS[embed.params.weights])
     with torch.inference_mode():
         prepared = [detect.prepare(decode(data)) for data in files[:batch]]
         margins = [detect.forward(stacked(prepared, scale).to(device))[0] for scale in range(2)]

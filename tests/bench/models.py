@@ -206,13 +206,14 @@ def _ours(
 
     from stages.detect.scrfd import ScrfdDetect
     from stages.embed.arcface import ArcFaceEmbed
+    from stages.weights import WEIGHTS
 
     detect = ScrfdDetect(
         {"weights": DETECTOR, "scales": SCALES, "batch": batch, "threads": threads}
     )
     embed = ArcFaceEmbed({"weights": RECOGNISER, "batch": batch, "threads": threads})
     for stage in (detect, embed):
-        stage.setup(SimpleNamespace(path=lambda name: models[name]))
+        stage.setup(SimpleNamespace(path=lambda name: models[name], entry=WEIGHTS.__getitem__))
     nothing: Any = None
     shown = {f"{i:024x}": Picture(f"{i:024x}", rgb) for i, rgb in enumerate(pictures)}
     images = pa.table({"identity_id": ["0" * 16] * len(shown), "image_id": list(shown)})

@@ -11,7 +11,7 @@ import pytest
 from pydantic import model_validator
 
 from pipeline.dag import DagError, load_dag, shard_params, version_of
-from stages.backends import BACKENDS
+from stages.backends import BACKENDS, RENAMED, UnknownBackend, backend
 from stages.stage import Params, Stage
 
 
@@ -66,7 +66,7 @@ class CleanParams(Params):
 
 
 class FakeClean(Stage):
-    name, backend, parent, grain = "clean", "kmeans", "embeddings", "bucket"
+    name, backend, parent, grain = "clean", "linkage", "embeddings", "bucket"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"embeddings": ("vector",)}
     Parameters = CleanParams
 
@@ -107,7 +107,7 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> None:
         "crawl": {"files": "FakeCrawl"},
         "detect": {"dlib": "FakeDetect", "scrfd": "OtherDetect"},
         "embed": {"dlib": "FakeEmbed", "arcface": "OtherEmbed"},
-        "clean": {"kmeans": "FakeClean"},
+        "clean": {"linkage": "FakeClean"},
         "people": {"summary": "FakePeople"},
         "caption": {"attributes": "FakeCaption"},
         "segment": {"grabcut": "Absent", "missing": "Absent"},
@@ -481,6 +481,23 @@ def test_all_mistakes_come_at_once_in_file_order(tmp_path: Path) -> None:
         "--set stages.embed.backend=x: stages.embed.backend: stage 'embed' has no backend 'x'; "
         "there are: dlib, arcface",
     ]
+
+
+def test_a_backend_that_was_renamed_is_told_what_it_became(tmp_path: Path) -> None:
+    """The nearest name alone would lead from a cleaning that is gone to one that nobody wants."""
+    assert problems(tmp_path, GOOD, "stages.clean.backend=kmeans") == [
+        "--set stages.clean.backend=kmeans: stages.clean.backend: stage 'clean' has no backend "
+        "'kmeans'; 'kmeans' is now 'kmeans_paper' (the papers' method); the default is 'linkage'"
+    ]
+    with pytest.raises(UnknownBackend, match="'kmeans' is now 'kmeans_paper'"):
+        backend("clean", "kmeans")
+
+
+def test_what_a_renamed_backend_became_is_there() -> None:
+    for stage, names in RENAMED.items():
+        for old, said in names.items():
+            assert old not in BACKENDS[stage]
+            assert next(iter(BACKENDS[stage])) in said.split("default is ")[1]
 
 
 def test_missing_thresholds_of_an_unknown_recogniser(tmp_path: Path) -> None:

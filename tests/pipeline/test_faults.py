@@ -14,6 +14,7 @@ import pytest
 from idcluster.root.parquet import DamagedFile
 from idcluster.root.snapshot import SnapshotError, load, publish
 from idcluster.root.storage import Store
+from tests.pipeline.damaged import flipped_bytes
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 from tests.pipeline.toy import DyingStore, Killed, people
 
@@ -23,6 +24,7 @@ FULL_DISK = """
 import subprocess, sys
 from pathlib import Path
 from idcluster.root.storage import StorageError
+from tests.pipeline.damaged import flipped_bytes
 from tests.pipeline.rooms import bury, computed, run_toy, shown
 
 folder, source, disk = map(Path, sys.argv[1:])
@@ -128,10 +130,8 @@ def test_a_picture_whose_bytes_changed_on_the_disk_is_never_used(
     root = tmp_path / "root"
     run_toy(tmp_path, source, root)
     [path] = (root / "tables" / "images").rglob("*.parquet")
-    data = bytearray(path.read_bytes())
-    at = data.index(b"\x89PNG") + 40
-    data[at] ^= 1
-    path.write_bytes(data)
+    data = path.read_bytes()
+    path.write_bytes(flipped_bytes(data, data.index(b"\x89PNG") + 40))
     with pytest.raises(DamagedFile, match=path.name):
         run_toy(tmp_path, source, root, ("stages.detect.params.margin=3",))
 

@@ -4,7 +4,6 @@ in parameters.
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from stages.embed.arcface import ArcFaceEmbedParams
 from stages.weights import (
+    NOTHING,
     USES,
     WEIGHTS,
     BadRegistry,
@@ -21,23 +21,16 @@ from stages.weights import (
     WeightFiles,
     Weights,
     WeightsName,
-    activate,
     bundle,
+    knowing,
     names,
     registered,
 )
-from stages.weights.local import FILE, NOTHING, parse, read
+from stages.weights.local import FILE, parse, read
 from stages.weights.pinning import Wrong, add, calibrate, pin
 
 BODY = b"weights that nobody states a hash of"
 SHA256 = hashlib.sha256(BODY).hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def _nothing_active() -> Iterator[None]:
-    activate(NOTHING)
-    yield
-    activate(NOTHING)
 
 
 @pytest.fixture
@@ -112,7 +105,7 @@ def test_every_registered_file_says_what_a_user_needs() -> None:
 
 def test_files_of_a_model_are_of_one_kind_and_lie_in_one_folder() -> None:
     for model in {entry.bundle for entry in WEIGHTS.values() if entry.bundle}:
-        parts = [registered(name) for name in bundle(model)]
+        parts = [registered(name, NOTHING) for name in bundle(model, NOTHING)]
         assert len({(part.kind, part.use, part.licence) for part in parts}) == 1, model
         assert (
             len({part.file.removesuffix(part.name.removeprefix(f"{model}/")) for part in parts})
@@ -265,10 +258,12 @@ def test_an_added_recogniser_is_loaded_like_its_model(file: Path, tmp_path: Path
     )
     assert WeightFiles(models).path("ours_r100") == f"{models}/embed/ours_r100.bin"
     with pytest.raises(UnknownWeights):
-        registered("ours_r100")
-    activate(read(models))
-    assert registered("ours_r100").sha256 == SHA256 and "ours_r100" in names("embed/arcface")
-    assert "ours_r100" not in names("detect") and "ours_r100" in names("embed")
+        registered("ours_r100", NOTHING)
+    local = read(models)
+    assert registered("ours_r100", local).sha256 == SHA256
+    assert "ours_r100" in names("embed/arcface", local=local)
+    assert "ours_r100" not in names("detect", local=local)
+    assert "ours_r100" in names("embed", local=local)
 
 
 def test_a_file_in_the_models_directory_stays_where_it_is(file: Path, tmp_path: Path) -> None:
@@ -289,8 +284,7 @@ def test_an_added_bundle_is_a_folder(pair: None, tmp_path: Path) -> None:
     models = str(tmp_path / "models")
     add(models, "ours", folder, "pair", "own", "any")
     assert WeightFiles(models).folder("ours") == f"{models}/caption/ours/"
-    activate(read(models))
-    assert names("caption/pair") == ("pair", "ours")
+    assert names("caption/pair", local=read(models)) == ("pair", "ours")
 
 
 @pytest.mark.parametrize(
@@ -363,8 +357,10 @@ def test_added_names_are_parameters_of_real_backends(file: Path, tmp_path: Path)
     add(models, "ours", file, "edgeface_xs", "own", "any")
     with pytest.raises(ValidationError):
         ArcFaceEmbedParams.model_validate({"weights": "ours"})
-    activate(read(models))
-    assert ArcFaceEmbedParams.model_validate({"weights": "ours"}).weights == "ours"
+    known = knowing(read(models))
+    assert ArcFaceEmbedParams.model_validate({"weights": "ours"}, context=known).weights == "ours"
+    with pytest.raises(ValidationError, match=r"'our' names no weights .*did you mean 'ours'"):
+        ArcFaceEmbedParams.model_validate({"weights": "our"}, context=known)
 
 
 # registry.yaml by hand

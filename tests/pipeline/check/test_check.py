@@ -4,7 +4,6 @@ again after a run.
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,30 +29,11 @@ from pipeline.gc import collect
 from schemas import TABLES
 from schemas.fetched import Fetched
 from stages.backends import BACKENDS, backend
+from tests.pipeline.damaged import files, flip, flipped_bytes
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import serving
-from tests.pipeline.toy import people
 
 TABLES_OF_STAGES = ("images", "faces", "embeddings", "clusters", "people", "matches", "captions")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    with small_buckets():
-        run_toy(folder, people(folder / "people", count=3), folder / "root")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(made: Path) -> dict[str, Any]:
-    return shown(made / "root")
-
-
-@pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "root", tmp_path / "root")
-    return tmp_path / "root"
 
 
 def again(made: Path, root: Path | str, folder: Path) -> Any:
@@ -66,17 +46,6 @@ def check(root: Path | str, *options: str) -> tuple[int, list[str]]:
         done = CliRunner().invoke(app, ["check", str(root), *options])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.output
     return done.exit_code, done.stdout.splitlines()
-
-
-def files(root: Path, table: str) -> list[Path]:
-    store = Store(root)
-    return sorted({Path(store.uri(e.file)) for e in load(store).shown(table) if e.file})
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
 
 
 DAMAGE: dict[str, Callable[[Path], None]] = {
@@ -343,9 +312,7 @@ def test_in_an_object_store_too(
         flipped, gone, shard = (
             snapshot.shown(table)[0].file for table in ("faces", "captions", "shards")
         )
-        data = bytearray(store.read(flipped))
-        data[len(data) // 2] ^= 1
-        store.put(flipped, bytes(data))
+        store.put(flipped, flipped_bytes(store.read(flipped)))
         store.delete([gone])
         store.put(shard, store.read(shard)[:-512])
         code, lines = check(root)

@@ -4,25 +4,20 @@ it measured.
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.dag import load_dag
-from stages.weights import activate
-from stages.weights.local import NOTHING
 from tests.pipeline.commands.test_models import call, invoke, refused
 
 DAG = Path(__file__).parents[3] / "dags" / "photos_scrfd_edgeface.yaml"
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "240")
-    yield
-    activate(NOTHING)
 
 
 @pytest.fixture

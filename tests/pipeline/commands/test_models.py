@@ -13,8 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline import cli
 from pipeline.cli import app
-from stages.weights import WEIGHTS, Weights, activate
-from stages.weights.local import NOTHING
+from stages.weights import WEIGHTS, Weights
 from tests.pipeline.file_server import Files, file_server
 
 BODY = b"weights of a tiny network"
@@ -22,10 +21,8 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "220")
-    yield
-    activate(NOTHING)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 before it publishes.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,17 @@ from idcluster.root.snapshot import load
 from idcluster.root.storage import Store
 from pipeline.plan import make_plan
 from pipeline.prepared_dag import Selection, prepare
+from tests.pipeline.damaged import files
 from tests.pipeline.rooms import computed, run_toy, shown, small_buckets
 from tests.pipeline.s3 import serving
-from tests.pipeline.toy import people, toy_dag
+from tests.pipeline.toy import toy_dag
 
 COMPUTED = ("images", "faces", "embeddings", "clusters", "people", "matches", "captions")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    with small_buckets():
-        run_toy(folder, people(folder / "people", count=3), folder / "root")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(made: Path) -> dict[str, Any]:
-    return shown(made / "root")
-
-
-@pytest.fixture
-def root(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "root", tmp_path / "root")
-    return tmp_path / "root"
 
 
 def again(made: Path, root: Path, sets: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> Any:
     with small_buckets():
         return run_toy(root.parent, made / "people", root, sets, Selection(only=only))
-
-
-def files(root: Path, table: str) -> list[Path]:
-    store = Store(root)
-    return sorted({Path(store.uri(e.file)) for e in load(store).shown(table) if e.file})
 
 
 @pytest.mark.parametrize("table", [*COMPUTED, "images_light", "shards", "samples", "withheld"])

@@ -22,6 +22,7 @@ from pipeline.shards.check import CheckError, check_against_tables, check_set, t
 from pipeline.shards.writing import finish, plan_shards, write_shard
 from schemas import identity_id
 from stages.shard.params import ShardParams
+from tests.pipeline.damaged import flipped_bytes
 from tests.pipeline.small_root import SmallPerson, small_root
 
 PARAMS = ShardParams(target_mb=0.02, include=("mask",), validation=0.4)
@@ -89,10 +90,8 @@ def test_a_whole_set_has_nothing_wrong_in_its_dataset_and_as_a_copy(
 
 def damaged_tar(store: Store) -> None:
     path = first(store)
-    data = bytearray(store.read(path))
-    at = data.index(b"\xff\xd8\xff")
-    data[at + 300] ^= 1
-    store.put(path, bytes(data))
+    data = store.read(path)
+    store.put(path, flipped_bytes(data, data.index(b"\xff\xd8\xff") + 300))
 
 
 def short_tar(store: Store) -> None:

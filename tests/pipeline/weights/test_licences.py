@@ -21,6 +21,7 @@ from pipeline.weights.licences import (
     terms,
 )
 from stages.stage import Stage
+from stages.weights import NOTHING
 
 TERM = Term("dlib_68_points", "trained on iBUG 300-W", "non-commercial", ("landmark",))
 
@@ -40,17 +41,15 @@ class _Loads(Stage):
 
 
 def test_what_is_free_for_all_needs_no_word() -> None:
-    assert (
-        terms([_Loads("detect", "dlib_5_points"), _Loads("caption", "clip_vit_b32/config.json")])
-        == []
-    )
+    stages = [_Loads("detect", "dlib_5_points"), _Loads("caption", "clip_vit_b32/config.json")]
+    assert terms(stages, NOTHING) == []
 
 
 def test_a_model_of_several_files_is_one_term() -> None:
     stage = _Loads(
         "caption", "blip2_opt_2_7b/config.json", "blip2_opt_2_7b/tokenizer.json", "sd15_checkpoint"
     )
-    found = terms([stage, stage])
+    found = terms([stage, stage], NOTHING)
     assert [(term.weights, term.use, term.stages) for term in found] == [
         ("blip2_opt_2_7b", "non-commercial", ("caption",)),
         ("sd15_checkpoint", "restricted", ("caption",)),

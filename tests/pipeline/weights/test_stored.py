@@ -5,30 +5,24 @@ through an object store.
 import hashlib
 import pickle
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pipeline.dag import DagError, load_dag
+from pipeline.dag import Dag, DagError, load_dag
 from pipeline.execution.worker_spec import WorkerSpec
 from pipeline.prepared_dag import prepare
-from pipeline.weights.licences import accepted
+from pipeline.weights.licences import accepted, terms
 from pipeline.weights.stored import cache_folder, weight_files
 from stages.embed.calibration import CALIBRATION
-from stages.weights import MissingWeights, UnknownWeights, WeightFiles, activate, registered
-from stages.weights.local import FILE, NOTHING
+from stages.weights import NOTHING, MissingWeights, UnknownWeights, WeightFiles
+from stages.weights.local import FILE
 from stages.weights.pinning import add, calibrate
 
 DAG = Path(__file__).parents[3] / "dags" / "photos_scrfd_edgeface.yaml"
 OURS = ("stages.embed.params.weights=ours", "source.path=.", "root=root")
 BODY = b"a recogniser of our own"
-
-
-@pytest.fixture(autouse=True)
-def _nothing_active() -> Iterator[None]:
-    activate(NOTHING)
-    yield
-    activate(NOTHING)
 
 
 @pytest.fixture
@@ -92,10 +86,9 @@ def test_workers_take_the_drivers_registry_and_not_that_of_their_node(
         "root", prepared.dag, prepared.versions, prepared.models, "run", prepared.local
     )
     (models / FILE).unlink()
-    activate(NOTHING)
     arrived: WorkerSpec = pickle.loads(pickle.dumps(spec))  # noqa: S301 - our own bytes
     assert arrived.lacking(["embed"]) == []
-    assert registered("ours").sha256 == hashlib.sha256(BODY).hexdigest()
+    assert arrived.weights().sha256("ours") == hashlib.sha256(BODY).hexdigest()
     (models / "embed" / "ours.onnx").write_bytes(b"another file")
     [problem] = arrived.lacking(["embed"])
     assert (
@@ -104,14 +97,56 @@ def test_workers_take_the_drivers_registry_and_not_that_of_their_node(
     )
 
 
-def test_a_process_that_turns_to_another_directory_forgets_the_names_of_the_first(
+def test_two_models_directories_in_one_process_do_not_disturb_each_other(
     models: Path, tmp_path: Path
 ) -> None:
-    weight_files(str(models))
-    assert registered("ours").name == "ours"
-    weight_files(None)
-    with pytest.raises(UnknownWeights):
-        registered("ours")
+    """In a notebook two DAGs are loaded, and then used in any order, one of them in a thread."""
+    (tmp_path / "theirs.onnx").write_bytes(BODY[::-1])
+    other = tmp_path / "other"
+    for name in ("ours", "theirs"):
+        add(str(other), name, tmp_path / "theirs.onnx", "edgeface_xs", "own", "non-commercial")
+        calibrate(str(other), name, 0.44, 0.42, "measured elsewhere")
+    first = load_dag(DAG, OURS, str(models))
+    second = load_dag(DAG, OURS, str(other))
+    third = load_dag(DAG, ["stages.embed.params.weights=theirs", *OURS[1:]], str(other))
+    with pytest.raises(DagError, match="'theirs' names no weights of kind embed/arcface"):
+        load_dag(DAG, ["stages.embed.params.weights=theirs"], str(models))
+    with pytest.raises(DagError, match="did you mean 'theirs'"):
+        load_dag(DAG, ["stages.embed.params.weights=their"], str(other))
+
+    def seen(dag: Dag, folder: Path) -> tuple[object, ...]:
+        [embed] = [stage for stage in dag.build() if stage.name == "embed"]
+        prepared = prepare(dag, str(folder), check_weights=False)
+        spec = WorkerSpec(
+            "root", prepared.dag, prepared.versions, prepared.models, "run", prepared.local
+        )
+        return (
+            embed.params.weights,
+            dag.stages["clean"].params["similarity_threshold"],
+            spec.weights().sha256(embed.params.weights),
+            [term.weights for term in terms([embed], prepared.local)],
+            spec.build().stages["embed"].params.weights,
+        )
+
+    sha256s = [hashlib.sha256(body).hexdigest() for body in (BODY, BODY[::-1])]
+    expected = [
+        ("ours", 0.33, sha256s[0], [], "ours"),
+        ("ours", 0.44, sha256s[1], ["ours"], "ours"),
+        ("theirs", 0.44, sha256s[1], ["theirs"], "theirs"),
+    ]
+    asked = [(first, models), (second, other), (third, other)]
+    assert [seen(*one) for one in asked] == expected
+    assert [seen(*one) for one in asked[::-1]] == expected[::-1]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda number: seen(*asked[number % 3]), range(12)))
+    assert found == [*expected, *expected, *expected, *expected]
+
+
+def test_what_is_written_down_about_a_dag_names_no_registry(models: Path) -> None:
+    """Versions and hashes do; a run's record of the DAG stays what it is."""
+    dag = load_dag(DAG, OURS, str(models))
+    assert dag.model_dump() == load_dag(DAG, OURS, str(models)).model_dump()
+    assert "local" not in dag.model_dump(mode="json") and pickle.loads(pickle.dumps(dag)) == dag  # noqa: S301 - our own bytes
 
 
 def test_a_registry_that_cannot_be_read_stops_the_run(models: Path) -> None:
@@ -163,7 +198,7 @@ def test_the_registry_of_an_object_store(
     )
     Store(url).put(FILE, b"pins: [")
     with pytest.raises(MissingWeights, match=rf"{url}/registry\.yaml: not YAML"):
-        weight_files(url)
+        assert weight_files(url).local
 
 
 def test_what_is_given_is_not_read_again(models: Path) -> None:

@@ -25,13 +25,10 @@ from stages.detect.mtcnn import (
 )
 from stages.networks.mtcnn import OutputNet, ProposalNet, RefinementNet
 from stages.pictures import decode
-from stages.stage import Picture
 from stages.torch_session import BadCheckpoint
 from stages.weights import WeightFiles
+from tests.stages.detect.running import run
 from tests.stages.networks.filled import filled
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
-
 
 # The rules
 
@@ -114,10 +111,11 @@ def test_strips_join_into_what_the_whole_gives(height: int, most: int) -> None:
 # With weights made up by a formula: what must hold for any
 
 
-class Made:
+class Made(WeightFiles):
     """A models directory with three checkpoints in facenet-pytorch's layout."""
 
     def __init__(self, top: Path) -> None:
+        super().__init__(str(top))
         self.top = top
         for name, network in (
             ("mtcnn_pnet", ProposalNet()),
@@ -137,13 +135,6 @@ class Made:
 
     def folder(self, name: str) -> str:
         return str(self.top)
-
-
-def run(stage: MtcnnDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
 
 
 def unusual() -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@ are.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,12 +16,12 @@ from stages.detect.retinaface import RetinaFaceDetect
 from stages.detect.scrfd import ScrfdDetect
 from stages.networks.retinaface import Backbone, RetinaFace
 from stages.pictures import decode
-from stages.stage import NoDevice, Picture
+from stages.stage import NoDevice
 from stages.torch_session import BadCheckpoint
-from stages.weights import WeightFiles
+from stages.weights import WEIGHTS, WeightFiles
+from tests.stages.detect.running import assert_same, run
 from tests.stages.networks.filled import filled
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
+from tests.stages.one_file import OneFile
 
 
 def checkpoint(path: Path, backbone: Backbone = "mobilenet025", prefix: str = "module.") -> str:
@@ -35,20 +34,8 @@ def checkpoint(path: Path, backbone: Backbone = "mobilenet025", prefix: str = "m
 def made_up(path: str, **params: Any) -> RetinaFaceDetect:
     """The stage on a file of no registered weights."""
     stage = RetinaFaceDetect({"weights": "retinaface_mobilenet025", "min_side": 0, **params})
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
-
-
-def run(stage: RetinaFaceDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
-
-
-def assert_same(one: list[Any], other: list[Any]) -> None:
-    for faces, again in zip(one, other, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(faces, again, strict=True))
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -108,7 +95,7 @@ def test_a_gpu_that_is_not_there_is_told(tmp_path: Path) -> None:
     stage.device = "cuda"
     path = checkpoint(tmp_path / "x.pth")
     with pytest.raises(NoDevice, match="torch sees none"):
-        stage.setup(SimpleNamespace(path=lambda name: path))
+        stage.setup(OneFile(path))
 
 
 def test_wrong_parameters_are_refused() -> None:
@@ -140,7 +127,7 @@ def test_the_network_sees_colours_as_in_training_and_grey_around_them(
 ) -> None:
     stage = RetinaFaceDetect({"weights": weights, "scales": [64]})
     network = RetinaFace("mobilenet025").eval()
-    stage.install(network)
+    stage.install(network, WEIGHTS[weights])
     seen: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     stage.detect(np.full((64, 50, 3), (10, 20, 30), np.uint8))

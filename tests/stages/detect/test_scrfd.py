@@ -1,7 +1,6 @@
 """SCRFD as a stage: with a made-up network everywhere, with real weights where they are."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,11 +13,10 @@ from pydantic import ValidationError
 from stages.detect.scrfd import ScrfdDetect, decode_outputs
 from stages.detect.scrfd_export import Raw
 from stages.pictures import decode
-from stages.stage import Picture
 from stages.weights import WeightFiles
+from tests.stages.detect.running import assert_same, run
 from tests.stages.detect.tiny_scrfd import Layout, bright, write
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
+from tests.stages.one_file import OneFile
 
 
 def raw(shape: tuple[int, int]) -> list[Raw]:
@@ -50,7 +48,7 @@ def test_outputs_become_boxes_and_points_of_the_picture() -> None:
 def made_up(path: str, **params: Any) -> ScrfdDetect:
     """The stage on a file of no registered weights."""
     stage = ScrfdDetect({"min_side": 0, **params})
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
 
 
@@ -63,11 +61,6 @@ PICTURES = [
     bright(1500, 700, (200, 200, 150), (900, 300, 200)),
     bright(31, 500, (0, 250, 31)),
 ]
-
-
-def assert_same(one: list[Any], other: list[Any]) -> None:
-    for faces, again in zip(one, other, strict=True):
-        assert all(np.array_equal(a, b) for a, b in zip(faces, again, strict=True))
 
 
 @pytest.mark.parametrize("layout", ["batched", "hidden", "flat"])
@@ -138,13 +131,6 @@ def stage(request: pytest.FixtureRequest, models_dir: Path) -> ScrfdDetect:
     made = ScrfdDetect({"weights": request.param})
     made.setup(WeightFiles(str(models_dir)))
     return made
-
-
-def run(stage: ScrfdDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
 
 
 def test_real_faces_with_points_in_arcface_order(

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,10 +13,9 @@ from schemas import TABLES
 from stages.detect.scrfd import ScrfdDetect
 from stages.detect.yunet import YunetDetect
 from stages.pictures import decode
-from stages.stage import NoDevice, Picture
+from stages.stage import NoDevice
 from stages.weights import WeightFiles
-
-NO_SERVICES: Any = None  # this stage asks nothing of the outside
+from tests.stages.detect.running import run
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +23,6 @@ def stage(models_dir: Path) -> YunetDetect:
     made = YunetDetect()
     made.setup(WeightFiles(str(models_dir)))
     return made
-
-
-def run(stage: YunetDetect, pictures: dict[str, np.ndarray]) -> pa.Table:
-    rows = pa.table({"identity_id": ["p"] * len(pictures), "image_id": list(pictures)})
-    return stage.run(
-        rows, {name: Picture(name, rgb) for name, rgb in pictures.items()}, NO_SERVICES
-    )
 
 
 def test_a_picture_has_the_same_rows_beside_others(

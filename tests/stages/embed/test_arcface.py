@@ -19,8 +19,9 @@ from stages.embed.calibration import CALIBRATION
 from stages.onnx_session import WrongModel
 from stages.pictures import decode
 from stages.stage import Picture
-from stages.weights import WEIGHTS, WeightFiles, names
+from stages.weights import NOTHING, WEIGHTS, WeightFiles, names
 from tests.stages.embed.tiny_recogniser import WIDTH, write
+from tests.stages.one_file import OneFile
 
 NO_SERVICES: Any = None  # this stage asks nothing of the outside
 finite = st.floats(-50, 50)
@@ -184,7 +185,7 @@ def test_faces_that_do_not_suit_fail_by_themselves(
 def made_up(path: str, **params: Any) -> ArcFaceEmbed:
     """The stage on a file of no registered weights."""
     stage = ArcFaceEmbed(params)
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
 
 
@@ -321,7 +322,7 @@ def test_the_recognisers_at_hand_are_calibrated() -> None:
     assert (
         {"edgeface_xs", "mobilefacenet_128d", "dlib_resnet_v1"}
         <= set(CALIBRATION)
-        <= set(names("embed"))
+        <= set(names("embed", local=NOTHING))
     )
     assert all(
         0 < entry.merge_cosine <= entry.similarity_threshold < 1 for entry in CALIBRATION.values()

@@ -20,17 +20,19 @@ from stages.embed.facenet import FacenetEmbed, squash
 from stages.networks.inception_resnet_v1 import InceptionResnetV1
 from stages.stage import Picture
 from stages.torch_session import BadCheckpoint
+from stages.weights import WeightFiles
 from tests.stages.networks.filled import filled
 
 NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
 
-class Made:
+class Made(WeightFiles):
     """A models directory with one checkpoint in facenet-pytorch's layout, its classifier
     included.
     """
 
     def __init__(self, top: Path, **others: torch.Tensor) -> None:
+        super().__init__(str(top))
         self.file = top / "facenet.pt"
         classifier = {"logits.weight": torch.zeros(8631, 2), "logits.bias": torch.zeros(8631)}
         torch.save(filled(InceptionResnetV1().state_dict()) | classifier | others, self.file)

@@ -1,7 +1,6 @@
 """ArcFace's checkpoints as a stage, in the official layout with made-up values."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from stages.networks.iresnet import IResNet
 from stages.stage import NoDevice, Picture
 from stages.torch_session import BadCheckpoint
 from tests.stages.networks.filled import filled
+from tests.stages.one_file import OneFile
 
 NO_SERVICES: Any = None  # this stage asks nothing of the outside
 CROPS = list(np.random.default_rng(0).integers(0, 256, (7, 112, 112, 3), dtype=np.uint8))
@@ -33,7 +33,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
 def made_up(path: str, **params: Any) -> IResNetEmbed:
     """The stage on a file of no registered weights."""
     stage = IResNetEmbed(params)
-    stage.setup(SimpleNamespace(path=lambda name: path))
+    stage.setup(OneFile(path))
     return stage
 
 
@@ -141,4 +141,4 @@ def test_a_gpu_that_is_not_there_is_told(path: str) -> None:
     stage = IResNetEmbed()
     stage.device = "cuda"
     with pytest.raises(NoDevice, match="torch sees none"):
-        stage.setup(SimpleNamespace(path=lambda name: path))
+        stage.setup(OneFile(path))

@@ -71,7 +71,8 @@ def classifier(
     kind: str,
     normalisation: tuple[float, float] = (0.0, 1.0),
 ) -> Classifier:
-    return Classifier(register(patch, path, kind, normalisation), str(path), 1, "cpu")
+    name = register(patch, path, kind, normalisation)
+    return Classifier(WEIGHTS[name], str(path), 1, "cpu")
 
 
 def flat(classes: int, side: int = 8) -> np.ndarray:

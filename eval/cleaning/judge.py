@@ -1,36 +1,17 @@
-"""How well cleaning did on photographs of which somebody said whom they show."""
+"""What cleaning kept against the truth."""
 
-import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eval.cleaning.truth import RIGHT, WRONG, Label, label_of
+from eval.labels import BadLabels
 from eval.metrics.cleaning import Score, by_group, score, sweep
-from schemas.errors import UserError
 
-RIGHT, WRONG = "right", "wrong"
 STEPS = 21
-PLOTS = (".png", ".svg", ".pdf")
-
-
-class BadLabels(UserError, ValueError):
-    """Labels cannot be used; the message names file, line and remedy."""
-
-    exit_code = 2
-
-
-@dataclass(frozen=True)
-class Label:
-    """What somebody said of a photograph. `truth`: right, wrong, or the name of a group that is
-    reported apart.
-    """
-
-    truth: str
-    person: str | None
 
 
 @dataclass(frozen=True)
@@ -78,59 +59,8 @@ class Report:
         return sorted(faulty, key=lambda item: (item[1].f1, item[0]))[:count]
 
 
-def read_labels(path: Path) -> dict[str, Label]:
-    """Labels by file: `<folder>/<file>` as in the source, or the whole address.
-
-    A CSV file with a column `file` and one or both of `person` (whom it shows) and `label_check`:
-    what begins with `ok`, `right` or `single` is right, with `wrong` wrong, anything else names a
-    group by its first word that is reported apart (`hard`, `scraped: agrees`); empty is right.
-    Raises BadLabels.
-    """
-    found: dict[str, Label] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or ()
-            if "file" not in columns or not {"person", "label_check"} & {*columns}:
-                raise BadLabels(
-                    f"{path}: needs the columns file and person, label_check or both; it has "
-                    f"{', '.join(columns) or 'none'}"
-                )
-            for row in reader:
-                name = (row["file"] or "").strip()
-                if not name:
-                    raise BadLabels(f"{path}:{reader.line_num}: the column file is empty")
-                if name in found:
-                    raise BadLabels(
-                        f"{path}:{reader.line_num}: {name} is labelled twice; leave one line of it"
-                    )
-                found[name] = Label(
-                    _truth(row.get("label_check") or ""), (row.get("person") or "").strip() or None
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadLabels(
-            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    if not found:
-        raise BadLabels(f"{path}: there are no labels in it")
-    return found
-
-
-def _truth(text: str) -> str:
-    word = text.replace(":", " ").replace("(", " ").split()[:1]
-    first = word[0].casefold() if word else "ok"
-    return RIGHT if first in ("ok", "right", "single") else first
-
-
-def label_of(address: str, labels: Mapping[str, Label]) -> Label | None:
-    """The label of an address: of itself, or of what stands behind the name of the source
-    (`local:Ada/1.jpg`).
-    """
-    return labels.get(address) or labels.get(address.partition(":")[2])
-
-
 def parse_thresholds(text: str) -> np.ndarray:
-    """`0.2:0.8:0.05` (from, to, step) or `0.3,0.4`. Raises ValueError."""
+    """`0.2:0.8:0.05` (from, to, step) or `0.3,0.4`. Raises BadLabels."""
     try:
         if ":" in text:
             first, last, step = (float(part) for part in text.split(":"))
@@ -241,42 +171,3 @@ def _score(one: Score) -> dict[str, float | int | None]:
         **counts,
         **{name: None if np.isnan(value) else value for name, value in ratios.items()},
     }
-
-
-def plot(report: Report, path: Path, thresholds_used: Sequence[float] = ()) -> None:
-    """Precision, recall and F1 over thresholds, and below them the similarities. Raises BadLabels
-    for a strange ending.
-    """
-    from matplotlib.figure import Figure
-
-    if path.suffix.lower() not in PLOTS:
-        raise BadLabels(f"{path}: a plot is written as {', '.join(PLOTS)}; name it so")
-    figure = Figure(figsize=(7, 7))
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    for name in ("precision", "recall", "f1"):
-        above.plot(
-            report.thresholds, [getattr(one, name) for one in report.curve], label=name, marker="."
-        )
-    above.set(
-        ylabel="share of photographs",
-        title=f"{int(report.right.sum())} right photographs, {int((~report.right).sum())} wrong "
-        "ones",
-    )
-    groups = [
-        report.similarity[mask & ~np.isnan(report.similarity)]
-        for mask in (report.right, ~report.right)
-    ]
-    if any(map(len, groups)):
-        below.hist(groups, bins=40, stacked=True, label=["right", "wrong"])
-    below.set(
-        xlabel="cosine to the indicator, of faces in the person's cluster",
-        ylabel="photographs",
-        yscale="log",
-    )
-    for axes in (above, below):
-        for threshold in thresholds_used:
-            axes.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:g}")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower left")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.metrics.verification import Scores, unit
-from eval.thresholds import TooFew, clean_thresholds, cluster_links
+from eval.recognition.thresholds import TooFew, clean_thresholds, cluster_links
 from stages.clean.rule import Rule
 from tests.eval.metrics.test_verification import people
 

@@ -1,21 +1,13 @@
-"""A dataset against truth: labels as people write them, and photographs that count or do not."""
+"""A dataset against truth: photographs that count or do not."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eval.cleaning import (
-    BadLabels,
-    Judged,
-    Label,
-    as_json,
-    judge,
-    parse_thresholds,
-    plot,
-    read_labels,
-)
+from eval.cleaning.judge import Judged, as_json, judge, parse_thresholds
+from eval.cleaning.truth import Label
+from eval.labels import BadLabels
 from eval.metrics.cleaning import Score
 
 LABELS = {
@@ -67,60 +59,12 @@ def test_thresholds_tell_what_another_one_would_do() -> None:
     assert len(nothing.thresholds) == 0 and nothing.total.recall == 0
 
 
-def test_labels_as_they_are_written(tmp_path: Path) -> None:
-    file = tmp_path / "labels.csv"
-    file.write_text(
-        "file,person,label_check\na/1.jpg,a,ok\na/2.jpg,a,single photo\na/3.jpg,a,wrong person "
-        "(single face)\n"
-        'a/4.jpg,a,scraped: agrees\na/5.jpg,,\n"a/6, b.jpg",a,hard (low)\n'
-    )
-    found = read_labels(file)
-    assert [one.truth for one in found.values()] == [
-        "right",
-        "right",
-        "wrong",
-        "scraped",
-        "right",
-        "hard",
-    ]
-    assert found["a/5.jpg"].person is None and "a/6, b.jpg" in found
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (
-            "name,person\nx,y\n",
-            "needs the columns file and person, label_check or both; it has name, person",
-        ),
-        ("file\nx\n", "it has file"),
-        ("", "it has none"),
-        ("file,person\n", "there are no labels"),
-        ("file,person\na.jpg,a\n,a\n", "labels.csv:3: the column file is empty"),
-        ("file,person\na.jpg,a\na.jpg,b\n", "labels.csv:3: a.jpg is labelled twice"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_told_with_file_and_line(
-    tmp_path: Path, text: str, said: str
-) -> None:
-    file = tmp_path / "labels.csv"
-    file.write_text(text)
-    with pytest.raises(BadLabels) as caught:
-        read_labels(file)
-    assert said in str(caught.value) and str(file) in str(caught.value)
-
-
-def test_labels_of_another_dataset_and_no_file_at_all(tmp_path: Path) -> None:
+def test_labels_of_another_dataset() -> None:
     with pytest.raises(
         BadLabels,
         match=r"none of the 7 labels is of a photograph of this dataset, for example 'ada/1.jpg'",
     ):
         judge(PHOTOGRAPHS[-1:], LABELS)
-    with pytest.raises(BadLabels, match="cannot be read: No such file"):
-        read_labels(tmp_path / "nowhere.csv")
-    (tmp_path / "bytes.csv").write_bytes(b"file,person\n\xff\xfe,a\n")
-    with pytest.raises(BadLabels, match="cannot be read"):
-        read_labels(tmp_path / "bytes.csv")
 
 
 def test_thresholds_are_a_range_or_a_list() -> None:
@@ -131,22 +75,6 @@ def test_thresholds_are_a_range_or_a_list() -> None:
             parse_thresholds(text)
     with pytest.raises(BadLabels, match="from -1 to 1"):
         parse_thresholds("0.5,7")
-
-
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_plots_are_written(tmp_path: Path, ending: str) -> None:
-    for name, photographs in (
-        ("all", PHOTOGRAPHS),
-        ("none", [Judged("Ada", "local:ada/1.jpg", False, None, "no_face")]),
-    ):
-        file = tmp_path / f"{name}.{ending}"
-        plot(judge(photographs, LABELS), file, [0.4])
-        assert file.stat().st_size > 1000
-
-
-def test_a_plot_with_a_strange_ending_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadLabels, match=r"a plot is written as .png, .svg, .pdf"):
-        plot(judge(PHOTOGRAPHS, LABELS), tmp_path / "plot.txt")
 
 
 def test_numbers_without_a_meaning_are_null_in_json() -> None:

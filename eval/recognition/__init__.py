@@ -1,0 +1,1 @@
+"""How well detectors and recognisers do on photographs whose people are known."""
