@@ -234,11 +234,11 @@ def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
                 found = backend(name, asked.backend)
                 chosen, parameters = asked.backend or default(name), found.Parameters
         except UnknownBackend as error:
-            document.problem((*at, "backend") if asked.backend else at, str(error))
+            document.problem((*at, "backend"), str(error))
             continue
         except ImportError as error:
             document.problem(
-                (*at, "backend") if asked.backend else at,
+                (*at, "backend"),
                 f"backend {asked.backend or default(name)!r} cannot be loaded: {error}"
                 + (
                     "; its package has to be installed, or in a folder that PYTHONPATH names"

@@ -51,7 +51,7 @@ FLOORS = {
 own room.
 """
 
-FRONT_DOOR = {"idcluster/__main__.py", "idcluster/api.py"}
+FRONT_DOOR = {"idcluster/__init__.py", "idcluster/__main__.py", "idcluster/api.py"}
 """The one exception: the command line and the Python API start what lies above, when they are
 called.
 """

@@ -13,16 +13,18 @@ import json
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idcluster.root.storage import Store
-from pipeline.dag import SHARD, Resources, WorkerRange
+from pipeline.dag import SHARD, Dag, Resources, WorkerRange
 from pipeline.execution.attempts import Whereabouts
 from pipeline.execution.engine import EngineError
 from pipeline.execution.operators import Pool
+from stages.backends import backend
 
 if TYPE_CHECKING:
     from pipeline.execution.worker_spec import WorkerSpec
@@ -283,9 +285,11 @@ def adopt_environment(passed: Mapping[str, str]) -> None:
     os.environ.update(passed)
 
 
-def runtime_env(variables: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """The runtime environment of the workers: thread limits, and our packages unless the job brings
-    them along.
+def runtime_env(
+    variables: Mapping[str, str], environ: Mapping[str, str], further: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The runtime environment of the workers: thread limits, our packages and `further` ones (see
+    `foreign_packages`) unless the job brings them along.
 
     A job (`ray job submit --working-dir .`) has a runtime environment of its own; what it sets
     already must not be set again.
@@ -301,7 +305,7 @@ def runtime_env(variables: Mapping[str, str], environ: Mapping[str, str]) -> dic
         job.get("working_dir") and package_folders()[0].parent.resolve() == Path.cwd().resolve()
     )
     if not brings:
-        made["py_modules"] = [str(folder) for folder in package_folders()]
+        made["py_modules"] = [str(folder) for folder in package_folders(further)]
         if "excludes" not in job:
             made["excludes"] = ["__pycache__", "*.pyc", "tests", ".git", ".venv"]
     return made
@@ -315,15 +319,35 @@ def _job_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     return dict(found.get("runtime_env") or {})
 
 
-def package_folders() -> list[Path]:
-    """The folders of our packages, as this process imports them."""
-    return [Path(str(importlib.import_module(name).__file__)).parent for name in SHIPPED]
+def package_folders(further: Sequence[str] = ()) -> list[Path]:
+    """The folders of our packages, and of further ones, as this process imports them."""
+    names = (*SHIPPED, *further)
+    return [Path(str(importlib.import_module(name).__file__)).parent for name in names]
 
 
-def code_digest() -> str:
+def foreign_packages(dag: Dag) -> list[str]:
+    """The packages that backends of a DAG come from and that are not ours: they travel as ours do.
+
+    A backend in a single file, or in a folder without an `__init__.py`, is none: such a file has to
+    be on every node.
+    """
+    tops = {
+        backend(name, config.backend).__module__.partition(".")[0]
+        for name, config in dag.stages.items()
+        if name != SHARD
+    }
+    found = []
+    for top in sorted(tops - set(SHIPPED)):
+        file = getattr(sys.modules.get(top), "__file__", None)
+        if file is not None and Path(file).name == "__init__.py":
+            found.append(top)
+    return found
+
+
+def code_digest(further: Sequence[str] = ()) -> str:
     """A hash of the code that this process imports."""
     hasher = hashlib.blake2b(digest_size=8)
-    for folder in package_folders():
+    for folder in package_folders(further):
         for file in sorted(folder.rglob("*.py")):
             hasher.update(
                 f"{folder.name}/{file.relative_to(folder)}".encode()
@@ -387,7 +411,8 @@ def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    store, token, digest = Store(spec.root), secrets.token_hex(8), code_digest()
+    further = foreign_packages(spec.dag)
+    store, token, digest = Store(spec.root), secrets.token_hex(8), code_digest(further)
     probe = f".probe-{token}"
     store.put(probe, token.encode(), durable=False)
     look: Any = ray.remote(num_cpus=0, max_retries=2)(_look)
@@ -404,7 +429,7 @@ def check_nodes(spec: "WorkerSpec", nodes: Sequence[Node], environment: Mapping[
                 (
                     node,
                     look.options(scheduling_strategy=strategy).remote(
-                        spec, names, probe, node.id, digest, dict(environment)
+                        spec, names, probe, node.id, digest, further, dict(environment)
                     ),
                 )
             )
@@ -436,12 +461,17 @@ def _look(
     probe: str,
     node: str,
     digest: str,
+    further: Sequence[str],
     environment: Mapping[str, str],
 ) -> list[str]:
     """Runs on a node: what it lacks for the stages `names`."""
     adopt_environment(environment)
     problems = []
-    if code_digest() != digest:
+    try:
+        other = code_digest(further) != digest
+    except ImportError as error:
+        return [f"its workers cannot import the package of a backend: {error}"]
+    if other:
         problems.append(
             f"its workers import other code ({package_folders()[0].parent}) than the driver: "
             "install the same version everywhere, or"

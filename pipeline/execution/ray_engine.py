@@ -114,7 +114,12 @@ class RayEngine:
                 with _Quiet():
                     start_ray.connect(
                         self.address,
-                        {**options, "runtime_env": cluster.runtime_env(variables, os.environ)},
+                        {
+                            **options,
+                            "runtime_env": cluster.runtime_env(
+                                variables, os.environ, cluster.foreign_packages(self.spec.dag)
+                            ),
+                        },
                     )
             else:
                 self.activity = "starting Ray"
@@ -130,7 +135,11 @@ class RayEngine:
                     "object_store_memory": _OBJECT_STORE,
                 }
                 with _Quiet():
-                    logs = start_ray.start_local(options, lambda text: self.say(text))
+                    logs = start_ray.start_local(
+                        options,
+                        lambda text: self.say(text),
+                        cluster.foreign_packages(self.spec.dag),
+                    )
                 self.detail(f"Ray's logs: {logs}")
             self._ours = True
         self.activity = "starting workers"

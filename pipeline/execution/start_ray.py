@@ -39,15 +39,17 @@ _PATIENT = {
 _PORT, _LEVEL = "RAY_GCS_SERVER_PORT", "RAY_BACKEND_LOG_LEVEL"
 
 
-def start_local(options: Mapping[str, Any], say: Callable[[str], None]) -> str:
+def start_local(
+    options: Mapping[str, Any], say: Callable[[str], None], further: Sequence[str] = ()
+) -> str:
     """Start a Ray of our own with the arguments `options` of `ray.init`, and return the folder of
-    its logs.
+    its logs. `further`: packages, beside ours, that workers import.
 
     `say` is told of a second try. Raises EngineError, whose message has the cause and what to do.
     """
     folder = temporary_folder(_usual_folder())
     try:
-        return _attempt(options, folder)
+        return _attempt(options, folder, further)
     except Exception as error:  # noqa: BLE001 - Ray raises RuntimeError, OSError, ValueError and plain Exception here
         first = error
     say(f"Ray did not start: {_why(first, 30)[0]}; it is tried once more, with more time")
@@ -55,7 +57,7 @@ def start_local(options: Mapping[str, Any], say: Callable[[str], None]) -> str:
     folder = temporary_folder(own_folder(Path("/tmp")))  # noqa: S108 - the folder below is ours alone
     try:
         with _longer(os.environ.get(_LEVEL)), _put_aside():
-            return _attempt(options, folder)
+            return _attempt(options, folder, further)
     except Exception as error:
         raise EngineError(_told(error, folder)) from error
 
@@ -82,7 +84,7 @@ def logs() -> str | None:
     return None
 
 
-def _attempt(options: Mapping[str, Any], folder: Path) -> str:
+def _attempt(options: Mapping[str, Any], folder: Path, further: Sequence[str]) -> str:
     """One start. Processes of one that fails are ended, so that they are not in the way of the
     next.
     """
@@ -95,7 +97,10 @@ def _attempt(options: Mapping[str, Any], folder: Path) -> str:
         with _our_signals():
             # "local": a variable RAY_ADDRESS would otherwise lead to a cluster.
             ray.init(
-                address="local", _temp_dir=str(folder), job_config=_job(_search_path()), **options
+                address="local",
+                _temp_dir=str(folder),
+                job_config=_job(_search_path(further)),
+                **options,
             )
     except BaseException:
         with suppress(Exception):
@@ -133,15 +138,16 @@ def _job(path: Sequence[str]) -> Any:
     return Job()
 
 
-def _search_path() -> list[str]:
-    """The folder that our packages lie in, so that a PYTHONPATH does not hide them; nothing where
-    others lie there too.
+def _search_path(further: Sequence[str]) -> list[str]:
+    """The folders that our packages and `further` ones lie in, ours last, so that a PYTHONPATH does
+    not hide them; without those that belong to the interpreter.
     """
-    folder = package_folders()[0].parent
+    ours = package_folders()
+    folders = [folder.parent for folder in (*package_folders(further)[len(ours) :], ours[0])]
     shared = {
         Path(place).resolve() for place in (*site.getsitepackages(), site.getusersitepackages())
     }
-    return [] if folder.resolve() in shared else [str(folder)]
+    return [str(folder) for folder in folders if folder.resolve() not in shared]
 
 
 # Where Ray's files go

@@ -676,6 +676,6 @@ def test_the_dag_files_that_ship_are_good(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_profile_that_needs_what_nothing_writes_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("profile: faces", "profile: faces, need: [affect]")
     assert problems(tmp_path, text) == [
-        "quickstart.yaml:14: stages.shard: reads affect, which no stage writes (`affect` is not "
-        "there yet)"
+        "quickstart.yaml:14: stages.shard: reads affect, which no stage writes (`affect` has no "
+        "backend yet; a package of your own can bring one)"
     ]

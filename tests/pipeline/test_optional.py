@@ -266,8 +266,10 @@ def test_a_run_that_dies_while_screening_is_added_and_is_resumed(home: Home, aft
 # fmt: off
 VERDICTS = TableSchema(
     "verdicts", 1, "judge", "Decisions by hand.", "face_id", None, None,
-    tuple(Column(name, pa.string(), "a column", nullable=False) for name in ("identity_id",
-        "face_id", "action", "status")),
+    tuple(
+        Column(name, pa.string(), "a column", nullable=False, text=False)
+        for name in ("identity_id", "face_id", "action", "status")
+    ),
 )
 # fmt: on
 

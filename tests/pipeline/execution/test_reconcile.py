@@ -539,7 +539,7 @@ def two_tables(monkeypatch: pytest.MonkeyPatch) -> None:
         "weight": pa.float32(),
         "status": pa.string(),
     }
-    columns = tuple(Column(name, kind, "a column") for name, kind in kinds.items())
+    columns = tuple(Column(name, kind, "a column", text=False) for name, kind in kinds.items())
     monkeypatch.setitem(
         TABLES,
         "verdicts",
