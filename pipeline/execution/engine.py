@@ -1,4 +1,4 @@
-"""Execution on Ray Data: tasks in, receipts out. Beside `cluster` and `starting` the only module
+"""Execution on Ray Data: tasks in, receipts out. Beside `cluster` and `start_ray` the only module
 that knows Ray.
 
 A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the
