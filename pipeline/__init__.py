@@ -1,3 +1,3 @@
-"""The pipeline: dataset root, plan, execution on Ray, catalogue and command line. The only package
-that knows Ray.
+"""The pipeline: DAG file, plan, execution on Ray, shards, erasure, report and command line. The
+only package that knows Ray.
 """

@@ -39,7 +39,7 @@ def benchmark(
     output: Path | None,
     write_calibration: bool,
 ) -> None:
-    """Measure, print, and write what is asked for. Raises what `eval.recognition` does,
+    """Measure, print, and write what is asked for. Raises what `eval/recognition` does,
     MissingWeights and DagError.
     """
     if device not in ("cpu", "cuda"):
