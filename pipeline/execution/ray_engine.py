@@ -55,6 +55,8 @@ class RayEngine:
         self._environment: dict[str, str] = {}
         self._nodes: list[Node] = []
         self._started = self._ours = False
+        self._before: dict[str, str] | None = None
+        """The environment as it was."""
         self._gate: Any = None
 
     def check(self) -> None:
@@ -95,6 +97,7 @@ class RayEngine:
         import ray
         from ray.data import DataContext
 
+        self._before = dict(os.environ)
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -308,6 +311,12 @@ class RayEngine:
                 ray.shutdown()
         self._gate = None
         self._started = self._ours = False
+        if self._before is not None:
+            # Whoever runs us in a process of theirs gets it back as it was.
+            for name in set(os.environ) - set(self._before):
+                del os.environ[name]
+            os.environ.update(self._before)
+            self._before = None
 
 
 def _tell_homeless(

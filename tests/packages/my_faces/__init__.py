@@ -1,0 +1,1 @@
+"""A package of somebody's own, with a backend."""
