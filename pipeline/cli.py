@@ -97,7 +97,7 @@ def run(
 ) -> None:
     """Do what a DAG says and is not done yet.
 
-    A second run does only what changed: new pictures, another threshold, another prompt. Ctrl-C
+    A second run does only what changed: new images, another threshold, another prompt. Ctrl-C
     finishes what is at work and publishes it; whatever interrupts a run, the next one goes on from
     there.
     """
@@ -166,7 +166,7 @@ def plan(
             listed = made.intake
             for remark in listed.remarks:
                 console.print(f"note: {remark}", style="yellow")
-            there = f"{counted(listed.people, 'person')}, {counted(listed.offered, 'picture')}"
+            there = f"{counted(listed.people, 'person')}, {counted(listed.offered, 'image')}"
             console.print(
                 f"source: {there}: {listed.new} new, {listed.changed} changed, {listed.gone} gone"
             )
@@ -187,7 +187,7 @@ def plan(
             )
         console.print(f"shards: {made.shards}")
         if limit is not None:
-            console.print(f"of this, at most {counted(limit, 'picture')} a phase (--limit)")
+            console.print(f"of this, at most {counted(limit, 'image')} a phase (--limit)")
 
 
 @app.command()

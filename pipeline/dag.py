@@ -105,7 +105,7 @@ class Dag(_Closed):
     models: str | None
     stages: dict[str, StageConfig]
     fetch: WebParams = FETCH
-    """How pictures are fetched from the web."""
+    """How images are fetched from the web."""
     shared_root: bool = False
     """Whether `root`, a path on a disk, is the same file system on all nodes of a cluster."""
     local: LocalRegistry = Field(default=NOTHING, exclude=True, repr=False)
@@ -299,7 +299,7 @@ def _sources(document: Document, given: Any) -> tuple[Any, ...]:
         if source is not None and names.setdefault(source.name, number) != number:
             which = f"is called {source.name!r} as {dotted(('source', names[source.name]))} is"
             document.problem(
-                at, f"{which}; pictures are told apart by that, so give it a `name` of its own"
+                at, f"{which}; images are told apart by that, so give it a `name` of its own"
             )
         found.append(source)
     return tuple(found)

@@ -52,7 +52,7 @@ class Collected:
     """What was deleted, or would be. `published` is the snapshot in place of the newest, if that
     named what was to go.
 
-    `forgotten` counts the files that it no longer names, `left` the rows by table that pictures
+    `forgotten` counts the files that it no longer names, `left` the rows by table that images
     which are gone still have, `held` the files that only older kept snapshots name.
     """
 
@@ -252,7 +252,7 @@ def _without_holes(
 
 
 def _left(store: Store, shown: Snapshot) -> tuple[tuple[str, int], ...]:
-    """Rows by table, still shown, of pictures and people that are gone: of stages that the last run
+    """Rows by table, still shown, of images and people that are gone: of stages that the last run
     left out.
     """
     gone = {}

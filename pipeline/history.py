@@ -198,7 +198,7 @@ def _differing(
     schema: TableSchema, old: Iterable[Entry], new: Iterable[Entry]
 ) -> Iterator[tuple[list[Entry], list[Entry]]]:
     """The entries that only one side shows, in groups that fit into memory: by bucket, with
-    pictures in it by chunk.
+    images in it by chunk.
     """
     groups: dict[tuple[int, int], tuple[dict[tuple[int, int, str], Entry], ...]] = {}
     for side, entries in enumerate((old, new)):
@@ -218,7 +218,7 @@ def _differing(
 
 
 def _values(schema: TableSchema) -> list[str]:
-    """The columns by which two rows of a key are compared. Pictures have a hash among them; of
+    """The columns by which two rows of a key are compared. Images have a hash among them; of
     other tables the blobs count too.
     """
     names = (

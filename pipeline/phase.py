@@ -39,7 +39,7 @@ class Phase:
     def run(self) -> None:
         run, names = self.state, [stage.name for stage in self.chain]
         resources = {name: run.prepared.dag.stages[name].resources for name in names}
-        unit = "person" if self.chain[0].grain == "bucket" else "picture"
+        unit = "person" if self.chain[0].grain == "bucket" else "image"
         members = sum(task.size for task in self.todo)
         progress = Progress(
             run.console,

@@ -21,7 +21,7 @@ from stages.weights import NOTHING, LocalRegistry
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the DAG to do. `only`: stages; `limit`: pictures a phase; `where`: SQL over
+    """What of the DAG to do. `only`: stages; `limit`: images a phase; `where`: SQL over
     candidates and identities; `retry`: SQL over rows that are not ok.
     """
 

@@ -135,7 +135,7 @@ class Progress(Working):
         place: str = "",
         activity: Callable[[], str] = lambda: "",
     ) -> None:
-        """`members`: how many of `unit` (picture, person) there are. `place`: which phase of how
+        """`members`: how many of `unit` (image, person) there are. `place`: which phase of how
         many. `activity`: what holds up the first receipt.
         """
         super().__init__(console)

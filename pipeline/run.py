@@ -218,7 +218,7 @@ class Run:
             )
             or "nothing new"
         )
-        listed = f"{counted(found.people, 'person')}, {counted(found.offered, 'picture')}"
+        listed = f"{counted(found.people, 'person')}, {counted(found.offered, 'image')}"
         self.console.print(f"source: {listed}; {said}", highlight=False)
 
     def _forced(self) -> dict[str, frozenset[str]]:
@@ -305,7 +305,7 @@ class Run:
         work.run()
 
     def _with_places(self, task: Task, places: Mapping[str, Place]) -> Task:
-        """The task with where its pictures lie in the spool."""
+        """The task with where its images lie in the spool."""
         rows = self._candidates((task.bucket, task.chunk))
         members = set(task.members or ())
         return replace(

@@ -2,12 +2,12 @@
 downloaded.
 
 Three photographs show eight people. Each person gets a folder of "photographs": crops around the
-head that vary in size, framing, tilt, light, colour, sharpness and file format, among them pictures
+head that vary in size, framing, tilt, light, colour, sharpness and file format, among them images
 that do not belong there, as a search on the web brings them. Which is which is written down, so
 that cleaning can be scored.
 
 The portraits of Eileen Collins and Grace Hopper are works of NASA and the US Navy. The names given
-to the six people of insightface's picture are invented.
+to the six people of insightface's image are invented.
 """
 
 import csv
@@ -226,7 +226,7 @@ def _portrait(
 
 
 def _mounted(portraits: Sequence[Image.Image], rng: np.random.Generator) -> Image.Image:
-    """Pictures beside each other on a sheet of paper in some colour, with margins."""
+    """Images beside each other on a sheet of paper in some colour, with margins."""
     margin, gap = (int(value) for value in rng.integers(12, 60, size=2))
     size = (
         sum(p.width for p in portraits) + gap * (len(portraits) - 1) + 2 * margin,
@@ -241,7 +241,7 @@ def _mounted(portraits: Sequence[Image.Image], rng: np.random.Generator) -> Imag
 
 
 def _view(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A part of a picture, developed like the others."""
+    """A part of an image, developed like the others."""
     width, height = (round(length * float(rng.uniform(0.6, 0.95))) for length in picture.size)
     x, y = (
         int(rng.integers(0, picture.width - width)),

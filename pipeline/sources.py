@@ -15,7 +15,7 @@ class _Source(BaseModel):
     path: str = Field(min_length=1)
     """Relative to the current directory, as `root` is."""
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    """What the pictures' rows call the source. Addresses of files begin with it
+    """What the images' rows call the source. Addresses of files begin with it
     (`local:Anna/1.jpg`), so that ids do not depend on where the folder lies.
     """
 
@@ -31,7 +31,7 @@ class _Source(BaseModel):
 
 
 class FolderConfig(_Source):
-    """One directory a person below `path`, with the pictures in it. `path` may lie in an object
+    """One directory a person below `path`, with the images in it. `path` may lie in an object
     store: s3://bucket/people.
     """
 
@@ -102,7 +102,7 @@ class VideoConfig(_Source):
 
 class _Service(_Source):
     per_person: int = Field(default=500, ge=1)
-    """At most so many pictures of one person."""
+    """At most so many images of one person."""
     columns: dict[str, str] = {}
     """Which columns of the list of people hold what, where their names do not say it: name,
     aliases, wikidata.
@@ -119,7 +119,7 @@ class CommonsConfig(_Service):
     by: tuple[Literal["image", "category", "depicts"], ...] = Field(
         default=("image", "category", "depicts"), min_length=1
     )
-    """Where files come from, in this order until there are enough: the item's own pictures (P18),
+    """Where files come from, in this order until there are enough: the item's own images (P18),
     the members of its Commons category (P373), files that say that they depict the person (P180).
     """
     depth: int = Field(default=1, ge=0, le=5)
@@ -135,7 +135,7 @@ class CommonsConfig(_Service):
 
 
 class OpenverseConfig(_Service):
-    """Openverse: openly licensed pictures that a search for the names in a list (`path`) finds."""
+    """Openverse: openly licensed images that a search for the names in a list (`path`) finds."""
 
     kind: Literal["openverse"]
     name: str = Field(default="openverse", pattern=r"^[A-Za-z0-9_-]+$")
@@ -162,7 +162,7 @@ class OpenverseConfig(_Service):
     exact: bool = True
     """Search for the name as a phrase, not for its words."""
     min_side: int = Field(default=0, ge=0)
-    """Pixels of the shorter side below which a picture is left out."""
+    """Pixels of the shorter side below which an image is left out."""
     token_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """The environment variable that holds an access token; none: asked as anybody, 20 requests a
     minute and 200 a day.

@@ -12,7 +12,7 @@ WARNING = "yellow"
 
 
 def without_remarks_of_pillow() -> None:
-    """For processes of our own: Pillow warns of every odd tag and of every large picture. Whatever
+    """For processes of our own: Pillow warns of every odd tag and of every large image. Whatever
     costs pixels raises, and the row says so.
     """
     for kind in (UserWarning, RuntimeWarning):

@@ -1,8 +1,8 @@
 """Stable ids: a row is the same row in every run, on every machine, whatever was seen before it.
 
 Ids are lower-case hexadecimal strings, so that they read well in SQL, file names and shard keys (no
-dots, no slashes). Lengths follow the expected counts: 64 bits for people, 96 bits for pictures and
-faces (under 1e-8 chance of any collision among 500 million pictures).
+dots, no slashes). Lengths follow the expected counts: 64 bits for people, 96 bits for images and
+faces (under 1e-8 chance of any collision among 500 million images).
 """
 
 import hashlib
@@ -33,14 +33,14 @@ def identity_id(name: str, given: str | None = None) -> str:
 
 
 def image_id(identity: str, address: str) -> str:
-    """The id of a picture of a person at a canonical address. The same picture listed for two
+    """The id of an image of a person at a canonical address. The same image listed for two
     people has two ids.
     """
     return _digest(b"image", [identity.encode(), address.encode()], 12)
 
 
 def face_id(image: str, box: Sequence[float]) -> str:
-    """The id of a face in a picture. `box` is (x1, y1, x2, y2) in pixels of the upright picture,
+    """The id of a face in an image. `box` is (x1, y1, x2, y2) in pixels of the upright image,
     hashed at 1/16 pixel.
     """
     return _digest(
@@ -49,5 +49,5 @@ def face_id(image: str, box: Sequence[float]) -> str:
 
 
 def no_face_id(image: str) -> str:
-    """The id of the one row that says that a picture has no face."""
+    """The id of the one row that says that an image has no face."""
     return _digest(b"no face", [image.encode()], 12)

@@ -29,7 +29,7 @@ _METADATA = (
         text=False,
     ),
     Column("identity_id", _TEXT, "the person as listed", nullable=False, text=False),
-    Column("image_id", _TEXT, "the picture", nullable=False, text=False),
+    Column("image_id", _TEXT, "the image", nullable=False, text=False),
     Column("face_id", _TEXT, "the kept face in it", nullable=False, text=False),
     Column("split", _TEXT, "train, validation or benchmark", nullable=False, text=False),
     Column(
@@ -44,41 +44,37 @@ _METADATA = (
         "of the person's references or targets, from 1; null outside the benchmark",
     ),
     Column("name", _TEXT, "of the person, as first seen", text=True, is_name=True),
-    Column("address", _TEXT, "where the picture came from", text=True),
+    Column("address", _TEXT, "where the image came from", text=True),
     Column("page", _TEXT, "the page that showed it", text=True),
     Column("source", _TEXT, "name of the source in the DAG", text=True),
     Column("licence", _TEXT, "as the source states it; null where it states none", text=True),
     Column("author", _TEXT, "as the source states it", text=True),
     Column("attributes", _TEXT, "what else the source states, as a JSON object", text=True),
     Column(
-        "sha256",
-        _TEXT,
-        "of the original picture's bytes, 64 hex digits",
-        nullable=False,
-        text=False,
+        "sha256", _TEXT, "of the original image's bytes, 64 hex digits", nullable=False, text=False
     ),
     Column(
         "format",
         _TEXT,
-        "of the picture, by content: jpeg, png, webp, ...",
+        "of the image, by content: jpeg, png, webp, ...",
         nullable=False,
         text=False,
     ),
     Column("width", _I32, "pixels, upright"),
     Column("height", _I32, "pixels, upright"),
     Column("orientation", _I32, "EXIF orientation: apply it before using boxes and points"),
-    Column("box", _FLOATS, "(4) x1 y1 x2 y2 of the face, pixels of the upright picture"),
+    Column("box", _FLOATS, "(4) x1 y1 x2 y2 of the face, pixels of the upright image"),
     Column("landmarks", _FLOATS, "(10) five points x y, pixels"),
     Column("landmark_scheme", _TEXT, "arcface5 or dlib5", text=False),
     Column("score", _F32, "of the detector"),
     Column("side", _F32, "geometric mean of the box's sides, pixels"),
     Column("sharpness", _F32, "variance of the Laplacian of the face at 112 pixels"),
     Column("yaw", _F32, "rough turn, -1 (image left) to 1 (image right)"),
-    Column("faces_in_image", _I32, "faces found in the picture"),
+    Column("faces_in_image", _I32, "faces found in the image"),
     Column(
         "subject",
         pa.bool_(),
-        "of those the one that the picture seems to be of, by size and place; null where unknown",
+        "of those the one that the image seems to be of, by size and place; null where unknown",
     ),
     Column("similarity", _F32, "cosine to the person's indicator"),
     Column("caption", _TEXT, "one line; null where there is none", text=True),
@@ -98,14 +94,14 @@ _METADATA = (
     Column(
         "mask_window",
         _FLOATS,
-        "(4) x1 y1 x2 y2 of the mask in the picture, pixels; null without a mask",
+        "(4) x1 y1 x2 y2 of the mask in the image, pixels; null without a mask",
     ),
     Column("mask_classes", pa.list_(_TEXT), "names of the class indices", text=False),
     Column("mask_coverage", _F32, "share of the window that is not background"),
     Column(
         "frame",
         _FLOATS,
-        "(4) of the rendered conditions: a b tx ty, similarity from the upright picture, x' = a "
+        "(4) of the rendered conditions: a b tx ty, similarity from the upright image, x' = a "
         "x - b y + tx, "
         "y' = b x + a y + ty; null without them",
     ),
@@ -122,8 +118,8 @@ _METADATA = (
 _MEMBER = pa.struct([("name", _TEXT), ("offset", _I64), ("length", _I64), ("sha256", _TEXT)])
 _PLACES = (
     Column("shard", _TEXT, "file name of the tar beside this file", nullable=False, text=False),
-    Column("image_offset", _I64, "of the picture's bytes in the tar", nullable=False),
-    Column("image_length", _I64, "of the picture, bytes", nullable=False),
+    Column("image_offset", _I64, "of the image's bytes in the tar", nullable=False),
+    Column("image_length", _I64, "of the image, bytes", nullable=False),
     Column("mask_offset", _I64, "of the mask's bytes in the tar"),
     Column("mask_length", _I64, "of the mask, bytes"),
     Column(
@@ -181,7 +177,7 @@ WITHHELD = TableSchema(
         Column("profile", _TEXT, "the shard profile", nullable=False, text=False),
         Column("canonical_id", _TEXT, "the person, after merging", nullable=False, text=False),
         Column("identity_id", _TEXT, "the person as listed", nullable=False, text=False),
-        Column("image_id", _TEXT, "the picture", nullable=False, text=False),
+        Column("image_id", _TEXT, "the image", nullable=False, text=False),
         Column("face_id", _TEXT, "the kept face in it", nullable=False, text=False),
         Column("reason", _TEXT, "short code: licence, small_picture, near_benchmark, ...",
             nullable=False, text=False),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from schemas.errors import UserError
 
 LIGHT = "_light"
-"""How the name of a companion ends: the columns of a table with pictures that are no pictures."""
+"""How the name of a companion ends: the columns of a table with images that are no images."""
 STATUSES = ("ok", "filtered", "failed", "poisoned")
 
 
@@ -149,7 +149,7 @@ class TableSchema:
     @cached_property
     def companion(self) -> "TableSchema":
         """The light columns as a table of its own: what a finished bucket has beside files with
-        pictures.
+        images.
         """
         return replace(
             self,

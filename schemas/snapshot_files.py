@@ -12,7 +12,7 @@ SNAPSHOT_FILES = TableSchema(
     (
         Column("table", pa.string(),
             "whose rows they are; shards, samples; *_light: the columns of a whole bucket that "
-            "are no pictures", text=False),
+            "are no images", text=False),
         Column("version", pa.string(), "of the stage that wrote it", text=False),
         Column("bucket", pa.int64(), "-1 for what is not divided by it"),
         Column("chunk", pa.int64(), "-1 for what is not divided by it"),

@@ -1,6 +1,6 @@
 """Every table of a dataset: who writes it, what a row is, what each column means.
 
-Boxes are x1, y1, x2, y2 and points x, y, both in pixels of the upright picture (EXIF orientation
+Boxes are x1, y1, x2, y2 and points x, y, both in pixels of the upright image (EXIF orientation
 applied), with the origin at the outer corner of the top left pixel.
 """
 
@@ -14,11 +14,11 @@ _TEXT, _F32, _I32, _I64 = pa.string(), pa.float32(), pa.int32(), pa.int64()
 _FLOATS, _BYTES, _DIGEST = pa.list_(_F32), pa.large_binary(), pa.binary(8)
 
 _IDENTITY = Column("identity_id", _TEXT, "the person: 16 hex digits", nullable=False, text=False)
-_IMAGE = Column("image_id", _TEXT, "the picture: 24 hex digits", nullable=False, text=False)
+_IMAGE = Column("image_id", _TEXT, "the image: 24 hex digits", nullable=False, text=False)
 _FACE = Column(
     "face_id",
     _TEXT,
-    "the face: 24 hex digits; where a picture has none, the id of the row that says so",
+    "the face: 24 hex digits; where an image has none, the id of the row that says so",
     nullable=False,
     text=False,
 )
@@ -90,11 +90,11 @@ _ALL = (
         Column("bucket", _I32, "where all rows of the person are", nullable=False),
     ),
     _table(
-        "candidates", "crawl", "Pictures that a source offers.", "image_id", "identities",
+        "candidates", "crawl", "Images that a source offers.", "image_id", "identities",
         "identity_id",
         Column("address", _TEXT, "canonical address: a URL, or source:relative/path for files",
             nullable=False, text=True),
-        Column("page", _TEXT, "the page that shows the picture", text=True),
+        Column("page", _TEXT, "the page that shows the image", text=True),
         Column("source", _TEXT, "name of the source in the DAG", nullable=False, text=True),
         Column("licence", _TEXT, "as the source states it; null where it states none", text=True),
         Column("author", _TEXT, "as the source states it", text=True),
@@ -113,14 +113,14 @@ _ALL = (
             "one of the person; "
                "null: it says nothing", late=True, text=True),
         version=2,
-        step=Step("offered", None, "offered", "not offered", "pictures"),
+        step=Step("offered", None, "offered", "not offered", "images"),
     ),
     _table(
         "images", "crawl", "What was fetched, byte for byte.", "image_id", "candidates", "image_id",
         Column("bytes", _BYTES, "the original file, never re-encoded", blob=True),
         Column("sha256", _TEXT, "of the bytes, 64 hex digits", text=False),
         Column("phash", pa.uint64(),
-            "64-bit perceptual hash (DCT) of the upright picture; null if it does not decode"),
+            "64-bit perceptual hash (DCT) of the upright image; null if it does not decode"),
         Column("format", _TEXT, "jpeg, png, webp, gif, bmp or tiff, by content", text=False),
         Column("width", _I32, "pixels, upright"),
         Column("height", _I32, "pixels, upright"),
@@ -133,11 +133,11 @@ _ALL = (
         Column("attempts", _I32, "requests that were made for it"),
         Column("final_address", _TEXT, "where redirects led, if there were any", text=True),
         version=2,
-        step=Step("fetched", "offered", "fetched", "not fetched", "pictures"),
+        step=Step("fetched", "offered", "fetched", "not fetched", "images"),
     ),
     _table(
         "faces", "detect",
-        "Faces found in the pictures; a picture without a face has one row that says so.",
+        "Faces found in the images; an image without a face has one row that says so.",
         "face_id", "images", "image_id",
         Column("face", _I32, "0-based, by falling score"),
         Column("box", _FLOATS, "(4) x1 y1 x2 y2, pixels"),
@@ -154,12 +154,12 @@ _ALL = (
             "variance of the Laplacian of the face scaled to 112 pixels, grey levels squared"),
         Column("yaw", _F32,
             "rough left-right turn from the five points, -1 (image left) to 1 (image right)"),
-        Column("faces_in_image", _I32, "faces found in the picture"),
+        Column("faces_in_image", _I32, "faces found in the image"),
         Column("subject", pa.bool_(),
-            "of the picture's faces the one that it seems to be of, by size and place alone; "
+            "of the image's faces the one that it seems to be of, by size and place alone; "
             "null where unknown"),
         version=2,
-        step=Step("with_face", "fetched", "with a face", "no face", "pictures"),
+        step=Step("with_face", "fetched", "with a face", "no face", "images"),
     ),
     _faces(
         "embeddings", "embed", "Identity vectors.",
@@ -175,17 +175,17 @@ _ALL = (
         "screenings", "screen",
         "What makes a face unfit for a dataset, whoever it is: measured values, and which limit "
         "they miss.",
-        Column("picture_side", _I32, "shorter side of the picture, pixels"),
-        Column("aspect", _F32, "longer side of the picture over the shorter one, 1 or more"),
+        Column("picture_side", _I32, "shorter side of the image, pixels"),
+        Column("aspect", _F32, "longer side of the image over the shorter one, 1 or more"),
         Column("face_side", _F32, "as `side` in faces, pixels"),
         Column("sharpness", _F32, "as in faces, grey levels squared"),
         Column("brightness", _F32, "mean grey level inside the box, 0 to 255"),
         Column("contrast", _F32, "standard deviation of the grey levels inside the box"),
         Column("chroma", _F32,
-            "spread of the picture's colours about the tone of their lightness, CIELAB units; "
-            "near 0 for grey pictures"),
+            "spread of the image's colours about the tone of their lightness, CIELAB units; "
+            "near 0 for grey images"),
         Column("seam", _F32,
-            "the straightest edge across the picture: share of its length, 0 to 1; near 1 where "
+            "the straightest edge across the image: share of its length, 0 to 1; near 1 where "
             "tiles meet"),
         Column("nsfw", _F32, "probability by nsfw_model; null without one"),
         Column("age", _F32, "apparent age by age_model, years; null without one"),
@@ -216,14 +216,14 @@ _ALL = (
         "people", "people", "What cleaning found, by person.", "identity_id", "identities",
         "identity_id",
         Column("indicator", _FLOATS, "unit vector that stands for the person"),
-        Column("images", _I32, "pictures with an embedded face"),
+        Column("images", _I32, "images with an embedded face"),
         Column("faces", _I32, "faces embedded"),
         Column("kept", _I32, "faces kept"),
         Column("duplicates", _I32, "faces that are worse copies of others"),
         Column("clusters", _I32, "clusters of faces, copies left out"),
-        Column("largest", _I32, "pictures that show the largest cluster, copies left out"),
+        Column("largest", _I32, "images that show the largest cluster, copies left out"),
         Column("second", _I32,
-            "the most pictures that show one other cluster and not the largest, copies left out"),
+            "the most images that show one other cluster and not the largest, copies left out"),
         Column("silhouette", _F32,
             "how well the clusters are apart, by cosine, -1 to 1; null with fewer than two"),
         Column("flags", pa.list_(_TEXT),
@@ -249,7 +249,7 @@ _ALL = (
         Column("nearest_cosine", _F32, "cosine between the indicators"),
         Column("shared", _I32, "kept faces that are kept under another person's name as well"),
         Column("dropped_faces", pa.list_(_TEXT),
-            "face_ids of kept pictures that are not used: nobody's, or a copy of a merged "
+            "face_ids of kept images that are not used: nobody's, or a copy of a merged "
             "person's", text=False),
         Column("flags", pa.list_(_TEXT),
             "merged, same_person, maybe_same, dropped, near_person, shared_pictures", text=False),
@@ -271,7 +271,7 @@ _ALL = (
         ),
     ),
     _faces(
-        "captions", "caption", "What the pictures show, in words.",
+        "captions", "caption", "What the images show, in words.",
         Column("caption", _TEXT, "one line", text=True, sample="caption"),
         Column("prompt_id", _TEXT, "which prompt or template", text=True, sample="prompt_id"),
         Column("model", _TEXT, "who wrote it", text=True, sample="caption_model"),
@@ -320,10 +320,10 @@ _ALL = (
         step=Step("with_affect", "kept", "with affect", "no affect", usual=False), need="affect",
     ),
     _faces(
-        "masks", "segment", "Who is where in the picture.",
+        "masks", "segment", "Who is where in the image.",
         Column("mask", _BYTES, "PNG, one byte a pixel, the class index", blob=True,
             member=Member("mask.png", "who is where, one byte a pixel")),
-        Column("window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the picture, pixels",
+        Column("window", _FLOATS, "(4) x1 y1 x2 y2 of the mask in the image, pixels",
             sample="mask_window"),
         Column("classes", pa.list_(_TEXT), "names of the class indices", text=False,
             sample="mask_classes"),
@@ -332,7 +332,7 @@ _ALL = (
         step=Step("segmented", "kept", "with a mask", "no mask", usual=False),
     ),
     _faces(
-        "renders", "render", "Pictures rendered from the head.",
+        "renders", "render", "Images rendered from the head.",
         Column("normal", _BYTES, "PNG", blob=True, member=Member("normal.png",
             "rendered surface normals")),
         Column("albedo", _BYTES, "PNG", blob=True, member=Member("albedo.png", "rendered albedo")),
@@ -341,7 +341,7 @@ _ALL = (
         Column("landmark_picture", _BYTES, "PNG", blob=True, member=Member("landmarks.png",
             "drawn facial points")),
         Column("frame", _FLOATS,
-            "(4) a b tx ty: similarity from picture to frame, x' = a x - b y + tx, y' = b x + a "
+            "(4) a b tx ty: similarity from image to frame, x' = a x - b y + tx, y' = b x + a "
             "y + ty", sample="frame"),
         step=Step("rendered", "kept", "rendered", "not rendered", usual=False),
     ),

@@ -1,4 +1,4 @@
-"""Numbers and names in messages: `1 picture`, `2 pictures`, and which names are near one that does
+"""Numbers and names in messages: `1 image`, `2 images`, and which names are near one that does
 not exist.
 """
 
@@ -11,7 +11,7 @@ _SHORTEST = 3
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun: `1 picture`, `2 pictures`. The last word of `one` gets an s, unless
+    """A number with its noun: `1 image`, `2 images`. The last word of `one` gets an s, unless
     `many` says how it goes.
     """
     if number == 1:

@@ -1,8 +1,8 @@
-"""Copies of a picture that are mirrored, cropped or turned a little, known again by perceptual
+"""Copies of an image that are mirrored, cropped or turned a little, known again by perceptual
 hashes.
 
-Of the picture that is looked for, hashes are made of what is left when up to a tenth is cut off at
-each side, and of the picture turned by a few degrees (`looks`). Of a picture that comes, hashes are
+Of the image that is looked for, hashes are made of what is left when up to a tenth is cut off at
+each side, and of the image turned by a few degrees (`looks`). Of an image that comes, hashes are
 made of it and its mirror image, with the bits that are the least sure of it the one way and the
 other (`guesses`): a crop between two of those that were made differs in just these bits. Two hashes
 have to be equal then, so they can be kept under a key.
@@ -21,7 +21,7 @@ WEAK_BITS, FLIPS = 18, 6
 180 guesses.
 """
 _SIDE, _SIDE_COMING = 256, 128
-"""Pixels to which pictures are decoded at least; more changes no hash."""
+"""Pixels to which images are decoded at least; more changes no hash."""
 _CUTS = sorted(
     {*product((0, 1 / 30, 1 / 15, 1 / 10), repeat=4), *product((0, 1 / 20, 1 / 10), repeat=4)}
 )
@@ -46,7 +46,7 @@ def looks(data: bytes) -> np.ndarray:
 
 
 def guesses(data: bytes) -> np.ndarray:
-    """(m,) uint64: the hashes that a picture may have if it is a copy, both ways round; none for
+    """(m,) uint64: the hashes that an image may have if it is a copy, both ways round; none for
     what does not decode.
     """
     try:

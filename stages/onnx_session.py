@@ -86,13 +86,13 @@ def open_session(path: str, threads: int, device: Device = "cpu") -> Any:
 
 
 def only_picture_input(session: Any, path: str) -> Any:
-    """The one input of a model that takes float32 pictures (n, 3, height, width). Raises
+    """The one input of a model that takes float32 images (n, 3, height, width). Raises
     WrongModel.
     """
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs)
-        raise WrongModel(f"{path}: has {len(inputs)} inputs ({names}), pictures alone would be one")
+        raise WrongModel(f"{path}: has {len(inputs)} inputs ({names}), images alone would be one")
     [one] = inputs
     shape, kind = one.shape, one.type
     if kind != "tensor(float)":

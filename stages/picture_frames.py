@@ -1,6 +1,6 @@
 """How many frames a file holds, by its structure; nothing is decoded.
 
-Only the first frame of a file is a picture here. A file of thousands is a film, or an attack on
+Only the first frame of a file is an image here. A file of thousands is a film, or an attack on
 whoever opens it next.
 """
 

@@ -1,4 +1,4 @@
-"""What a file says about its picture in its first bytes: format, size, orientation. Nothing is
+"""What a file says about its image in its first bytes: format, size, orientation. Nothing is
 decoded here.
 
 Own parsers, because opening a file in an imaging library already allocates for some formats
@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_PIXELS = 178_956_970
-"""Pixels of the largest picture that is decoded: half a GiB of RGB; the limit at which Pillow, too,
+"""Pixels of the largest image that is decoded: half a GiB of RGB; the limit at which Pillow, too,
 speaks of a bomb.
 """
 
 
 class PictureError(Exception):
-    """Bytes that do not become a picture. `reason` is the short code of a row, `detail` the same in
+    """Bytes that do not become an image. `reason` is the short code of a row, `detail` the same in
     words.
 
     Reasons: `empty`, `not_an_image`, `unsupported_format`, `too_many_pixels`, `decode_error`.
@@ -161,7 +161,7 @@ _MOST_SEGMENTS = 10_000
 
 def jpeg_segments(data: bytes, at: int = 2) -> Iterator[tuple[int, int, int]]:
     """Marker, start (behind the length) and end of the segments of a JPEG file from a place on, up
-    to the head of the first scan or the end of the picture, which come last. What is no segment is
+    to the head of the first scan or the end of the image, which come last. What is no segment is
     passed over, as libjpeg does. Raises struct.error.
     """
     while found := _MARKER.search(data, at):
@@ -271,12 +271,12 @@ def _avif(data: bytes) -> tuple[int, int, int]:
     whole = (0, len(data))
     meta = box_in(data, whole, b"meta")
     if meta is None:
-        raise PictureError("unsupported_format", "AVIF without a still picture")
+        raise PictureError("unsupported_format", "AVIF without a still image")
     meta = (meta[0] + 4, meta[1])
     properties = box_in(data, meta, b"iprp")
     primary = box_in(data, meta, b"pitm")
     if properties is None or primary is None:
-        raise PictureError("decode_error", "AVIF without a primary picture")
+        raise PictureError("decode_error", "AVIF without a primary image")
     item = struct.unpack_from(">H" if data[primary[0]] == 0 else ">I", data, primary[0] + 4)[0]
     held, named = box_in(data, properties, b"ipco"), box_in(data, properties, b"ipma")
     if held is None or named is None:
@@ -367,8 +367,7 @@ def _tiff(data: bytes) -> tuple[int, int, int]:
     larger = any(one.number(256, 0) * one.number(257, 0) > width * height for one in inside)
     if larger or (reduced and (inside or first.next)):
         raise PictureError(
-            "unsupported_format",
-            "TIFF whose first picture is only a thumbnail of another one in it",
+            "unsupported_format", "TIFF whose first image is only a thumbnail of another one in it"
         )
     return width, height, _valid(first.number(274, 1))
 

@@ -1,4 +1,4 @@
-"""Bytes to pixels and back: the one module that decodes pictures, so that every stage sees the same
+"""Bytes to pixels and back: the one module that decodes images, so that every stage sees the same
 pixels.
 
 JPEG goes through simplejpeg (libjpeg-turbo, accurate DCT, smooth chroma upsampling), whose pixels
@@ -65,7 +65,7 @@ _PILLOWS_LIMIT = MAX_PIXELS // 2
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The picture as (height, width, 3) uint8 RGB, upright, transparency on white, first frame of
+    """The image as (height, width, 3) uint8 RGB, upright, transparency on white, first frame of
     an animation.
 
     Raises PictureError: the reasons of `read_header`, and `decode_error` for anything incomplete or
@@ -84,12 +84,12 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def perceptual_hash(data: bytes) -> int | None:
-    """64-bit hash of what the upright picture looks like; None if it does not decode.
+    """64-bit hash of what the upright image looks like; None if it does not decode.
 
     Signs of the 8 x 8 lowest DCT coefficients without the constant row and column, against their
-    median, of the grey picture at 32 x 32 (Zauner, "Implementation and Benchmarking of Perceptual
+    median, of the grey image at 32 x 32 (Zauner, "Implementation and Benchmarking of Perceptual
     Image Hash Functions", 2010, section 3.2.1). Copies in another size or quality differ by a few
-    bits of 64, unrelated pictures by about half. JPEGs are decoded at down to an eighth of their
+    bits of 64, unrelated images by about half. JPEGs are decoded at down to an eighth of their
     size.
     """
     try:
@@ -99,7 +99,7 @@ def perceptual_hash(data: bytes) -> int | None:
 
 
 def grey(data: bytes, least: int) -> np.ndarray:
-    """(height, width) uint8 of the upright picture; JPEGs scaled down while both sides stay at or
+    """(height, width) uint8 of the upright image; JPEGs scaled down while both sides stay at or
     above `least` pixels. Raises PictureError.
     """
     header = read_header(data)
@@ -115,7 +115,7 @@ def low_frequencies(grey: np.ndarray) -> np.ndarray:
     small = cv2.resize(grey, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA).astype(
         np.float64
     )
-    # Rounded, so that a flat picture gives 0 on every machine and not the signs of its rounding
+    # Rounded, so that a flat image gives 0 on every machine and not the signs of its rounding
     # errors.
     return np.round(_DCT @ small @ _DCT.T, 3)
 
@@ -156,8 +156,8 @@ def sharpness(face: np.ndarray) -> float:
 
 
 def _check_scans(data: bytes) -> None:
-    """Refuse a picture of too many scans. What lies within segments (a thumbnail) or behind the
-    picture (a film) does not count.
+    """Refuse an image of too many scans. What lies within segments (a thumbnail) or behind the
+    image (a film) does not count.
     """
     values = np.frombuffer(data, np.uint8)
     if np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)) <= _MAX_SCANS:
@@ -198,7 +198,7 @@ def _decode_jpeg(data: bytes, colours: str, max_pixels: int, least: int = 0) -> 
         rgb = _decode_other(data, read_header(data, max_pixels), max_pixels)
         return rgb if colours == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     # The end marker alone may be missing: a file cut within its pixels still fails with it in
-    # place. Of a progressive one cut between two scans it would make a blurred picture, hence
+    # place. Of a progressive one cut between two scans it would make a blurred image, hence
     # baseline only.
     if "Premature end of JPEG file" not in warning or jpeg_frame(data)[0] not in (0xC0, 0xC1):
         raise PictureError("decode_error", f"jpeg: {warning}")
@@ -213,7 +213,7 @@ def _is_harmless(warning: str) -> bool:
 
 
 def _without_oddities(data: bytes) -> bytes:
-    """The same picture without what libjpeg warns of before the first scan: stray bytes, profiles,
+    """The same image without what libjpeg warns of before the first scan: stray bytes, profiles,
     numbers from the future.
     """
     kept = [b"\xff\xd8"]
@@ -297,7 +297,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 class _Bounds:
-    """Pillow's own limit while pictures are decoded here.
+    """Pillow's own limit while images are decoded here.
 
     Our checks come first, by the header and by what Pillow makes of it. Pillow's is for what its
     parsers take memory for while they open or load a file: frames, tiles and canvases that are
@@ -344,7 +344,7 @@ def _bare_png(data: bytes) -> bytes | None:
     """The chunks that pixels need, without a transparency that is damaged; None where there was
     nothing else.
 
-    Texts and profiles that are large or damaged cost no other decoder the picture.
+    Texts and profiles that are large or damaged cost no other decoder the image.
     """
     kept, at, others = [data[:8]], 8, False
     while at + 12 <= len(data):

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def planar(rgb: np.ndarray, mean: float, std: float, out: np.ndarray) -> None:
-    """Write (x - mean) / std of a picture (height, width, 3) uint8 into `out` (3, height, width)
+    """Write (x - mean) / std of an image (height, width, 3) uint8 into `out` (3, height, width)
     float32.
 
     A tenth of the time of the same in numpy, and of OpenCV's blobFromImage: each pixel is read and
@@ -14,6 +14,6 @@ def planar(rgb: np.ndarray, mean: float, std: float, out: np.ndarray) -> None:
     """
     if out.shape != (3, *rgb.shape[:2]) or out.dtype != np.float32:
         # OpenCV would write into an array of its own, and `out` would keep what lay in memory.
-        raise ValueError(f"a picture of {rgb.shape} does not go into {out.dtype} {out.shape}")
+        raise ValueError(f"an image of {rgb.shape} does not go into {out.dtype} {out.shape}")
     for colour, plane in zip(cv2.split(rgb), out, strict=True):
         cv2.addWeighted(colour, 1 / std, colour, 0, -mean / std, dst=plane, dtype=cv2.CV_32F)

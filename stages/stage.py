@@ -80,7 +80,7 @@ class Params(BaseModel):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture. `rgb`: (height, width, 3) uint8, upright (EXIF orientation applied),
+    """A decoded image. `rgb`: (height, width, 3) uint8, upright (EXIF orientation applied),
     read-only.
     """
 
@@ -202,8 +202,8 @@ class Stage:
     def run(self, rows: pa.Table, pictures: Mapping[str, Picture], services: Services) -> pa.Table:
         """Rows of `writes` without the column `inputs`, all rows of a unit together.
 
-        `pictures` maps image_id to the decoded picture for every row when `needs_pixels`, and is
-        empty otherwise; units whose picture does not decode never get here. What goes wrong with
+        `pictures` maps image_id to the decoded image for every row when `needs_pixels`, and is
+        empty otherwise; units whose image does not decode never get here. What goes wrong with
         one unit by its own fault becomes a row with a status and a reason; an exception makes the
         caller try the units one by one and record the ones that fail. The rows of a unit depend on
         that unit alone, never on its neighbours in the call (bucket grain: on its person).

@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests use: real photographs, real weights, and pictures that
+"""Fixtures that several folders of tests use: real photographs, real weights, and images that
 packages ship.
 """
 

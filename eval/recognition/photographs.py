@@ -34,7 +34,7 @@ def labelled(folder: Path, labels: Path | None = None) -> list[Photograph]:
     found = _by_folders(folder) if labels is None else _by_labels(folder, labels)
     if not found:
         raise BadLabels(
-            f"{labels or folder}: no photographs; a folder has one folder a person with pictures "
+            f"{labels or folder}: no photographs; a folder has one folder a person with images "
             "in it"
         )
     return found

@@ -1,4 +1,4 @@
-"""ROC curves as a picture and as a table."""
+"""ROC curves as an image and as a table."""
 
 import csv
 from collections.abc import Mapping

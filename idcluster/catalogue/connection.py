@@ -70,7 +70,7 @@ def connect(
     if shown.has_companions:
         # the module that has these as enumerations has moved between versions of DuckDB
         arrow: Any = "arrow"
-        nulls: Any = "special"  # a picture that failed is a null that the function gives
+        nulls: Any = "special"  # an image that failed is a null that the function gives
         connection.create_function(
             _BLOB, blobs, ["VARCHAR", "VARCHAR", "BIGINT"], "BLOB", type=arrow, null_handling=nulls
         )
@@ -223,7 +223,7 @@ def _comment(connection: duckdb.DuckDBPyConnection, kind: str, schema: TableSche
 
 
 def _companions(schema: TableSchema, columns: Sequence[str], paths: Sequence[str]) -> str:
-    """A SELECT of `columns` from companions, with the pictures from where they are."""
+    """A SELECT of `columns` from companions, with the images from where they are."""
     picked = [
         f"{_BLOB}({_literal(name)}, t.filename, t.file_row_number) AS {_quoted(name)}"
         if name in schema.blobs

@@ -1,5 +1,5 @@
 """What a catalogue reads from: the files of one snapshot as a file system of their own, and
-pictures picked out of them.
+images picked out of them.
 """
 
 import io
@@ -40,7 +40,7 @@ _SMALL_FILE = (
 _KEPT_BYTES = (
     32_000_000  # of a stretch that was read in order to compare it, so that it is not read twice
 )
-_GROUPS_KEPT = 8  # row groups of pictures, of at most 32 rows each
+_GROUPS_KEPT = 8  # row groups of images, of at most 32 rows each
 
 
 class Shown:
@@ -139,8 +139,8 @@ class Shown:
         return any(name.endswith(LIGHT) and len(rows) for name, rows in self._rows.items())
 
     def companions(self, table: str) -> dict[int, tuple[str, list[tuple[str, int]]]]:
-        """By bucket, the file with the light columns of what a table with pictures shows, and the
-        files that have the pictures: path and rows, in the order of its rows. Only of buckets whose
+        """By bucket, the file with the light columns of what a table with images shows, and the
+        files that have the images: path and rows, in the order of its rows. Only of buckets whose
         companion holds.
         """
         of_chunks, of_buckets = (
@@ -327,9 +327,9 @@ class SharedFile:
 
 
 class Blobs:
-    """A function of DuckDB: the picture of a row of a companion.
+    """A function of DuckDB: the image of a row of a companion.
 
-    The views of tables with pictures read companions, which open quickly, and call this for the
+    The views of tables with images read companions, which open quickly, and call this for the
     columns that those lack: only where a query wants them, and only for the rows that it wants.
     """
 
@@ -341,7 +341,7 @@ class Blobs:
         self._ends = lru_cache(maxsize=4096)(self._count)
 
     def add(self, schema: TableSchema, companion: str, files: list[tuple[str, int]]) -> None:
-        """Say where the pictures of a companion's rows lie: files and how many rows each has, in
+        """Say where the images of a companion's rows lie: files and how many rows each has, in
         the order of the rows.
         """
         self._places[f"{SCHEME}:///{companion}"] = (

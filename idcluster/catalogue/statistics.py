@@ -62,7 +62,7 @@ USUAL = {
 DAG named.
 """
 FACES = "faces_found"
-"""Under this name the faces of `with_face` are counted, beside its pictures."""
+"""Under this name the faces of `with_face` are counted, beside its images."""
 _PROFILES = """
     CREATE TEMP TABLE profiles AS
     SELECT DISTINCT split_part(file, '/', 2) AS profile, replace(split_part(file, '/', 3),
@@ -120,7 +120,7 @@ def _outcomes(connection: duckdb.DuckDBPyConnection) -> list[_Told]:
             "reason VARCHAR, rows BIGINT)"
         )
         connection.execute(_PROFILES)
-        # Pictures are offered last: what is known of the fetched ones mostly tells.
+        # Images are offered last: what is known of the fetched ones mostly tells.
         for step in (*STEPS[1:], STEPS[0]):
             connection.execute(f"INSERT INTO outcomes {_counts(connection, step)}")
         connection.execute("CREATE TEMP TABLE wanted_steps (step VARCHAR)")
@@ -186,12 +186,12 @@ def _counts(connection: duckdb.DuckDBPyConnection, step: Step) -> str:
         return f"""SELECT '{step.name}', identity_id, 'ok', NULL, sum(rows) FROM outcomes
             WHERE step = '{counted}' AND status = 'ok' GROUP BY ALL"""  # noqa: S608 - constants of this module
     if step.name == "with_face":
-        # One row a picture without a face, else one a face: pictures and faces are counted in one
+        # One row an image without a face, else one a face: images and faces are counted in one
         # go.
         return f"""SELECT unnest(['with_face', '{FACES}']), identity_id, status, reason,
-            unnest([pictures, faces])
+            unnest([images, faces])
             FROM (SELECT identity_id, status, reason, count(*) AS faces,
-                count(*) FILTER (coalesce(face, 0) = 0) AS pictures
+                count(*) FILTER (coalesce(face, 0) = 0) AS images
                 FROM faces GROUP BY ALL)"""  # noqa: S608 - constants of this module
     return (
         f"SELECT '{step.name}', identity_id, status, reason, count(*) FROM {step.table} "  # noqa: S608
@@ -222,7 +222,7 @@ def _is_same(connection: duckdb.DuckDBPyConnection, table: str, parent: str) -> 
 
 
 def funnel(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures and faces: how many rows came to each step, and how many went through. `reasons` has
+    """Images and faces: how many rows came to each step, and how many went through. `reasons` has
     the others, every one.
     """
     told = _outcomes(connection)
@@ -250,7 +250,7 @@ def funnel(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def reasons(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures and faces that went no further: by step, status and reason.
+    """Images and faces that went no further: by step, status and reason.
 
     `not_yet`: nobody has looked at them. `left_over` (negative): rows of what has left an earlier
     step since, which the next run takes away. With these, what came is what went through and the
@@ -275,14 +275,14 @@ def reasons(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def people(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """People: how many came to each step with a picture or face, and for how many one went through.
+    """People: how many came to each step with an image or face, and for how many one went through.
     `people_lost` has the others.
     """
     return _people(connection)[0]
 
 
 def people_lost(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """People who lost their last picture or face at a step, by the most frequent reason there."""
+    """People who lost their last image or face at a step, by the most frequent reason there."""
     return _people(connection)[1]
 
 
@@ -382,7 +382,7 @@ def cluster_sizes(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def images_per_person(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Quantiles over people: of pictures offered, fetched and with a face, and of faces kept and
+    """Quantiles over people: of images offered, fetched and with a face, and of faces kept and
     described.
     """
     told = _outcomes(connection)
@@ -405,7 +405,7 @@ def images_per_person(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def picture_sizes(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures by their shorter side, pixels."""
+    """Images by their shorter side, pixels."""
     return _histogram(
         connection, "SELECT least(width, height) AS value FROM images WHERE status = 'ok'", _SIZES
     )
@@ -421,11 +421,11 @@ def face_sizes(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def formats(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures and bytes by format."""
+    """Images and bytes by format."""
     return _table(
         connection,
         """
-        SELECT format, count(*) AS pictures, sum(size)::BIGINT AS bytes, avg(size) AS mean_bytes
+        SELECT format, count(*) AS images, sum(size)::BIGINT AS bytes, avg(size) AS mean_bytes
         FROM images WHERE status = 'ok' GROUP BY ALL ORDER BY 2 DESC, 1""",
     )
 
@@ -441,19 +441,19 @@ def _offered_and_kept(connection: duckdb.DuckDBPyConnection, column: str) -> pa.
 
 
 def licences(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures offered, and of them with a kept face, by licence; null where the source states
+    """Images offered, and of them with a kept face, by licence; null where the source states
     none.
     """
     return _offered_and_kept(connection, "licence")
 
 
 def sources(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures offered, and of them with a kept face, by source."""
+    """Images offered, and of them with a kept face, by source."""
     return _offered_and_kept(connection, "source")
 
 
 def hosts(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures offered by host; files by the name of their source. `failures` has what could not be
+    """Images offered by host; files by the name of their source. `failures` has what could not be
     had of them.
     """
     return _table(
@@ -471,7 +471,7 @@ def hosts(connection: duckdb.DuckDBPyConnection) -> pa.Table:
 
 
 def failures(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Pictures that could not be had or read, by host and reason."""
+    """Images that could not be had or read, by host and reason."""
     return _table(
         connection,
         f"""
@@ -480,14 +480,14 @@ def failures(connection: duckdb.DuckDBPyConnection) -> pa.Table:
             UNION ALL SELECT image_id, status, reason FROM faces
                 WHERE status IN ('failed', 'poisoned')
         ), found AS (
-            SELECT {_HOST} AS host, l.status, l.reason, count(*) AS pictures
+            SELECT {_HOST} AS host, l.status, l.reason, count(*) AS images
             FROM lost l JOIN candidates c ON c.image_id = l.image_id GROUP BY ALL
-        ), bare AS (SELECT {_BARE} AS host, status, reason, sum(pictures) AS pictures FROM found
+        ), bare AS (SELECT {_BARE} AS host, status, reason, sum(images) AS images FROM found
             GROUP BY ALL),
-        ranked AS (SELECT *, row_number() OVER (ORDER BY pictures DESC, host, reason) AS place
+        ranked AS (SELECT *, row_number() OVER (ORDER BY images DESC, host, reason) AS place
             FROM bare)
         SELECT CASE WHEN place <= $1 THEN host ELSE 'all others' END AS host, status, reason,
-            sum(pictures)::BIGINT AS pictures
+            sum(images)::BIGINT AS images
         FROM ranked GROUP BY ALL ORDER BY min(place)""",  # noqa: S608
         [HOSTS_SHOWN],
     )

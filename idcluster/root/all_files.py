@@ -35,7 +35,7 @@ class Files:
         self._instead: dict[str, tuple[set[str], list[Entry]]] = {}
 
     def of(self, table: str, buckets: Iterable[int] | None = None) -> list[Entry]:
-        """The files to look at for the columns of a table that are no pictures: the companion of a
+        """The files to look at for the columns of a table that are no images: the companion of a
         finished bucket in place of the files that it stands for.
         """
         inside = None if buckets is None else set(buckets)

@@ -1,7 +1,7 @@
 """Parquet files of the dataset: how they are named, written and read.
 
 Files are named by what is in them and never rewritten. The same rows give the same bytes. Tables
-with pictures keep them uncompressed in small row groups, so that a reader who needs a slice reads a
+with images keep them uncompressed in small row groups, so that a reader who needs a slice reads a
 slice.
 """
 
@@ -98,7 +98,7 @@ def part_path(table: str, version: str, bucket: int, task: str, digest: str) -> 
 
 @cache
 def _settings(schema: TableSchema) -> dict[str, Any]:
-    """How a table is written: pictures as they are, everything else compressed, with statistics."""
+    """How a table is written: images as they are, everything else compressed, with statistics."""
     sink = io.BytesIO()
     pq.write_table(schema.empty(), sink)
     # Lists and maps have their values in leaves below them (vector.list.element), which is what the
@@ -216,7 +216,7 @@ def seal_stream(
     chunk: int,
     tables: Iterable[pa.Table],
 ) -> Sealed:
-    """As `seal_table` for tables with pictures: row group by row group through a temporary file,
+    """As `seal_table` for tables with images: row group by row group through a temporary file,
     never all in memory.
 
     Each of `tables` becomes one row group, so the caller cuts them to the same sizes each time.
@@ -255,7 +255,7 @@ def read(
     whose `where` column is in the collection.
 
     With `where`, only the row groups that hold such rows are read. Late columns (`schemas.Column`)
-    that a file lacks are null. Files without pictures are compared with the SHA-256 in their name,
+    that a file lacks are null. Files without images are compared with the SHA-256 in their name,
     once a process. Raises DamagedFile.
     """
     names = list(schema.light if columns is None else columns)
@@ -287,7 +287,7 @@ def read(
 
 
 def open_parquet(store: Store, schema: TableSchema, path: str) -> pq.ParquetFile:
-    """An open file of a table, from a store read whole where it has no pictures: one request
+    """An open file of a table, from a store read whole where it has no images: one request
     instead of several.
 
     Its footer is compared with its check sum, pages are when they are read. Raises what Arrow

@@ -1,4 +1,4 @@
-"""What must not come back: keyed hashes of people, addresses and pictures that were removed, kept
+"""What must not come back: keyed hashes of people, addresses and images that were removed, kept
 in the root's receipts.
 
 A receipt (`receipts/<id>.json`) is written by `pipeline.forget.erase` and says when, how much, and
@@ -8,11 +8,11 @@ to be as private as the root. A root without receipts bars nothing.
 
 Names are compared by their words, without case and punctuation (`name`, of which older receipts
 have nothing else), and in every spelling that means the same (`spelling`, see
-`idcluster.root.spellings`). Pictures are barred by their bytes, and by perceptual hashes that
-differ in at most `NEAR_BITS` of 64 bits: of each new picture all hashes that near are looked up
+`idcluster.root.spellings`). Images are barred by their bytes, and by perceptual hashes that
+differ in at most `NEAR_BITS` of 64 bits: of each new image all hashes that near are looked up
 (SipHash-2-4, Aumasson and Bernstein 2012, of 43 745 of them at once), so that the hash itself need
 not be kept. Mirrored, cropped and turned copies are known by `look`: hashes of what they may look
-like (`stages.lookalikes`), packed, 2.7 kB a picture.
+like (`stages.lookalikes`), packed, 2.7 kB an image.
 """
 
 import hashlib
@@ -59,10 +59,10 @@ KINDS = (
 )
 LOOK = "look"
 """Beside KINDS: a text of base64, of eight bytes a hash. They are in receipts alone, for a table
-would have hundreds of rows a picture.
+would have hundreds of rows an image.
 """
 NEAR_BITS = 3
-"""Bits in which the perceptual hash of a picture may differ from a barred one, as in the stage
+"""Bits in which the perceptual hash of an image may differ from a barred one, as in the stage
 match. (Photographs of one person are 8 apart and more, see stages.clean.duplicates; halved or
 compressed copies mostly within 2.)
 """
@@ -89,7 +89,7 @@ def words(text: str) -> str:
 
 
 def telling(phash: int) -> bool:
-    """Whether a perceptual hash says which picture it is: flat and empty ones have hashes that many
+    """Whether a perceptual hash says which image it is: flat and empty ones have hashes that many
     share.
     """
     return 8 <= phash.bit_count() <= 56
@@ -208,7 +208,7 @@ class Person(Protocol):
 P = TypeVar("P", bound=Person)
 
 Guesses = Callable[[bytes], np.ndarray]
-"""Of a picture's bytes the perceptual hashes of what it may be a copy of, (n,) uint64."""
+"""Of an image's bytes the perceptual hashes of what it may be a copy of, (n,) uint64."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class Bars:
     faces: tuple[FaceBar, ...] = ()
     guesses: Guesses | None = None
     """What knows mirrored, cropped and turned copies. It needs pixels, which whoever reads a
-    dataset does without; whoever looks at pictures passes it to `load_bars`.
+    dataset does without; whoever looks at images passes it to `load_bars`.
     """
 
     def __bool__(self) -> bool:
@@ -268,7 +268,7 @@ class Bars:
         return self.text("address", address)
 
     def picture(self, sha256: str | None, phash: int | None, data: bytes | None = None) -> bool:
-        """Whether a picture is barred by its bytes, or looks like one that is: mirrored, cropped or
+        """Whether an image is barred by its bytes, or looks like one that is: mirrored, cropped or
         turned if `data` is given.
         """
         if sha256 is not None and self.text("sha256", sha256):
@@ -280,7 +280,7 @@ class Bars:
         if data is None or not len(self.looks):
             return False
         if self.guesses is None:
-            raise ValueError("bars that look at pictures are loaded with `guesses`")
+            raise ValueError("bars that look at images are loaded with `guesses`")
         return self._among(self.looks, self.guesses(data))
 
     def _among(self, known: np.ndarray, hashes: np.ndarray) -> bool:
@@ -437,7 +437,7 @@ def key_of(store: Store, make: bool = False) -> Key | None:
 
 def load_bars(store: Store, guesses: Guesses | None = None) -> Bars:
     """What must not come back into a root. `guesses` (`stages.lookalikes`) is for whoever takes
-    pictures in.
+    images in.
     """
     found = receipts(store)
     if not found:

@@ -16,8 +16,8 @@ bucket and chunk, or a stretch of rows in a file that holds all chunks of a fini
 files read): while it is the same, the chunk is complete and needs no look. It is empty while rows
 are missing.
 
-Of tables with pictures, a finished bucket has a **companion** (`images_light`, an entry for the
-whole bucket): the same rows without the pictures, for whoever asks about all of them. It holds
+Of tables with images, a finished bucket has a **companion** (`images_light`, an entry for the
+whole bucket): the same rows without the images, for whoever asks about all of them. It holds
 while its basis is that of the chunks; a snapshot that is put never names one that does not.
 
 The note `epoch` says which writer put a snapshot: the number of its lease. Whoever takes the

@@ -4,8 +4,8 @@ A small immutable file holds the answers of a few dozen addresses. What is in th
 asked for again, however a run ends; the crawl stage takes rows of `images` from it, and files whose
 answers are in the dataset are deleted.
 
-An answer is found without reading what lies beside it, for the pictures of a person come from many
-files (in Parquet the footer alone would cost more than the picture). A file holds records, each a
+An answer is found without reading what lies beside it, for the images of a person come from many
+files (in Parquet the footer alone would cost more than the image). A file holds records, each a
 header of two numbers, JSON, and the bytes that a server sent; then an index of addresses and places
 as JSON, its length and check sum, and a mark.
 """
@@ -97,7 +97,7 @@ def put(store: Store, path: str, answers: Sequence[tuple[str, Fetched]]) -> None
 
 
 def look(store: Store, folder: str = FOLDER, tidy: bool = True) -> SpoolContents:
-    """What is in the spool, or in a folder of it; the pictures are not read. Files that a power cut
+    """What is in the spool, or in a folder of it; the images are not read. Files that a power cut
     tore are deleted if `tidy`.
     """
     places: dict[str, Place] = {}
@@ -144,7 +144,7 @@ class Fetches(Protocol):
 
 
 class SpoolServices:
-    """What the crawl stage of one task takes its pictures from. Implements `stages.stage.Services`.
+    """What the crawl stage of one task takes its images from. Implements `stages.stage.Services`.
 
     Addresses that are not on the web are those of `others`.
     """
@@ -156,7 +156,7 @@ class SpoolServices:
 
     def fetch(self, addresses: Sequence[str]) -> list[Fetched]:
         """The answers to addresses. Raises KeyError for one of the web that was never asked: such a
-        picture is in no task.
+        image is in no task.
         """
         local = (
             [] if self.others is None else [address for address in addresses if not is_web(address)]

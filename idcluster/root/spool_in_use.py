@@ -23,7 +23,7 @@ def waited_for(store: Store, snapshot: Snapshot) -> set[str]:
     fetched before.
 
     The latter is what a crawl leaves that was killed while it fetched everything anew. Reads no
-    pictures, and nothing at all where there is no spool.
+    images, and nothing at all where there is no spool.
     """
     found = look(store, tidy=False)
     wanted: set[str] = set()

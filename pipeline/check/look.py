@@ -246,7 +246,7 @@ def _remedy(found: Checked, path: str, entries: list[Entry], newest: set[str]) -
             "snapshot without it (`idcluster rollback`)"
         )
     if mine[0].table == "images":
-        return "`idcluster check --repair`, then a run fetches its pictures again"
+        return "`idcluster check --repair`, then a run fetches its images again"
     return "`idcluster check --repair`, then a run computes it again"
 
 

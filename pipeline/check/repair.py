@@ -197,9 +197,7 @@ class _Work:
                     (self.faults[path], "dropped; a run with the DAG of this set writes it again")
                 )
             elif any(entry.current and entry.live for entry in entries):
-                what = (
-                    "fetches its pictures" if entries[0].table == "images" else "computes its rows"
-                )
+                what = "fetches its images" if entries[0].table == "images" else "computes its rows"
                 found.done.append((self.faults[path], f"dropped; the next run {what} again"))
             else:
                 found.done.append(

@@ -34,12 +34,12 @@ def forget(
     ] = None,
     url: Annotated[
         _Many,
-        typer.Option("--url", metavar="URL", help="pictures from this address, whoever's they are"),
+        typer.Option("--url", metavar="URL", help="images from this address, whoever's they are"),
     ] = None,
     sha256: Annotated[
         _Many,
         typer.Option(
-            "--sha256", metavar="HEX", help="this picture and its copies, whoever's they are"
+            "--sha256", metavar="HEX", help="this image and its copies, whoever's they are"
         ),
     ] = None,
     like: Annotated[
@@ -60,7 +60,7 @@ def forget(
         bool,
         typer.Option(
             "--own-only",
-            help="leave pictures of others alone in which only face or name say that it is the "
+            help="leave images of others alone in which only face or name say that it is the "
             "person",
         ),
     ] = False,
@@ -105,7 +105,7 @@ def forget(
         ),
     ] = False,
 ) -> None:
-    """Remove people and pictures from every table, version, snapshot, shard and record, for good,
+    """Remove people and images from every table, version, snapshot, shard and record, for good,
     and bar them from coming back.
 
     Shows first what would go. An interrupted removal is finished by the next one, or by --resume.
@@ -256,7 +256,7 @@ def _tell(prepared: "PreparedErasure", wish: "Wish") -> None:
         out.print(f"... and {counted(len(found.people) - _SHOWN, 'more person')}")
     own = len(found.images) - len(found.others)
     whose = f" (of {counted(prepared.lean, 'person')})" if prepared.lean else ""
-    out.print(f"pictures: {own} of theirs, {len(found.others)} under other names{whose}")
+    out.print(f"images: {own} of theirs, {len(found.others)} under other names{whose}")
     for why, count in Counter(
         reason.split(" (")[0] for reason in found.others.values()
     ).most_common():
@@ -312,7 +312,7 @@ def _tell_done(store: "Store", done: "Done") -> None:
 
     out = console()
     removed = done.receipt.removed
-    gone = f"{counted(removed['people'], 'person')} and {counted(removed['pictures'], 'picture')}"
+    gone = f"{counted(removed['people'], 'person')} and {counted(removed['pictures'], 'image')}"
     out.print(f"removed {gone}; snapshot {done.number} shows the rest")
     for profile in done.unshown:
         out.print(
@@ -320,7 +320,7 @@ def _tell_done(store: "Store", done: "Done") -> None:
             style="yellow",
         )
     if removed["of_others"]:
-        out.print("people who stay lost pictures: the next run cleans them anew")
+        out.print("people who stay lost images: the next run cleans them anew")
     print(f"receipt: {store.uri(done.receipt.path)}")
 
 

@@ -35,14 +35,14 @@ Only = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="work on at most so many pictures, to try a DAG out"),
+    typer.Option("--limit", min=1, help="work on at most so many images, to try a DAG out"),
 ]
 Where = Annotated[
     str | None,
     typer.Option(
         "--where",
         metavar="SQL",
-        help='only pictures that match, by columns of candidates and identities: --where "name '
+        help='only images that match, by columns of candidates and identities: --where "name '
         "= 'Ada'\"",
     ),
 ]

@@ -34,7 +34,7 @@ def stats(
     verify: Verified = "crc",
     names: Annotated[bool, typer.Option("--list", help="say which statistics there are")] = False,
 ) -> None:
-    """Count what a dataset holds: what was lost where and why, pictures per person, sizes,
+    """Count what a dataset holds: what was lost where and why, images per person, sizes,
     licences, hosts, similarity, speed.
     """
     with explained():

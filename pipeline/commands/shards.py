@@ -26,7 +26,7 @@ Profile = Annotated[
 
 @shards_app.command("list")
 def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = False) -> None:
-    """Print the sets of a dataset: people, pictures and bytes by split, and what was withheld."""
+    """Print the sets of a dataset: people, images and bytes by split, and what was withheld."""
     with explained():
         from idcluster.catalogue.connection import query
         from idcluster.root.dataset_root import open_root
@@ -34,7 +34,7 @@ def list_shards(root: Root, snapshot: SnapshotNumber = None, as_json: AsJson = F
         store = open_root(root)
         sql = (
             "SELECT split_part(f.file, '/', 2) AS profile, s.split, count(DISTINCT "
-            "s.canonical_id) AS people, count(*) AS pictures, "
+            "s.canonical_id) AS people, count(*) AS images, "
             "count(DISTINCT s.shard) AS shards, round(sum(s.image_length) / 1e6, 1) AS mb FROM "
             "samples s JOIN snapshot_files f ON "
             "f.current AND f.table = 'shards' AND f.file LIKE '%/' || s.shard GROUP BY ALL ORDER "

@@ -1,15 +1,15 @@
 """The ledger of attempts: how a worker knows that it has died on this task before.
 
 A worker writes a mark before it starts a task. Whoever finds the mark of the same run takes the
-task up after a death: it goes member by member (picture or person) and marks each step before it
+task up after a death: it goes member by member (image or person) and marks each step before it
 takes it. A step that was marked and not left twice is **poisoned**: its rows say so, and its
 neighbours are computed as always. Marks of other runs count for nothing, because whoever kills a
 run kills its workers in the middle of innocent steps. So does a death whose node is gone too:
 machines are taken away whatever they compute. Only a step that was at work on many lost nodes is
-given up as well, for a picture that takes its whole machine down must not go through all of them.
+given up as well, for an image that takes its whole machine down must not go through all of them.
 
 Setting a stage up (loading its models) is marked apart, node by node: what dies in it is the fault
-of no picture.
+of no image.
 """
 
 import json
@@ -119,7 +119,7 @@ def setting_up(store: Store, run: str, stage: str, node: str = "") -> Iterator[N
         raise SetupDied(
             f"{len(dead)} workers died one after the other while stage {stage} was set up (a "
             "crash in native code, or too little"
-            " memory for its models); nothing is wrong with the pictures"
+            " memory for its models); nothing is wrong with the images"
         )
     mark = f"{folder}/{os.getpid()}"
     store.put(mark, b"", durable=False)

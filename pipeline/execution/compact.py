@@ -1,14 +1,14 @@
-"""Compaction: of a finished bucket, each table without pictures in one file.
+"""Compaction: of a finished bucket, each table without images in one file.
 
-Chunks are sealed one by one, so a bucket of 50,000 pictures has about a hundred files a table. Once
+Chunks are sealed one by one, so a bucket of 50,000 images has about a hundred files a table. Once
 the bucket is full and every chunk of a table is complete, the rows that are shown are put into one
 file, a row group a chunk. The entries stay, one a chunk, with the digest and the basis that they
 had: only where their rows lie is new, so nothing that follows from them is computed again. What is
 replaced or appended later lies in files of its own, until these are many enough to be worth another
 file. The files merged away stay for older snapshots until `idcluster gc`.
 
-Files with pictures stay one a chunk. Their other columns are written once more, into a companion: a
-question about all pictures then opens one file a bucket instead of a hundred.
+Files with images stay one a chunk. Their other columns are written once more, into a companion: a
+question about all images then opens one file a bucket instead of a hundred.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -135,7 +135,7 @@ def _companion(
 
 
 def _light(store: Store, schema: TableSchema, entries: Sequence[Entry]) -> Iterator[pa.Table]:
-    """The rows without pictures, in groups that do not hang on how many rows a chunk has."""
+    """The rows without images, in groups that do not hang on how many rows a chunk has."""
     # Few bytes of each file are wanted: in an object store it is the waiting that takes long.
     with ThreadPoolExecutor(1 if store.local else _READERS) as pool:
         tables = pool.map(lambda entry: read(store, schema, entry.file, schema.light), entries)

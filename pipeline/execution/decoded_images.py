@@ -17,7 +17,7 @@ _DETAIL = 300
 
 
 class Originals:
-    """The bytes and the decoded pictures of a task's images."""
+    """The bytes and the decoded images of a task's images."""
 
     def __init__(self, store: Store, paths: Sequence[str]) -> None:
         self.store, self.paths = store, paths
@@ -51,7 +51,7 @@ class Originals:
                 *(rows[name].to_pylist() for name in rows.column_names), strict=True
             ):
                 if sha256 != hashes[image] or data is None:
-                    continue  # an earlier state of a picture that was replaced
+                    continue  # an earlier state of an image that was replaced
                 if hashlib.sha256(data).hexdigest() != sha256:
                     raise DamagedFile(
                         f"{self.store.uri(path)}: the bytes of image {image} are not those that "

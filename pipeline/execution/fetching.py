@@ -52,7 +52,7 @@ class Block:
 @dataclass
 class Haul:
     """What came of a block. `outcomes` counts answers by reason, `hosts` failures by host; `bytes`
-    of pictures.
+    of images.
 
     `unexpected`: by host, in words, what nobody had thought of.
     """

@@ -1,7 +1,7 @@
 """Intake: from what a source lists to rows of `identities` and `candidates`.
 
-A person gets a bucket when first seen, a picture a chunk and a rank; both stay. New pictures open
-new chunks, so what is already there is never moved. A picture that the source no longer has stays
+A person gets a bucket when first seen, an image a chunk and a rank; both stay. New images open
+new chunks, so what is already there is never moved. An image that the source no longer has stays
 as a row that says so.
 """
 
@@ -46,14 +46,14 @@ class Intake:
     gone: int
     remarks: list[str]
     others: bool = False
-    """Whether there are pictures of sources that were not asked."""
+    """Whether there are images of sources that were not asked."""
 
 
 def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = True) -> Intake:
     """List `sources` and write what is new or changed, bucket by bucket. The caller publishes the
     entries.
 
-    A picture that several of them offer of a person is one candidate, with what the first says of
+    An image that several of them offer of a person is one candidate, with what the first says of
     it. Whoever was removed (`idcluster.root.removals`) is not listed again, nor is an address. With
     `write=False` nothing is written and there are no entries, only counts. Raises SourceError.
     """
@@ -163,7 +163,7 @@ def take_in(store: Store, snapshot: Snapshot, *sources: Source, write: bool = Tr
                 for chunk, rows in bucket.chunks(shown[number])
             ]
 
-    # Whoever has a picture in any source is somebody; without one the row says why nothing follows.
+    # Whoever has an image in any source is somebody; without one the row says why nothing follows.
     known = {
         person_id: _with_status(row, person_id in pictured) for person_id, row in known.items()
     }
@@ -232,7 +232,7 @@ def _by_identity(listed: Iterable[tuple[str, Listed]]) -> dict[str, _Person]:
 class _Bucket:
     """The candidates of one bucket beside what the source offers of its people.
 
-    Compared column by column: a source may list millions of pictures of which none is new.
+    Compared column by column: a source may list millions of images of which none is new.
     """
 
     def __init__(self, sources: Sequence[str], there: pa.Table, bars: Bars = NO_BARS) -> None:
@@ -251,7 +251,7 @@ class _Bucket:
         unsure: Set[str] = frozenset(),
         unread: Set[str] = frozenset(),
     ) -> None:
-        """Take what the sources offer of people who are in the bucket, every picture once.
+        """Take what the sources offer of people who are in the bucket, every image once.
 
         Of those who are `unsure` (person and source), nothing is gone: the source does not know
         what it no longer has; nor of anybody in sources that could not be read whole (`unread`).
@@ -305,7 +305,7 @@ class _Bucket:
         self.gone = np.flatnonzero(np.asarray(pc.and_not(mine, pc.is_in(keys, value_set=listed))))
 
     def pictured(self) -> set[str]:
-        """The people who have a picture."""
+        """The people who have an image."""
         ok = pc.equal(self.there["status"], "ok").to_numpy().copy()
         ok[self.matched], ok[self.gone] = True, False
         return {
@@ -370,7 +370,7 @@ def _facts(offer: Offer) -> dict[str, Any]:
 def _keys(
     people: pa.Array | pa.ChunkedArray, addresses: pa.Array | pa.ChunkedArray
 ) -> pa.Array | pa.ChunkedArray:
-    """What tells a picture of a person from all others, as `image_id` does."""
+    """What tells an image of a person from all others, as `image_id` does."""
     return pc.binary_join_element_wise(people, addresses, " ")
 
 
@@ -386,7 +386,7 @@ def _with_status(row: dict[str, Any], pictured: bool) -> dict[str, Any]:
         **row,
         "status": "ok" if pictured else "filtered",
         "reason": None if pictured else "no_candidates",
-        "detail": None if pictured else "no source offers a picture",
+        "detail": None if pictured else "no source offers an image",
         "inputs": _NO_INPUTS,
     }
 

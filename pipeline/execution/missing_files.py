@@ -21,7 +21,7 @@ from stages.stage import Stage
 @dataclass(frozen=True)
 class Rest:
     """What is left to go on from. `dropped` are the entries left out, `companions` the buckets of
-    those among them that stand beside files with pictures, `files` what is to be deleted before it
+    those among them that stand beside files with images, `files` what is to be deleted before it
     is written again, `remarks` what to tell.
     """
 

@@ -2,7 +2,7 @@
 that knows Ray.
 
 A row is a task, a block a few of them, a pool of actors an operator. Neighbouring stages with the
-same resources run in one actor; pictures stay where they are decoded. Ray restarts actors that die
+same resources run in one actor; images stay where they are decoded. Ray restarts actors that die
 and gives them their tasks again; what a death means is decided in `pipeline.execution.attempts`.
 """
 

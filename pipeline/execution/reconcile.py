@@ -208,7 +208,7 @@ def wanted(stage: Stage, tables: Tables) -> Wanted:
     members: dict[str, list[bytes]] = {}
     for person, row in zip(people, row_digests(rows, [key, *values], optional), strict=True):
         members.setdefault(person, []).append(row)
-    # Sorted: a person is the same whatever the order in which the pictures were listed.
+    # Sorted: a person is the same whatever the order in which the images were listed.
     inputs = {
         person: hashlib.blake2b(b"".join(sorted(rows)), digest_size=8).digest()
         for person, rows in members.items()

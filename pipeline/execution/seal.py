@@ -1,7 +1,7 @@
 """Sealing: from what was there and what was just computed to the files of a scope.
 
 The rows that are wanted go into the live file of their chunk, the rows that no longer are into a
-second one, where a switch back finds them. Old pictures are not kept: whoever replaces a photograph
+second one, where a switch back finds them. Old images are not kept: whoever replaces a photograph
 has replaced it.
 """
 

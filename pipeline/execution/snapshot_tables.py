@@ -191,7 +191,7 @@ class SnapshotTables:
         ]
 
     def chunk_of(self, bucket: int) -> dict[str, int]:
-        """Image id to chunk, for all pictures of a bucket."""
+        """Image id to chunk, for all images of a bucket."""
         return {
             image: chunk
             for chunk in self.chunks(bucket)

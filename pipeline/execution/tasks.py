@@ -14,7 +14,7 @@ class Task:
     """What a worker is told.
 
     `members` are image ids (slice) or identity ids (people), None for everybody of the stretch: for
-    slice `number` the pictures of ranks `number * stretch` and up, for batch `number` of people
+    slice `number` the images of ranks `number * stretch` and up, for batch `number` of people
     those whose ids leave that remainder by `stretch`. `size` is how many members to expect. `shown`
     gives the files of the tables that the chain only reads, `pool` those of the tables that it
     writes, oldest first; `forced` the units by table that are computed even if they are there,

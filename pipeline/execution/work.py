@@ -304,10 +304,10 @@ def tasks(
     cores: int = 0,
     slice_rows: int | None = None,
 ) -> list[Task]:
-    """The tasks of one phase. `limit` is the number of pictures (slice grain) after which no task
+    """The tasks of one phase. `limit` is the number of images (slice grain) after which no task
     is added.
 
-    Slices are fixed stretches of ranks of a chunk, so that a picture is always cut into the same
+    Slices are fixed stretches of ranks of a chunk, so that an image is always cut into the same
     one. Where there is too little to do for `cores`, they are smaller, so that all have some of it;
     `slice_rows` says how small.
     """
@@ -419,7 +419,7 @@ def _common(
     """What all tasks of a scope share."""
     written = {stage.writes.name for stage in phase}
     bucket, chunk = scope
-    # A slice says by ranks of candidates which pictures it has.
+    # A slice says by ranks of candidates which images it has.
     first = ("candidates",) if chunk != WHOLE else ()
     read_only = dict.fromkeys(
         (

@@ -1,6 +1,6 @@
 """One task, worked off: read what is there, run what is missing, write the new rows as parts.
 
-A **task** is a slice (at most 32 pictures of one chunk) or a batch of people of one bucket, with
+A **task** is a slice (at most 32 images of one chunk) or a batch of people of one bucket, with
 the chain of stages of one phase. It is described by plain JSON: which files to read, which members
 to look at. The worker finds out by itself what is missing (`reconcile`), so a task can be repeated
 at any time: parts are named by the work that they hold, and a part that is there already is taken
@@ -31,7 +31,7 @@ from stages.pictures import PictureError
 from stages.stage import Picture, Services, Stage, WeightFiles
 
 GROUP_BYTES = 192 * 2**20
-"""Decoded pictures that a worker holds at once; a slice of large photographs is worked off in
+"""Decoded images that a worker holds at once; a slice of large photographs is worked off in
 groups.
 """
 
@@ -229,9 +229,7 @@ class _Job:
     def _restrict(self, table: pa.Table, members: Collection[str]) -> pa.Table:
         column = self.task.member_column
         if column not in table.column_names:
-            return (
-                table  # a table of people beside a task of pictures: the join picks what it needs
-            )
+            return table  # a table of people beside a task of images: the join picks what it needs
         return table.filter(pc.is_in(table[column], value_set=pa.array(list(members), pa.string())))
 
     def work(self) -> list[Part]:
@@ -297,7 +295,7 @@ class _Job:
         return missing, rows, self.clock.seconds.get(stage.name, 0.0) - before
 
     def _work_in_groups(self, chain: Sequence[Stage]) -> list[Part]:
-        """The rest of the chain, group by group, so that each picture is decoded once and few are
+        """The rest of the chain, group by group, so that each image is decoded once and few are
         held at a time.
         """
         new: dict[str, list[pa.Table]] = {stage.name: [] for stage in chain}

@@ -141,7 +141,7 @@ def versions_of(
 
 
 class _Services:
-    """Pictures of the sources that are no crawl: each has the addresses that begin with its
+    """Images of the sources that are no crawl: each has the addresses that begin with its
     name.
     """
 

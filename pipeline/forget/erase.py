@@ -1,4 +1,4 @@
-"""Erasure: take people and pictures out of a dataset, everywhere and for good.
+"""Erasure: take people and images out of a dataset, everywhere and for good.
 
 First it is found out what there is (`prepare`), for a user to look at; then what is to be done is
 put down in the root (`receipts/unfinished.json`) and done step by step, each of which can be done
@@ -78,7 +78,7 @@ def silent(text: str) -> None:
 class PreparedErasure:
     """What would go. `rows`: by table, of what is shown now; `shards`: by profile, how many would
     be written anew or leave; `files`: other files and what becomes of them; `lean`: people who stay
-    and lose pictures.
+    and lose images.
     """
 
     found: Found
@@ -187,7 +187,7 @@ class _Looking(Rewriter):
 
 
 def _rows(store: Store, newest: Snapshot, rewriter: Rewriter) -> tuple[Counter[str], int]:
-    """Rows that go, by table, of what is shown; and how many people who stay lose pictures."""
+    """Rows that go, by table, of what is shown; and how many people who stay lose images."""
     rows: Counter[str] = Counter()
     losing: set[str] = set()
     inside: dict[str, list[Entry]] = {}
@@ -325,8 +325,8 @@ def _samples(store: Store, rewriter: Rewriter, named: Iterable[str]) -> dict[str
 
 
 def feed_hash(text: str) -> str:
-    """How the feed names a sample, by its key, and its picture, by the sha256 in its metadata: who
-    has the sample can compute it; who has not cannot look the picture up by it.
+    """How the feed names a sample, by its key, and its image, by the sha256 in its metadata: who
+    has the sample can compute it; who has not cannot look the image up by it.
     """
     return hashlib.sha256(f"idcluster removal\n{text}".encode()).hexdigest()
 
@@ -643,7 +643,7 @@ def _feed_of(store: Store, profile: str) -> dict[str, Any]:
             raise ValueError("not in the form that this idcluster writes")
     except FileNotFoundError:
         how = (
-            'sample: sha256 of "idcluster removal\\n" and the sample\'s key; picture: the same '
+            'sample: sha256 of "idcluster removal\\n" and the sample\'s key; image: the same '
             "of the sha256 in its .json"
         )
         return {"format": removals.FORMAT, "how": how, "removals": []}

@@ -1,9 +1,9 @@
-"""What there is of somebody in a dataset: people, pictures of theirs and pictures of others in
+"""What there is of somebody in a dataset: people, images of theirs and images of others in
 which they are.
 
 Everything is looked through that any snapshot names, in every version, file by file and never all
 at once. People, their rows and their files are found by name or id in their bucket alone; for
-pictures under other people's names all pictures are looked at: by address, by bytes, by perceptual
+images under other people's names all images are looked at: by address, by bytes, by perceptual
 hash, by face and by name in the address or caption.
 """
 
@@ -58,7 +58,7 @@ class Wish:
     likes: tuple[Likeness, ...] = ()
     threshold: float | None = None
     others: bool = True
-    """Whether pictures under other people's names are looked for by face and name."""
+    """Whether images under other people's names are looked for by face and name."""
     unknown: bool = False
     """Whether what is not in the dataset is barred all the same."""
     bar_face: bool = False
@@ -78,7 +78,7 @@ class Wish:
 
 @dataclass
 class Found:
-    """All of it. `others`: pictures under other people's names, with why; `shared_names`: names of
+    """All of it. `others`: images under other people's names, with why; `shared_names`: names of
     people who stay.
     """
 
@@ -98,17 +98,17 @@ class Found:
     sha256s: set[str] = field(default_factory=set)
     phashes: set[int] = field(default_factory=set)
     looks: dict[str, np.ndarray] = field(default_factory=dict)
-    """By SHA-256, of pictures whose hash says which they are: (n, 2) perceptual hashes of what
+    """By SHA-256, of images whose hash says which they are: (n, 2) perceptual hashes of what
     copies may look like.
     """
     vectors: list[np.ndarray] = field(default_factory=list)
-    """Of the faces in the people's own pictures."""
+    """Of the faces in the people's own images."""
     likenesses: list[Likeness] = field(default_factory=list)
     hashes: dict[str, tuple[str, int | None]] = field(default_factory=dict)
-    """SHA-256 and perceptual hash by image_id, of pictures that decode."""
+    """SHA-256 and perceptual hash by image_id, of images that decode."""
     with_face: set[str] = field(default_factory=set)
     faceless: set[str] = field(default_factory=set)
-    """SHA-256 of pictures in which no version of the detector has found a face."""
+    """SHA-256 of images in which no version of the detector has found a face."""
     limits: dict[str, float] = field(default_factory=dict)
     """Least cosine by recogniser."""
     notes: list[str] = field(default_factory=list)
@@ -163,9 +163,9 @@ def find(store: Store, wish: Wish, say: Callable[[str], None] = lambda text: Non
     _take_spellings(found, known)
     _take_pictures(files, found, found.buckets, set(found.people), set())
     theirs = (
-        f"{counted(len(found.people), 'person')}, {counted(len(found.images), 'picture')} of theirs"
+        f"{counted(len(found.people), 'person')}, {counted(len(found.images), 'image')} of theirs"
     )
-    say(f"{theirs}; looking through the pictures of the others")
+    say(f"{theirs}; looking through the images of the others")
     _take_others(files, found, wish)
     _check_all_found(files, found, wish)
     return found
@@ -347,7 +347,7 @@ def _take_merged(
 def _take_pictures(
     files: Files, found: Found, buckets: Iterable[int], people: set[str], images: set[str]
 ) -> None:
-    """Take what there is of some people and some pictures: addresses, hashes, faces, vectors. All
+    """Take what there is of some people and some images: addresses, hashes, faces, vectors. All
     of it lies in `buckets`.
     """
     inside = set(buckets)
@@ -370,7 +370,7 @@ def _take_pictures(
     for rows in files.each("images", columns, lambda entry, rows: mine(rows), inside):
         found.images |= set(rows["image_id"].to_pylist())
         # The same broken file, or the same word of a server, is at many addresses and nobody's
-        # picture.
+        # image.
         rows = rows.filter(pc.equal(rows["status"], "ok"))
         found.hashes |= dict(
             zip(
@@ -401,14 +401,14 @@ def _take_pictures(
     for rows in files.each(
         "embeddings", ("identity_id", "image_id", "vector"), lambda entry, rows: mine(rows), inside
     ):
-        # Of pictures under other names, the other faces are of people who stay.
+        # Of images under other names, the other faces are of people who stay.
         there = rows["vector"].filter(pc.is_in(rows["identity_id"], value_set=whose)).drop_null()
         if len(there):
             found.vectors += list(vectors(there))
 
 
 def _take_looks(files: Files, found: Found) -> None:
-    """Take of the pictures that were found what copies of them may look like. Their bytes are read
+    """Take of the images that were found what copies of them may look like. Their bytes are read
     for it.
     """
     from stages.lookalikes import looks
@@ -449,7 +449,7 @@ def _take_looks(files: Files, found: Found) -> None:
 
 
 def _take_others(files: Files, found: Found, wish: Wish) -> None:
-    """Pictures under other people's names in which somebody who goes is."""
+    """Images under other people's names in which somebody who goes is."""
     needles = found.needles()
     others: dict[str, tuple[str, int]] = {}
 
@@ -510,7 +510,7 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
             add(hits, bucket)
             placeholders.update(common)
     if placeholders:
-        # What is under several names and shows nobody stands for a picture that was not there.
+        # What is under several names and shows nobody stands for an image that was not there.
         found.sha256s -= placeholders
         found.looks = {
             sha256: looks for sha256, looks in found.looks.items() if sha256 not in placeholders
@@ -520,7 +520,7 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
             for sha256, phash in found.hashes.values()
             if sha256 in placeholders and phash not in hashes
         }
-        such = f"{counted(len(placeholders), 'picture')} without a face {verb(len(placeholders))}"
+        such = f"{counted(len(placeholders), 'image')} without a face {verb(len(placeholders))}"
         found.notes.append(f"{such} under other people's names too: those stay there")
     found.likenesses += _indicators(files, found) if found.people else []
     if wish.others and found.likenesses:
@@ -536,7 +536,7 @@ def _take_others(files: Files, found: Found, wish: Wish) -> None:
             raise RunError(
                 "no calibrated limit says when a face in the space of "
                 f"{', '.join(sorted(unlimited))} is the person: give one by"
-                " --threshold, or leave the pictures of others alone by --own-only"
+                " --threshold, or leave the images of others alone by --own-only"
             )
         for hits, bucket in files.each(
             "embeddings", ("image_id", "recogniser", "vector"), look_face
@@ -572,7 +572,7 @@ def _by_text(rows: pa.Table, addresses: pa.Array, needles: Needles) -> list[tupl
 
 def _by_picture(rows: pa.Table, digests: pa.Array, copies: Near) -> list[tuple[str, str]]:
     same = pc.fill_null(pc.is_in(rows["sha256"], value_set=digests), False)
-    hits = [(image, "the same picture") for image in rows["image_id"].filter(same).to_pylist()]
+    hits = [(image, "the same image") for image in rows["image_id"].filter(same).to_pylist()]
     there = rows.filter(rows["phash"].is_valid())
     if there.num_rows:
         values = there["phash"].to_numpy().astype(np.uint64)
@@ -585,7 +585,7 @@ def _by_picture(rows: pa.Table, digests: pa.Array, copies: Near) -> list[tuple[s
             bool,
         )
         hits += [
-            (image, "a copy of the picture")
+            (image, "a copy of the image")
             for image in there["image_id"].filter(pa.array(near)).to_pylist()
         ]
     return hits
@@ -629,18 +629,18 @@ def _by_face(rows: pa.Table, likenesses: Sequence[Likeness], found: Found) -> li
 
 
 def _check_all_found(files: Files, found: Found, wish: Wish) -> None:
-    """Raise RunError for an address or picture that is not there."""
+    """Raise RunError for an address or image that is not there."""
     if wish.unknown:
         return
     whys = Counter(why.split(" (")[0] for why in found.others.values())
     if wish.urls and not whys["the same address"] and not found.people:
-        said = f"no picture here is from {wish.urls[0]}; addresses are told apart to the letter"
+        said = f"no image here is from {wish.urls[0]}; addresses are told apart to the letter"
         raise AskedWrongly(f"{said}. To bar it all the same: --bar-unknown")
-    if wish.sha256s and not whys["the same picture"] and not found.people:
+    if wish.sha256s and not whys["the same image"] and not found.people:
         raise AskedWrongly(
-            f"no picture here has the SHA-256 {wish.sha256s[0][:16]}...; to bar it all the same: "
+            f"no image here has the SHA-256 {wish.sha256s[0][:16]}...; to bar it all the same: "
             "--bar-unknown"
         )
     if wish.likes and found.nothing:
         said = "nobody here is like the photograph; a lower --threshold finds more"
-        raise AskedWrongly(f"{said}, --bar-unknown bars the picture all the same")
+        raise AskedWrongly(f"{said}, --bar-unknown bars the image all the same")

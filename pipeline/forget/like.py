@@ -38,7 +38,7 @@ def likeness(
     """The face in a photograph, found and embedded as the dataset's own are: by the stages of
     `dag`, else as its snapshot says.
 
-    Of several faces the one that the picture seems to be of, else the largest. Raises RunError,
+    Of several faces the one that the image seems to be of, else the largest. Raises RunError,
     MissingWeights.
     """
     try:
@@ -49,7 +49,7 @@ def likeness(
         raise AskedWrongly(f"{photograph} cannot be read: {error.strerror or error}") from error
     except PictureError as error:
         raise AskedWrongly(
-            f"{photograph} is no picture that can be used: {error.detail or error.reason}"
+            f"{photograph} is no image that can be used: {error.detail or error.reason}"
         ) from error
     detect, embed = _stages(load(store), models, dag)
     digest, phash = hashlib.sha256(data).hexdigest(), perceptual_hash(data)
@@ -154,7 +154,7 @@ ORDER BY NOT coalesce(k.keep, false), k.similarity DESC NULLS LAST, f.face_id LI
 
 
 def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
-    """A contact sheet of who would go into `folder`: a row of faces a person, then pictures under
+    """A contact sheet of who would go into `folder`: a row of faces a person, then images under
     other names; None without faces.
 
     Of many people and faces the first ones. Only what the newest snapshot shows can be drawn.
@@ -189,7 +189,7 @@ def write_sheet(store: Store, found: Found, folder: Path) -> Path | None:
         if found.others:
             others = faces("list_contains($1, image_id)", [sorted(found.others)], found.others)
             rows += [
-                SheetPerson(f"pictures of {name}", several)
+                SheetPerson(f"images of {name}", several)
                 for name, several in sorted(others.items())[:_PEOPLE]
             ]
     if not rows:

@@ -139,7 +139,7 @@ class Sweep:
         return Change(path, sink.getvalue() if left.num_rows else None)
 
     def _answers(self, path: str) -> bool:
-        """Whether a file of the spool has an answer that goes, by its address or by the picture
+        """Whether a file of the spool has an answer that goes, by its address or by the image
         that came, or is damaged: it is deleted, and its addresses are asked again.
         """
         try:
@@ -185,7 +185,7 @@ class Sweep:
         if lower.endswith(".parquet"):
             return Change(path, None) if self.rewriter.holds(path) else None
         data = self.store.read(path)
-        # A picture at the top of a root is a contact sheet or a plot: nobody can tell who is on it.
+        # An image at the top of a root is a contact sheet or a plot: nobody can tell who is on it.
         shows = "/" not in path and lower.endswith(PICTURES)
         return (
             Change(path, None)

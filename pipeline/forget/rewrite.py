@@ -44,8 +44,8 @@ _BY_CONTENT = ("identities", "candidates", "overrides")
 
 @dataclass(frozen=True)
 class Doomed:
-    """Whose rows go: people with all that is theirs, and pictures of others. `faces` are those in
-    the pictures.
+    """Whose rows go: people with all that is theirs, and images of others. `faces` are those in
+    the images.
     """
 
     people: frozenset[str]
@@ -92,7 +92,7 @@ def struck(
     """Rows of others without what they say of the doomed, and which rows are others now.
 
     Whoever was one with somebody who goes, near or akin to them, stands alone; the next run looks
-    at all anew. Of the texts of rows about people `needles` are struck; pictures whose texts name
+    at all anew. Of the texts of rows about people `needles` are struck; images whose texts name
     the doomed are doomed themselves.
     """
     rows, named = (
@@ -330,7 +330,7 @@ class Rewriter:
         return bool(struck(schema.name, rows, self.doomed, self.needles)[1].any())
 
     def tar_holds(self, path: str) -> bool:
-        """Whether a tar has members of the doomed; they are named by person and picture."""
+        """Whether a tar has members of the doomed; they are named by person and image."""
         try:
             with self.store.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 return any(self.doomed.in_name(member.name) for member in tar)
@@ -437,7 +437,7 @@ def _starts(mask: np.ndarray) -> np.ndarray:
 
 
 def _blocks(file: pq.ParquetFile, schema: TableSchema, kept: np.ndarray) -> Iterator[pa.Table]:
-    """The rows that stay, in the blocks in which pictures are sealed."""
+    """The rows that stay, in the blocks in which images are sealed."""
     waiting = schema.empty()
     at = 0
     for number in range(file.num_row_groups):

@@ -61,7 +61,7 @@ class Leftover:
 
 @dataclass
 class Checked:
-    """What came of it. `unread` are pictures and other files that are no part of a dataset and
+    """What came of it. `unread` are images and other files that are no part of a dataset and
     cannot be searched.
     """
 
@@ -252,7 +252,7 @@ class _Verifier:
             if np.isin(hashes, self.bars.looks).any() or any(
                 f"{value:016x}" in self.known["phash"] for value in hashes.tolist()
             ):
-                yield "the perceptual hash of a removed picture"
+                yield "the perceptual hash of a removed image"
 
     def _vectors(self, column: pa.Array) -> Iterator[str]:
         if not self.vectors:
@@ -344,7 +344,7 @@ class _Verifier:
 
     def _digest(self, data: bytes) -> str | None:
         self.checked.values += 1
-        return self._value(hashlib.sha256(data).hexdigest()) and "a removed picture"
+        return self._value(hashlib.sha256(data).hexdigest()) and "a removed image"
 
     # Tars and texts
 

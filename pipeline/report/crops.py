@@ -1,4 +1,4 @@
-"""Faces as small pictures, for pages and contact sheets."""
+"""Faces as small images, for pages and contact sheets."""
 
 import base64
 import io
@@ -14,10 +14,10 @@ _AROUND = 0.35
 
 
 def crop(picture: bytes | None, box: Sequence[float]) -> np.ndarray:
-    """The face with some of its surroundings, (h, w, 3) uint8; a grey square where the picture does
+    """The face with some of its surroundings, (h, w, 3) uint8; a grey square where the image does
     not decode.
 
-    `box`: x1 y1 x2 y2 in pixels of the upright picture.
+    `box`: x1 y1 x2 y2 in pixels of the upright image.
     """
     try:
         rgb = decode(picture or b"")

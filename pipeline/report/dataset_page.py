@@ -76,7 +76,7 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
         [
             ("people", persons["offered"]["came"]),
             ("people with a kept face", persons.get("kept", nothing_yet)["went_through"]),
-            ("pictures offered", came["offered"]["came"]),
+            ("images offered", came["offered"]["came"]),
             ("faces kept", kept),
             ("samples in shards", held),
         ]
@@ -164,8 +164,8 @@ def _funnel(rows: dict[str, list[dict[str, Any]]]) -> str:
         "below: nothing is lost without one.</p>"
     )
     first = figure(
-        "What becomes of pictures and faces",
-        plots.bars(labels, came, "pictures or faces", through),
+        "What becomes of images and faces",
+        plots.bars(labels, came, "images or faces", through),
         said,
         table(steps),
     )
@@ -175,7 +175,7 @@ def _funnel(rows: dict[str, list[dict[str, Any]]]) -> str:
         return text + first + nothing("Every row went through every step.")
     alt = "; ".join(f"{bars[i]}: {lost[i]['rows']:,}" for i in order[: plots.BARS_SHOWN])
     drawn = plots.bars(
-        [bars[i] for i in order], [lost[i]["rows"] for i in order], "pictures or faces"
+        [bars[i] for i in order], [lost[i]["rows"] for i in order], "images or faces"
     )
     return text + first + figure("Why they went no further", drawn, alt, table(lost))
 
@@ -209,13 +209,11 @@ def _people(rows: dict[str, list[dict[str, Any]]]) -> str:
     )
     lost = [{**line, "step": _step(line["step"])} for line in rows["people_lost"]]
     numbers = table(steps) + (
-        "<h4>People who lost their last picture or face at a step</h4>" + table(lost)
-        if lost
-        else ""
+        "<h4>People who lost their last image or face at a step</h4>" + table(lost) if lost else ""
     )
     parts.append(
         figure(
-            "People with a picture or face at each step",
+            "People with an image or face at each step",
             plots.bars(labels, came, "people", through),
             alt,
             numbers,
@@ -227,7 +225,7 @@ def _people(rows: dict[str, list[dict[str, Any]]]) -> str:
     ]
     flagged = [{**line, "flag": line["flag"].replace("_", " ")} for line in rows["flags"]]
     parts.append(
-        f"<div class='card wide'><h3>Pictures and faces per person</h3>{table(quantiles)}</div>"
+        f"<div class='card wide'><h3>Images and faces per person</h3>{table(quantiles)}</div>"
     )
     parts.append(
         "<div class=card><h3>Flags</h3>"
@@ -243,7 +241,7 @@ def _below(line: dict[str, Any]) -> str:
 def _pictures(rows: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
     for key, title, axis, count in (
-        ("picture_sizes", "Pictures by size", "shorter side, pixels", "pictures"),
+        ("picture_sizes", "Images by size", "shorter side, pixels", "images"),
         ("face_sizes", "Faces by size", "side, pixels", "faces"),
     ):
         if rows[key]:
@@ -267,15 +265,15 @@ def _pictures(rows: dict[str, list[dict[str, Any]]]) -> str:
         if lines:
             labels = ["none stated" if line[column] is None else line[column] for line in lines]
             offered, kept = [line["offered"] for line in lines], [line["kept"] for line in lines]
-            alt = "With a kept face, of pictures offered: "
+            alt = "With a kept face, of images offered: "
             alt += "; ".join(
                 f"{label}: {b:,} of {a:,}"
                 for label, a, b in zip(labels, offered, kept, strict=True)
             )
-            drawn = plots.bars(labels, offered, "pictures", kept)
+            drawn = plots.bars(labels, offered, "images", kept)
             parts.append(
                 figure(
-                    f"{title}: pictures offered (grey), with a kept face (blue)",
+                    f"{title}: images offered (grey), with a kept face (blue)",
                     drawn,
                     alt,
                     table(lines),
@@ -289,8 +287,8 @@ def _pictures(rows: dict[str, list[dict[str, Any]]]) -> str:
         alt = "; ".join(f"{label}: {count:,}" for label, count in zip(labels, offered, strict=True))
         parts.append(
             figure(
-                "Pictures offered by host",
-                plots.bars(labels, offered, "pictures"),
+                "Images offered by host",
+                plots.bars(labels, offered, "images"),
                 alt,
                 table(rows["hosts"]),
             )
@@ -304,9 +302,9 @@ def _pictures(rows: dict[str, list[dict[str, Any]]]) -> str:
             }
             for line in rows["formats"]
         ]
-        shown = table(lines, columns=["format", "pictures", "MB", "mean kB"])
+        shown = table(lines, columns=["format", "images", "MB", "mean kB"])
         parts.append(f"<div class=card><h3>Formats</h3>{shown}</div>")
-    return "".join(parts) or nothing("No picture was fetched.")
+    return "".join(parts) or nothing("No image was fetched.")
 
 
 def _identity(rows: dict[str, list[dict[str, Any]]]) -> str:
@@ -430,30 +428,30 @@ def _captions(rows: dict[str, list[dict[str, Any]]]) -> str:
 def _failures(rows: dict[str, list[dict[str, Any]]]) -> str:
     lines = rows["failures"]
     if not lines:
-        return nothing("Every picture could be had and read.")
+        return nothing("Every image could be had and read.")
     reasons: dict[str, int] = {}
     for line in lines:
         reasons[line["reason"] or line["status"]] = (
-            reasons.get(line["reason"] or line["status"], 0) + line["pictures"]
+            reasons.get(line["reason"] or line["status"], 0) + line["images"]
         )
     ranked = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     alt = "; ".join(f"{name}: {count:,}" for name, count in ranked)
     drawn = plots.bars(
-        [name.replace("_", " ") for name, _ in ranked], [count for _, count in ranked], "pictures"
+        [name.replace("_", " ") for name, _ in ranked], [count for _, count in ranked], "images"
     )
     both = figure(
         "Failures by reason",
         drawn,
         alt,
-        table([{"reason": name, "pictures": count} for name, count in ranked]),
+        table([{"reason": name, "images": count} for name, count in ranked]),
     )
     labels = [
         f"{(line['reason'] or line['status']).replace('_', ' ')}: {line['host']}" for line in lines
     ]
     alt = "; ".join(
-        f"{label}: {line['pictures']:,}" for label, line in zip(labels, lines, strict=True)
+        f"{label}: {line['images']:,}" for label, line in zip(labels, lines, strict=True)
     )
-    drawn = plots.bars(labels, [line["pictures"] for line in lines], "pictures")
+    drawn = plots.bars(labels, [line["images"] for line in lines], "images")
     return both + figure("Failures by host and reason", drawn, alt, table(lines))
 
 

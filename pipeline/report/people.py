@@ -18,7 +18,7 @@ from stages.crawl.listing import Listed
 KEPT_SHOWN, REJECTED_SHOWN = 6, 4
 _SIDE = 112
 _AT_ONCE = 4
-"""People whose originals are in memory at a time: each time goes over the ids of all pictures."""
+"""People whose originals are in memory at a time: each time goes over the ids of all images."""
 _SPARE = 50
 """People who are looked at beyond those asked for, in place of those who are barred."""
 

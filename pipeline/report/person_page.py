@@ -35,7 +35,7 @@ WHERE k.identity_id = $1 AND i.identity_id = $1
 ORDER BY NOT k.keep, k.reason NULLS FIRST, k.similarity DESC NULLS LAST, k.face_id LIMIT $2
 """
 _WITHOUT = """
-SELECT coalesce(f.reason, i.reason) AS reason, count(*) AS pictures FROM candidates c
+SELECT coalesce(f.reason, i.reason) AS reason, count(*) AS images FROM candidates c
 LEFT JOIN images i USING (image_id) LEFT JOIN faces f USING (image_id) LEFT
     JOIN clusters k ON k.face_id = f.face_id
 WHERE c.identity_id = ? AND k.face_id IS NULL GROUP BY 1 ORDER BY 2 DESC
@@ -162,7 +162,7 @@ def _html(
         facts.append(f"the first {counted(len(faces), 'face')} {verb(len(faces))} shown")
     for reason, count in without:
         facts.append(
-            f"{counted(count, 'picture')} without a face here: "
+            f"{counted(count, 'image')} without a face here: "
             f"{(reason or 'not looked at yet').replace('_', ' ')}"
         )
     sections = "".join(

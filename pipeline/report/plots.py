@@ -1,4 +1,4 @@
-"""The plots of a report: SVG pictures by matplotlib that follow the page into the dark, as
+"""The plots of a report: SVG images by matplotlib that follow the page into the dark, as
 addresses of an <img>.
 """
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 INK, FAINT, KEPT, REJECTED, BAR = "#010203", "#010204", "#010205", "#010206", "#010207"
-"""Colours that stand for others until the picture is written: what they are depends on how light
+"""Colours that stand for others until the image is written: what they are depends on how light
 the reader's screen is.
 """
 # fmt: off
@@ -59,9 +59,9 @@ def _drawn(draw: Callable[[Axes], None], size: tuple[float, float] = _SIZE) -> s
 
 
 def _address(svg: str) -> str:
-    """An SVG as the address of a picture, with colours by the reader's screen."""
+    """An SVG as the address of an image, with colours by the reader's screen."""
     names = {colour: f"c{number}" for number, colour in enumerate(_COLOURS)}
-    # Attributes that name a colour become classes of a style sheet inside of the picture.
+    # Attributes that name a colour become classes of a style sheet inside of the image.
     for colour, name in names.items():
         svg = re.sub(rf"(fill|stroke): {colour}", rf"\1: var(--{name})", svg)
     light = "".join(f"--{names[colour]}:{pair[0]};" for colour, pair in _COLOURS.items())

@@ -57,7 +57,7 @@ class Checked:
 
 @dataclass
 class _Shard:
-    """What one shard holds: people in their order with samples, and of its pictures the first 8
+    """What one shard holds: people in their order with samples, and of its images the first 8
     bytes of the sha256.
     """
 
@@ -180,7 +180,7 @@ def check_against_tables(
         yield "withheld", f"names {rows} faces, {plan.withheld.num_rows} are withheld; run again"
     if checked.faults:
         checked.notes.append(
-            "near people and pictures in two splits are looked for once nothing else is wrong"
+            "near people and images in two splits are looked for once nothing else is wrong"
         )
         return
     yield from _near_people(store, snapshot, checked.splits)
@@ -237,7 +237,7 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
         digests.append(int(row["sha256"][:16], 16))
     if order != sorted(set(order)):
         found.faults.append(
-            "samples are not in the order of person and picture, or one is there twice"
+            "samples are not in the order of person and image, or one is there twice"
         )
     if order and order[0][0] != name["first"]:
         found.faults.append(f"begins with person {order[0][0]}")
@@ -285,9 +285,9 @@ def _check_row(
             yield f"member {name} is not what the Parquet file says: {other}"
     picture = told.get(f"{key}.{extension(row['format'])}")
     if picture is None or picture[:2] != (row["image_offset"], row["image_length"]):
-        yield f"sample {key} has its picture at another place than the Parquet file says"
+        yield f"sample {key} has its image at another place than the Parquet file says"
     elif not stripped and picture[2] != row["sha256"]:
-        yield f"sample {key}: the picture is not the one that was fetched"
+        yield f"sample {key}: the image is not the one that was fetched"
     about = told.get(f"{key}.json")
     if (
         about is None
@@ -311,7 +311,7 @@ def _shared_pictures(pictures: Mapping[str, Iterable[np.ndarray]]) -> Iterator[t
             if len(shared):
                 yield (
                     "index.json",
-                    f"{len(shared)} pictures are in {split} and in {other}, sha256 "
+                    f"{len(shared)} images are in {split} and in {other}, sha256 "
                     f"{int(shared[0]):016x}... first",
                 )
 
@@ -417,7 +417,7 @@ _SAME_BITS = 3
 
 
 def _near_pictures(store: Store, snapshot: Snapshot, profile: str) -> Iterator[tuple[str, str]]:
-    """Pictures in two splits that are the same to the eye: perceptual hashes that differ in at most
+    """Images in two splits that are the same to the eye: perceptual hashes that differ in at most
     3 bits.
     """
     shown = Snapshot(
@@ -439,6 +439,6 @@ def _near_pictures(store: Store, snapshot: Snapshot, profile: str) -> Iterator[t
         if splits[i] != splits[j]:
             yield (
                 "index.json",
-                f"sample {keys[i]} in {splits[i]} and {keys[j]} in {splits[j]} are one picture "
+                f"sample {keys[i]} in {splits[i]} and {keys[j]} in {splits[j]} are one image "
                 "to the eye",
             )

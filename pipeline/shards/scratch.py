@@ -11,7 +11,7 @@ from schemas.errors import UserError
 
 
 class ShardError(UserError, RuntimeError):
-    """A shard cannot be planned or written; the message names the picture or file."""
+    """A shard cannot be planned or written; the message names the image or file."""
 
 
 @contextmanager

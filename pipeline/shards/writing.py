@@ -36,7 +36,7 @@ from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS, shortfalls
 from stages.shard.webdataset import CODE_VERSION, Sample, metadata_json, write_tar
 
-_WINDOW_BYTES = 64_000_000  # pictures that are in memory at a time while a tar is written
+_WINDOW_BYTES = 64_000_000  # images that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the
 # conditions follow from.
 _WORK = ("size", "image_file", *(f"{table}_file" for table in BLOBS), "basis", "vector")
@@ -118,8 +118,8 @@ def plan_shards(
 ) -> ShardPlan:
     """The shards that show `snapshot`, and jobs for those that are not in it.
 
-    A sample is a kept face whose picture is there: at most one a picture, and one where merged
-    people list the same picture twice (the face most similar to its person). What has no caption,
+    A sample is a kept face whose image is there: at most one an image, and one where merged
+    people list the same image twice (the face most similar to its person). What has no caption,
     mask, points or head has nulls there. With `write=False` (for a plan that is only shown) the
     files that jobs read are not put. Raises BadList and ShardError.
     """
@@ -199,7 +199,7 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     types, for `finish`.
 
     A shard that is there already, put by a run that did not come to its end, is taken as it is.
-    Raises ShardError when a picture is not what the snapshot says, DamagedFile when a table cannot
+    Raises ShardError when an image is not what the snapshot says, DamagedFile when a table cannot
     be read.
     """
     name = job["name"].rsplit("/", 1)[-1]

@@ -1,1 +1,1 @@
-"""What the pictures show, in words."""
+"""What the images show, in words."""

@@ -1,4 +1,4 @@
-"""Caption without a model: one line of facts that are measured in the picture."""
+"""Caption without a model: one line of facts that are measured in the image."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What can be said of a face and its picture by measuring: phrases for captions."""
+"""What can be said of a face and its image by measuring: phrases for captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Face:
 
 
 def describe(face: Face, rgb: np.ndarray) -> dict[str, str]:
-    """A phrase for every field. `rgb`: (height, width, 3) uint8, the whole upright picture."""
+    """A phrase for every field. `rgb`: (height, width, 3) uint8, the whole upright image."""
     height, width = rgb.shape[:2]
     scale = min(1.0, _WORK_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -91,7 +91,7 @@ def _people(count: int | None) -> str:
 
 
 def _facing(yaw: float | None) -> str:
-    """Left and right are those of the picture, as the viewer has them."""
+    """Left and right are those of the image, as the viewer has them."""
     if yaw is None:
         return "with the face visible"
     if abs(yaw) < 0.25:
@@ -128,7 +128,7 @@ def eye_centres(landmarks: list[float] | None, scheme: str | None) -> np.ndarray
 
 def _is_grey(rgb: np.ndarray) -> bool:
     """Whether the channels agree nearly everywhere; compression leaves a little colour in grey
-    pictures.
+    images.
     """
     spread = rgb.max(axis=2).astype(np.int16) - rgb.min(axis=2)
     return float(np.percentile(spread, 99)) < 16

@@ -10,7 +10,7 @@ from one photograph, however it was cut, coloured or turned over.
   the copy of a face that is nobody's copy, so that a series does not become a chain.
 - A **version** is likely: both are kept, but a photograph has one vote, in however many versions it
   came. Else a stranger's
-  picture that the web likes would outvote the person.
+  image that the web likes would outvote the person.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ MIRROR = np.uint64(0xAAAAAAAAAAAAAAAA)
 these bits of the hash.
 """
 BLUR_LIMIT = 100.0
-"""Grey levels squared: below this variance of the Laplacian a picture is usually called blurred
+"""Grey levels squared: below this variance of the Laplacian an image is usually called blurred
 (Pech-Pacheco et al. 2000).
 """
 _TILE = 1024
@@ -180,7 +180,7 @@ def better(
     """Ranks (n,) int64 of faces, 0 for the best copy; nan counts as worst.
 
     By `side`, pixels, less where the face is blurred (`sharpness`, Laplacian variance at 112
-    pixels); then by the size of the picture; then the first.
+    pixels); then by the size of the image; then the first.
     """
     blur = np.clip(np.where(np.isfinite(sharpness), sharpness, BLUR_LIMIT) / BLUR_LIMIT, 0.0, 1.0)
     order = np.lexsort((-np.nan_to_num(width * height), -np.nan_to_num(side) * blur))

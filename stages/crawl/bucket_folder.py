@@ -1,4 +1,4 @@
-"""Pictures from a folder in an object store: `s3://bucket/people/<name>/*`, one folder a person."""
+"""Images from a folder in an object store: `s3://bucket/people/<name>/*`, one folder a person."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,7 @@ from stages.crawl.folder import address_of, is_of_a_person, relative_of
 from stages.crawl.listing import Listed, Offer, SourceError
 
 _READERS = 8
-"""Pictures that a worker reads at a time: it is the waiting that takes long."""
+"""Images that a worker reads at a time: it is the waiting that takes long."""
 
 
 class BucketFolderSource:

@@ -1,6 +1,6 @@
 """Wikimedia Commons: files of people, found over Wikidata.
 
-Wikidata (`wbgetentities`) knows a person's names, pictures (P18) and Commons category (P373);
+Wikidata (`wbgetentities`) knows a person's names, images (P18) and Commons category (P373);
 Commons knows the members of the category, the files that say that they depict the person (P180, by
 search), and of each file its address, licence and author (`imageinfo` with `extmetadata`). Asked as
 Wikimedia wishes: with a contact in the User-Agent, maxlag, fifty titles a question, gzip, pauses as
@@ -316,7 +316,7 @@ class _Listing:
     def _choose(self, file: File, taken: dict[str, Offer], left_out: Counter[str]) -> None:
         settings = self.settings
         if file.mime not in PICTURES:
-            left_out["no pictures by their type"] += 1
+            left_out["no images by their type"] += 1
         elif settings.licences and not any(
             fnmatchcase(file.code, pattern.lower()) for pattern in settings.licences
         ):

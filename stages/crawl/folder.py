@@ -1,4 +1,4 @@
-"""Pictures from a folder: `people/<name>/*`, one folder a person; `people/<name>/_reference/*`
+"""Images from a folder: `people/<name>/*`, one folder a person; `people/<name>/_reference/*`
 surely shows the person.
 """
 
@@ -20,7 +20,7 @@ class FolderSource:
     """The folders below `path`. Addresses are `name:<person folder>/<file>`, so that ids do not
     depend on the path.
 
-    All files of a person's folder are offered, whatever their names end in: what is no picture
+    All files of a person's folder are offered, whatever their names end in: what is no image
     becomes a row that says so. Hidden files are left out.
     """
 
@@ -85,7 +85,7 @@ class FolderSource:
             except OSError as error:
                 # The others are there; of this one nobody knows what it still has.
                 remarks.append(
-                    f"{self.path / person} cannot be listed ({error.strerror}); its pictures "
+                    f"{self.path / person} cannot be listed ({error.strerror}); its images "
                     "stay as they were"
                 )
                 listed.append(Listed(readable(person), [], complete=False))

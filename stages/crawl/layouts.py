@@ -26,11 +26,11 @@ Fault = Callable[[str], None]
 
 
 def celeba(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
-    """CelebA (Liu et al. 2015): 202,599 pictures of 10,177 numbered people.
+    """CelebA (Liu et al. 2015): 202,599 images of 10,177 numbered people.
 
     `identity_CelebA.txt` and, if they are there, `list_eval_partition.txt` and
     `list_attr_celeba.txt` (40 attributes, 1 or -1), in the folder or as the download has them in
-    `Anno/` and `Eval/`. Pictures are `img_celeba/` (as they were found) where it is there, else
+    `Anno/` and `Eval/`. Images are `img_celeba/` (as they were found) where it is there, else
     `img_align_celeba/`.
     """
     names = _find(folder, "identity_CelebA.txt", ("", "Anno"))
@@ -42,7 +42,7 @@ def celeba(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Tabl
     usual = ("img_celeba", "Img/img_celeba", "img_align_celeba", "Img/img_align_celeba")
     inside = pictures or next((name for name in usual if (folder / name).is_dir()), None)
     if inside is None:
-        raise SourceError(f"{folder} has no folder of pictures: {' or '.join(usual)}")
+        raise SourceError(f"{folder} has no folder of images: {' or '.join(usual)}")
     parts = _find(folder, "list_eval_partition.txt", ("", "Eval", "Anno"))
     split = (
         {
@@ -65,7 +65,7 @@ def celeba(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Tabl
 
 
 def _celeba_attributes(file: Path) -> dict[str, str | None]:
-    """Of `list_attr_celeba.txt`: how many, the names, then a picture and its values a line."""
+    """Of `list_attr_celeba.txt`: how many, the names, then an image and its values a line."""
     with file.open(encoding="utf-8") as lines:
         next(lines, None)
         names = next(lines, "").split()
@@ -84,10 +84,10 @@ def _celeba_attributes(file: Path) -> dict[str, str | None]:
 
 
 def ffhq(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]:
-    """FFHQ (Karras et al. 2019): 70,000 pictures, each taken for a person of its own, as it names
+    """FFHQ (Karras et al. 2019): 70,000 images, each taken for a person of its own, as it names
     nobody.
 
-    `ffhq-dataset-v2.json` gives licence, author and page; without it the pictures in
+    `ffhq-dataset-v2.json` gives licence, author and page; without it the images in
     `images1024x1024/` are taken alone. With `pictures: in-the-wild-images` those that the crops
     were made from.
     """
@@ -109,7 +109,7 @@ def ffhq(folder: Path, pictures: str | None, fault: Fault) -> Iterator[pa.Table]
             else (None, None)
         )
         if not isinstance(said, dict) or not isinstance(picture, dict) or not number.isdecimal():
-            raise ValueError(f"{about}: member {number[:40]!r} describes no picture")
+            raise ValueError(f"{about}: member {number[:40]!r} describes no image")
         place = picture.get("file_path")
         if entry == "image" and isinstance(
             place, str
@@ -205,7 +205,7 @@ def _pairs(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _walk(folder: Path, fault: Fault) -> Iterator[str]:
-    """The pictures below a folder, relative to it. Folders that cannot be listed go to `fault`."""
+    """The images below a folder, relative to it. Folders that cannot be listed go to `fault`."""
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder")
 

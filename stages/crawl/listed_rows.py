@@ -1,4 +1,4 @@
-"""People from the rows of a file, column by column: a list of millions of pictures stays in Arrow
+"""People from the rows of a file, column by column: a list of millions of images stays in Arrow
 until a bucket needs it.
 
 Files are those of `stages.crawl.reading`, or folders of them, as large data sets are cut into

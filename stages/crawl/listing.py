@@ -1,4 +1,4 @@
-"""What a source of pictures offers: people, and addresses of pictures of them."""
+"""What a source of images offers: people, and addresses of images of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from schemas.fetched import Fetched
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One picture that a source offers. `fingerprint` changes when the content behind the address
+    """One image that a source offers. `fingerprint` changes when the content behind the address
     has changed.
     """
 
@@ -77,7 +77,7 @@ class Shelf(Protocol):
 
 
 class Source(Protocol):
-    """A source of pictures. `name` is what the DAG calls it; addresses carry it where they are not
+    """A source of images. `name` is what the DAG calls it; addresses carry it where they are not
     URLs.
 
     `web`: its addresses are canonical web addresses, which the pipeline fetches; its own `fetch` is

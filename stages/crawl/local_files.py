@@ -1,4 +1,4 @@
-"""Pictures that lie in folders, or wherever the fetch gate reads from: the bytes, and what their
+"""Images that lie in folders, or wherever the fetch gate reads from: the bytes, and what their
 headers say.
 """
 
@@ -20,16 +20,16 @@ class FilesCrawlParams(Params):
 
     max_bytes: int = Field(25_000_000, ge=1, description="larger files are left out")
     max_pixels: int = Field(
-        64_000_000, ge=1, le=MAX_PIXELS, description="pictures with more pixels are left out"
+        64_000_000, ge=1, le=MAX_PIXELS, description="images with more pixels are left out"
     )
     max_frames: int = Field(
         500,
         ge=1,
-        description="files with more frames are left out; of others the first is the picture",
+        description="files with more frames are left out; of others the first is the image",
     )
     min_bytes: int = Field(1, ge=1, description="smaller files are left out")
     min_side: int = Field(
-        1, ge=1, description="pictures whose shorter side has fewer pixels are left out"
+        1, ge=1, description="images whose shorter side has fewer pixels are left out"
     )
 
 

@@ -1,4 +1,4 @@
-"""Openverse: openly licensed pictures that a search for people's names finds.
+"""Openverse: openly licensed images that a search for people's names finds.
 
 `GET /v1/images/`: at most 20 results a page and 240 in all for whoever has no token; answers say in
 headers what is left of the minute's and the day's questions. Its terms forbid to copy the
@@ -43,7 +43,7 @@ _WINDOWS = {
 
 @dataclass(frozen=True)
 class OpenverseSettings:
-    """What decides which pictures are offered; see `pipeline.sources.OpenverseConfig`."""
+    """What decides which images are offered; see `pipeline.sources.OpenverseConfig`."""
 
     per_person: int = 240
     licences: tuple[str, ...] = ("by", "by-sa", "cc0", "pdm")
@@ -55,7 +55,7 @@ class OpenverseSettings:
 
 
 class OpenverseSource:
-    """Pictures of the people in a list. `token`: an access token; `token_env`: the variable that
+    """Images of the people in a list. `token`: an access token; `token_env`: the variable that
     should have held it.
     """
 

@@ -48,7 +48,7 @@ class Asking:
 
 @dataclass
 class PersonFound:
-    """What a service knows of a person. `left_out` counts pictures by the words for why, `note` is
+    """What a service knows of a person. `left_out` counts images by the words for why, `note` is
     for the user.
     """
 
@@ -173,7 +173,7 @@ def _ask_all(
             told = asking.clock()
             asking.say(
                 f"{source}: {len(learnt)} of {counted(len(todo), 'person')} listed, "
-                f"{counted(pictures, 'picture')}"
+                f"{counted(pictures, 'image')}"
             )
 
     async def everybody() -> str | None:
@@ -222,7 +222,7 @@ def _remarks(source: str, found: Sequence[PersonFound]) -> list[str]:
     for one in found:
         left_out.update(one.left_out)
     remarks = [
-        f"{source}: {counted(count, 'picture')} {verb(count)} left out: {why}"
+        f"{source}: {counted(count, 'image')} {verb(count)} left out: {why}"
         for why, count in left_out.most_common()
     ]
     notes = [one.note for one in found if one.note]

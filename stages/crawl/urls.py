@@ -73,7 +73,7 @@ class UrlsSource:
         listed = people_of(pa.concat_tables(parts)) if parts else []
         if not listed:
             raise SourceError(
-                f"source {self.name!r}: {self.path} names no picture of anybody"
+                f"source {self.name!r}: {self.path} names no image of anybody"
                 + "".join(f"; {text}" for text in remarks)
             )
         return listed, remarks

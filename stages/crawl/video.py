@@ -2,7 +2,7 @@
 (`M003/video/front/angry/level_1/001.mp4`).
 
 A frame's address is `name:<person>/<clip>#t=12.480`, in seconds of the clip at its nominal frame
-rate. Its bytes are a picture that is made here, the same for the same clip with the same version of
+rate. Its bytes are an image that is made here, the same for the same clip with the same version of
 OpenCV: clips are decoded by one thread, from the start or from a fixed step before the frame, never
 from wherever an earlier frame has left off.
 """

@@ -1,4 +1,4 @@
-"""What detectors have in common: from pictures to rows of `faces`."""
+"""What detectors have in common: from images to rows of `faces`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from stages.detect.face_rows import face_rows
 from stages.stage import Picture, Services, Stage
 
 Detections = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes (n, 4) and points (n, 5, 2) in pixels of the picture, scores (n), as float32."""
+"""Boxes (n, 4) and points (n, 5, 2) in pixels of the image, scores (n), as float32."""
 
 
 class Detector(Stage):
@@ -33,13 +33,13 @@ class Detector(Stage):
         return self.build(found)
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """The faces of one picture (height, width, 3) uint8."""
+        """The faces of one image (height, width, 3) uint8."""
         raise NotImplementedError
 
     def detect_all(self, rgbs: Sequence[np.ndarray]) -> list[Detections]:
-        """The faces of all pictures."""
+        """The faces of all images."""
         return list(self.detect_each(rgbs))
 
     def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterable[Detections]:
-        """The faces of each picture as they are found; its neighbours make no difference."""
+        """The faces of each image as they are found; its neighbours make no difference."""
         return map(self.detect, rgbs)

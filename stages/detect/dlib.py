@@ -23,14 +23,12 @@ class DlibDetectParams(Params):
         1,
         ge=0,
         le=2,
-        description="doublings of the picture before the search; each finds faces half as large",
+        description="doublings of the image before the search; each finds faces half as large",
     )
     threshold: float = Field(0.0, description="least margin of a face")
     min_side: float = Field(20.0, ge=0, description="least side of a face, pixels")
     max_side: int = Field(
-        1000,
-        ge=64,
-        description="longer pictures are searched at this size, so that time is bounded",
+        1000, ge=64, description="longer images are searched at this size, so that time is bounded"
     )
 
 
@@ -50,7 +48,7 @@ class DlibDetect(Detector):
         self._predictor = dlib.shape_predictor(files.path("dlib_5_points"))
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n) of one picture (height, width, 3)
+        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n) of one image (height, width, 3)
         uint8.
         """
         scale = min(1.0, self.params.max_side / max(rgb.shape[:2]))
@@ -66,7 +64,7 @@ class DlibDetect(Detector):
             np.array([_box(rectangle) for rectangle in rectangles], dtype=np.float64).reshape(-1, 4)
             * ratio
         )
-        # Points are found in the full picture: the predictor's time does not depend on its size,
+        # Points are found in the full image: the predictor's time does not depend on its size,
         # and its answer is whole pixels.
         full = searched if scale == 1 else np.ascontiguousarray(rgb)
         points = [landmarks(self._predictor, full, box) for box in boxes]

@@ -1,4 +1,4 @@
-"""Detections of one picture as rows of `faces`: what is the same for every detector."""
+"""Detections of one image as rows of `faces`: what is the same for every detector."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def face_rows(
     scheme: str,
     min_side: float,
 ) -> list[dict[str, Any]]:
-    """Rows of `faces` for one picture, by falling score; one row that says `no_face` if there is
+    """Rows of `faces` for one image, by falling score; one row that says `no_face` if there is
     none.
 
     `ids` has identity_id and image_id. `rgb`: (height, width, 3) uint8. `boxes`: (n, 4), `points`:
@@ -34,7 +34,7 @@ def face_rows(
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     sides = np.sqrt(extent[:, 0] * extent[:, 1])
     large = (sides >= min_side) & (sides > 0)
-    # Ties in score are broken by the box, so that the order is a function of the picture and not of
+    # Ties in score are broken by the box, so that the order is a function of the image and not of
     # the detector's.
     order = [i for i in np.lexsort((*boxes.T[::-1], -scores)) if large[i]]
     base = {"identity_id": ids["identity_id"], "image_id": ids["image_id"]}
@@ -83,7 +83,7 @@ def face_rows(
 
 
 def crop(rgb: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The part of a picture within a box (4, pixels), cut at the picture's edge; may be empty."""
+    """The part of an image within a box (4, pixels), cut at the image's edge; may be empty."""
     height, width = rgb.shape[:2]
     x1, y1 = np.clip(np.floor(box[:2]), 0, (width, height)).astype(int)
     x2, y2 = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int)

@@ -1,4 +1,4 @@
-"""A picture of any size on a canvas of a size that a network takes."""
+"""An image of any size on a canvas of a size that a network takes."""
 
 import cv2
 import numpy as np
@@ -11,11 +11,11 @@ def letterbox(
     grain: int = 32,
     fill: tuple[int, int, int] = (0, 0, 0),
 ) -> tuple[np.ndarray, float]:
-    """The picture (height, width, 3) uint8 with its longer side at `side` pixels, and the factor
-    from picture to canvas.
+    """The image (height, width, 3) uint8 with its longer side at `side` pixels, and the factor
+    from image to canvas.
 
     It lies top left on `fill`.
-    The canvas is `canvas_side` square, or without it as large as the picture needs in multiples of
+    The canvas is `canvas_side` square, or without it as large as the image needs in multiples of
     `grain`, the largest stride of the network: a third less work for a usual photograph than a
     square.
     """
@@ -25,7 +25,7 @@ def letterbox(
     new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
     padded = (-(-new_height // grain) * grain, -(-new_width // grain) * grain)
     shape = padded if canvas_side is None else (canvas_side, canvas_side)
-    # Only what the picture leaves is filled, and the picture is scaled in its place: no pixel is
+    # Only what the image leaves is filled, and the image is scaled in its place: no pixel is
     # written twice.
     canvas = np.empty((*shape, 3), dtype=np.uint8)
     colour = (
@@ -41,10 +41,10 @@ def letterbox(
 
 
 def halved(rgb: np.ndarray, side: int) -> tuple[np.ndarray, int]:
-    """The picture halved until its longer side is below twice `side`, by means of 2 x 2 pixels; how
+    """The image halved until its longer side is below twice `side`, by means of 2 x 2 pixels; how
     many times.
 
-    Six times faster than to scale a large picture at once by the mean of all that falls into a
+    Six times faster than to scale a large image at once by the mean of all that falls into a
     pixel, and alike to the eye. An odd last row or column is left out, so that the factor is 2 to
     the last pixel.
     """

@@ -1,7 +1,7 @@
 """MTCNN (Zhang et al., SPL 2016) as facenet-pytorch runs it: the detector that FaceNet's crops are
 defined on.
 
-Three networks in a row: the first proposes squares on a pyramid of the picture, the second takes or
+Three networks in a row: the first proposes squares on a pyramid of the image, the second takes or
 leaves them, the third decides and places five points. Every rule between them (rounding, squaring,
 cutting, suppressing, coordinates that count from 1) is facenet-pytorch's, so that boxes, points and
 scores are, too. `score` is the third network's probability.
@@ -56,7 +56,7 @@ class MtcnnDetectParams(Params):
     max_pixels: int = Field(
         25_000_000,
         ge=10_000,
-        description="larger pictures are searched scaled down to so many pixels; bounds memory "
+        description="larger images are searched scaled down to so many pixels; bounds memory "
         "and time",
     )
     batch: int = Field(
@@ -90,10 +90,10 @@ class MtcnnDetect(Detector):
         self._propose, self._refine, self._decide = networks
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one picture (height,
+        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one image (height,
         width, 3) uint8.
 
-        Pictures never share a call of a network, so what is found in one depends on it alone.
+        Images never share a call of a network, so what is found in one depends on it alone.
         """
         searched = _bounded(rgb, self.params.max_pixels)
         pixels = torch.from_numpy(np.array(searched)).to(self.device).permute(2, 0, 1)[None].float()
@@ -147,7 +147,7 @@ class MtcnnDetect(Detector):
     def _look(
         self, network: torch.nn.Module, side: int, pixels: torch.Tensor, boxes: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The boxes that lie in the picture, and what a network says of each, in batches of one
+        """The boxes that lie in the image, and what a network says of each, in batches of one
         size.
         """
         places = cuts(boxes, *pixels.shape[2:])
@@ -166,7 +166,7 @@ class MtcnnDetect(Detector):
 
 
 def pyramid(height: int, width: int, min_face_size: int, factor: float) -> Iterator[float]:
-    """Factors by which a picture is scaled, until its shorter side is smaller than what the first
+    """Factors by which an image is scaled, until its shorter side is smaller than what the first
     network sees.
     """
     scale = _SEEN / min_face_size
@@ -195,7 +195,7 @@ def proposals(
     """Rows (n, 9) of box, probability and shift where `probability` (h, w) is at or above
     `threshold`; `shift`: (4, h, w).
 
-    Boxes are whole pixels of the full picture, counted from 1. Not more than the best
+    Boxes are whole pixels of the full image, counted from 1. Not more than the best
     `_MOST_PROPOSALS`.
     """
     y, x = np.nonzero(probability >= threshold)

@@ -1,12 +1,12 @@
 """Faces with RetinaFace (Deng et al. 2019) in torch: the detector of FlashFace's, FaceStudio's and
 others' data.
 
-Every picture is searched at two scales. At 640 alone no photograph of 968 stays without a face, but
+Every image is searched at two scales. At 640 alone no photograph of 968 stays without a face, but
 on close-ups the points lie twice as far from where they belong as at 320 (3.1% of the face's side
 against 1.6%), and on small faces it is the other way round. So of one face seen at both scales the
 one counts that is of `_BEST_SEEN` size there.
 
-Work is cut so that a GPU need not wait: `prepare` scales a picture and is all that the CPU does
+Work is cut so that a GPU need not wait: `prepare` scales an image and is all that the CPU does
 before the network, `launch` sends a batch through it and picks the best anchors there, and
 `finish`, which waits for it, removes doubles among those few. `run` has launched the next batch
 when it finishes one.
@@ -40,7 +40,7 @@ _BEST_SEEN = (96.0, 192.0)
 """Sides of faces in pixels of the canvas at which points are best: an octave, so that of scales 1
 to 2 one fits each face.
 
-By share of the picture's longer side, median distance of the points from SCRFD's in sides of the
+By share of the image's longer side, median distance of the points from SCRFD's in sides of the
 face, MobileNet-0.25 on 320 photographs: 0.1 to 0.3: 0.021 at 640, 0.028 at 320; 0.3 to 0.6: 0.017
 and 0.015; above 0.9: 0.031 and 0.016.
 """
@@ -77,7 +77,7 @@ class RetinaFaceDetectParams(Params):
 
     weights: Annotated[str, WeightsName(*_TRAININGS)] = "retinaface_r50"
     scales: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
-        (640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched"
+        (640, 320), min_length=1, description="longer sides, pixels, at which an image is searched"
     )
     threshold: float = Field(0.6, gt=0, lt=1, description="least score of a face")
     nms: float = Field(
@@ -91,7 +91,7 @@ class RetinaFaceDetectParams(Params):
         1,
         ge=1,
         le=256,
-        description="pictures that go through the network together, on squares; 1: each on a "
+        description="images that go through the network together, on squares; 1: each on a "
         "canvas of its shape",
     )
     precision: Literal["float32", "bfloat16"] = Field(
@@ -102,8 +102,8 @@ class RetinaFaceDetectParams(Params):
 
 @dataclass(frozen=True)
 class Canvases:
-    """A picture on its canvases: (height, width, 3) uint8 for every scale, and the factors from
-    picture to canvas.
+    """An image on its canvases: (height, width, 3) uint8 for every scale, and the factors from
+    image to canvas.
     """
 
     canvases: tuple[np.ndarray, ...]
@@ -161,11 +161,11 @@ class RetinaFaceDetect(Detector):
         self._pool = ThreadPoolExecutor(self.params.threads) if self.params.threads > 1 else None
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """The faces of one picture (height, width, 3) uint8."""
+        """The faces of one image (height, width, 3) uint8."""
         return self.detect_all([rgb])[0]
 
     def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Detections]:
-        """The faces of each picture, in batches of one size: whatever is done between two is done
+        """The faces of each image, in batches of one size: whatever is done between two is done
         while a GPU works on the next.
         """
         before: Launched | None = None
@@ -179,12 +179,12 @@ class RetinaFaceDetect(Detector):
             yield from self.finish(before)
 
     def prepare(self, rgb: np.ndarray) -> Canvases:
-        """A picture (height, width, 3) uint8 as the network wants to see it; may be called from
+        """An image (height, width, 3) uint8 as the network wants to see it; may be called from
         several threads.
         """
         grain, canvases, ratios, smaller = STRIDES[-1], [], [], 1
         for scale in self._scales:
-            # Falling, so that a picture is halved for one scale from where it was left for the one
+            # Falling, so that an image is halved for one scale from where it was left for the one
             # before.
             rgb, halvings = halved(rgb, scale)
             smaller *= 2**halvings
@@ -196,7 +196,7 @@ class RetinaFaceDetect(Detector):
 
     @torch.inference_mode()
     def launch(self, pictures: Sequence[Canvases]) -> Launched:
-        """Send up to `batch` pictures through the network; on a GPU without waiting for it."""
+        """Send up to `batch` images through the network; on a GPU without waiting for it."""
         cuda = self.device == "cuda"
         candidates = []
         for canvases in zip(*(picture.canvases for picture in pictures), strict=True):
@@ -216,7 +216,7 @@ class RetinaFaceDetect(Detector):
         return Launched(tuple(picture.ratios for picture in pictures), tuple(candidates), done)
 
     def finish(self, launched: Launched) -> list[Detections]:
-        """The faces of the pictures of a batch."""
+        """The faces of the images of a batch."""
         if launched.done is not None:
             launched.done.synchronize()
         scales = [candidates.numpy() for candidates in launched.candidates]
@@ -270,7 +270,7 @@ class RetinaFaceDetect(Detector):
             self._places(*shape)[chosen],
         )
         # A CPU computes the last few exponentials of an array one by one, and those differ by a bit
-        # from the many at once: whether a face is among them must not depend on its picture's place
+        # from the many at once: whether a face is among them must not depend on its image's place
         # in the batch.
         pieces = (
             [best]
@@ -284,7 +284,7 @@ class RetinaFaceDetect(Detector):
         if (height, width) not in self._anchors:
             if (
                 len(self._anchors) > 100
-            ):  # pictures of ever other shapes; a canvas of 640 takes 0.2 MB
+            ):  # images of ever other shapes; a canvas of 640 takes 0.2 MB
                 self._anchors.clear()
             self._anchors[height, width] = anchors(height, width, self._training.sizes, self.device)
         return self._anchors[height, width]

@@ -2,7 +2,7 @@
 Detection", ICLR 2022) in ONNX.
 
 A detector trained on 640 pixels is blind to faces that fill its input, as in close-up portraits, so
-every picture is searched at two scales: of 968 photographs of people, 41 stay without a face at
+every image is searched at two scales: of 968 photographs of people, 41 stay without a face at
 640, none at 640 and 320. `score` is the class probability, 0 to 1.
 """
 
@@ -26,7 +26,7 @@ class ScrfdDetectParams(Params):
 
     weights: Annotated[str, WeightsName("detect/scrfd")] = "scrfd_2.5g_bnkps"
     scales: tuple[Annotated[int, Field(ge=STRIDES[-1], le=8192)], ...] = Field(
-        (640, 320), min_length=1, description="longer sides, pixels, at which a picture is searched"
+        (640, 320), min_length=1, description="longer sides, pixels, at which an image is searched"
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="least score of a face")
     nms: float = Field(
@@ -40,7 +40,7 @@ class ScrfdDetectParams(Params):
         1,
         ge=1,
         le=256,
-        description="pictures that go through the network together, each on a square canvas",
+        description="images that go through the network together, each on a square canvas",
     )
     threads: int = Field(1, ge=1)
 
@@ -48,8 +48,8 @@ class ScrfdDetectParams(Params):
 class ScrfdDetect(Detector):
     """Rows of `faces` with arcface5 landmarks.
 
-    With `batch` 1 the canvas is as large as the picture needs, which on a CPU is fastest. A GPU is
-    busier with more pictures at once: they go on square canvases, in batches of one size that are
+    With `batch` 1 the canvas is as large as the image needs, which on a CPU is fastest. A GPU is
+    busier with more images at once: they go on square canvases, in batches of one size that are
     filled up with black, for a network's last bits depend on its batch. That needs an export whose
     batch dimension is free.
     """
@@ -73,12 +73,12 @@ class ScrfdDetect(Detector):
             scale if self._export.side is None else min(scale, self._export.side)
             for scale in self.params.scales
         )
-        # Falling, so that a picture is halved for one scale from where it was left for the one
+        # Falling, so that an image is halved for one scale from where it was left for the one
         # before.
         self._scales = sorted(set(scales), reverse=True)
 
     def detect(self, rgb: np.ndarray) -> Detections:
-        """The faces of one picture (height, width, 3) uint8, by falling score."""
+        """The faces of one image (height, width, 3) uint8, by falling score."""
         return self.detect_all([rgb])[0]
 
     def detect_each(self, rgbs: Sequence[np.ndarray]) -> Iterator[Detections]:
@@ -87,7 +87,7 @@ class ScrfdDetect(Detector):
             yield from self._group(rgbs[start : start + size])
 
     def _group(self, pictures: Sequence[np.ndarray]) -> list[Detections]:
-        """The faces of as many pictures as go into one batch."""
+        """The faces of as many images as go into one batch."""
         parts: list[list[Detections]] = [[] for _ in pictures]
         levels = [(rgb, 0) for rgb in pictures]
         for scale in self._scales:
@@ -109,7 +109,7 @@ class ScrfdDetect(Detector):
         return None if self._export.batch == 1 else -(-scale // STRIDES[-1]) * STRIDES[-1]
 
     def _forward(self, canvases: Sequence[np.ndarray]) -> list[list[Raw]]:
-        """What the network says of each of a batch's pictures (equal sizes), and of the black that
+        """What the network says of each of a batch's images (equal sizes), and of the black that
         fills it up.
         """
         shape = (self._export.batch, 3, *canvases[0].shape[:2])
@@ -133,9 +133,9 @@ class ScrfdDetect(Detector):
 
 def decode_outputs(raw: Sequence[Raw], width: int, ratio: float, threshold: float) -> Detections:
     """What is found with `threshold` or more on a canvas `width` pixels wide, in pixels of the
-    picture.
+    image.
 
-    `ratio` leads from picture to canvas. Boxes are distances from the anchors' centres to the four
+    `ratio` leads from image to canvas. Boxes are distances from the anchors' centres to the four
     sides, and points offsets from there, in strides.
     """
     boxes, points, scores = (

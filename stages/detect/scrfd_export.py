@@ -4,7 +4,7 @@ where the batch is.
 All take (batch, 3, height, width) and give scores, distances and offsets for three strides. Which
 output is which follows from its shape: (places, 1 | 4 | 10), where a smaller stride has more
 places. A batch is either a dimension of its own in front, or, as in insightface's own exports,
-hidden between place and anchor: rows are (row, column, picture, anchor).
+hidden between place and anchor: rows are (row, column, image, anchor).
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _PROBE_SIDE = 64
 
 @dataclass(frozen=True)
 class Raw:
-    """What the network says of one picture at one stride: scores (p, a), distances (p, a, 4) and
+    """What the network says of one image at one stride: scores (p, a), distances (p, a, 4) and
     offsets (p, a, 10).
 
     p places, row by row, and a anchors; in strides. Views of the outputs: most of it is below every
@@ -40,7 +40,7 @@ class Raw:
 @dataclass(frozen=True)
 class Export:
     """An opened file. `side`: of its fixed square input, pixels, None where any multiple of 32
-    goes; `batch`: pictures a run.
+    goes; `batch`: images a run.
     """
 
     session: Any
@@ -50,10 +50,10 @@ class Export:
     side: int | None
     batch: int
     hidden: bool
-    """Whether the pictures of a batch are told apart between place and anchor."""
+    """Whether the images of a batch are told apart between place and anchor."""
 
     def forward(self, blob: np.ndarray) -> list[list[Raw]]:
-        """For every picture of `blob` (batch, 3, height, width) float32 what is found, by
+        """For every image of `blob` (batch, 3, height, width) float32 what is found, by
         stride.
         """
         found = self.session.run(self.outputs, {self.input: blob})
@@ -68,7 +68,7 @@ class Export:
 
 
 def open_export(path: str, batch: int, threads: int, device: Device = "cpu") -> Export:
-    """The export behind `path`, ready for `batch` pictures a run. Raises WrongModel and NoDevice.
+    """The export behind `path`, ready for `batch` images a run. Raises WrongModel and NoDevice.
 
     A file whose batch is fixed keeps its own. Shapes that a file states are often wrong or missing,
     so it is run once.
@@ -79,12 +79,12 @@ def open_export(path: str, batch: int, threads: int, device: Device = "cpu") -> 
     fixed = [size for size in (height, width) if isinstance(size, int)]
     if fixed and (len(set(fixed)) != 1 or len(fixed) != 2 or height % STRIDES[-1]):
         would = f"export it for any size, or for a square of a multiple of {STRIDES[-1]}"
-        raise WrongModel(f"{path}: takes pictures of {height} x {width}; {would}")
+        raise WrongModel(f"{path}: takes images of {height} x {width}; {would}")
     side = height if fixed else None
     if isinstance(count, int):
         if count == 1 and batch > 1:
             would = "set batch: 1, or export it with a batch dimension that is free"
-            raise WrongModel(f"{path}: takes one picture at a time; {would}")
+            raise WrongModel(f"{path}: takes one image at a time; {would}")
         batch = count
     order = _order(session, fed.name, path, batch, side or _PROBE_SIDE)
     flat = len(order[1]) == 2
@@ -142,7 +142,7 @@ def _order(
 def _hidden(
     session: Any, name: str, outputs: tuple[str, ...], path: str, batch: int, side: int
 ) -> bool:
-    """Which of the two ways rows without a batch dimension are meant: told by moving one picture
+    """Which of the two ways rows without a batch dimension are meant: told by moving one image
     from first to last place.
     """
     blobs = np.zeros((2, batch, 3, side, side), dtype=np.float32)
@@ -163,7 +163,7 @@ def _hidden(
     ]
     if len(ways) != 1:
         raise WrongModel(
-            f"{path}: the outputs for a batch of {batch} cannot be told apart by picture; set "
+            f"{path}: the outputs for a batch of {batch} cannot be told apart by image; set "
             "batch: 1"
         )
     return ways[0]

@@ -19,13 +19,13 @@ def subject(boxes: np.ndarray, scores: np.ndarray, width: int, height: int) -> i
     if there is none.
 
     Area times exp(-4 (dx^2 + dy^2)), dx and dy being the distances of the box's centre from the
-    picture's as shares of its width and height. `boxes`: (n, 4) and the picture's `width` and
+    image's as shares of its width and height. `boxes`: (n, 4) and the image's `width` and
     `height` in pixels; `scores`: (n), which decide between equals only, for they say how surely
     something is a face and not whose photograph it is.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not len(boxes):
-        raise ValueError("a picture without faces has no subject")
+        raise ValueError("an image without faces has no subject")
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     offset = (boxes[:, :2] + boxes[:, 2:]) / 2 / (width, height) - 0.5
     weight = extent[:, 0] * extent[:, 1] * np.exp(-_CENTRING * (offset**2).sum(axis=1))

@@ -1,11 +1,11 @@
 """YuNet (Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence Research
 2023) through OpenCV.
 
-75 thousand parameters and a few milliseconds a picture: the quickest detector here, on the CPU
-alone. Every picture is searched at several sizes, so that faces that fill it are found as well as
+75 thousand parameters and a few milliseconds an image: the quickest detector here, on the CPU
+alone. Every image is searched at several sizes, so that faces that fill it are found as well as
 small ones. `score` is the geometric mean of YuNet's two probabilities, 0 to 1. Its points (a
 person's right eye, left eye, nose, right and left corner of the mouth) are arcface5 as they come: a
-person's right is the left of the picture.
+person's right is the left of the image.
 """
 
 from typing import Annotated, Any, ClassVar
@@ -31,7 +31,7 @@ class YunetDetectParams(Params):
         (640, 320),
         min_length=1,
         max_length=8,
-        description="longer sides, pixels, at which a picture is searched",
+        description="longer sides, pixels, at which an image is searched",
     )
     threshold: float = Field(0.7, gt=0, lt=1, description="least score of a face")
     nms: float = Field(
@@ -72,7 +72,7 @@ class YunetDetect(Detector):
             cv2.utils.logging.setLogLevel(level)
 
     def detect(self, rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one picture (height,
+        """Boxes (n, 4), points (n, 5, 2) in pixels and scores (n), float32, of one image (height,
         width, 3) uint8.
         """
         found = np.concatenate([self._at_scale(rgb, scale) for scale in self.params.scales])
@@ -80,7 +80,7 @@ class YunetDetect(Detector):
         return found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14]
 
     def _at_scale(self, rgb: np.ndarray, scale: int) -> np.ndarray:
-        """Rows (n, 15) of box, points and score in pixels of the picture, searched with its longer
+        """Rows (n, 15) of box, points and score in pixels of the image, searched with its longer
         side at `scale` pixels.
         """
         height, width = rgb.shape[:2]
@@ -96,6 +96,6 @@ class YunetDetect(Detector):
             else np.array(answer, dtype=np.float32)
         )
         found[:, 2:4] += found[:, :2]
-        # The two sides were rounded for themselves: a narrow picture's factors differ.
+        # The two sides were rounded for themselves: a narrow image's factors differ.
         found[:, :14] *= np.tile(np.array([width / size[0], height / size[1]], dtype=np.float32), 7)
         return found[np.isfinite(found).all(axis=1)]

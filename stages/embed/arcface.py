@@ -72,7 +72,7 @@ class ArcFaceEmbed(Embedder):
         fixed, _, *size = self._input.shape
         if any(isinstance(side, int) and side != SIDE for side in size):
             raise WrongModel(
-                f"{path}: takes pictures of {size[0]} x {size[1]}, crops aligned as for ArcFace "
+                f"{path}: takes images of {size[0]} x {size[1]}, crops aligned as for ArcFace "
                 f"are {SIDE} x {SIDE}"
             )
         self._batch = fixed if isinstance(fixed, int) else self.params.batch
@@ -107,7 +107,7 @@ class ArcFaceEmbed(Embedder):
         found = zip(suited, similarity(points, TEMPLATE), sound, strict=True)
         frames = {i: frame for i, frame, usable in found if usable and np.isfinite(frame).all()}
         crops = {i: align(pictures[faces[i]["image_id"]].rgb, frame) for i, frame in frames.items()}
-        # Points may lie beyond the edge, but a crop with nothing of the picture in it would get a
+        # Points may lie beyond the edge, but a crop with nothing of the image in it would get a
         # plausible vector too.
         shown = {i: crop for i, crop in crops.items() if crop.any()}
         vectors: dict[int, np.ndarray] = dict(
@@ -175,7 +175,7 @@ def similarity(points: np.ndarray, template: np.ndarray) -> np.ndarray:
 
 
 def align(rgb: np.ndarray, frame: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """The crop (side, side, 3) uint8 that `frame` (2, 3) cuts out of `rgb`; black where the picture
+    """The crop (side, side, 3) uint8 that `frame` (2, 3) cuts out of `rgb`; black where the image
     ends.
 
     Bilinear and without a half-pixel shift, because that is how the recognisers' training crops

@@ -2,7 +2,7 @@
 recogniser's space.
 
 Measured on 695 photographs of 58 people, with one face and an undisputed label each, mostly 250 x
-250 news pictures; arcface5 from scrfd (2.5g, scales 640 and 320), dlib5 from dlib. The indicator of
+250 news images; arcface5 from scrfd (2.5g, scales 640 and 320), dlib5 from dlib. The indicator of
 a person is the unit mean of their vectors. `similarity_threshold`: a person's own photographs
 against the indicator of the others (695), and everybody's against every other person's indicator
 (39 615). `merge_cosine`: 654 faces of the 47 people with six photographs or more, split by

@@ -1,10 +1,10 @@
-"""CLIP: vectors of whole pictures and of texts in one space (Radford et al., ICML 2021), for
+"""CLIP: vectors of whole images and of texts in one space (Radford et al., ICML 2021), for
 captions, training and scores.
 
 Not a backend of `embed`: that writes vectors of faces by which people are told apart, and CLIP's
 are none. OpenAI's ViT-L/14 and ViT-B/32 are read from a folder of transformers or from OpenAI's
 files, RN101 from OpenAI's or open_clip's. Everything is computed in float32 and in batches of one
-fixed size, so that a vector depends on its picture or text alone.
+fixed size, so that a vector depends on its image or text alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from stages.weights import bundle, names
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], dtype=np.float32)
 STD = np.array([0.26862954, 0.26130258, 0.27577711], dtype=np.float32)
-"""Of RGB, 0 to 1, over the pictures that CLIP was trained on."""
+"""Of RGB, 0 to 1, over the images that CLIP was trained on."""
 
 _BYTE_PAIRS = f"clip_rn101/{clip_text.OPENAI_FILE}"
 """Registered name of the byte pairs for OpenAI's files, which all share them."""
@@ -62,7 +62,7 @@ class Clip:
         self._network, self._device, self._batch = network, device, batch
 
     def images(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit vectors (n, dims) float32 of pictures, each (h, w, 3) uint8 RGB. Raises ValueError
+        """Unit vectors (n, dims) float32 of images, each (h, w, 3) uint8 RGB. Raises ValueError
         for others.
         """
         return _unit(self.raw_images(pictures))
@@ -76,7 +76,7 @@ class Clip:
         for number, rgb in enumerate(pictures):
             if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or not rgb.size:
                 raise ValueError(
-                    f"picture {number} is {rgb.shape} {rgb.dtype}, wanted (height, width, 3) "
+                    f"image {number} is {rgb.shape} {rgb.dtype}, wanted (height, width, 3) "
                     "uint8 RGB"
                 )
 
@@ -212,7 +212,7 @@ def _same_vocabulary(tokeniser: clip_text.ClipTokeniser, size: int, path: str) -
 
 
 def framed(rgb: np.ndarray, side: int) -> np.ndarray:
-    """The picture's centre as (side, side, 3) uint8: the shorter side scaled to `side`, bicubic,
+    """The image's centre as (side, side, 3) uint8: the shorter side scaled to `side`, bicubic,
     the longer cut at both ends.
 
     As torchvision's Resize and CenterCrop do on a Pillow image, roundings included.

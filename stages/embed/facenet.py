@@ -1,7 +1,7 @@
 """FaceNet (Schroff et al., CVPR 2015) as facenet-pytorch has it: Inception-ResNet-v1 on unaligned
 crops.
 
-The crop is the detector's box, cut at the picture's edge and squashed to 160 x 160. Any detector
+The crop is the detector's box, cut at the image's edge and squashed to 160 x 160. Any detector
 gives boxes, so any may stand before this stage; but the network was trained, and the metric of
 papers that say "FaceNet" is defined, on the boxes of MTCNN: only with `detect: {backend: mtcnn}` do
 vectors compare with theirs.
@@ -38,7 +38,7 @@ class FacenetEmbedParams(Params):
     resize: Literal["bilinear", "area"] = Field(
         "bilinear",
         description="how crops are scaled; bilinear: Pillow's with antialiasing, as "
-        "facenet-pytorch does with Pillow's pictures;"
+        "facenet-pytorch does with Pillow's images;"
         " area: OpenCV's, as it does with arrays",
     )
     store: Store = Field(
@@ -95,7 +95,7 @@ class FacenetEmbed(Embedder):
 
 
 def squash(rgb: np.ndarray, box: Sequence[float], resize: str = "bilinear") -> np.ndarray | None:
-    """The part of a picture within a box (4, pixels) as (160, 160, 3) uint8, whatever its aspect;
+    """The part of an image within a box (4, pixels) as (160, 160, 3) uint8, whatever its aspect;
     None if they share no pixel.
 
     Corners are rounded down, then the box is cut at the edge: facenet-pytorch's `extract_face` with

@@ -20,7 +20,7 @@ def vector_row(
     """The row of one face: its vector (d) at unit length, its raw length, or why it has none.
 
     None stands for a face whose landmarks do not suit: another scheme, or points that span no face
-    in the picture. For a recogniser that asks for no landmarks it stands for a box that has no
+    in the image. For a recogniser that asks for no landmarks it stands for a box that has no
     pixel. A vector that is zero or not finite has no direction, and fails alike.
     """
     row = {name: face[name] for name in ("identity_id", "image_id", "face_id")} | {
@@ -32,7 +32,7 @@ def vector_row(
                 **row,
                 "status": "failed",
                 "reason": "bad_box",
-                "detail": "the box lies outside the picture",
+                "detail": "the box lies outside the image",
             }
     elif (scheme := face["faces.landmark_scheme"]) != stage.landmark_scheme:
         detail = f"landmarks are {scheme}, {stage.recogniser} needs {stage.landmark_scheme}"
@@ -42,7 +42,7 @@ def vector_row(
             **row,
             "status": "failed",
             "reason": "bad_landmarks",
-            "detail": "the five points span no face in the picture",
+            "detail": "the five points span no face in the image",
         }
     wide = vector.astype(np.float64)
     norm = float(np.sqrt(wide @ wide))

@@ -1,5 +1,5 @@
 """Fit the pose of the head: a model of average proportions is turned until its points fall on those
-in the picture.
+in the image.
 """
 
 from collections.abc import Mapping
@@ -123,10 +123,10 @@ class PnpFit(Stage):
 
 
 def camera_matrix(size: tuple[float, float], face_side: float) -> np.ndarray:
-    """A pinhole camera for a picture of unknown origin: (3, 3), pixels, centre in the middle.
+    """A pinhole camera for an image of unknown origin: (3, 3), pixels, centre in the middle.
 
-    The focal length is the picture's longer side (a normal to wide lens), but at least five face
-    sides: a picture filled by a face is a crop or a portrait lens, for nobody is photographed from
+    The focal length is the image's longer side (a normal to wide lens), but at least five face
+    sides: an image filled by a face is a crop or a portrait lens, for nobody is photographed from
     less than some 70 cm.
     """
     width, height = size
@@ -181,7 +181,7 @@ def angles_of(rotation: np.ndarray) -> tuple[float, float, float]:
     into the camera.
 
     rotation = Ry(-yaw) Rx(-pitch) Rz(roll) in camera axes (x right, y down, z away): yaw and pitch
-    are the direction of the face, roll the turn about it, clockwise as seen in the picture. Yaw
+    are the direction of the face, roll the turn about it, clockwise as seen in the image. Yaw
     within 180, pitch within 90 degrees.
     """
     x, y, z = -rotation[:, 2]

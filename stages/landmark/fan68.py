@@ -2,7 +2,7 @@
 stages/networks/fan.py).
 
 It keeps its points on faces that are turned, hidden or lit from one side, where regression trees
-lose them. What is cut out of the picture and how heat maps are read follows face-alignment by the
+lose them. What is cut out of the image and how heat maps are read follows face-alignment by the
 network's author. That cuts points down to whole pixels; here they keep their fractions and lie
 where those would on average, half a pixel further up and left.
 """
@@ -29,7 +29,7 @@ MIRROR = np.array(
      *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1)]
 )
 # fmt: on
-"""Which point each of the 68 is in a mirrored picture."""
+"""Which point each of the 68 is in a mirrored image."""
 
 _RULES = {"face_alignment": (400 / 195, 0.12), "ibug": (1 / 0.55, 0.0)}
 """Side of the crop as a multiple of the box's mean side, and how far its centre lies above the
@@ -45,7 +45,7 @@ class Fan68LandmarkParams(Params):
 
     weights: Annotated[str, WeightsName("landmark/fan68")] = "fan68_4hg"
     crop: Literal["auto", "face_alignment", "ibug"] = "auto"
-    """Which part of the picture the network sees. It was trained on crops made from the box around
+    """Which part of the image the network sees. It was trained on crops made from the box around
     the 68 points themselves: the centre moved up by 0.12 of its height, the side 2.05 times its
     mean side. face_alignment: the same on the detector's box, for boxes such as dlib's (median over
     234 faces: 1.07 times the training crop). ibug: not moved, 1.82 times the mean side, for boxes
@@ -152,7 +152,7 @@ class Fan68Landmark(Stage):
         row = {name: face[name] for name in ("identity_id", "image_id", "face_id")}
         if cells is None:
             detail = (
-                "nothing of the picture is in the box "
+                "nothing of the image is in the box "
                 f"{[round(value, 1) for value in face['faces.box']]}"
             )
             return {**row, "status": "failed", "reason": "bad_box", "detail": detail}
@@ -179,14 +179,14 @@ def frame(box: np.ndarray, scale: float, up: float) -> tuple[np.ndarray, float]:
 
 
 def crop(rgb: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray | None:
-    """The square as (256, 256, 3) uint8, black where the picture ends; None where nothing of the
-    picture is in it.
+    """The square as (256, 256, 3) uint8, black where the image ends; None where nothing of the
+    image is in it.
 
     Edges lie on whole pixels and scaling does not smooth, as in face-alignment: the network was
     trained on such crops.
     """
     height, width = rgb.shape[:2]
-    # Whatever is far larger than the picture is no face, and its square would fill the memory.
+    # Whatever is far larger than the image is no face, and its square would fill the memory.
     if not (np.isfinite(centre).all() and 0 < side <= 8 * max(height, width)):
         return None
     left, top = (int(value) for value in np.trunc(centre - side / 2 + side / SIDE))
@@ -228,7 +228,7 @@ def decode(maps: np.ndarray) -> np.ndarray:
 
 
 def in_picture(cells: np.ndarray, centre: np.ndarray, side: float) -> np.ndarray:
-    """Points (p, 2) in pixels of the picture, the middle of the first pixel at 0, from `cells` (p,
+    """Points (p, 2) in pixels of the image, the middle of the first pixel at 0, from `cells` (p,
     2) of a heat map.
     """
     return np.asarray(cells, dtype=np.float64) * (side / MAP_SIDE) + (centre - side / 2 - 0.5)

@@ -1,4 +1,4 @@
-"""Compare all people of a dataset: the same person under two names, and the same picture under two
+"""Compare all people of a dataset: the same person under two names, and the same image under two
 people's names.
 
 Rows never move. Two names that are one person get the same canonical identity; views and shards go
@@ -19,7 +19,7 @@ from stages.people.matches import near, pairs
 from stages.stage import Grain, Params, Stage
 
 SAME_FACE = 0.3
-"""Overlap (intersection over union) of two boxes in one picture from which they are of one face."""
+"""Overlap (intersection over union) of two boxes in one image from which they are of one face."""
 
 
 class IndicatorMatchParams(Params):
@@ -38,16 +38,16 @@ class IndicatorMatchParams(Params):
     same_cosine.
     """
     same: Literal["merge", "drop", "report"] = "merge"
-    """What becomes of two names that are one person: one person, only the one with more pictures,
+    """What becomes of two names that are one person: one person, only the one with more images,
     or two with a flag.
     """
     shared: Literal["drop", "report"] = "drop"
     """What becomes of a kept face that is kept under another person's name as well: it is nobody's,
-    or stays with a flag. A picture of two people stays with both, each with a face of their own. Of
+    or stays with a flag. An image of two people stays with both, each with a face of their own. Of
     people who were merged, one copy stays.
     """
     phash_bits: int = Field(3, ge=0, le=8)
-    """Bits in which the perceptual hashes of one picture may differ."""
+    """Bits in which the perceptual hashes of one image may differ."""
 
 
 class IndicatorMatch(Stage):
@@ -139,7 +139,7 @@ class IndicatorMatch(Stage):
                     "flags": [flag for flag, there in marks.items() if there],
                     "status": "filtered" if place in lost else "ok",
                     "reason": "same_person" if place in lost else None,
-                    "detail": f"is {names[canonical[place]]} with fewer pictures"
+                    "detail": f"is {names[canonical[place]]} with fewer images"
                     if place in lost
                     else None,
                 }
@@ -207,7 +207,7 @@ class IndicatorMatch(Stage):
         order = np.lexsort((np.array(faces), person)) if len(faces) else np.zeros(0, np.int64)
         hashes = phash.take(rows).to_numpy().astype(np.uint64)[order]
         left, right, _ = near(hashes, self.params.phash_bits)
-        # A flat or empty picture has a hash that many have: only pictures with something in them
+        # A flat or empty image has a hash that many have: only images with something in them
         # can be told to be one.
         telling = np.array([8 <= int(value).bit_count() <= 56 for value in hashes.tolist()], bool)
         pictures = _Union(len(order))
@@ -239,8 +239,8 @@ class IndicatorMatch(Stage):
 
 
 class _Boxes:
-    """Where faces are in their pictures, in shares of width and height, so that it holds in every
-    size of a picture.
+    """Where faces are in their images, in shares of width and height, so that it holds in every
+    size of an image.
     """
 
     def __init__(self, tables: Mapping[str, pa.Table], wanted: set[str]) -> None:
@@ -267,7 +267,7 @@ class _Boxes:
                 )
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two faces in copies of one picture are one face, as far as anybody knows."""
+        """Whether two faces in copies of one image are one face, as far as anybody knows."""
         first, second = self._boxes.get(one), self._boxes.get(other)
         return first is None or second is None or _overlap(first, second) >= SAME_FACE
 
@@ -305,7 +305,7 @@ def _by_hand(
 def _beaten(
     together: Iterable[tuple[int, int]], kept: np.ndarray, canonical: np.ndarray
 ) -> set[int]:
-    """Of names that are one person, all but the one with most pictures; those that a hand merged
+    """Of names that are one person, all but the one with most images; those that a hand merged
     stand for one another.
     """
     union = _Union(len(kept))

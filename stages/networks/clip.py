@@ -31,9 +31,9 @@ class Sizes:
     patch: int
     """Pixels along a side of what becomes one place."""
     grid: int
-    """Places along a side of the picture."""
+    """Places along a side of the image."""
     dims: int
-    """Length of the vectors, of pictures as of texts."""
+    """Length of the vectors, of images as of texts."""
     text_width: int
     text_layers: int
     context: int
@@ -42,7 +42,7 @@ class Sizes:
 
     @property
     def side(self) -> int:
-        """Pixels along a side of the picture."""
+        """Pixels along a side of the image."""
         return self.patch * self.grid
 
     @staticmethod

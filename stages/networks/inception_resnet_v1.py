@@ -2,7 +2,7 @@
 
 Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning"
 (AAAI 2017), figures 10 to 15, with padding as in David Sandberg's TensorFlow network: none where a
-layer makes the picture smaller. Layers are named as in facenet-pytorch, so that its state dicts
+layer makes the image smaller. Layers are named as in facenet-pytorch, so that its state dicts
 load.
 """
 

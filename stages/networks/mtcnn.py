@@ -2,7 +2,7 @@
 Cascaded CNNs", SPL 2016).
 
 Layers are named as in facenet-pytorch, so that its state dicts load. All take RGB as (x - 127.5) /
-128, float32. The published weights were trained in Caffe's MATLAB interface, which stores pictures
+128, float32. The published weights were trained in Caffe's MATLAB interface, which stores images
 column by column: hence the transposed features before the first dense layer.
 """
 

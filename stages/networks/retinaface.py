@@ -32,7 +32,7 @@ class RetinaFace(nn.Module):
     """Class logits (n, a, 2), boxes (n, a, 4) and points (n, a, 10) of all a anchors, float32, as
     `decode` takes them.
 
-    Pictures (n, 3, height, width), normalised as the weights want them, with sides that are
+    Images (n, 3, height, width), normalised as the weights want them, with sides that are
     multiples of 32. Anchors come by level, row, column, and size. `leak`: slope of the rectifiers
     below zero, where it is not Pytorch_Retinaface's.
     """

@@ -1,4 +1,4 @@
-"""Who may be one person, and which pictures may be one picture, over a whole dataset: pure
+"""Who may be one person, and which images may be one image, over a whole dataset: pure
 functions, bounded in memory.
 """
 
@@ -58,7 +58,7 @@ def near(phashes: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray, np
 
     `phashes`: (n,) uint64, n below 2^32; `distance`: 0 to 8. Among equal hashes each is paired with
     the first of them only, and of two hashes that differ only the first of each kind are paired: a
-    picture that is there a thousand times has 999 pairs, and who follows pairs reaches all that are
+    image that is there a thousand times has 999 pairs, and who follows pairs reaches all that are
     near. No pair is missed.
 
     Of d + 2 stretches of bits two hashes at distance d agree in two or more. So hashes are sorted

@@ -22,7 +22,7 @@ class SummaryParams(Params):
     min_kept: int = Field(3, ge=0)
     """A person with fewer kept faces is flagged few_images."""
     namesake_share: float = Field(0.6, gt=0, le=1)
-    """A second cluster with at least this share of the pictures of the first is flagged
+    """A second cluster with at least this share of the images of the first is flagged
     second_cluster.
     """
 
@@ -30,13 +30,13 @@ class SummaryParams(Params):
 class SummaryPeople(Stage):
     """One row of `people` a person, from all its rows of `clusters`.
 
-    Flags: `weak_majority`, the largest cluster is in under half of the person's pictures.
-    `second_cluster`, another one is in nearly as many pictures that do not show the largest:
+    Flags: `weak_majority`, the largest cluster is in under half of the person's images.
+    `second_cluster`, another one is in nearly as many images that do not show the largest:
     perhaps a namesake (a spouse stands beside the person and does not count). `near_tie`, cleaning
     refused to choose between two people, whose indicators are both here. `few_images`, few faces
     were kept. `reference_missing`, the source has a reference image, and no usable face was found
-    in it. `reference_alone`, nothing else agrees with the reference image. A picture and its copies
-    are one picture there.
+    in it. `reference_alone`, nothing else agrees with the reference image. An image and its copies
+    are one image there.
 
     A person without any face has no row: nothing was cleaned (`identities` without a row here are
     those).
@@ -158,7 +158,7 @@ def _margins(column: pa.ChunkedArray, person: np.ndarray, count: int) -> pa.Arra
 
 
 def _distinct(person: np.ndarray, images: pa.ChunkedArray, count: int) -> np.ndarray:
-    """Different pictures by person: (p,) int64."""
+    """Different images by person: (p,) int64."""
     seen = pa.table({"person": person, "image": images}).group_by(["person", "image"]).aggregate([])
     return np.bincount(seen["person"].to_numpy(), minlength=count)
 
@@ -173,7 +173,7 @@ def _clusters(person: np.ndarray, cluster: np.ndarray, count: int) -> np.ndarray
 def _pictures(
     person: np.ndarray, images: pa.ChunkedArray, cluster: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By person, (p,) int64 each: pictures; those with cluster 0; the most with one other cluster
+    """By person, (p,) int64 each: images; those with cluster 0; the most with one other cluster
     and without cluster 0.
     """
     seen = (

@@ -1,17 +1,17 @@
-"""Classifiers of pictures and faces in ONNX: how likely a picture is not safe for work, how old a
+"""Classifiers of images and faces in ONNX: how likely an image is not safe for work, how old a
 face looks.
 
 Both take one input (n, 3, height, width) float32: RGB, shifted and scaled by the `normalisation` of
 the registered weights. What the output means follows from its width:
 
-- `nsfw/picture`: the whole picture, stretched to the input. (n, 2) is normal and nsfw; (n, 5) is
+- `nsfw/picture`: the whole image, stretched to the input. (n, 2) is normal and nsfw; (n, 5) is
   drawings, hentai,
   neutral, porn and sexy, of which the second, fourth and fifth count.
-- `age/face`: a square about the box, 1.5 times its longer side, black beyond the picture. (n, 3) is
+- `age/face`: a square about the box, 1.5 times its longer side, black beyond the image. (n, 3) is
   female, male and
   years / 100; (n, 50 or more) are the ages 0, 1, 2, ..., of which the mean counts.
 
-Classes may be probabilities or logits; which of the two is found out once, from pictures of noise.
+Classes may be probabilities or logits; which of the two is found out once, from images of noise.
 The five are those of GantMan's nsfw_model, the square and the three are insightface's `genderage`,
 and the mean over single years is DEX (Rothe et al., "Deep expectation of real and apparent age from
 a single image without facial landmarks", 2016).
@@ -36,7 +36,7 @@ _PORN_OF_FIVE = [1, 3, 4]
 
 
 class Classifier:
-    """One ONNX file, open. Pictures go through one by one, so that a result depends on nothing
+    """One ONNX file, open. Images go through one by one, so that a result depends on nothing
     beside it.
     """
 
@@ -59,7 +59,7 @@ class Classifier:
         self._logits = not all(is_distribution(self._outputs(picture)) for picture in noise)
 
     def of_picture(self, rgb: np.ndarray) -> float:
-        """The value for a picture (height, width, 3) uint8."""
+        """The value for an image (height, width, 3) uint8."""
         shrinks = rgb.shape[0] * rgb.shape[1] > self.height * self.width
         return self._value(
             cv2.resize(

@@ -37,7 +37,7 @@ class LimitsParams(Params):
     """Limits; null switches one off."""
 
     min_picture_side: int | None = Field(
-        100, ge=1, description="least shorter side of a picture, pixels (small_picture)"
+        100, ge=1, description="least shorter side of an image, pixels (small_picture)"
     )
     max_aspect: float | None = Field(
         3.0, ge=1, description="most of the longer side over the shorter one (extreme_aspect)"
@@ -52,10 +52,10 @@ class LimitsParams(Params):
         0.65,
         gt=0,
         le=1,
-        description="most clear edge across a picture with two faces or more (collage)",
+        description="most clear edge across an image with two faces or more (collage)",
     )
     min_chroma: float | None = Field(
-        None, gt=0, description="least spread of a picture's colours; 3 finds grey ones (greyscale)"
+        None, gt=0, description="least spread of an image's colours; 3 finds grey ones (greyscale)"
     )
     min_brightness: float | None = Field(
         None, ge=0, le=255, description="least mean grey level of a face (dark)"
@@ -113,28 +113,28 @@ _LIMITS: tuple[tuple[Reason, str, str, bool, str], ...] = (
         "picture_side",
         "min_picture_side",
         True,
-        "the picture's shorter side is {value:.0f} pixels, the least is {limit:g}",
+        "the image's shorter side is {value:.0f} pixels, the least is {limit:g}",
     ),
     (
         "extreme_aspect",
         "aspect",
         "max_aspect",
         False,
-        "the picture's sides are as {value:.1f} to 1, the most is {limit:g} to 1",
+        "the image's sides are as {value:.1f} to 1, the most is {limit:g} to 1",
     ),
     (
         "collage",
         "seam",
         "max_seam",
         False,
-        "an edge runs across the picture, clear by {value:.2f}; the most is {limit:g}",
+        "an edge runs across the image, clear by {value:.2f}; the most is {limit:g}",
     ),
     (
         "greyscale",
         "chroma",
         "min_chroma",
         True,
-        "the picture's colours spread by {value:.1f}, the least is {limit:g}",
+        "the image's colours spread by {value:.1f}, the least is {limit:g}",
     ),
     (
         "small_face",

@@ -1,4 +1,4 @@
-"""What can be measured of a picture without any network: colour, light, and the seams of a
+"""What can be measured of an image without any network: colour, light, and the seams of a
 collage.
 """
 
@@ -20,7 +20,7 @@ def chroma(rgb: np.ndarray) -> float:
     their lightness.
 
     `rgb`: (height, width, 3) uint8. The tone is the straight line that fits a and b best over
-    lightness, so that a brown or blue print of a grey picture counts as grey. Of 960 photographs
+    lightness, so that a brown or blue print of a grey image counts as grey. Of 960 photographs
     the one grey one has 0.03, all others 3.6 and more; toned lightly (to 82 % of blue) all have 0.5
     at most, in strong sepia 3 in the middle.
     """
@@ -52,14 +52,14 @@ def light(face: np.ndarray) -> tuple[float, float]:
 
 
 def seam(rgb: np.ndarray) -> float:
-    """How clearly a straight edge runs across the whole picture, 0 to 1: near 1 where the tiles of
+    """How clearly a straight edge runs across the whole image, 0 to 1: near 1 where the tiles of
     a collage meet.
 
     `rgb`: (height, width, 3) uint8. At every place between two columns the share of the rows is
     taken in which the step there is large and stands out from the steps around it; then the same
     for rows. Of eight stretches of the edge the two best are left out, so that a door frame across
-    half the picture does not pass. Edges near the border are frames, not seams. Where both a
-    vertical and a horizontal edge divide the picture regularly, as in a grid, each of them may be
+    half the image does not pass. Edges near the border are frames, not seams. Where both a
+    vertical and a horizontal edge divide the image regularly, as in a grid, each of them may be
     weaker: the lesser of the two counts 1.4 times.
 
     Of 160 photographs with two faces or more, four are collages (0.95 or more); the others have

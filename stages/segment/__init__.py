@@ -1,1 +1,1 @@
-"""Who is where in the picture."""
+"""Who is where in the image."""

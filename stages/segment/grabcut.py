@@ -66,7 +66,7 @@ class GrabCutSegment(Stage):
         window = window_around(box, (rgb.shape[1], rgb.shape[0]), params)
         x1, y1, x2, y2 = window
         if x2 - x1 < 2 or y2 - y1 < 2:
-            return _failed("the face box lies outside the picture")
+            return _failed("the face box lies outside the image")
         mask = person_mask(
             rgb[y1:y2, x1:x2],
             np.asarray(box) - (x1, y1, x1, y1),
@@ -90,7 +90,7 @@ def _failed(detail: str) -> dict[str, Any]:
 
 
 def window_around(box: list[float], size: tuple[int, int], params: GrabCutParams) -> list[int]:
-    """x1 y1 x2 y2 in whole pixels of the part of a picture of (width, height) `size` that is looked
+    """x1 y1 x2 y2 in whole pixels of the part of an image of (width, height) `size` that is looked
     at.
     """
     x1, y1, x2, y2 = box

@@ -19,21 +19,21 @@ FORMAT = 1
 """Of `dataset.json`."""
 
 _WHY = {
-    "same_person": "is another name's person, with fewer pictures",
-    "shared_picture": "the picture is kept under several people's names",
+    "same_person": "is another name's person, with fewer images",
+    "shared_picture": "the image is kept under several people's names",
     "flagged": "the person has a flag with which people are withheld until somebody looked",
-    "second_face": "another face of the same person in the same picture",
+    "second_face": "another face of the same person in the same image",
     "same_picture": "the same file is there under another address",
     "licence": "the licence is not on the list of those that may leave",
-    "small_picture": "the picture is smaller than asked",
+    "small_picture": "the image is smaller than asked",
     "small_face": "the face is smaller than asked",
     "nsfw": "the screening's limit for nudity, or not measured",
     "minor": "the screening's limit for age, or not measured",
-    "few_pictures": "the person has fewer pictures than asked",
-    "near_benchmark": "is near, or shares a picture with, somebody in the benchmark",
-    "few_for_benchmark": "was listed for the benchmark and has too few pictures for it",
+    "few_pictures": "the person has fewer images than asked",
+    "near_benchmark": "is near, or shares an image with, somebody in the benchmark",
+    "few_for_benchmark": "was listed for the benchmark and has too few images for it",
     "listed_out": "the list of splits says none",
-    "benchmark_surplus": "more pictures of a benchmark's person than its references and targets",
+    "benchmark_surplus": "more images of a benchmark's person than its references and targets",
 }
 
 
@@ -158,10 +158,10 @@ def data_card(
         "---",
         "tags: [webdataset, faces, biometric-data]",
         "---",
-        f"# {name}: {samples:,} {'picture' if samples == 1 else 'pictures'} of {people:,} "
+        f"# {name}: {samples:,} {'image' if samples == 1 else 'images'} of {people:,} "
         f"{'person' if people == 1 else 'people'}",
         "",
-        "One face of one person a sample, grouped by person. The pictures are the "
+        "One face of one person a sample, grouped by person. The images are the "
         + (
             "originals, without the places in their metadata"
             if params.strip_gps
@@ -170,10 +170,10 @@ def data_card(
         + f". Made by idcluster; set version `{version}`.",
         "",
         "**Faces are biometric data.** Who uses this set needs a legal ground for it, and a "
-        "licence for every picture.",
+        "licence for every image.",
         "",
         *_table(
-            ("split", "people", "pictures", "MB"),
+            ("split", "people", "images", "MB"),
             [
                 (split, count["people"], count["samples"], f"{count['bytes'] / 1e6:.1f}")
                 for split, count in splits.items()
@@ -181,7 +181,7 @@ def data_card(
         ),
         *(f"\n**Note:** {_line(remark)}." for remark in about.get("remarks", ())),
         "",
-        "No person is in two splits; nor are people who look alike or share a picture."
+        "No person is in two splits; nor are people who look alike or share an image."
         + (
             f" Each person of the benchmark has {params.references} references and "
             f"{params.targets} "
@@ -194,7 +194,7 @@ def data_card(
         "",
         *_table(
             ("member", "holds"),
-            [("the picture", ", ".join(about["formats"]) or "-"), *members.items()],
+            [("the image", ", ".join(about["formats"]) or "-"), *members.items()],
         ),
         "",
         "Beside each tar lies a `.parquet` with one row a sample, places in the tar included. "
@@ -203,11 +203,11 @@ def data_card(
         "",
         "## Sources and licences",
         "",
-        *_table(("source", "pictures"), about["sources"].items()),
+        *_table(("source", "images"), about["sources"].items()),
         "",
-        *_table(("licence, as the source states it", "pictures"), about["licences"].items()),
+        *_table(("licence, as the source states it", "images"), about["licences"].items()),
         "",
-        "Author and page of each picture are in its metadata, where the source states them.",
+        "Author and page of each image are in its metadata, where the source states them.",
         "",
         "## How it was made",
         "",
@@ -224,8 +224,8 @@ def data_card(
         "",
         "## Known limits",
         "",
-        "- Who a picture shows follows from where it was found and from likeness to the person's "
-        "other pictures; some are wrong.",
+        "- Who an image shows follows from where it was found and from likeness to the person's "
+        "other images; some are wrong.",
         "- Likeness is measured by a recogniser, whose errors are not the same for all groups of "
         "people.",
         "- Captions and measurements come from the models named above and were not checked by "
@@ -278,7 +278,7 @@ def _rules(params: ShardParams) -> str:
     if params.licences is not None:
         rules.append("licences " + ", ".join(map(_line, params.licences)))
     if params.min_side:
-        rules.append(f"pictures of {params.min_side} pixels or more")
+        rules.append(f"images of {params.min_side} pixels or more")
     if params.min_face_side:
         rules.append(f"faces of {params.min_face_side:g} pixels or more")
     if params.max_nsfw is not None:
@@ -286,7 +286,7 @@ def _rules(params: ShardParams) -> str:
     if params.min_age is not None:
         rules.append(f"apparent age of {params.min_age:g} or more")
     if params.min_pictures > 1:
-        rules.append(f"people with {params.min_pictures} pictures or more")
+        rules.append(f"people with {params.min_pictures} images or more")
     if params.need:
         rules.append("samples with " + ", ".join(params.need))
     return "; ".join(rules) or "none beyond cleaning"

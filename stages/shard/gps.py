@@ -4,7 +4,7 @@ Nothing is re-encoded and nothing moves: what readers take for a place, coordina
 of cities and countries, is overwritten where it stands, and checksums that go over it are renewed.
 What cannot be searched is overwritten whole: metadata that cannot be understood, packed metadata
 that names a place, and private formats (maker notes, unknown segments, whatever stands behind the
-picture and is none), in many of which cameras and telephones write places.
+image and is none), in many of which cameras and telephones write places.
 
 `gps_blocks` says where metadata lies, `gps_clean` what is a place in it.
 """
@@ -13,7 +13,7 @@ from stages.shard.gps_blocks import blocks, renew_checksums
 from stages.shard.gps_clean import clean
 
 VERSION = 2
-"""Raised by whoever changes the bytes that the same picture gives."""
+"""Raised by whoever changes the bytes that the same image gives."""
 
 
 def strip_gps(data: bytes, format: str) -> bytes:

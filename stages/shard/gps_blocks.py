@@ -1,4 +1,4 @@
-"""Where the metadata of a picture lies, format by format: stretches of bytes and what they hold.
+"""Where the metadata of an image lies, format by format: stretches of bytes and what they hold.
 Nothing is changed here.
 
 Parts of one thing that lie apart (long EXIF, extended XMP and Photoshop blocks of JPEG, items of
@@ -22,7 +22,7 @@ _Groups = dict[bytes, list[tuple[int, Span]]]
 class Block:
     """Bytes that belong together: `spans` are first byte and last byte + 1, in order.
 
-    Kinds: `exif` and `tiff`, a TIFF structure, the second being the picture itself; `xmp`; `iptc`;
+    Kinds: `exif` and `tiff`, a TIFF structure, the second being the image itself; `xmp`; `iptc`;
     `photoshop`; `private`, which is overwritten whole with zeros; `text`, the same with blanks.
     """
 
@@ -57,12 +57,12 @@ def _tiff(data: bytes) -> Iterator[Block]:
 
 
 def _rest(data: bytes, first: int, stop: int) -> Iterator[Block]:
-    """What stands behind a picture and is none; fill bytes are nothing."""
+    """What stands behind an image and is none; fill bytes are nothing."""
     if data[first:stop].strip(b"\0\xff \r\n\t"):
         yield Block("private", ((first, stop),))
 
 
-# JPEG (ITU T.81; Exif 2.3; CIPA DC-007 for several pictures in one file)
+# JPEG (ITU T.81; Exif 2.3; CIPA DC-007 for several images in one file)
 
 _EXIF, _XMP, _MORE_XMP = (
     b"Exif\0\0",
@@ -83,12 +83,12 @@ _OWN = {
     0xEB: (b"HDR_RI",), 0xEC: (b"Ducky",), 0xEE: (b"Adobe",),
 }
 # fmt: on
-"""Application segments without places, by marker: sizes, colours, other pictures of the file."""
+"""Application segments without places, by marker: sizes, colours, other images of the file."""
 _IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def _jpegs(data: bytes) -> Iterator[Block]:
-    """The picture, those behind it, and what else is there."""
+    """The image, those behind it, and what else is there."""
     more: set[int] = set()
     walked = {0}
     at = yield from _jpeg(data, 0, more)
@@ -100,12 +100,12 @@ def _jpegs(data: bytes) -> Iterator[Block]:
             following = min((place for place in more if place > at), default=len(data))
             yield from _rest(data, at, following)
             at = following
-    for at in sorted(more - walked):  # a damaged picture hides where the next one begins
+    for at in sorted(more - walked):  # a damaged image hides where the next one begins
         yield from _jpeg(data, at, set())
 
 
 def _jpeg(data: bytes, at: int, more: set[int]) -> Generator[Block, None, int]:
-    """One picture from its first byte; returns where it ends. `more` gets the places of others that
+    """One image from its first byte; returns where it ends. `more` gets the places of others that
     it names.
     """
     groups: _Groups = {_EXIF: [], _PHOTOSHOP: []}
@@ -185,8 +185,8 @@ def _grouped(data: bytes, groups: _Groups) -> Iterator[Block]:
 
 
 def _pictures(data: bytes, first: int, stop: int) -> Iterator[int]:
-    """Where further pictures begin, by the index of a multi-picture file (tag 0xB002: 16 bytes a
-    picture).
+    """Where further images begin, by the index of a multi-picture file (tag 0xB002: 16 bytes a
+    image).
     """
     order = {b"II": "<", b"MM": ">"}.get(data[first : first + 2])
     try:
@@ -366,7 +366,7 @@ def _avif(data: bytes) -> Iterator[Block]:
 
 
 def _film(data: bytes, first: int, stop: int) -> Iterator[Block]:
-    """Of an animation: what its users wrote, and tracks that are neither picture nor sound."""
+    """Of an animation: what its users wrote, and tracks that are neither image nor sound."""
     for kind, begin, end in boxes_in(data, (first, stop)):
         if kind in (b"udta", b"meta", b"uuid"):
             yield from _rest(data, begin, end)

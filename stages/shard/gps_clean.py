@@ -1,7 +1,7 @@
 """What is a place in metadata, and overwriting it where it stands: EXIF and other TIFF structures,
 XMP, IPTC, Photoshop blocks.
 
-What counts as a place is what ExifTool puts into its group Location, as far as pictures can have
+What counts as a place is what ExifTool puts into its group Location, as far as images can have
 it: coordinates and heights, and names of cities, states, countries and sites.
 """
 
@@ -33,7 +33,7 @@ def clean(block: bytearray, kind: str) -> None:
             block[:] = bytes(len(block))
     elif kind == "tiff":
         # A damaged file of one TIFF structure loses what can be reached: all of it would be the
-        # picture.
+        # image.
         _clean_tiff(block)
     elif kind == "text":
         block[:] = b" " * len(block)

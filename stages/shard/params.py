@@ -1,4 +1,4 @@
-"""What a shard profile is: what travels with a picture, which pictures may leave, and who is in
+"""What a shard profile is: what travels with an image, which images may leave, and who is in
 which split.
 """
 
@@ -66,17 +66,17 @@ else:
 
 # fmt: off
 PROFILES: Mapping[str, Mapping[str, Any]] = {
-    # Several different pictures of a person, a caption, box and points; FlashFace keeps 200 people
-    # apart, 4 + 1 pictures each.
+    # Several different images of a person, a caption, box and points; FlashFace keeps 200 people
+    # apart, 4 + 1 images each.
     "flashface": {"need": ("caption",), "min_pictures": 2, "benchmark_people": 200},
     # Captions, three rendered conditions and the face mask, all in one frame.
     "caphuman": {
         "include": ("mask", "normal", "albedo", "lambertian"), "need": ("caption", "head", "mask",
             "normal", "albedo", "lambertian"),
     },
-    # The identity vector, and a mask that hides the face in the style picture.
+    # The identity vector, and a mask that hides the face in the style image.
     "facestudio": {"include": ("mask", "arcface"), "need": ("mask", "arcface")},
-    # Pictures of landmarks, valence and arousal, the identity vector; two pictures of a person make
+    # Images of landmarks, valence and arousal, the identity vector; two images of a person make
     # a pair.
     "facecrafter": {
         "include": ("mask", "landmarks", "arcface"), "need": ("mask", "landmarks", "arcface",
@@ -102,23 +102,23 @@ class ShardParams(Params):
     to twice it.
     """
     include: tuple[Condition, ...] = ()
-    """Conditions that travel with the picture, each as a member of the sample. `arcface` is the
+    """Conditions that travel with the image, each as a member of the sample. `arcface` is the
     identity vector, which is biometric data: it leaves only when it is named here.
     """
     need: tuple[Needed, ...] = ()
-    """What a picture must have to become a sample."""
+    """What an image must have to become a sample."""
     strip_gps: bool = False
-    """Take places (GPS in EXIF and XMP) out of the pictures; every other byte stays. What cannot be
+    """Take places (GPS in EXIF and XMP) out of the images; every other byte stays. What cannot be
     cleaned is withheld.
     """
 
-    # Which pictures may leave
+    # Which images may leave
     licences: tuple[str, ...] | None = None
     """Licences that may leave, as patterns: ["CC0*", "CC BY*"], in capitals or not. None: every
-    picture, also without a licence.
+    image, also without a licence.
     """
     min_side: int = Field(default=0, ge=0)
-    """Shorter side of a picture, pixels."""
+    """Shorter side of an image, pixels."""
     min_face_side: float = Field(default=0, ge=0)
     """Geometric mean of the sides of the face's box, pixels."""
     max_nsfw: float | None = Field(default=None, ge=0, le=1)
@@ -137,7 +137,7 @@ class ShardParams(Params):
     # Who is in which split
     validation: float = Field(default=0.0, ge=0, le=1)
     """Share of the people that go into the split `validation`, drawn by a hash. People who are near
-    one another, or share a picture, are on one side.
+    one another, or share an image, are on one side.
     """
     validation_people: int = Field(default=200, ge=0)
     """Where `validation` gives fewer people, the share is raised to 1/2^n that gives as many, if
@@ -148,11 +148,11 @@ class ShardParams(Params):
     another split.
     """
     references: int = Field(default=4, ge=1)
-    """Pictures of a benchmark's person that a method is shown."""
+    """Images of a benchmark's person that a method is shown."""
     targets: int = Field(default=1, ge=1)
-    """Pictures of a benchmark's person that results are compared with."""
+    """Images of a benchmark's person that results are compared with."""
     split_source: bool = False
-    """What the source states of its pictures (train, valid, test as benchmark) goes before the
+    """What the source states of its images (train, valid, test as benchmark) goes before the
     draw.
     """
     split_list: str | None = None

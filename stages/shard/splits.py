@@ -1,6 +1,6 @@
 """Who is in which split.
 
-People who are near one another (`kin`) or share a picture form a group, and a group is on one side:
+People who are near one another (`kin`) or share an image form a group, and a group is on one side:
 in train or in validation, or one of its people is in the benchmark and the others are nowhere.
 Everything is drawn by hashes of ids, so a person's side does not depend on how many others there
 are, with two exceptions that are told in `assign`.
@@ -22,7 +22,7 @@ BARRED, FEW, LISTED_OUT, SURPLUS = (
     "listed_out",
     "benchmark_surplus",
 )
-"""Reasons for which a person, or a picture of one, is in no split."""
+"""Reasons for which a person, or an image of one, is in no split."""
 _LARGEST_SHARE = (
     1 / 4
 )  # of the people, that a count of people may bring into validation or the benchmark
@@ -30,7 +30,7 @@ _LARGEST_SHARE = (
 
 @dataclass(frozen=True)
 class Person:
-    """A canonical person with `pictures` pictures that may leave. `listed` is what a list says of
+    """A canonical person with `pictures` images that may leave. `listed` is what a list says of
     any of the person's names.
     """
 
@@ -64,7 +64,7 @@ class _Group:
 def assign(
     people: Sequence[Person], sharing: Iterable[tuple[str, str]], params: ShardParams
 ) -> Assigned:
-    """Put `people` into splits. `sharing` are pairs of canonical ids who have the same picture.
+    """Put `people` into splits. `sharing` are pairs of canonical ids who have the same image.
 
     The benchmark is filled to its number in the order of a hash, so somebody new may take another's
     place there; and the share of validation doubles or halves when the number of people crosses
@@ -135,7 +135,7 @@ def shortfalls(people: Mapping[str, int], params: ShardParams) -> list[str]:
         )
     there = people.get(SPLITS[2], 0)
     if there < params.benchmark_people:
-        enough = counted(params.references + params.targets, "picture")
+        enough = counted(params.references + params.targets, "image")
         said.append(
             f"{SPLITS[2]} has {there} of {counted(params.benchmark_people, 'person')}: at most a "
             f"quarter of all, each with {enough} or more"
@@ -144,7 +144,7 @@ def shortfalls(people: Mapping[str, int], params: ShardParams) -> list[str]:
 
 
 def roles(image_ids: Iterable[str], params: ShardParams) -> dict[str, tuple[str, int]]:
-    """Which of a benchmark person's pictures are references and targets, each numbered from 1:
+    """Which of a benchmark person's images are references and targets, each numbered from 1:
     drawn by a hash.
     """
     drawn = sorted(image_ids, key=lambda image: (_place(b"role", image), image))

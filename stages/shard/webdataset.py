@@ -22,7 +22,7 @@ CODE_VERSION = 3
 
 @dataclass(frozen=True)
 class Sample:
-    """One kept face with its picture. `metadata` has the keys of METADATA, `members` further files
+    """One kept face with its image. `metadata` has the keys of METADATA, `members` further files
     by their ending.
     """
 
@@ -40,7 +40,7 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
     """Write a tar of `samples` into `file` (open for reading and writing, empty); the rows of
     SAMPLES for it.
 
-    `name` is the file name that the rows give. Pictures keep their bytes.
+    `name` is the file name that the rows give. Images keep their bytes.
     """
     from webdataset import TarWriter  # slow to import, and planning does not need it
 
@@ -119,5 +119,5 @@ def metadata_json(metadata: Mapping[str, Any]) -> bytes:
 
 
 def extension(format: str) -> str:
-    """Of the picture's member."""
+    """Of the image's member."""
     return {"jpeg": "jpg"}.get(format, format)

@@ -22,7 +22,7 @@ WEIGHTS = (
     Weights(
         "mini_xception", "emotion/fer2013_mini_XCEPTION.102-0.66.hdf5",
         "59534287fdfb125e30a94400296c25ea9f5d706fca93dd8adbbbed916799ea0e", 872_856,
-        "MIT (oarriaga/face_classification); trained on FER2013, whose pictures are for research", "non-commercial",
+        "MIT (oarriaga/face_classification); trained on FER2013, whose images are for research", "non-commercial",
         "https://github.com/oarriaga/face_classification, trained_models/emotion_models: seven emotions, 64 x 64 grey",
         kind="affect/mini_xception", needed_by=("affect:mini_xception",),
         address="https://raw.githubusercontent.com/oarriaga/face_classification/b861d21b0e76ca5514cdeb5b56a689b7318584f4/"

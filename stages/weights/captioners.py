@@ -1,4 +1,4 @@
-"""Weights of models that describe a picture in words, in the layout that transformers reads."""
+"""Weights of models that describe an image in words, in the layout that transformers reads."""
 
 from stages.weights.entry import hub_bundle
 

@@ -9,7 +9,7 @@ DLIB_SOURCE = (
 INSIGHTFACE = "code MIT; insightface weights are for non-commercial research only"
 INSIGHTFACE_RELEASE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 WIDER_FACE = "trained on WIDER FACE, which is CC BY-NC-ND 4.0"
-FACENET_MTCNN = "MIT (timesler/facenet-pytorch); trained on WIDER FACE and CelebA, whose pictures are for non-commercial research"
+FACENET_MTCNN = "MIT (timesler/facenet-pytorch); trained on WIDER FACE and CelebA, whose images are for non-commercial research"
 FACENET_DATA = "https://raw.githubusercontent.com/timesler/facenet-pytorch/787da06156087cd6b616fe6608213722bddc30cd/data"
 
 # fmt: off

@@ -3,7 +3,7 @@
 from stages.weights.detect import DLIB_PACKAGE, DLIB_SOURCE, INSIGHTFACE, INSIGHTFACE_RELEASE
 from stages.weights.entry import Weights, hub
 
-_FACENET = "MIT (timesler/facenet-pytorch); trained on {data}, whose pictures are for research"
+_FACENET = "MIT (timesler/facenet-pytorch); trained on {data}, whose images are for research"
 _FACENET_RELEASE = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9"
 _ARCFACE_TORCH = (
     "https://github.com/deepinsight/insightface, recognition/arcface_torch, model zoo on OneDrive"

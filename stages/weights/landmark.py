@@ -5,7 +5,7 @@ from stages.weights.entry import Weights
 
 _IBUG = "https://raw.githubusercontent.com/hhj1897/face_alignment/9cf5494e443f26d567972f3f50f6212d65b76c01/ibug/face_alignment/fan/weights"
 _MEDIAPIPE = "https://raw.githubusercontent.com/google-ai-edge/mediapipe"
-_FAN = "code and weights BSD-3-Clause; trained on 300-W-LP, whose pictures are for research"
+_FAN = "code and weights BSD-3-Clause; trained on 300-W-LP, whose images are for research"
 
 # fmt: off
 WEIGHTS = (

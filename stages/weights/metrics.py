@@ -2,7 +2,9 @@
 
 from stages.weights.entry import Weights
 
-_TORCHVISION = "BSD-3-Clause (torchvision); trained on ImageNet, whose pictures are for non-commercial research"
+_TORCHVISION = (
+    "BSD-3-Clause (torchvision); trained on ImageNet, whose images are for non-commercial research"
+)
 _TORCHVISION_SITE = "https://download.pytorch.org/models"
 _LPIPS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1"
 _INCEPTION = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -53,21 +55,21 @@ WEIGHTS = (
     # One file of TensorFlow's weights under two names: pytorch-fid's and torch-fidelity's networks differ in what they do with it.
     Weights(
         "inception_fid", "metric/pt_inception-2015-12-05-6726825d.pth", _INCEPTION, 95_628_359,
-        "Apache-2.0; trained on ImageNet, whose pictures are for non-commercial research", "non-commercial",
+        "Apache-2.0; trained on ImageNet, whose images are for non-commercial research", "non-commercial",
         "https://github.com/mseitzer/pytorch-fid, release fid_weights; converted from TensorFlow's inception-2015-12-05",
         kind="metric/inception_fid", needed_by=("eval:fid",),
         address="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
     ),
     Weights(
         "inception_fidelity", "metric/weights-inception-2015-12-05-6726825d.pth", _INCEPTION, 95_628_359,
-        "Apache-2.0; trained on ImageNet, whose pictures are for non-commercial research", "non-commercial",
+        "Apache-2.0; trained on ImageNet, whose images are for non-commercial research", "non-commercial",
         "https://github.com/toshas/torch-fidelity, release v0.2.0; converted from TensorFlow's inception-2015-12-05",
         kind="metric/inception_fid", needed_by=("eval:fid",),
         address="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
     ),
     Weights(
         "inception_nvidia", "metric/inception-2015-12-05.pt", None, None,
-        "NVIDIA source code licence; trained on ImageNet, whose pictures are for non-commercial research", "non-commercial",
+        "NVIDIA source code licence; trained on ImageNet, whose images are for non-commercial research", "non-commercial",
         "NVIDIA, stylegan2-ada-pytorch: TorchScript, of which only tensors are read; what clean-fid takes",
         kind="metric/inception_nvidia", needed_by=("eval:fid_clean",),
         address="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",

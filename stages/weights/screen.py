@@ -1,4 +1,4 @@
-"""Weights of classifiers that `screen` asks about a picture or a face."""
+"""Weights of classifiers that `screen` asks about an image or a face."""
 
 from stages.weights.detect import INSIGHTFACE, INSIGHTFACE_RELEASE
 from stages.weights.entry import Weights, hub

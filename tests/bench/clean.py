@@ -281,7 +281,7 @@ def _over_all() -> str:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return (
         f"all pairs of {PEOPLE} indicators: {found.seconds['pairs']:.1f} s; pairs of {HASHES} "
-        "picture hashes within 3 bits: "
+        "image hashes within 3 bits: "
         f"{found.seconds['near']:.1f} s; both within {memory:.2f} GiB"
     )
 

@@ -7,9 +7,9 @@ to 40 % of a person's photographs are
 - `strangers`: of at least five other people; `namesake`: all of one other person; `sister`: of
   Serena among Venus
   Williams and the other way round;
-- `groups`: pictures of several people without the person; `copies`: smaller, compressed and cut
+- `groups`: images of several people without the person; `copies`: smaller, compressed and cut
   copies of a third of the
-  person's own photographs, which count as kept if they are found to be copies; `no faces`: pictures
+  person's own photographs, which count as kept if they are found to be copies; `no faces`: images
   of things.
 
 Then folders as a web search fills them (tests/bench/crowded.py), up to 86 % of which are other
@@ -61,13 +61,13 @@ REPEATS, LEAST, SEED = 5, 3, 0
 SHARES = (0.1, 0.4)
 SISTERS = ("serena_williams", "venus_williams")
 CAST = ("bbt_",)
-"""People of one series, who are in all group pictures of it."""
+"""People of one series, who are in all group images of it."""
 NO_SERVICES: Any = None
 
 
 @dataclass(frozen=True)
 class Case:
-    """A made-up person: under whose name which pictures are. `copies`: which of them are copies of
+    """A made-up person: under whose name which images are. `copies`: which of them are copies of
     another one.
     """
 
@@ -220,7 +220,7 @@ def _cells(report: Report) -> tuple[str, ...]:
 
 
 def faces(detect: Stage, embed: Stage, pictures: Iterable[tuple[str, bytes]]) -> pa.Table:
-    """All faces of all pictures, as the clean stage reads them; identity_id is empty, image_id the
+    """All faces of all images, as the clean stage reads them; identity_id is empty, image_id the
     name of the file.
     """
     found = []
@@ -262,7 +262,7 @@ def faces(detect: Stage, embed: Stage, pictures: Iterable[tuple[str, bytes]]) ->
 
 
 def _pictures(labels: dict[str, Label]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the photographs, of copies that are made of some, and of pictures of
+    """Names and bytes of the photographs, of copies that are made of some, and of images of
     groups and of things.
     """
     photos, data = SHARED / "data" / "photos", SHARED / "data"
@@ -375,7 +375,7 @@ def _mixed(
 
 
 def _count(share: float, files: Sequence[str]) -> int:
-    """How many further pictures make `share` of all."""
+    """How many further images make `share` of all."""
     return max(1, round(share / (1 - share) * len(files)))
 
 

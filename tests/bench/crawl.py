@@ -1,14 +1,14 @@
-"""Fetching pictures of about 100 kB from servers under 50 host names, beside img2dataset on the
+"""Fetching images of about 100 kB from servers under 50 host names, beside img2dataset on the
 same list and cores.
 
 img2dataset has an environment of its own, made below the cache folder at the first run. It asks for
 no robots.txt here, and is measured twice: as it works by itself without resizing, where it decodes
-every picture and encodes it anew, and told to leave the bytes as they came, where nothing is looked
+every image and encodes it anew, and told to leave the bytes as they came, where nothing is looked
 at. Beside the first stands a whole crawl of ours: list, fetch, check, sha256, perceptual hash, rows
 of `images`, sealed and published; beside the second its fetching half: rules of sites, limits,
 sniffing, bytes put down.
 
-Each program runs over a short and a four times longer list. Processor time by picture is that of
+Each program runs over a short and a four times longer list. Processor time by image is that of
 the difference, so that starting up (Ray, imports) is no part of it; memory is flat if the longer
 list takes no more.
 """
@@ -36,7 +36,7 @@ from tests.bench.metering import Cost, measure
 COUNT, FULL_COUNT = 8_000, 20_000
 HOSTS = 50
 LIMITED, RATE = 3_000, 4.0
-"""Pictures and requests a second and host with limits."""
+"""Images and requests a second and host with limits."""
 BYTES = 100_000
 PINNED = "img2dataset==1.47.0"
 THREADS = 32
@@ -93,7 +93,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """One program over `count` pictures and over a quarter of them."""
+    """One program over `count` images and over a quarter of them."""
 
     count: int
     short: Cost
@@ -101,24 +101,23 @@ class Pair:
 
     @property
     def cpu(self) -> float:
-        """Milliseconds on the processor by picture, without the start."""
+        """Milliseconds on the processor by image, without the start."""
         return 1000 * (self.long.cpu - self.short.cpu) / (self.count - self.count // 4)
 
     @property
     def rate(self) -> float:
-        """Pictures a second of the long list, the start included."""
+        """Images a second of the long list, the start included."""
         return self.count / self.long.seconds
 
 
 def _show(count: int, found: dict[str, Pair]) -> None:
     title = (
-        f"{count} pictures of {BYTES // 1000} kB, {HOSTS} hosts, no limits, "
-        f"{available_cores()} cores"
+        f"{count} images of {BYTES // 1000} kB, {HOSTS} hosts, no limits, {available_cores()} cores"
     )
     table = Table(title=title, title_justify="left", box=None)
     columns = (
         "what",
-        "CPU ms a picture",
+        "CPU ms an image",
         "ratio",
         "start, CPU s",
         "pictures/s",
@@ -148,7 +147,7 @@ def _show(count: int, found: dict[str, Pair]) -> None:
 
 
 class Bench:
-    """The programs over lists of so many pictures, each into a folder of its own."""
+    """The programs over lists of so many images, each into a folder of its own."""
 
     def __init__(self, place: Path, port: int) -> None:
         self.place, self.port = place, port
@@ -233,7 +232,7 @@ class Bench:
         )
         if done != count:
             raise SystemExit(
-                f"img2dataset brought {done} of {count} pictures; see {folder / 'output.txt'}"
+                f"img2dataset brought {done} of {count} images; see {folder / 'output.txt'}"
             )
         return cost
 
@@ -248,10 +247,10 @@ class Bench:
         )
         rates = [(len(times) - 1) / (max(times) - min(times)) for times in self._log().values()]
         return (
-            f"with limits, {LIMITED} pictures: {RATE:g} requests a second and host allowed; "
+            f"with limits, {LIMITED} images: {RATE:g} requests a second and host allowed; "
             f"{mean(rates):.2f} on average,"
             f" {min(rates):.2f} to {max(rates):.2f} by the servers' log; "
-            f"{1000 * cost.cpu / LIMITED:.2f} ms CPU a picture with the start"
+            f"{1000 * cost.cpu / LIMITED:.2f} ms CPU an image with the start"
         )
 
     def _log(self) -> dict[str, list[float]]:

@@ -90,7 +90,7 @@ def plain(dag: str, models: str | None, files: list[str]) -> float:
 
 
 class _Bytes:
-    """A source with one picture in it."""
+    """A source with one image in it."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -102,7 +102,7 @@ class _Bytes:
 
 
 def one(number: int, data: bytes, crawl: Stage, detect: Stage, embed: Stage) -> None:
-    """One picture through the three stages, rows handed on by hand."""
+    """One image through the three stages, rows handed on by hand."""
     import pyarrow as pa
 
     ids = {"identity_id": "0" * 16, "image_id": f"{number:024x}"}

@@ -46,7 +46,7 @@ def main() -> None:
     who = name(size.people // 2 if given.person is None else given.person)
     with timed(f"find {who}"):
         prepared = prepare(store, Wish(identities=(who,)))
-    with timed(f"remove {len(prepared.found.images)} pictures"):
+    with timed(f"remove {len(prepared.found.images)} images"):
         forget(store, prepared, "bench")
     if given.verify:
         with timed("look through everything"):

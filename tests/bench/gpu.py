@@ -1,19 +1,19 @@
-"""Detect with RetinaFace-R50 and embed with iresnet100 on one GPU, in bfloat16: pictures a second,
+"""Detect with RetinaFace-R50 and embed with iresnet100 on one GPU, in bfloat16: images a second,
 and what bounds them.
 
 The weights are random, which changes no time. The class head is shifted so that some 25 anchors a
-picture pass the threshold on average, as with one face, and of what is found the best face of each
-picture is described, cut out and embedded. Pictures are JPEGs of 640 x 480, searched at 640 and
+image pass the threshold on average, as with one face, and of what is found the best face of each
+image is described, cut out and embedded. Images are JPEGs of 640 x 480, searched at 640 and
 320.
 
-- **each step alone**: one batch, waited for after every step; what it costs a picture.
-- **pipelined**: pictures are decoded, scaled, described and aligned in a pool of threads; the main
+- **each step alone**: one batch, waited for after every step; what it costs an image.
+- **pipelined**: images are decoded, scaled, described and aligned in a pool of threads; the main
   thread keeps the GPU
   supplied. This is what the machine gives.
-- **slice by slice**: the stages' own `run` on 32 pictures, the next slice being decoded meanwhile,
+- **slice by slice**: the stages' own `run` on 32 images, the next slice being decoded meanwhile,
   as a worker of a run.
 
-Without a GPU the same is done with a few pictures on the CPU, so that it is known to work; those
+Without a GPU the same is done with a few images on the CPU, so that it is known to work; those
 figures say nothing.
 """
 
@@ -52,7 +52,7 @@ from tests.bench.material import photographs
 GOAL = 800
 THRESHOLD = 0.6
 PASSING = 25
-"""Anchors above the threshold in a picture."""
+"""Anchors above the threshold in an image."""
 SLICE = 32
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         )
     else:
         console.print(
-            f"no GPU here: {size.pictures} pictures on the CPU, to see that it works; nobody "
+            f"no GPU here: {size.pictures} images on the CPU, to see that it works; nobody "
             "needs these figures"
         )
     cv2.setNumThreads(1)
@@ -151,7 +151,7 @@ def stacked(prepared: Sequence[Canvases], scale: int) -> torch.Tensor:
 def each_alone(
     detect: RetinaFaceDetect, embed: IResNetEmbed, files: list[bytes], size: Size
 ) -> dict[str, float]:
-    """Milliseconds a picture of every step, on one core or the GPU, with nothing beside it."""
+    """Milliseconds an image of every step, on one core or the GPU, with nothing beside it."""
     data = list(itertools.islice(itertools.cycle(files), size.batch))
     device = detect.device
     spent: dict[str, float] = {}
@@ -201,7 +201,7 @@ def pinned(batch: torch.Tensor, device: Device) -> torch.Tensor:
 def best_face(
     detect: RetinaFaceDetect, rgb: np.ndarray, faces: Detections
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """The rows of the best face of a picture and its crop (112, 112, 3); grey where random points
+    """The rows of the best face of an image and its crop (112, 112, 3); grey where random points
     span no face.
     """
     ids = {"identity_id": "0" * 16, "image_id": "0" * 24}
@@ -219,7 +219,7 @@ def pipeline(
     size: Size,
     pool: ThreadPoolExecutor,
 ) -> tuple[float, float, dict[str, float]]:
-    """Pictures a second; the share of the pool's time that is used; what the main thread waits for,
+    """Images a second; the share of the pool's time that is used; what the main thread waits for,
     in seconds.
     """
     times: list[float] = []
@@ -291,7 +291,7 @@ def slice_by_slice(
     size: Size,
     pool: ThreadPoolExecutor,
 ) -> float:
-    """Pictures a second of the stages' `run` on one slice after the other."""
+    """Images a second of the stages' `run` on one slice after the other."""
     count = max(SLICE, size.pictures // 4) if size is ON_GPU else size.pictures
     slices = list(divided([files[i % len(files)] for i in range(count)], SLICE))
     start = time.perf_counter()
@@ -329,7 +329,7 @@ def report(
 ) -> None:
     where = "GPU" if cuda else "CPU"
     table = Table(title="each step alone", title_justify="left", box=None)
-    for column in ("step", "on", "ms a picture", "share"):
+    for column in ("step", "on", "ms an image", "share"):
         table.add_column(column, justify="left" if column in ("step", "on") else "right")
     total = sum(alone.values())
     for name, spent in alone.items():

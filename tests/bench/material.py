@@ -22,7 +22,7 @@ def photographs(folder: Path, count: int) -> tuple[Path, str]:
     else:
         compose(folder / "samples")
         found = sorted((folder / "samples" / "people").glob("*/*"))
-        what = "composed sample pictures"
+        what = "composed sample images"
     for number in range(count):
         source = found[number % len(found)]
         target = people / source.parent.name / f"{number:05d}{source.suffix}"

@@ -1,9 +1,9 @@
 """Detect and embed decoded photographs, ours against insightface's FaceAnalysis on the same
-weights, scales and pictures.
+weights, scales and images.
 
-Ours are the stages as the pipeline calls them, 32 pictures at a time, with ids, sharpness and rows
+Ours are the stages as the pipeline calls them, 32 images at a time, with ids, sharpness and rows
 in Arrow. What is not spent in `InferenceSession.run` counts as outside the networks, for both. All
-variants take turns on the same pictures, and medians are shown, because other programs run on the
+variants take turns on the same images, and medians are shown, because other programs run on the
 machine too; CPU time hardly depends on those. Decoding is stated apart.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     console = Console(width=120)
     with tempfile.TemporaryDirectory(prefix="idcluster-bench-") as place:
         people, _ = photographs(Path(place), 968 + PICTURES)
-        # Evenly from all, so that there are close-ups, news pictures and groups among them.
+        # Evenly from all, so that there are close-ups, news images and groups among them.
         found = sorted(people.glob("*/*"), key=lambda path: path.name)
         files = [str(path) for path in found[:: len(found) // PICTURES][:PICTURES]]
         models = _models(Path(place))
@@ -60,7 +60,7 @@ def main() -> None:
             faces, decoding, timed = _together(models, files, processes, threads)
             console.print(_table(title, faces, timed))
             console.print(
-                f"decoding: {1e3 * decoding / PICTURES:.1f} ms a picture, in none of these\n"
+                f"decoding: {1e3 * decoding / PICTURES:.1f} ms an image, in none of these\n"
             )
 
 
@@ -70,7 +70,7 @@ def _table(title: str, faces: dict[str, int], timed: Timed) -> Table:
         title=f"{DETECTOR} at {SCALES} and {RECOGNISER}, {title}", title_justify="left", box=None
     )
     for column in (
-        "ms a picture",
+        "ms an image",
         "faces",
         "in all",
         "in networks",
@@ -79,7 +79,7 @@ def _table(title: str, faces: dict[str, int], timed: Timed) -> Table:
         "CPU time",
         "insightface = 1",
     ):
-        table.add_column(column, justify="left" if column == "ms a picture" else "right")
+        table.add_column(column, justify="left" if column == "ms an image" else "right")
     for variant, turns in timed.items():
         all_of, inside, busy = ([1e3 * turn[i] / PICTURES for turn in turns] for i in range(3))
         outside = [a - b for a, b in zip(all_of, inside, strict=True)]

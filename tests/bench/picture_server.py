@@ -1,9 +1,9 @@
-"""A web server for the crawl benchmark: pictures of about 100 kB under any host name, with as
+"""A web server for the crawl benchmark: images of about 100 kB under any host name, with as
 little work as it can.
 
 Started as `python -m tests.bench.picture_server`; prints its port. Every `/<number>.jpg` is a
-picture of its own (a few dozen photographs' worth of pixels, the number in a comment segment),
-`/log` gives and forgets what was asked for: host to the times of its pictures, in seconds. There
+image of its own (a few dozen photographs' worth of pixels, the number in a comment segment),
+`/log` gives and forgets what was asked for: host to the times of its images, in seconds. There
 are no rules of sites.
 """
 
@@ -66,7 +66,7 @@ class Server(asyncio.Protocol):
             self._send(b"200 OK", said)
         elif number.isdigit() and host:
             self.log.setdefault(host[1].decode(), []).append(time.time())
-            # A comment segment behind the first two bytes: every picture is another file with the
+            # A comment segment behind the first two bytes: every image is another file with the
             # same pixels.
             comment = b"\xff\xd8\xff\xfe" + struct.pack(">H", 12) + number.encode().rjust(10)
             body = self.bodies[int(number) % len(self.bodies)]

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 BENCHES = {
     "executor": "detect and embed on Ray against a plain loop over the same stages",
     "nodes": "the same on clusters of 1, 2 and 3 Ray nodes on this machine",
-    "models": "detect and embed on decoded pictures: time around the networks, and against "
+    "models": "detect and embed on decoded images: time around the networks, and against "
     "insightface",
     "gpu": "detect with RetinaFace-R50 and embed with iresnet100 on one GPU",
     "again": "a run that has nothing to do, and a plan",
@@ -22,10 +22,9 @@ BENCHES = {
     "clean_truth": "what cleaning keeps of real photographs, as they are and with other people "
     "mixed in",
     "clean": "cleaning many people, and one of many faces, against scikit-learn loops",
-    "crawl": "fetching pictures from local servers, beside img2dataset, and how well limits are "
-    "kept",
-    "scale": "planning, publishing and querying as a dataset grows, without pictures",
-    "stats": "opening the catalogue, every statistic and the report, without pictures",
+    "crawl": "fetching images from local servers, beside img2dataset, and how well limits are kept",
+    "scale": "planning, publishing and querying as a dataset grows, without images",
+    "stats": "opening the catalogue, every statistic and the report, without images",
 }
 
 

@@ -2,7 +2,7 @@
 on synthetic roots.
 
 `python tests/bench/run.py scale --full` goes up to the size of the largest published set (23,042
-people, 11.5 million pictures offered), which takes 5 GB of disk and about ten minutes on two free
+people, 11.5 million images offered), which takes 5 GB of disk and about ten minutes on two free
 cores, and writes SCALE.md beside this file.
 """
 
@@ -47,7 +47,7 @@ QUERIES = {
     "mean similarity of kept faces": "SELECT avg(similarity) FROM clusters WHERE keep",
     "captions of one person": "SELECT count(caption) FROM captions WHERE identity_id = (SELECT "
     "min(identity_id) FROM identities)",
-    "kept faces joined with pictures": "SELECT format, count(*) FROM clusters JOIN images USING "
+    "kept faces joined with images": "SELECT format, count(*) FROM clusters JOIN images USING "
     "(image_id) WHERE keep GROUP BY ALL",
 }
 
@@ -209,7 +209,7 @@ def _count(store: Store, ready: None) -> dict[str, float]:
         path.split("/")[1] in ("images", "masks") for path in paths if path.startswith("tables/")
     )
     size = sum(store.size(path) for path in paths)
-    return {"objects": len(paths), "with pictures": blobs, "bytes": size}
+    return {"objects": len(paths), "with images": blobs, "bytes": size}
 
 
 MEASURES: dict[str, tuple[Callable[[Store, Size], Any], Callable[[Store, Any], Any]]] = {
@@ -236,7 +236,7 @@ MEASURES: dict[str, tuple[Callable[[Store, Size], Any], Callable[[Store, Any], A
 def _law(
     measured: Mapping[str, Mapping[str, Mapping[str, float]]], what: str, value: str
 ) -> tuple[float, float]:
-    """The slope of y = a + b x through the two largest sizes, x being millions of pictures offered;
+    """The slope of y = a + b x through the two largest sizes, x being millions of images offered;
     and y at the goal.
     """
     one, two = list(measured)[-2:]
@@ -254,7 +254,7 @@ def _table(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Table:
     )
     table.add_column("")
     for name in measured:
-        table.add_column(f"{SIZES[name].candidates:,} pictures", justify="right")
+        table.add_column(f"{SIZES[name].candidates:,} images", justify="right")
     for what in MEASURES:
         table.add_row(what, *(_cell(found[what]) for found in measured.values()))
     return table
@@ -284,12 +284,12 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         "",
         "Synthetic roots (`tests/bench/synthetic.py`): all tables of the quickstart DAG with "
         "every row, real files and a real snapshot;",
-        "pictures and masks are null, vectors have 16 numbers. Each line is a process of its own.",
+        "images and masks are null, vectors have 16 numbers. Each line is a process of its own.",
         "Cells: seconds (of them on the processor), the most memory of the process with all that "
         "was loaded before.",
         "",
         _row(
-            "", *(f"{s.people:,} people, {s.candidates:,} pictures, {s.kept:,} kept" for s in sizes)
+            "", *(f"{s.people:,} people, {s.candidates:,} images, {s.kept:,} kept" for s in sizes)
         ),
         _row("---", *("---:" for _ in sizes)),
         *(
@@ -305,14 +305,14 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         "everything again; the listing itself is in",
         "memory before. Queries: without opening the catalogue.",
         "",
-        _row("", *(f"{s.candidates:,} pictures" for s in sizes)),
+        _row("", *(f"{s.candidates:,} images" for s in sizes)),
         _row("---", *("---:" for _ in sizes)),
     ]
     facts = {
         "entries of the snapshot": ("load the snapshot", "entries"),
         "bytes of the snapshot": ("load the snapshot", "bytes"),
         "objects in the root": ("count objects", "objects"),
-        "of them with pictures or masks": ("count objects", "with pictures"),
+        "of them with images or masks": ("count objects", "with images"),
         "bytes of the root": ("count objects", "bytes"),
         "tasks to detect everything": ("plan: detect everything", "tasks"),
         "listings by load": ("load the snapshot", "listings"),
@@ -328,18 +328,18 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
         "",
         f"An object store answers a listing with {LISTED:,} names a request. Finding the newest "
         "snapshot lists `snapshots/` alone,",
-        "which `idcluster gc` keeps short. Of a finished bucket each table without pictures is "
+        "which `idcluster gc` keeps short. Of a finished bucket each table without images is "
         "one object; of images and masks each",
-        "chunk is one, and what is no picture in them one more for the bucket.",
+        "chunk is one, and what is no image in them one more for the bucket.",
         "",
         "## Extrapolated, not measured",
         "",
-        f"To {GOAL.people:,} people and {GOAL.candidates:,} pictures, by a straight line through "
+        f"To {GOAL.people:,} people and {GOAL.candidates:,} images, by a straight line through "
         "the two largest sizes above: all of this",
         "goes over lists once. Memory and seconds that do not fit a machine say that it would "
         "not work so.",
         "",
-        _row("", "a million pictures", "at the goal"),
+        _row("", "a million images", "at the goal"),
         _row("---", "---:", "---:"),
     ]
     for what in MEASURES:
@@ -357,7 +357,7 @@ def report(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     lines += [
         _row("requests to list by gc", f"{slope / LISTED:,.1f}", f"{names / LISTED:,.0f}"),
         "",
-        "What grows with the number of pictures and is held whole is the snapshot and the "
+        "What grows with the number of images and is held whole is the snapshot and the "
         "source's listing: they, not the tables, are",
         "what a dataset of that size would outgrow first.",
         "",

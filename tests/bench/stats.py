@@ -2,7 +2,7 @@
 synthetic root.
 
 `python tests/bench/run.py stats --full` does it at the size of the largest published set (23,042
-people, 11.5 million pictures offered, 1.8 million kept) and writes STATS.md beside this file.
+people, 11.5 million images offered, 1.8 million kept) and writes STATS.md beside this file.
 Making that root takes 5 GB of disk and ten minutes on two free cores; BENCH_ROOTS=FOLDER keeps it
 for the next time.
 """
@@ -153,7 +153,7 @@ def report(found: dict[str, Cost], size: Size) -> str:
         "1 or so, others worked on it too, and a statistic had one core or less instead of two.",
         "",
         f"A synthetic root (`tests/bench/synthetic.py`) of {size.people:,} people, "
-        f"{size.candidates:,} pictures offered and",
+        f"{size.candidates:,} images offered and",
         f"{size.kept:,} kept: finished buckets, compacted. Each is done {TIMES} times in a "
         "process and a connection of its own, and",
         "the quickest told: statistics without opening the catalogue, the report with "

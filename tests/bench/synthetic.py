@@ -1,8 +1,8 @@
-"""Dataset roots of any size without pictures: valid tables, real files and a real snapshot, made in
+"""Dataset roots of any size without images: valid tables, real files and a real snapshot, made in
 seconds a million rows.
 
 Everything that planning, publishing and querying look at is there: ids, statuses, bases, digests,
-versions of a DAG. The vectors are short, the pictures and masks are null, and the numbers are
+versions of a DAG. The vectors are short, the images and masks are null, and the numbers are
 noise.
 """
 
@@ -39,7 +39,7 @@ _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
 
 @dataclass(frozen=True)
 class Size:
-    """How large a dataset is: people, pictures offered, faces kept."""
+    """How large a dataset is: people, images offered, faces kept."""
 
     people: int
     candidates: int
@@ -114,7 +114,7 @@ def _counts(size: Size) -> list[int]:
 
 
 def _buckets(size: Size) -> Iterator[list[tuple[int, int]]]:
-    """The people of each bucket and how many pictures they have: filled as intake does."""
+    """The people of each bucket and how many images they have: filled as intake does."""
     bucket: list[tuple[int, int]] = []
     filled = 0
     for person, count in enumerate(_counts(size)):
@@ -153,7 +153,7 @@ def _bucket(
                 )
             )
             continue
-        # Rows are in the order of their pictures, so a chunk is a stretch of them.
+        # Rows are in the order of their images, so a chunk is a stretch of them.
         ends = np.searchsorted(image, np.arange(0, rows.count + CHUNK_ROWS, CHUNK_ROWS))
         pieces = [made.slice(start, stop - start) for start, stop in pairwise(ends)]
         entries += _sealed(store, table, version, bucket, pieces, full, random)
@@ -252,7 +252,7 @@ def _text(characters: np.ndarray) -> pa.Array:
 
 
 class _Rows:
-    """The rows of one bucket. Every picture has one face or none, a share of the faces is kept."""
+    """The rows of one bucket. Every image has one face or none, a share of the faces is kept."""
 
     def __init__(
         self, random: np.random.Generator, members: list[tuple[int, int]], kept: float
@@ -300,7 +300,7 @@ class _Rows:
         )
 
     def table(self, table: str, bucket: int) -> tuple[pa.Table, np.ndarray]:
-        """The rows of a table and the number of the picture of each."""
+        """The rows of a table and the number of the image of each."""
         schema = TABLES[table]
         of_people = table in ("identities", "people", "matches")
         image = (

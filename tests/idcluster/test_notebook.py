@@ -1,4 +1,4 @@
-"""As a notebook does it: nothing but `import idcluster`, from photographs to a picture of a
+"""As a notebook does it: nothing but `import idcluster`, from photographs to an image of a
 statistic.
 """
 

@@ -134,7 +134,7 @@ class Browser:
             self.requests.append(about["request"]["url"])
 
     def open(self, address: str) -> None:
-        """Load a page and wait until it and its pictures are there."""
+        """Load a page and wait until it and its images are there."""
         self.command("Page.navigate", url=address)
         loaded = (
             "new Promise(done => document.readyState === 'complete' ? done() : "

@@ -15,7 +15,7 @@ WHO = "person 01"
 
 
 def gallery(folder: Path, count: int = 4, pictures: int = 6) -> Path:
-    """The toy people, with two pictures under other names in which person 01 is: with somebody
+    """The toy people, with two images under other names in which person 01 is: with somebody
     else, and a copy.
     """
     source = people(folder, count, pictures)

@@ -21,7 +21,7 @@ from tests.pipeline.toy import toy_dag
 
 @contextmanager
 def small_buckets() -> Iterator[None]:
-    """Two people fill a bucket and four pictures a chunk, so that finished buckets are
+    """Two people fill a bucket and four images a chunk, so that finished buckets are
     compacted.
     """
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,5 @@
 """A dataset root small enough for tests: real Parquet files and a published snapshot, from tiny
-generated pictures.
+generated images.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _FORMATS = ("jpeg", "png", "webp")
 
 @dataclass(frozen=True)
 class SmallPerson:
-    """A person with `pictures` pictures, of `size` bytes or a little more each.
+    """A person with `pictures` images, of `size` bytes or a little more each.
 
     `rejected` of them are kept out by cleaning, `faceless` have no face; both come on top of
     `pictures`.
@@ -40,7 +40,7 @@ class SmallPerson:
 
 @lru_cache(maxsize=4096)
 def picture(seed: str, format: str = "jpeg", size: int = 0) -> bytes:
-    """A picture of 32 x 24 pixels; what follows its end is padding that decoders skip."""
+    """An image of 32 x 24 pixels; what follows its end is padding that decoders skip."""
     digest = hashlib.blake2b(seed.encode()).digest()
     sink = io.BytesIO()
     Image.new("RGB", (32, 24), (digest[0], digest[1], digest[2])).save(sink, format)

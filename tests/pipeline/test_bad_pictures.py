@@ -1,4 +1,4 @@
-"""Pictures that are valid but odd, and some that are not, through decoding, detection, recognition
+"""Images that are valid but odd, and some that are not, through decoding, detection, recognition
 and screening of every backend.
 
 Each file has its outcome as a row, and every row that must follow from another one is there.
@@ -76,7 +76,7 @@ def turned(rgb: np.ndarray, orientation: int) -> bytes:
 
 
 def with_one_face(rgb: np.ndarray) -> dict[str, bytes]:
-    """The same picture in every guise that decodes to about the same pixels."""
+    """The same image in every guise that decodes to about the same pixels."""
     picture = Image.fromarray(rgb)
     grey = picture.convert("L")
     alpha = np.full(rgb.shape[:2], 255, np.uint8)
@@ -167,7 +167,7 @@ def many(rgb: np.ndarray) -> bytes:
 
 
 def cut_faces(rgb: np.ndarray) -> dict[str, bytes]:
-    """Faces at the edge of the picture, more and more of them outside."""
+    """Faces at the edge of the image, more and more of them outside."""
     x1, y1, x2, y2 = BOX
     made = {}
     for share in range(0, 60, 10):
@@ -251,7 +251,7 @@ def found(
 
 
 def test_every_row_is_accounted_for(found: Found) -> None:
-    """A picture or a face would be missing from the dataset without anybody being told."""
+    """An image or a face would be missing from the dataset without anybody being told."""
     [counts] = found.rows("""
         SELECT
           (SELECT count(*) FROM candidates) AS candidates,
@@ -328,7 +328,7 @@ def test_the_same_pixels_give_the_same_faces_whatever_the_file(found: Found, nam
 
 
 def test_a_panorama_costs_no_more_than_its_row(found: Found) -> None:
-    """Nothing is found in it, or the face where it is; and it is no picture for a dataset."""
+    """Nothing is found in it, or the face where it is; and it is no image for a dataset."""
     for face in found.of("faces", "wide", "panorama.png"):
         if face["status"] == "ok":
             assert 8_950 < face["box"][0] < face["box"][2] < 9_250

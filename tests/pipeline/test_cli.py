@@ -515,7 +515,7 @@ def test_status_of_no_dataset(tmp_path: Path) -> None:
 
 def test_plan_on_a_fresh_root_does_nothing_but_tell(made: Home, tmp_path: Path) -> None:
     said = call("plan", made.dag, "--set", f"root={tmp_path / 'fresh'}")
-    assert "source: 4 people, 44 pictures: 44 new, 0 changed, 0 gone" in said
+    assert "source: 4 people, 44 images: 44 new, 0 changed, 0 gone" in said
     assert row(said, "crawl") == "crawl 0 44 44 new or changed at the source"
     assert row(said, "caption") == "caption 0 what follows"
     assert "shards: follow from the rows above" in said
@@ -541,8 +541,8 @@ def test_plan_with_retry_names_rows_tasks_and_estimate(made: Home) -> None:
 
 def test_plan_with_a_limit_says_so(made: Home) -> None:
     said = call("plan", made.dag, "--retry", "reason = 'no_face'", "--limit", 1)
-    assert "at most 1 picture a phase (--limit)" in said
-    assert row(said, "detect").split()[3] == "1", "one task for one picture"
+    assert "at most 1 image a phase (--limit)" in said
+    assert row(said, "detect").split()[3] == "1", "one task for one image"
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
@@ -627,7 +627,7 @@ def test_diff_by_table_and_person(mine: Home) -> None:
     )
     run_toy(mine.folder, mine.people, mine.root, ("stages.caption.params.prompt=other",))
     said = call("diff", mine.root, newest)
-    assert "captions: prompt a picture -> other" in said.splitlines()
+    assert "captions: prompt an image -> other" in said.splitlines()
     assert row(said, "captions") == "captions 0 28 0"
     assert len(re.findall(r"person 0\d +0 +14 +0", said)) == 4
     found = json.loads(call("diff", mine.root, newest, "--format", "json"))
@@ -917,8 +917,8 @@ def test_run_tells_what_it_does_in_plain_lines(made: Home, tmp_path: Path, inlin
     lines = said.splitlines()
     assert lines[0] == f"note: 1 file beside the folders of people in {home.people} is not used"
     assert lines[1] == f"note: 1 folder inside {home.people}/person 00 is not used"
-    assert lines[2] == "source: 4 people, 44 pictures; 44 new"
-    assert re.fullmatch(r"crawl \+ detect \+ embed: 44 pictures in \d+ tasks", lines[3])
+    assert lines[2] == "source: 4 people, 44 images; 44 new"
+    assert re.fullmatch(r"crawl \+ detect \+ embed: 44 images in \d+ tasks", lines[3])
     assert lines[4].startswith("  crawl: 44 rows, ") and lines[4].endswith(
         " rows/s; 4 not_an_image"
     )
@@ -931,7 +931,7 @@ def test_run_tells_what_it_does_in_plain_lines(made: Home, tmp_path: Path, inlin
     assert json.loads((home.root / record).read_text())["status"] == "done"
 
     again = call("run", home.dag).splitlines()
-    assert again[2] == "source: 4 people, 44 pictures; nothing new"
+    assert again[2] == "source: 4 people, 44 images; nothing new"
     assert again[3].startswith(f"nothing to do; snapshot {newest} is up to date (")
     assert len(list((home.root / "runs").glob("*.json"))) == 1, (
         "a run that did nothing leaves no record"
@@ -942,10 +942,8 @@ def test_run_with_only_limit_where_and_retry(made: Home, tmp_path: Path, inline:
     root = ("--set", f"root={tmp_path / 'root'}")
     assert "  crawl: 44 rows" in call("run", made.dag, *root, "--only", "crawl")
     said = call("run", made.dag, *root, "--only", "detect", "--where", "name = 'person 02'")
-    assert "detect: 10 pictures in " in said
-    assert "detect: 5 pictures in " in call(
-        "run", made.dag, *root, "--only", "detect", "--limit", 5
-    )
+    assert "detect: 10 images in " in said
+    assert "detect: 5 images in " in call("run", made.dag, *root, "--only", "detect", "--limit", 5)
     said = call("run", made.dag, *root, "--only", "detect", "--retry", "reason = 'no such reason'")
     assert "nothing matches --retry \"reason = 'no such reason'\"" in said
     said = call("run", made.dag, *root, "--only", "detect", "--retry", "reason = 'no_face'")
@@ -1057,7 +1055,7 @@ def test_snapshots_gc_and_shards_as_json(mine: Home) -> None:
         )
         assert len(done["snapshots"]) == len(found) - 1
     [train] = as_json("shards", "list", mine.root)["splits"]
-    assert (train["split"], train["pictures"], train["people"]) == ("train", 28, 4)
+    assert (train["split"], train["images"], train["people"]) == ("train", 28, 4)
     checked = as_json("shards", "verify", mine.root)
     assert checked["wrong"] == 0 and checked["sets"][0]["samples"] == 28
     [tar] = mine.root.rglob("*.tar")
@@ -1188,12 +1186,12 @@ def test_quickstart_on_ray_in_a_pipe(tmp_path: Path, astronaut: bytes) -> None:
     assert re.fullmatch(
         r"accepted and written down in .+/accepted\.yaml: dlib_68_points", first.pop(0)
     )
-    assert first[0] == "source: 1 person, 3 pictures; 3 new"
-    assert [line for line in first if line.startswith("crawl + detect + embed: 3 pictures in ")]
+    assert first[0] == "source: 1 person, 3 images; 3 new"
+    assert [line for line in first if line.startswith("crawl + detect + embed: 3 images in ")]
     assert any(line.startswith("  shard: 3 samples in ") for line in first)
     assert first[-1].startswith("done: snapshot ")
     assert [line for line in first if line.startswith("bottleneck: ")]
     second = run()
-    assert second[0] == "source: 1 person, 3 pictures; nothing new"
+    assert second[0] == "source: 1 person, 3 images; nothing new"
     assert len(second) == 2 and second[1].startswith("nothing to do; snapshot ")
     assert len(list(root.rglob("*.tar"))) == 1

@@ -86,7 +86,7 @@ def test_death_at_calls_all_over(
 
 
 def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -> None:
-    """Dead in a first run, dead again in the second, which has other parameters and a new picture;
+    """Dead in a first run, dead again in the second, which has other parameters and a new image;
     then resumed.
     """
     import shutil
@@ -109,7 +109,7 @@ def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -
         again = tmp_path / f"again-{at}"
         run_toy(tmp_path, mine, again, sets)
         afresh = shown(again)
-        # Where a picture was first seen decides its chunk and so its place in the candidates; all
+        # Where an image was first seen decides its chunk and so its place in the candidates; all
         # else is the same.
         for table in ("images", "faces", "embeddings", "clusters", "people", "captions", "shards"):
             assert kept[table] == afresh[table], (at, table)

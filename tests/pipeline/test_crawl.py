@@ -214,7 +214,7 @@ def test_the_record_names_the_host_of_what_nobody_thought_of(
 def test_rules_that_cannot_be_had_for_now_are_asked_for_in_the_next_round(
     site: Site, tmp_path: Path
 ) -> None:
-    """Two faults in a row cost all pictures of a host."""
+    """Two faults in a row cost all images of a host."""
     left = 3
 
     async def page(request: Any) -> web.Response:
@@ -344,7 +344,7 @@ def test_refusals_are_believed_until_they_are_old(site: Site, tmp_path: Path) ->
 def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A root of a million pictures would be read through before a run that has nothing to do."""
+    """A root of a million images would be read through before a run that has nothing to do."""
     monkeypatch.setattr("pipeline.execution.intake.BUCKET_ROWS", 22)
     monkeypatch.setattr("pipeline.execution.intake.CHUNK_ROWS", 4)
     site.robots["no.test"] = "User-agent: *\nDisallow: /"

@@ -426,7 +426,7 @@ def test_every_kind_of_source_is_read_and_set(tmp_path: Path, kind: str) -> None
         ),
         (
             "[{kind: folder, path: x}, {kind: folder, path: y}]",
-            "source[1]: is called 'local' as source[0] is; pictures are told apart by that, so "
+            "source[1]: is called 'local' as source[0] is; images are told apart by that, so "
             "give it a `name` of its own",
         ),
     ],

@@ -117,7 +117,7 @@ def add_bad_files(folder: Path, photograph: bytes) -> None:
     (folder / "cut.png").write_bytes(saved(Image.effect_noise((64, 64), 50), "PNG")[:-2000])
     (folder / "empty.jpg").touch()
     (folder / "bomb.png").write_bytes(bomb(30_000))
-    (folder / "text.jpg").write_text("this is no picture\n" * 100)
+    (folder / "text.jpg").write_text("this is no image\n" * 100)
     (folder / "page.html").write_text("<!DOCTYPE html><html><body>404</body></html>")
     (folder / "noise.bin").write_bytes(os.urandom(5000))
     (folder / "dangling.jpg").symlink_to(folder / "nowhere.jpg")
@@ -186,7 +186,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, photographs: list[bytes]) ->
 
 
 def person(found: Found, name: str) -> list[tuple[Any, ...]]:
-    """Address, status and reason of the pictures of a person, and whether a face of each is
+    """Address, status and reason of the images of a person, and whether a face of each is
     kept.
     """
     sql = """SELECT c.address, m.status, m.reason, coalesce(bool_or(k.keep), false)
@@ -197,7 +197,7 @@ def person(found: Found, name: str) -> list[tuple[Any, ...]]:
 
 
 def test_nothing_vanishes(found: Found) -> None:
-    """As many candidates as files; as many pictures as candidates; a face row for every picture;
+    """As many candidates as files; as many images as candidates; a face row for every image;
     and so on.
     """
     folders = [path for path in found.people.iterdir() if path.is_dir()]

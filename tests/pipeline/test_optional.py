@@ -103,7 +103,7 @@ def test_versions_do_not_depend_on_a_stage_that_may_be_missing(home: Home) -> No
 def test_what_is_filtered_is_neither_clustered_nor_captioned_nor_sharded(home: Home) -> None:
     run_toy(*home)
     record = run_toy(*home, sets=screened(3))
-    # Pictures 4 and 5 and the pair of each person go; nobody else's captions are touched.
+    # Images 4 and 5 and the pair of each person go; nobody else's captions are touched.
     assert computed(record) == {"screen": FACES, "clean": PEOPLE, "people": PEOPLE}
     view = shown(home[2])
     assert reasons(home[2], "screenings") == {None: 20, "noisy": 16}
@@ -139,7 +139,7 @@ def test_a_stage_that_is_taken_away_leaves_everything_as_it_was_without_it(home:
 
 
 def test_only_people_with_a_filtered_face_are_cleaned_again(home: Home) -> None:
-    """One bad picture of one person would have everybody clustered again."""
+    """One bad image of one person would have everybody clustered again."""
     extra = people(home[0] / "more", count=1, pictures=8) / "person 00"
     for number in (6, 7):
         shutil.copy(extra / f"{number:02d}.png", home[1] / "person 02")
@@ -157,7 +157,7 @@ def test_only_people_with_a_filtered_face_are_cleaned_again(home: Home) -> None:
 
 
 def without_gone(view: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset remembers pictures that are gone as candidates, a new one does not."""
+    """A dataset remembers images that are gone as candidates, a new one does not."""
     return {name: rows for name, rows in view.items() if name != "candidates"}
 
 

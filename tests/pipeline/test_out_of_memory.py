@@ -1,4 +1,4 @@
-"""Memory that does not suffice, on a real Ray: an error costs the picture, a killed worker costs it
+"""Memory that does not suffice, on a real Ray: an error costs the image, a killed worker costs it
 after the second time.
 """
 
@@ -28,7 +28,7 @@ grows.
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """People, with a picture of which detect takes more and more memory."""
+    """People, with an image of which detect takes more and more memory."""
     folder = people(tmp_path / "people", count=3)
     (folder / "person 01" / "grows.png").write_bytes(picture(11, noise=5, trouble=GROWS))
     return folder
@@ -58,7 +58,7 @@ def not_seen(root: Path) -> dict[str, Any]:
 
 
 def check_neighbours(root: Path, source: Path, folder: Path) -> None:
-    """Everything else is as if the picture had never been there: tested by taking it away."""
+    """Everything else is as if the image had never been there: tested by taking it away."""
     (source / "person 01" / "grows.png").unlink()
     run_toy(folder, source, root)
     run_toy(folder, source, folder / "without")
@@ -69,7 +69,7 @@ def check_neighbours(root: Path, source: Path, folder: Path) -> None:
 def test_memory_that_is_refused_costs_the_picture_alone(
     source: Path, tmp_path: Path, start: Callable[..., Driver]
 ) -> None:
-    """One picture of 100,000 pixels a side would end a run of days."""
+    """One image of 100,000 pixels a side would end a run of days."""
     root = tmp_path / "root"
     start(source, root, TOY_ADDRESS_ROOM=str(500_000_000)).succeed()
     row = not_seen(root)

@@ -106,9 +106,7 @@ def test_a_switch_back_has_nothing_to_compute(done: Home) -> None:
     assert plan(done, other).nothing
 
 
-@pytest.mark.parametrize(
-    "change", ["prompt", "new picture", "replaced picture", "threshold", "margin"]
-)
+@pytest.mark.parametrize("change", ["prompt", "new image", "replaced image", "threshold", "margin"])
 def test_a_run_does_what_the_plan_knows_and_what_follows(done: Home, change: str) -> None:
     """Units that are known are what the run does; a stage that is neither named nor follows does
     nothing.
@@ -120,7 +118,7 @@ def test_a_run_does_what_the_plan_knows_and_what_follows(done: Home, change: str
         sets = ("stages.clean.params.similarity_threshold=0.9",)
     elif change == "margin":
         sets = ("stages.detect.params.margin=1",)
-    elif change == "new picture":
+    elif change == "new image":
         (done[1] / "person 01" / "new.png").write_bytes(picture(11, noise=77))
     else:
         (done[1] / "person 02" / "03.png").write_bytes(picture(12, 12, noise=99))

@@ -92,17 +92,17 @@ def console(terminal: bool) -> tuple[Console, io.StringIO]:
 
 def test_plain_lines(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect", "embed"], tasks=4, members=32, unit="picture") as progress:
+    with Progress(log, ["detect", "embed"], tasks=4, members=32, unit="image") as progress:
         clock(4.0)
         progress.add(receipt(part("detect", 9), part("embed", 9), embed=3.0, detect=1.0))
-        assert file.getvalue().splitlines() == ["detect + embed: 32 pictures in 4 tasks"], (
+        assert file.getvalue().splitlines() == ["detect + embed: 32 images in 4 tasks"], (
             "not a line a task"
         )
         clock(12.0)
         failed = part("detect", 8, ok=6, failed__decode_error=2)
         progress.add(receipt(failed, part("embed", 6), embed=3.0, detect=1.0, decode=0.5))
         assert file.getvalue().splitlines()[1:] == [
-            "  16 of 32 pictures, 1.0/s, 16 s, 16 s left, slowest: embed"
+            "  16 of 32 images, 1.0/s, 16 s, 16 s left, slowest: embed"
         ]
         progress.add(receipt(part("detect", 8, filtered__no_face=3, ok=5), embed=1.0))
         clock(4.0)
@@ -116,7 +116,7 @@ def test_plain_lines(clock: Callable[[float], None]) -> None:
 
 def test_no_line_of_progress_after_the_last_task(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect"], tasks=1, members=8, unit="picture") as progress:
+    with Progress(log, ["detect"], tasks=1, members=8, unit="image") as progress:
         clock(60.0)
         progress.add(receipt(part("detect", 8)))
     assert [line for line in file.getvalue().splitlines() if "left" in line] == []
@@ -124,7 +124,7 @@ def test_no_line_of_progress_after_the_last_task(clock: Callable[[float], None])
 
 def test_rows_of_an_interrupted_run_are_told(clock: Callable[[float], None]) -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect", "embed"], tasks=2, members=16, unit="picture") as progress:
+    with Progress(log, ["detect", "embed"], tasks=2, members=16, unit="image") as progress:
         clock(2.0)
         progress.add(receipt(part("detect", 8, adopted=True)))
         progress.add(receipt(part("detect", 8)))
@@ -136,7 +136,7 @@ def test_rows_of_an_interrupted_run_are_told(clock: Callable[[float], None]) -> 
 
 def test_poisoned_rows_and_deaths_are_counted() -> None:
     log, file = console(terminal=False)
-    with Progress(log, ["detect"], tasks=2, members=16, unit="picture") as progress:
+    with Progress(log, ["detect"], tasks=2, members=16, unit="image") as progress:
         progress.add(receipt(part("detect", 8, ok=7, poisoned__worker_died=1), deaths=2))
         progress.add(receipt(part("detect", 8), deaths=1))
     assert progress.deaths == 3
@@ -145,7 +145,7 @@ def test_poisoned_rows_and_deaths_are_counted() -> None:
 
 def test_skipped_tasks_do_not_count_as_seen() -> None:
     log, _ = console(terminal=False)
-    with Progress(log, ["detect"], tasks=2, members=16, unit="picture") as progress:
+    with Progress(log, ["detect"], tasks=2, members=16, unit="image") as progress:
         progress.add(receipt(part("detect", 8)))
         progress.add(receipt(skipped=True))
     assert (progress.seen, progress.tasks) == (8, 2)
@@ -153,7 +153,7 @@ def test_skipped_tasks_do_not_count_as_seen() -> None:
 
 def test_bottleneck_is_where_most_time_goes() -> None:
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="picture")
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="image")
     told = [progress.bottleneck]
     measured: list[dict[str, Any]] = [
         {"detect": 0.0},
@@ -172,7 +172,7 @@ def test_bottleneck_is_where_the_busiest_workers_spend_their_time() -> None:
     that one.
     """
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="picture")
+    progress = Progress(log, ["detect", "embed"], tasks=3, members=24, unit="image")
     progress.pools = [(("detect",), 10), (("embed",), 1)]
     told = []
     measured: list[dict[str, Any]] = [
@@ -242,7 +242,7 @@ def test_parts_of_other_stages_do_not_count() -> None:
 
 def test_startup_is_the_time_until_the_first_worker_began() -> None:
     log, _ = console(terminal=False)
-    progress = Progress(log, ["detect"], tasks=2, members=16, unit="picture")
+    progress = Progress(log, ["detect"], tasks=2, members=16, unit="image")
     told, now = [progress.startup], time.time()
     for began in (7, 5, 6, -60):
         progress.add(receipt(part("detect", 8), began=now + began))
@@ -258,7 +258,7 @@ def test_startup_is_the_time_until_the_first_worker_began() -> None:
 
 def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
     screen, file = console(terminal=True)
-    with Progress(screen, ["detect", "embed"], tasks=3, members=24, unit="picture") as progress:
+    with Progress(screen, ["detect", "embed"], tasks=3, members=24, unit="image") as progress:
         progress.add(
             receipt(
                 part("detect", 9, ok=7, failed__decode_error=2),
@@ -269,7 +269,7 @@ def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
         )
         screen.print("a line meanwhile")  # makes the table be drawn again below it
     drawn = file.getvalue()
-    for word in ("stage", "rows", "rows/s", " left", "not ok", "8 of 24 pictures"):
+    for word in ("stage", "rows", "rows/s", " left", "not ok", "8 of 24 images"):
         assert word in drawn
     lines = [line.strip() for line in drawn.splitlines()]
     assert any(line.startswith("detect") and line.endswith("2 decode_error") for line in lines)
@@ -278,7 +278,7 @@ def test_terminal_shows_a_table_and_leaves_the_summary() -> None:
     assert "\x1b[" in drawn, "the table is drawn over"
     assert "  detect: 9 rows, " in drawn.splitlines()[-2]
     assert "  embed: 7 rows, " in drawn.splitlines()[-1]
-    assert drawn.startswith("detect + embed: 24 pictures in 3 tasks"), "not less than in a file"
+    assert drawn.startswith("detect + embed: 24 images in 3 tasks"), "not less than in a file"
 
 
 def test_a_terminal_shows_from_the_start_what_holds_up_the_first_results(
@@ -287,9 +287,7 @@ def test_a_terminal_shows_from_the_start_what_holds_up_the_first_results(
     """Ray takes its time to start, and an empty screen looks like a program that hangs."""
     screen, file = console(terminal=True)
     doing = ["starting Ray"]
-    with Progress(
-        screen, ["detect"], 1, 8, "picture", "phase 2 of 5", lambda: doing[0]
-    ) as progress:
+    with Progress(screen, ["detect"], 1, 8, "image", "phase 2 of 5", lambda: doing[0]) as progress:
         assert "phase 2 of 5: starting Ray, 0 s" in file.getvalue(), "before anything is waited for"
         clock(12.0)
         assert str(progress.drawn()) == "  phase 2 of 5: starting Ray, 12 s"
@@ -301,13 +299,13 @@ def test_elsewhere_a_line_comes_though_nothing_else_does(clock: Callable[[float]
     """Nobody who reads a log could tell a slow start from one that hangs."""
     log, file = console(terminal=False)
     with Progress(
-        log, ["detect"], 1, 8, "picture", "phase 1 of 1", lambda: "starting Ray"
+        log, ["detect"], 1, 8, "image", "phase 1 of 1", lambda: "starting Ray"
     ) as progress:
         clock(12.0)
         progress.say_now_and_then()
         progress.say_now_and_then()
     assert file.getvalue().splitlines()[:2] == [
-        "detect: 8 pictures in 1 task",
+        "detect: 8 images in 1 task",
         "  phase 1 of 1: starting Ray, 12 s",
     ]
 
@@ -326,14 +324,14 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
 
 
 def test_time_left_does_not_count_the_start(clock: Callable[[float], None]) -> None:
-    """Of a run that took a minute to start and does a picture a second, the rest would be told too
+    """Of a run that took a minute to start and does an image a second, the rest would be told too
     long by far.
     """
     log, file = console(terminal=False)
-    with Progress(log, ["detect"], 4, 32, "picture") as progress:
+    with Progress(log, ["detect"], 4, 32, "image") as progress:
         clock(68.0)
         progress.add(receipt(part("detect", 8), began=time.time() + 60.0))
-    assert file.getvalue().splitlines()[1] == "  8 of 32 pictures, 1.0/s, 1 min 08 s, 24 s left"
+    assert file.getvalue().splitlines()[1] == "  8 of 32 images, 1.0/s, 1 min 08 s, 24 s left"
 
 
 def test_writing_shards_tells_how_many_are_left(clock: Callable[[float], None]) -> None:
@@ -429,7 +427,7 @@ def test_an_error_before_any_receipt_leaves_no_summary(terminal: bool) -> None:
     log, file = console(terminal)
 
     def fail() -> None:
-        with Progress(log, ["detect"], tasks=1, members=8, unit="picture"):
+        with Progress(log, ["detect"], tasks=1, members=8, unit="image"):
             raise RuntimeError("no worker could be started")
 
     with pytest.raises(RuntimeError, match="no worker"):
@@ -450,7 +448,7 @@ def test_an_error_before_any_receipt_leaves_no_summary(terminal: bool) -> None:
 )
 def test_time_left_is_readable(clock: Callable[[float], None], seconds: float, said: str) -> None:
     log, file = console(terminal=False)
-    progress = Progress(log, ["detect"], tasks=9, members=24, unit="picture")
+    progress = Progress(log, ["detect"], tasks=9, members=24, unit="image")
     with progress:
         clock(max(seconds, 11) if seconds > 11 else 11)
         members = 12 if seconds > 11 else 24

@@ -102,7 +102,7 @@ def test_a_picture_that_kills_its_worker_is_poisoned_and_its_neighbours_are_kept
     poisoned = [row for row in view["faces"] if "poisoned" in row]
     assert len(poisoned) == 1
     assert "worker_died" in poisoned[0]
-    # Everything else is as if the picture had never been there (tested by taking it away).
+    # Everything else is as if the image had never been there (tested by taking it away).
     bad.unlink()
     run_toy(tmp_path, mine, root)
     run_toy(tmp_path, mine, tmp_path / "other")
@@ -136,7 +136,7 @@ def test_killed_worker_costs_nothing(
 def test_models_that_crash_while_they_are_loaded_are_nobodys_fault(
     undisturbed: dict[str, Any], source: Path, tmp_path: Path, start: Start
 ) -> None:
-    """Pictures would be given up one after the other, or a run that can do nothing would go on for
+    """Images would be given up one after the other, or a run that can do nothing would go on for
     ever.
     """
     root, crashes = tmp_path / "root", tmp_path / "crashes"
@@ -164,7 +164,7 @@ def test_an_actor_that_grows_is_replaced(
     start(source, root, *sets, TOY_LEAK_BYTES=str(6 * 2**20), TOY_LOG=str(log)).succeed()
     lines = [line.split() for line in log.read_text().splitlines()]
     assert len({process for process, _ in lines}) >= 3, "several processes, one after the other"
-    assert len(lines) == len({image for _, image in lines}), "no picture was looked at twice"
+    assert len(lines) == len({image for _, image in lines}), "no image was looked at twice"
     assert shown(root) == undisturbed
 
 

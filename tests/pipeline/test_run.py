@@ -62,7 +62,7 @@ def test_first_run_accounts_for_every_file(home: tuple[Path, Path, Path]) -> Non
     ]
     assert (
         sum(row[5] for row in view["clusters"]) == 4 * 7
-    )  # six pictures and the pair of each person
+    )  # six images and the pair of each person
     assert len(view["captions"]) == 4 * 7
     assert [name for name in view["shards"] if name.endswith(".tar")]
 
@@ -218,7 +218,7 @@ def test_an_exception_in_a_backend_costs_one_row(home: tuple[Path, Path, Path]) 
     assert outcomes["failed:error"] == 1
     assert record.stages["detect"]["units"] == 41
     [row] = [row for row in shown(home[2])["faces"] if row[-3] == "error"]
-    assert "ArithmeticError: a picture that the backend cannot bear" in row[-2]
+    assert "ArithmeticError: an image that the backend cannot bear" in row[-2]
 
 
 def test_retry_computes_failed_rows_and_what_stems_from_them(
@@ -254,7 +254,7 @@ def test_old_snapshots_stay_readable(home: tuple[Path, Path, Path]) -> None:
 
     connection = connect(str(home[2]), record.snapshot)
     assert len(
-        connection.execute("SELECT * FROM captions WHERE caption LIKE 'a picture %'").fetchall()
+        connection.execute("SELECT * FROM captions WHERE caption LIKE 'an image %'").fetchall()
     ) == len(before)
     connection.close()
 

@@ -453,10 +453,10 @@ def test_a_finished_bucket_in_a_store_has_one_file_a_table(
             for found in some.values()
         )
         assert len({e.file for e in first.shown("images") if e.bucket == 0}) == 6, (
-            "files with pictures stay as they are"
+            "files with images stay as they are"
         )
         assert len(first.shown("images_light")) == 1, (
-            "what is no picture in them lies in one file more"
+            "what is no image in them lies in one file more"
         )
         again = run_toy(tmp_path, source, root)
         assert computed(again) == {} and again.snapshot == first.number

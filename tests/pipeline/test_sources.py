@@ -103,7 +103,7 @@ def test_commons_from_a_list_of_names_to_pictures(site: Site, tmp_path: Path) ->
     asked = len(wiki.asked)
     after = plan(file)
     assert "commons: as listed" in after and "nothing to do" in after
-    assert "4 pictures; nothing new" in run(file)
+    assert "4 images; nothing new" in run(file)
     assert len(wiki.asked) == asked
     # A file that is gone is gone after the next listing; one that was overwritten is fetched again.
     wiki.members["Category:Bob"].pop()
@@ -121,11 +121,11 @@ def test_a_service_that_is_away_takes_nothing_away(site: Site, tmp_path: Path) -
     before = rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id")
     site.pages["/w/api.php"] = fixed(b"{}", 403)
     said = run(file, "source.relist_days=0")
-    assert "2 of 2 people are not listed anew" in said and "4 pictures; nothing new" in said
+    assert "2 of 2 people are not listed anew" in said and "4 images; nothing new" in said
     for kept in (tmp_path / "root" / "parts" / "listing").rglob("*.parquet"):
         kept.unlink()
     said = run(file)
-    assert "0 pictures; nothing new" in said and "gone" not in said
+    assert "0 images; nothing new" in said and "gone" not in said
     assert (
         rows(tmp_path, "select * exclude (fingerprint) from candidates order by image_id") == before
     )
@@ -271,10 +271,10 @@ COUNTED = (
 
 def test_several_sources_in_one_dag_make_one_dataset(site: Site, tmp_path: Path) -> None:
     """Whoever has a folder and a list would need two datasets, or two runs in which each leaves the
-    other's pictures alone.
+    other's images alone.
     """
     file = several(tmp_path, site)
-    assert "source: 3 people, 6 pictures: 6 new" in plan(file)
+    assert "source: 3 people, 6 images: 6 new" in plan(file)
     run(file)
     found = rows(tmp_path, f"{COUNTED} where i.status = 'ok' group by all order by all")
     assert [(row["name"], row["source"], row["n"]) for row in found] == [
@@ -321,7 +321,7 @@ def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are
 
 
 def test_what_another_dag_has_yet_to_fetch_is_left_to_it(site: Site, tmp_path: Path) -> None:
-    """A run that was stopped, and another DAG on the same root after it, would turn pictures into
+    """A run that was stopped, and another DAG on the same root after it, would turn images into
     failures for good.
     """
     (tmp_path / "people" / "Ada").mkdir(parents=True)

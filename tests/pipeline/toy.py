@@ -1,7 +1,7 @@
-"""Small stages that compute in microseconds what the real ones do, on pictures that carry their
+"""Small stages that compute in microseconds what the real ones do, on images that carry their
 truth in their pixels.
 
-A toy picture is 32 x 32 pixels of one colour a face: red says who it is, green is noise, blue makes
+A toy image is 32 x 32 pixels of one colour a face: red says who it is, green is noise, blue makes
 trouble.
 """
 
@@ -94,11 +94,11 @@ class ToyDetect(Stage):
             if trouble == GROWS:
                 grow()
             if trouble == HOLDS:
-                # Like a picture that takes long: at work until somebody takes the file away.
+                # Like an image that takes long: at work until somebody takes the file away.
                 while os.path.exists(os.environ.get("TOY_HOLD", "")):
                     time.sleep(0.02)
             if trouble == RAISES:
-                raise ArithmeticError("a picture that the backend cannot bear")
+                raise ArithmeticError("an image that the backend cannot bear")
             ids = {"identity_id": row["identity_id"], "image_id": row["image_id"]}
             starts = [
                 0,
@@ -217,7 +217,7 @@ class ToyScreen(Stage):
 
 
 class ToyCaptionParams(Params):
-    prompt: str = "a picture"
+    prompt: str = "an image"
 
 
 class ToyCaption(Stage):
@@ -278,7 +278,7 @@ def picture(*faces: int, noise: int = 0, trouble: int = 0) -> bytes:
 
 
 def people(folder: Path, count: int = 4, pictures: int = 6) -> Path:
-    """Folders of people: pictures of each, one of somebody else, one of two people, one without a
+    """Folders of people: images of each, one of somebody else, one of two people, one without a
     face, one broken file.
     """
     for person in range(count):

@@ -91,7 +91,7 @@ def test_a_given_id_stands_for_itself(name: str) -> None:
 def test_where_the_parts_of_an_image_id_end_matters(
     person: str, address: str, person2: str, address2: str
 ) -> None:
-    """Person `ab` with picture `c` and person `a` with picture `bc` would be one row."""
+    """Person `ab` with image `c` and person `a` with image `bc` would be one row."""
     assert (image_id(person, address) == image_id(person2, address2)) == (
         (person, address) == (person2, address2)
     )

@@ -130,7 +130,7 @@ def test_known_statuses_pass(status: str) -> None:
 
 
 def test_a_projection_is_checked_for_itself() -> None:
-    """A reader that leaves pictures out would be told that they are missing."""
+    """A reader that leaves images out would be told that they are missing."""
     schema = TABLES["images"]
     light = rows(schema).select(schema.light)
     assert schema.check(light, "test", schema.light).column_names == list(schema.light)
@@ -155,7 +155,7 @@ def test_build_fills_what_is_left_out_and_refuses_wrong_values() -> None:
 
 
 def test_pictures_are_the_only_columns_that_planning_leaves_out() -> None:
-    """A plan or a query would read every picture."""
+    """A plan or a query would read every image."""
     blobs = {schema.name: schema.blobs for schema in TABLES.values() if schema.blobs}
     assert blobs == {
         "images": ("bytes",),

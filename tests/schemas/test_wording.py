@@ -8,9 +8,9 @@ from schemas.wording import counted, near
 @pytest.mark.parametrize(
     ("number", "one", "said"),
     [
-        (0, "picture", "0 pictures"),
-        (1, "picture", "1 picture"),
-        (2, "picture", "2 pictures"),
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (2, "image", "2 images"),
         (1, "person", "1 person"),
         (3, "person", "3 people"),
         (2, "sample person", "2 sample people"),

@@ -1,4 +1,4 @@
-"""Pictures as cameras, telephones, programs and servers write them: made here, so that decoders can
+"""Images as cameras, telephones, programs and servers write them: made here, so that decoders can
 be compared on them.
 
 All are of one scene, in files that other decoders read although something about them is odd.
@@ -19,7 +19,7 @@ SIZE = (96, 64)
 
 
 def scene(width: int = SIZE[0], height: int = SIZE[1]) -> np.ndarray:
-    """A picture without any symmetry, smooth enough for JPEG: (height, width, 3) uint8."""
+    """An image without any symmetry, smooth enough for JPEG: (height, width, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [120 + 100 * np.sin(x / 17), 120 + 100 * np.cos(y / 11), (x * 2 + y) * 0.9]
     return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)

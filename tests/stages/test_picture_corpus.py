@@ -1,4 +1,4 @@
-"""What others read, we read, and the same picture; what is only a thumbnail of something else is
+"""What others read, we read, and the same image; what is only a thumbnail of something else is
 told.
 """
 
@@ -30,7 +30,7 @@ from tests.stages.picture_corpus import (
 CORPUS = corpus()
 
 OTHERWISE_IN_PILLOW = (
-    r"bmp: empty alpha.*",  # shows nothing but the paper behind the picture
+    r"bmp: empty alpha.*",  # shows nothing but the paper behind the image
     r"jpeg: orientation of type 1\b.*",  # passes over it
 )
 # fmt: off
@@ -43,7 +43,7 @@ OTHERWISE_IN_OPENCV = (
 
 
 def by_pillow(data: bytes) -> np.ndarray | None:
-    """The upright picture on white paper; None for what Pillow refuses."""
+    """The upright image on white paper; None for what Pillow refuses."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
@@ -94,7 +94,7 @@ def test_it_is_the_picture_that_pillow_and_opencv_read(name: str) -> None:
 
 
 def test_all_of_them_show_the_scene() -> None:
-    """Decoders that agree may all be wrong: of what is stored as it is, every picture looks like
+    """Decoders that agree may all be wrong: of what is stored as it is, every image looks like
     the one it was made from.
     """
     for name, data in CORPUS.items():
@@ -177,7 +177,7 @@ def test_what_is_only_a_thumbnail_of_something_else_is_told(data: bytes) -> None
         tiff(t254=1),  # there is nothing else that it could be a thumbnail of
         with_inner(
             {}, {254: 1, 256: 1, 257: 1, 262: 1}
-        ),  # a preview below the picture, as Photoshop writes it
+        ),  # a preview below the image, as Photoshop writes it
         with_inner({}, {330: 0xFFFFFFFF}),
         saved("TIFF", save_all=True, append_images=[PICTURE.resize((960, 640))]),
     ],
@@ -188,7 +188,7 @@ def test_a_picture_with_a_thumbnail_is_no_thumbnail(data: bytes) -> None:
 
 
 def test_damage_behind_an_oddity_is_told() -> None:
-    """libjpeg tells its first warning only: a picture half grey would pass as one with an odd
+    """libjpeg tells its first warning only: an image half grey would pass as one with an odd
     number in its head.
     """
     plain = saved("JPEG", quality=90)
@@ -245,7 +245,7 @@ def test_a_png_whose_pixels_are_damaged_fails_whatever_stands_beside_them() -> N
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_no_detail_holds_an_address_in_memory() -> None:
-    """The same damaged picture would have another row in every run."""
+    """The same damaged image would have another row in every run."""
     rng = np.random.default_rng(7)
     for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"):
         data = saved(kind)
@@ -260,7 +260,7 @@ def test_no_detail_holds_an_address_in_memory() -> None:
 
 
 def test_an_orientation_that_cannot_be_read_is_none() -> None:
-    """A field of a type that we have never seen would turn a picture at random."""
+    """A field of a type that we have never seen would turn an image at random."""
     plain = saved("JPEG", quality=90)
     odd = exif(3).replace(struct.pack(">HHI", 0x0112, 3, 1), struct.pack(">HHI", 0x0112, 12, 1))
     for block in (odd, exif(4, 2**31), exif(8, -3), exif(3)[:-20], exif(3, 9)):

@@ -1,4 +1,4 @@
-"""Counting frames: a file of thousands is told from a picture without decoding it."""
+"""Counting frames: a file of thousands is told from an image without decoding it."""
 
 import io
 

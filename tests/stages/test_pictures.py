@@ -23,7 +23,7 @@ from stages.pictures import (
 
 @pytest.fixture(scope="module")
 def scene() -> np.ndarray:
-    """A picture of 96 x 64 without any symmetry, smooth enough for JPEG."""
+    """An image of 96 x 64 without any symmetry, smooth enough for JPEG."""
     y, x = np.mgrid[0:64, 0:96]
     planes = [120 + 100 * np.sin(x / 17), 120 + 100 * np.cos(y / 11), (x * 2 + y) * 0.9]
     return np.clip(np.stack(planes, axis=2), 0, 255).astype(np.uint8)

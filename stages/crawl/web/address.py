@@ -1,4 +1,4 @@
-"""Web addresses in one spelling, so that a picture that is linked in two ways is one candidate and
+"""Web addresses in one spelling, so that an image that is linked in two ways is one candidate and
 is fetched once.
 
 Only what cannot change the meaning is changed (RFC 3986, section 6.2.2 and 6.2.3): case of scheme

@@ -1,6 +1,6 @@
 """Asking services for JSON: in turn, as slowly as they want it, and within bounds.
 
-The same guard and gate as for pictures keep requests from going inside and from coming too often.
+The same guard and gate as for images keep requests from going inside and from coming too often.
 robots.txt is not asked: it speaks of pages, and a service says what it allows by its terms, by 429
 and 503, and by headers.
 """

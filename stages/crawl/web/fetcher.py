@@ -1,9 +1,9 @@
-"""Fetching pictures: one event loop, one client, bounded in time and memory, each address ended in
+"""Fetching images: one event loop, one client, bounded in time and memory, each address ended in
 one answer.
 
 An address is asked only after the site's rules allow it and the gate gives a slot. Redirects are
 followed by hand, each step checked like a new address. A body is read in pieces and dropped as soon
-as it is too large or cannot be a picture. Whatever a server sends costs its own address and no
+as it is too large or cannot be an image. Whatever a server sends costs its own address and no
 other: what nobody thought of becomes an answer with the reason `error`.
 """
 
@@ -39,13 +39,13 @@ from stages.picture_headers import PictureError, format_of
 
 _PIECE = 2**16
 _SNIFFED = 64
-"""Bytes that tell a picture from anything else."""
+"""Bytes that tell an image from anything else."""
 _ELSEWHERE = 5
 """Addresses of a host in a row that lead to another one without room, after which its others are
 not tried for now: each waits.
 """
 _RULES_AT_ONCE = 256
-"""Files with rules that are asked for at a time, beside pictures: most hosts have few pictures, and
+"""Files with rules that are asked for at a time, beside images: most hosts have few images, and
 many hosts are away.
 """
 
@@ -91,7 +91,7 @@ class WebFetcher:
         self.params, self.gate = params, gate
         self.guard = Guard(params.allow_hosts, params.resolve)
         self.session = open_session(params, self.guard, "image/*,*/*;q=0.1", "identity")
-        # A third of what may be opened each: pictures, rules of sites, connections that nobody
+        # A third of what may be opened each: images, rules of sites, connections that nobody
         # uses.
         share = max(2, free() // 3)
         self._slots = asyncio.Semaphore(min(params.connections, share))
@@ -324,7 +324,7 @@ class WebFetcher:
 
 
 def _look(head: bytes, status: int) -> None:
-    """Raise for bytes that no picture begins with: reading a film or a page to its end would be of
+    """Raise for bytes that no image begins with: reading a film or a page to its end would be of
     no use.
     """
     try:

@@ -1,5 +1,5 @@
 """Heads of answers as browsers read them: what has no meaning is passed over instead of losing a
-picture for it.
+image for it.
 
 The library below refuses a head for a line without a colon, a length that is told twice or a blank
 in the wrong place. So a head is set right before the library sees it. What would change how long

@@ -1,4 +1,4 @@
-"""How pictures are fetched from the web. None of it is a part of any version: it says how, not
+"""How images are fetched from the web. None of it is a part of any version: it says how, not
 what.
 """
 
@@ -43,7 +43,7 @@ class Politeness(BaseModel):
 
 
 class WebParams(Params):
-    """How pictures are fetched from the web."""
+    """How images are fetched from the web."""
 
     model_config = ConfigDict(
         hide_input_in_errors=True
@@ -63,7 +63,7 @@ class WebParams(Params):
     connections: int = Field(
         64,
         ge=1,
-        description="pictures that are fetched at a time, of one worker; fewer where it may open "
+        description="images that are fetched at a time, of one worker; fewer where it may open "
         "few files",
     )
     connect_seconds: float = Field(10.0, gt=0, description="longest wait for a connection")

@@ -2,7 +2,7 @@
 mining (TDMRep).
 
 Pure functions of what a server sent. A refusal comes with its evidence in words, which is kept in
-the picture's row.
+the image's row.
 """
 
 import threading
@@ -150,7 +150,7 @@ def tdm_verdict(policy: SitePolicy, address: str) -> str | None:
 
 
 def header_verdict(headers: Iterable[tuple[str, str]], agent: str) -> str | None:
-    """Why the headers of an answer opt the picture out; None if they do not. Rules for other
+    """Why the headers of an answer opt the image out; None if they do not. Rules for other
     crawlers do not count.
     """
     for name, value in headers:

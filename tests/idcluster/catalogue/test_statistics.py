@@ -97,7 +97,7 @@ def test_nothing_is_lost_without_a_reason(connection: duckdb.DuckDBPyConnection)
 
 @pytest.mark.parametrize("finished", [False, True])
 def test_it_adds_up_after_real_runs_in_every_state(tmp_path: Path, finished: bool) -> None:
-    """After a crawl alone, with pictures that nobody can read, with people who go, and with
+    """After a crawl alone, with images that nobody can read, with people who go, and with
     shards.
     """
     source = toy_people(tmp_path / "people")
@@ -154,7 +154,7 @@ def test_it_adds_up_after_real_runs_in_every_state(tmp_path: Path, finished: boo
 def test_stages_that_no_dag_names_are_no_losses(
     tmp_path: Path, stages: list[str], steps: list[str]
 ) -> None:
-    """Whoever wants pictures alone would be told that all of them were lost on the way to captions
+    """Whoever wants images alone would be told that all of them were lost on the way to captions
     and shards.
     """
     root = make_root(str(tmp_path), "small")
@@ -209,7 +209,7 @@ def test_the_numbers_are_those_of_the_tables(connection: duckdb.DuckDBPyConnecti
     assert [(line["from"], line["to"], line["number"]) for line in found["picture_sizes"]] == [
         (0.0, 64.0, 13)
     ]
-    assert sum(line["pictures"] for line in found["formats"]) == 13
+    assert sum(line["images"] for line in found["formats"]) == 13
     assert found["licences"] == [{"licence": "CC0", "offered": 13, "kept": 8}]
     assert found["sources"] == [{"source": "local", "offered": 13, "kept": 8}]
     assert found["hosts"] == [{"host": "local:", "offered": 13, "hosts": 1}]
@@ -255,7 +255,7 @@ def test_the_command_in_every_format(store: Store, tmp_path: Path) -> None:
         assert answer.exit_code == 0, answer.output
         return answer.output
 
-    assert "funnel: Pictures and faces" in said() and "no rows:" in said()
+    assert "funnel: Images and faces" in said() and "no rows:" in said()
     assert "  8  " in said("--only", "funnel")
     assert json.loads(said("--format", "json", "--only", "sources,formats"))["sources"] == [
         {"source": "local", "offered": 13, "kept": 8}

@@ -171,7 +171,7 @@ def test_no_rows_make_no_file(store: Store) -> None:
 
 
 def test_pictures_are_left_out_unless_asked_for(store: Store) -> None:
-    """Planning would load every picture of the dataset."""
+    """Planning would load every image of the dataset."""
     sealed = seal_table(store, IMAGES, "v", 0, 0, images(3))
     assert read(store, IMAGES, sealed.path).column_names == list(IMAGES.light)
     found = read(store, IMAGES, sealed.path, ["bytes", "image_id"])
@@ -207,7 +207,7 @@ def test_pictures_are_stored_as_they_are_in_small_groups(store: Store) -> None:
 def test_where_finds_the_right_rows_in_every_group(
     store: Store, count: int, chosen: set[int], pictures: bool
 ) -> None:
-    """A stage would compute on the picture of somebody else, or miss one at the edge of a row
+    """A stage would compute on the image of somebody else, or miss one at the edge of a row
     group.
     """
     table = images(count)
@@ -220,7 +220,7 @@ def test_where_finds_the_right_rows_in_every_group(
 
 
 def test_where_may_name_people(store: Store) -> None:
-    """A person whose pictures lie in two row groups would be clustered without half of them."""
+    """A person whose images lie in two row groups would be clustered without half of them."""
     sealed = seal_table(store, IMAGES, "v", 0, 0, images(100))
     assert read(store, IMAGES, sealed.path, ["image_id"], ("identity_id", ["p1"])).num_rows == 40
     assert (
@@ -243,7 +243,7 @@ def test_entries_are_read_one_after_the_other(store: Store) -> None:
     assert second.to_pylist() == [{"image_id": "i1", "face_id": "f1"}] * 2
 
 
-# streams of pictures
+# streams of images
 
 
 def slices(table: pa.Table) -> list[pa.Table]:
@@ -265,7 +265,7 @@ def test_a_stream_seals_what_a_table_seals(store: Store, tmp_path: Path, count: 
 def test_a_stream_that_breaks_off_leaves_nothing(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half a chunk of pictures would be taken for a whole one, or the disk for temporary files
+    """Half a chunk of images would be taken for a whole one, or the disk for temporary files
     would fill up.
     """
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -1,4 +1,4 @@
-"""What must not come back: names in any spelling, addresses, pictures and their copies; and nobody
+"""What must not come back: names in any spelling, addresses, images and their copies; and nobody
 else.
 """
 
@@ -178,7 +178,7 @@ def test_a_picture_is_barred_by_a_hash_that_differs_in_few_bits(value: int, bits
 
 
 def test_flat_pictures_are_barred_by_their_bytes_alone() -> None:
-    """One black picture would bar all black pictures."""
+    """One black image would bar all black images."""
     assert not phash_bar(0).picture("a" * 64, 0) and bars(sha256=["a" * 64]).picture("a" * 64, 0)
 
 

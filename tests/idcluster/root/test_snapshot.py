@@ -307,7 +307,7 @@ def test_a_switch_of_versions_and_back_loses_nothing() -> None:
 
 
 def test_what_is_shown_is_live_and_current_and_in_order() -> None:
-    """A view would show rejected rows or rows of another version, or give pictures in another order
+    """A view would show rejected rows or rows of another version, or give images in another order
     each time.
     """
     shown = [entry(bucket=b, chunk=c, file=f"{b}{c}") for b, c in ((0, 0), (0, 2), (0, 10), (1, 0))]

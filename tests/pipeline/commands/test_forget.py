@@ -51,12 +51,12 @@ def call(*words: Any, code: int = 0) -> str:
 
 
 def test_it_shows_who_would_go_and_removes_nothing(root: Path, tmp_path: Path) -> None:
-    """A user would remove the wrong person, or lose pictures to a look."""
+    """A user would remove the wrong person, or lose images to a look."""
     before = Store(root).list("")
     said = call(root, "--identity", WHO, "--sheet", tmp_path / "look", "--dry-run")
     assert f"{WHO} ({identity_id(WHO)}): named" in said
-    assert "pictures: 8 of theirs, 2 under other names (of 2 people)" in said
-    assert "1 by the same picture" in said and "1 by the face" in said
+    assert "images: 8 of theirs, 2 under other names (of 2 people)" in said
+    assert "1 by the same image" in said and "1 by the face" in said
     assert re.search(r"rows: 10 candidates, .*, 1 people", said) and re.search(
         r"shards of faces: \d written anew", said
     )
@@ -76,7 +76,7 @@ def test_it_asks_nobody_and_does_nothing_unless_told_to(root: Path) -> None:
 def test_it_asks_and_the_sheet_is_gone_afterwards(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures of somebody who wanted to be removed would stay in a temporary folder."""
+    """Images of somebody who wanted to be removed would stay in a temporary folder."""
     asked: list[Path] = []
 
     def answer(question: str) -> bool:
@@ -99,7 +99,7 @@ def test_it_asks_and_the_sheet_is_gone_afterwards(
     monkeypatch.setattr("typer.confirm", answer)
     assert "nothing was removed" in call(root, "--identity", WHO, code=1)
     assert holding(Store(root), [identity_id(WHO)])
-    assert "removed 1 person and 10 pictures" in call(root, "--identity", WHO)
+    assert "removed 1 person and 10 images" in call(root, "--identity", WHO)
     assert holding(Store(root), [identity_id(WHO)]) == [] and not any(
         folder.exists() for folder in folders
     )
@@ -111,8 +111,7 @@ def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     assert "hold what was removed" in call(root, "--verify", "--identity", WHO, code=1)
     said = call(root, "--identity", WHO, "--yes")
     assert (
-        "receipt: " in said
-        and "people who stay lost pictures: the next run cleans them anew" in said
+        "receipt: " in said and "people who stay lost images: the next run cleans them anew" in said
     )
     assert re.search(r"\d+ files, \d+ values looked at: nothing is left", call(root, "--verify"))
     (root / "notes.txt").write_text(f"we removed {WHO} today")
@@ -209,11 +208,8 @@ def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(
         ([], "name somebody or something: --identity, --url, --sha256 or --like"),
         (["--sha256", "xyz"], "a SHA-256 has 64 hexadecimal digits"),
         (["--identity", "persn 01"], "the nearest names are 'person 01'"),
-        (
-            ["--url", "https://example.org/1.jpg"],
-            "no picture here is from https://example.org/1.jpg",
-        ),
-        (["--like", "{root}/dataset.json"], "is no picture that can be used"),
+        (["--url", "https://example.org/1.jpg"], "no image here is from https://example.org/1.jpg"),
+        (["--like", "{root}/dataset.json"], "is no image that can be used"),
         (["--like", "{root}/nothing.png"], "cannot be read: No such file"),
         (
             ["--identity", "person 01", "--sheet", "{root}/sheet"],

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_first_attempt_is_not_careful(store: Store) -> None:
-    """Every task would be computed picture by picture, many times slower."""
+    """Every task would be computed image by image, many times slower."""
     attempt = Attempt.begin(store, "run", "task")
     assert not attempt.careful and attempt.deaths == {}
     assert store.list("parts") == [mark_path("run", "task")]
@@ -34,7 +34,7 @@ def test_a_first_attempt_is_not_careful(store: Store) -> None:
 
 
 def test_an_attempt_after_a_death_is_careful(store: Store) -> None:
-    """A picture that kills its worker would kill one worker after the other."""
+    """An image that kills its worker would kill one worker after the other."""
     Attempt.begin(store, "run", "task")
     second = Attempt.begin(store, "run", "task")
     assert second.careful and second.deaths == {}
@@ -42,7 +42,7 @@ def test_an_attempt_after_a_death_is_careful(store: Store) -> None:
 
 
 def test_two_deaths_on_a_step_give_it_up_and_nothing_else(store: Store) -> None:
-    """A run would never end, or neighbours and later stages of the picture would be lost with
+    """A run would never end, or neighbours and later stages of the image would be lost with
     it.
     """
     Attempt.begin(store, "run", "task")
@@ -72,7 +72,7 @@ def test_a_step_that_was_refused_counts_no_further_death(store: Store) -> None:
 
 
 def test_deaths_of_other_runs_count_for_nothing(store: Store) -> None:
-    """Whoever interrupts a run twice would find innocent pictures poisoned."""
+    """Whoever interrupts a run twice would find innocent images poisoned."""
     for run in ("first", "second", "third"):
         attempt = Attempt.begin(store, run, "task")
         assert not attempt.careful
@@ -94,7 +94,7 @@ def test_a_torn_mark_means_that_somebody_began(store: Store, torn: bytes) -> Non
 def test_all_killers_and_only_they_are_given_up(
     tmp_path_factory: pytest.TempPathFactory, killers: set[str]
 ) -> None:
-    """With several bad pictures in a slice a run would lose good ones or never end."""
+    """With several bad images in a slice a run would lose good ones or never end."""
     store = Store(tmp_path_factory.mktemp("root"))
     given_up: set[str] = set()
     for _ in range(2 + DEATHS * len(killers)):
@@ -120,7 +120,7 @@ def at(node: str, *gone: str) -> Whereabouts:
 
 
 def test_deaths_together_with_the_node_do_not_count(store: Store) -> None:
-    """A picture that is at work in three machines that are taken away would be given up."""
+    """An image that is at work in three machines that are taken away would be given up."""
     Attempt.begin(store, "run", "task", at("n0"))
     for number in range(1, 4):
         attempt = Attempt.begin(store, "run", "task", at(f"n{number}", f"n{number - 1}"))
@@ -129,7 +129,7 @@ def test_deaths_together_with_the_node_do_not_count(store: Store) -> None:
 
 
 def test_deaths_on_nodes_that_are_there_count_wherever_they_are_found(store: Store) -> None:
-    """A picture that kills its workers would go from node to node for ever."""
+    """An image that kills its workers would go from node to node for ever."""
     Attempt.begin(store, "run", "task", at("n0"))
     for number in range(1, 1 + DEATHS):
         assert Attempt.begin(store, "run", "task", at(f"n{number}")).step("detect", "a")
@@ -145,7 +145,7 @@ def test_a_death_on_the_finders_own_node_counts(store: Store) -> None:
 
 
 def test_what_takes_many_nodes_down_is_given_up_after_all(store: Store) -> None:
-    """A picture whose memory brings down every machine would bring down all of a cluster."""
+    """An image whose memory brings down every machine would bring down all of a cluster."""
     Attempt.begin(store, "run", "task", at("n0"))
     for number in range(1, 1 + LOST):
         assert Attempt.begin(store, "run", "task", at(f"n{number}", f"n{number - 1}")).step(
@@ -166,7 +166,7 @@ def dead_process() -> int:
 
 
 def test_a_death_while_a_stage_is_set_up_is_nobodys_fault(store: Store) -> None:
-    """Pictures that were at work before a model crashed while it was loaded would be given up."""
+    """Images that were at work before a model crashed while it was loaded would be given up."""
     Attempt.begin(store, "run", "task")
     for _ in range(DEATHS + 1):
         attempt = Attempt.begin(store, "run", "task")

@@ -212,11 +212,11 @@ class Rack:
 
     @property
     def hold(self) -> Path:
-        """While this file is there, toys are at work on the pictures that wait for it."""
+        """While this file is there, toys are at work on the images that wait for it."""
         return self.folder / "hold"
 
     def begun(self, image: str) -> int:
-        """How often a toy has begun with a picture."""
+        """How often a toy has begun with an image."""
         log = self.folder / "log"
         return (
             sum(line.split()[1:] == [image] for line in log.read_text().splitlines())
@@ -350,7 +350,7 @@ def test_lost_nodes_cost_nothing_and_new_ones_are_used(
 def test_a_picture_at_work_in_three_lost_nodes_is_not_blamed(
     rack: Rack, bucket: str, start: Start, source: Path, tmp_path: Path
 ) -> None:
-    """On machines that are taken away at any time, pictures that take long would be given up."""
+    """On machines that are taken away at any time, images that take long would be given up."""
     mine = Path(shutil.copytree(source, tmp_path / "people"))
     (mine / "person 00" / "long.png").write_bytes(picture(10, noise=33, trouble=HOLDS))
     image = image_id(identity_id("person 00"), "local:person 00/long.png")

@@ -86,7 +86,7 @@ def views(store: Store, snapshot: Snapshot) -> list[list[tuple[object, ...]]]:
 
 
 def test_a_finished_bucket_has_one_file_a_table(store: Store) -> None:
-    """Five hundred million pictures would be ten million small files."""
+    """Five hundred million images would be ten million small files."""
     before = full(store)
     after = compacted(store, before)
     assert [len(files(before, name)) for name in ("candidates", "faces")] == [5, 4]
@@ -152,7 +152,7 @@ def test_a_view_shows_no_row_that_was_replaced(
 
 
 def test_few_new_files_are_left_beside(store: Store) -> None:
-    """One new picture would rewrite every table of its bucket."""
+    """One new image would rewrite every table of its bucket."""
     snapshot = compacted(store, full(store, chunks=20))
     changed = snapshot.with_entries([entry(store, FACES, 0, faces(0, "new"))])
     assert compact(store, changed, [0]) == []
@@ -204,7 +204,7 @@ def test_gc_deletes_what_was_merged_away(store: Store) -> None:
     assert len(store.list("tables")) == 1 + 2
 
 
-# Companions: what a finished bucket has beside files with pictures
+# Companions: what a finished bucket has beside files with images
 
 
 IMAGES = TABLES["images"]
@@ -257,7 +257,7 @@ def asked(store: Store, snapshot: Snapshot) -> tuple[list[tuple[object, ...]], i
 def test_a_question_about_all_pictures_opens_one_file_a_bucket(
     store: Store, pictures: Snapshot
 ) -> None:
-    """Eleven million pictures lie in 22,500 files, whose footers alone take most of a minute."""
+    """Eleven million images lie in 22,500 files, whose footers alone take most of a minute."""
     after = compacted(store, pictures)
     before_rows, before_files = asked(store, pictures)
     after_rows, after_files = asked(store, after)
@@ -269,7 +269,7 @@ def test_a_question_about_all_pictures_opens_one_file_a_bucket(
 
 
 def test_a_picture_is_found_by_any_way_of_asking(store: Store, pictures: Snapshot) -> None:
-    """Pictures are fetched row by row: filters, joins, orders and several threads must not mix them
+    """Images are fetched row by row: filters, joins, orders and several threads must not mix them
     up.
     """
     connection = connect(store, compacted(store, pictures))
@@ -293,7 +293,7 @@ def test_a_picture_is_found_by_any_way_of_asking(store: Store, pictures: Snapsho
 def test_a_companion_that_no_longer_holds_is_not_read_and_not_published(
     store: Store, pictures: Snapshot
 ) -> None:
-    """What was forgotten of a picture must not live on beside it."""
+    """What was forgotten of an image must not live on beside it."""
     first = publish(store, compacted(store, pictures))
     changed = first.with_entries([images_entry(store, 2, "png")])
     counted = "SELECT format, count(*) FROM images GROUP BY ALL ORDER BY ALL"

@@ -44,7 +44,7 @@ class Listing:
 def listing(
     people: Mapping[str, Sequence[str] | Mapping[str, str]], name: str = "local"
 ) -> Listing:
-    """People to pictures, or to pictures with their fingerprints."""
+    """People to images, or to images with their fingerprints."""
 
     def offers(person: str, pictures: Sequence[str] | Mapping[str, str]) -> list[Offer]:
         prints = pictures if isinstance(pictures, Mapping) else dict.fromkeys(pictures, "1")
@@ -116,7 +116,7 @@ def counts(found: Intake) -> tuple[int, int, int, int, int]:
 
 
 def test_people_and_pictures_get_rows(root: Root) -> None:
-    """A picture that the source lists would not be fetched, or nobody would know whose it is."""
+    """An image that the source lists would not be fetched, or nobody would know whose it is."""
     found = root.take(listing({"Zoë": ["1", "2"], "Ada": ["1"]}))
     assert counts(found) == (2, 3, 3, 0, 0) and found.remarks == ["a remark"]
     assert root.places() == {
@@ -141,7 +141,7 @@ def test_people_and_pictures_get_rows(root: Root) -> None:
 
 
 def test_what_a_source_says_of_a_picture_is_kept(root: Root) -> None:
-    """Licence and author would be lost, and with them the right to use the picture."""
+    """Licence and author would be lost, and with them the right to use the image."""
     offer = Offer("https://example.org/1", "etag", "https://example.org/page", "CC0", "A. Nobody")
     root.take(Listing([Listed("Ada", [offer], "Q7259", {"wikidata": "Q7259"})]))
     (row,) = root.candidates()
@@ -233,7 +233,7 @@ def test_a_full_bucket_takes_pictures_of_its_people_and_no_new_people(root: Root
 
 
 def test_a_vanished_picture_stays_as_a_row_that_says_so(root: Root) -> None:
-    """A picture would vanish without a trace, or be shown although its owner took it back."""
+    """An image would vanish without a trace, or be shown although its owner took it back."""
     root.take(listing({"Ada": "ab", "Zoë": "a"}))
     before = root.places()
     found = root.take(listing({"Ada": "b"}))
@@ -262,7 +262,7 @@ def test_a_replaced_picture_keeps_its_place_and_has_a_new_fingerprint(root: Root
 
 
 def test_other_sources_are_left_alone(root: Root) -> None:
-    """A run on one source would declare the pictures of another one gone."""
+    """A run on one source would declare the images of another one gone."""
     root.take(listing({"Ada": "ab"}, "first"))
     found = root.take(listing({"Ada": "c", "Zoë": "d"}, "second"))
     assert found.gone == 0 and found.new == 2
@@ -285,7 +285,7 @@ def test_nothing_is_gone_of_a_person_whom_the_source_could_not_be_asked_about(ro
 
 
 def test_of_a_list_that_could_not_be_read_whole_nobody_is_gone(tmp_path: Path) -> None:
-    """A line that an editor broke would take somebody's pictures out of the shards, and nobody
+    """A line that an editor broke would take somebody's images out of the shards, and nobody
     knows whose it was.
     """
     root = Root(tmp_path)
@@ -306,7 +306,7 @@ def test_aliases_of_a_source_are_kept(root: Root) -> None:
 
 
 def test_a_picture_listed_twice_is_one(root: Root) -> None:
-    """A picture would be fetched, counted and shown twice; for two people it is two on purpose."""
+    """An image would be fetched, counted and shown twice; for two people it is two on purpose."""
     assert counts(root.take(listing({"Ada": ["a"] * 2}))) == (1, 1, 1, 0, 0)
     twice = [
         Listed(name, [Offer("local:group/1"), Offer("local:group/1")]) for name in ("Ada", "Zoë")
@@ -387,7 +387,7 @@ ROUNDS = st.lists(
 def test_whatever_a_source_does_places_stay_and_rows_say_what_is(
     rounds: list[dict[str, dict[str, str]]], data: st.DataObject
 ) -> None:
-    """Some order of additions, removals and changes would lose, double or move a picture."""
+    """Some order of additions, removals and changes would lose, double or move an image."""
     with TemporaryDirectory() as folder:
         root, twin = Root(Path(folder) / "root"), Root(Path(folder) / "twin")
         places: dict[str, tuple[int, int, int]] = {}

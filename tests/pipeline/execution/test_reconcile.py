@@ -255,7 +255,7 @@ def people(numbers: Sequence[int]) -> pa.Table:
 
 
 def test_units_are_rows_or_people() -> None:
-    """A person would be clustered picture by picture."""
+    """A person would be clustered image by image."""
     assert (unit_column(Embed()), unit_column(Clean())) == ("face_id", "identity_id")
 
 
@@ -288,7 +288,7 @@ def test_rows_missing_in_a_join_are_null(pieces: int) -> None:
 
 
 def test_only_what_is_in_order_is_wanted() -> None:
-    """A caption would be written for a rejected face, or a failed picture would be looked for
+    """A caption would be written for a rejected face, or a failed image would be looked for
     faces.
     """
     tables = {"faces": faces(range(6)), "clusters": clusters(range(5), keep=lambda n: n != 2)}
@@ -319,7 +319,7 @@ def test_what_only_decides_does_not_make_inputs() -> None:
 
 
 def test_neighbours_do_not_make_inputs_at_slice_grain() -> None:
-    """A new picture would have all others computed again."""
+    """A new image would have all others computed again."""
     tables = {"faces": faces(range(9)), "people": people(range(3))}
     everything = wanted(Embed(), tables).inputs_of()
     for chosen in ([4], [8, 0], [2, 1, 0]):
@@ -337,7 +337,7 @@ def test_neighbours_do_not_make_inputs_at_slice_grain() -> None:
 def test_the_order_of_pictures_does_not_make_a_person(
     order: list[int], beside: list[int], end: int
 ) -> None:
-    """A person would be clustered again because the source lists the pictures in another order."""
+    """A person would be clustered again because the source lists the images in another order."""
     expected = wanted(
         Clean(), {"embeddings": embeddings(range(9)), "faces": faces(range(9))}
     ).inputs_of()
@@ -493,7 +493,7 @@ def test_rows_come_in_the_order_of_their_parents(order: list[int], written: list
 
 
 def test_faces_follow_their_pictures_and_clusters_their_faces() -> None:
-    """The second face of a picture would come before the first, or people would be mixed."""
+    """The second face of an image would come before the first, or people would be mixed."""
     want = wanted(Clean(), {"embeddings": embeddings([4, 3, 0]), "faces": faces([0, 3, 4])})
     rows = clusters([0, 3, 4])
     assert ordered(Clean(), want, rows)["face_id"].to_pylist() == ["f04", "f03", "f00"]

@@ -253,7 +253,7 @@ def test_a_run_where_everything_is_in_the_way(tmp_path: Path) -> None:
     written.
     """
     here = tmp_path / LONG
-    people(here / "people", count=1, pictures=2)  # and five that are no pictures of anybody
+    people(here / "people", count=1, pictures=2)  # and five that are no images of anybody
     for name in ("pipeline", "stages", "schemas", "tests"):
         (here / name).mkdir()
         (here / name / "__init__.py").write_text("raise RuntimeError('somebody else\\'s')")

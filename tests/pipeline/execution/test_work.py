@@ -1,4 +1,4 @@
-"""Work: what is to do and why, and tasks that cover it, each picture and person once."""
+"""Work: what is to do and why, and tasks that cover it, each image and person once."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def done(home: Home) -> Home:
 
 @pytest.fixture
 def listed(home: Home) -> Home:
-    """A dataset in which the pictures are fetched and nothing more is done."""
+    """A dataset in which the images are fetched and nothing more is done."""
     run_toy(*home, selection=Selection(only=("crawl",)))
     return home
 
@@ -130,7 +130,7 @@ def test_nothing_where_all_is_done(done: Home) -> None:
 
 def test_new(listed: Home) -> None:
     seen = look(listed)
-    assert seen.why()["detect"] == {"new": 40}, "the four texts are no pictures"
+    assert seen.why()["detect"] == {"new": 40}, "the four texts are no images"
     assert [
         seen.found.behind(name) for name in ("crawl", "detect", "embed", "clean", "caption")
     ] == [False, False, True, True, True]

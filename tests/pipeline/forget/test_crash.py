@@ -152,7 +152,7 @@ def test_a_damaged_list_of_removals_or_receipt_stops_it_before_it_begins(
 def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
     base: Path, prepared: PreparedErasure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A damaged picture of somebody else would keep the person in the dataset, and everybody from
+    """A damaged image of somebody else would keep the person in the dataset, and everybody from
     writing to it.
     """
     root = Path(shutil.copytree(base, tmp_path / "root"))

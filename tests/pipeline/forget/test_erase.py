@@ -65,7 +65,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 def ids(source: Path, who: str = WHO) -> list[str]:
     """Everything that tells somebody in a root of the source: name, id, addresses, ids and hashes
-    of pictures.
+    of images.
     """
     person = identity_id(who)
     [listed] = [one for one in FolderSource(source, "local").people()[0] if one.name == who]
@@ -97,7 +97,7 @@ def test_nothing_is_left_and_the_rest_is_as_if_they_had_never_been_there(
         ).fetchall()
     )
     connection.close()
-    # Toy pictures are flat, so that their perceptual hashes say nothing.
+    # Toy images are flat, so that their perceptual hashes say nothing.
     assert (
         barred.keys() == {"identity", "name", "spelling", "address", "image", "sha256", "vector"}
         and barred["image"] == 13
@@ -107,7 +107,7 @@ def test_nothing_is_left_and_the_rest_is_as_if_they_had_never_been_there(
     for number in numbers(store):
         assert all(store.exists(entry.file) for entry in load(store, number).entries if entry.file)
     # The source still lists them: they must not come back, and nothing is computed but what the
-    # pictures of others change.
+    # images of others change.
     record = run_toy(tmp_path, source, root)
     assert set(computed(record)) <= {"clean", "people"} and record.intake["new"] == 0
     fresh = without(source, tmp_path / "fresh" / "people")
@@ -187,7 +187,7 @@ def test_mirrored_cropped_and_turned_copies_are_found_and_kept_out(
     run_toy(tmp_path, home, tmp_path / "root")
     store = Store(tmp_path / "root")
     prepared = prepare(store, Wish(identities=(WHO,)))
-    assert list(prepared.found.others.values()).count("a copy of the picture") == 2
+    assert list(prepared.found.others.values()).count("a copy of the image") == 2
     done = forget(store, prepared, "forget-test")
     assert done.receipt.hashes["look"] and verify(store, [WHO]).leftovers == []
     put(
@@ -349,9 +349,9 @@ def test_what_is_not_there_is_told_and_can_be_barred_all_the_same(
         RunError, match=r"nobody here is called 'persn 01'; the nearest names are 'person 01'"
     ):
         prepare(store, Wish(identities=("persn 01",)))
-    with pytest.raises(RunError, match=r"no picture here is from https://example.org/x.jpg"):
+    with pytest.raises(RunError, match=r"no image here is from https://example.org/x.jpg"):
         prepare(store, Wish(urls=("https://example.org/x.jpg",)))
-    with pytest.raises(RunError, match="no picture here has the SHA-256 0000000000000000"):
+    with pytest.raises(RunError, match="no image here has the SHA-256 0000000000000000"):
         prepare(store, Wish(sha256s=("0" * 64,)))
     forget(store, prepare(store, Wish(identities=("Person   04",), unknown=True)), "forget-test")
     people(tmp_path / "more", count=5)
@@ -546,7 +546,7 @@ def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> Non
 
 
 def test_who_streams_shards_meanwhile_gets_whole_samples_or_is_told(tmp_path: Path) -> None:
-    """A training job that streams while somebody is removed would be fed halves of pictures, or
+    """A training job that streams while somebody is removed would be fed halves of images, or
     silently less.
     """
     many = people(tmp_path / "many", count=12, pictures=4)

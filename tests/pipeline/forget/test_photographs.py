@@ -1,5 +1,5 @@
 """Removing somebody from real photographs with real networks: the person alone goes, with copies
-and with pictures of others.
+and with images of others.
 """
 
 import shutil
@@ -57,7 +57,7 @@ def opened(file: Path) -> Image.Image:
 
 
 def test_one_of_two_sisters_goes(photos: Path, models_dir: Path, tmp_path: Path) -> None:
-    """The sister would go with her, or pictures under another name would stay; or nobody be found
+    """The sister would go with her, or images under another name would stay; or nobody be found
     by a photograph.
     """
     source, root = gathered(photos, tmp_path / "people"), tmp_path / "root"
@@ -70,7 +70,7 @@ def test_one_of_two_sisters_goes(photos: Path, models_dir: Path, tmp_path: Path)
     found = prepared.found
     assert set(found.people.values()) == {WHO} and len(found.images) == 8
     assert sorted(why.split(" (")[0] for why in found.others.values()) == [
-        "a copy of the picture",
+        "a copy of the image",
         "the face",
     ]
     sheet = write_sheet(store, found, tmp_path / "sheet")

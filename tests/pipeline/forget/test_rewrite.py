@@ -56,11 +56,7 @@ def matches(**values: Any) -> pa.Table:
         ),
         ({"dropped_faces": ["face-7", "face-8"]}, {"dropped_faces": ["face-8"]}),
         (
-            {
-                "status": "filtered",
-                "reason": "same_person",
-                "detail": "is gone with fewer pictures",
-            },
+            {"status": "filtered", "reason": "same_person", "detail": "is gone with fewer images"},
             {"detail": None},
         ),
     ],

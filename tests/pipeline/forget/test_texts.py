@@ -75,7 +75,7 @@ def test_records_keep_their_shape() -> None:
 
 
 def test_only_names_of_several_words_tell_who_is_meant_in_other_peoples_texts() -> None:
-    """All pictures with `Zoë` in their address would be deleted, whoever it is."""
+    """All images with `Zoë` in their address would be deleted, whoever it is."""
     assert NEEDLES.mentions("File:Ada_Lovelace.jpg") and not NEEDLES.mentions("File:Zoë.jpg")
 
 
@@ -93,7 +93,7 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_spelling_is_found_in_other_texts_and_struck(spelling: str) -> None:
-    """Whoever writes the name in another way would keep it in a record, or the picture that it is
+    """Whoever writes the name in another way would keep it in a record, or the image that it is
     written under.
     """
     text = f"seen with {spelling}, smiling; Grace"
@@ -107,7 +107,7 @@ def test_every_spelling_is_found_in_other_texts_and_struck(spelling: str) -> Non
 
 
 def test_a_spelling_that_means_somebody_else_too_is_not_looked_for() -> None:
-    """Pictures of Kim Lee would be deleted with those of Lee Kim."""
+    """Images of Kim Lee would be deleted with those of Lee Kim."""
     needles = Needles.of(["Kim Lee"], [], [], [], spellings("Lee Kim"))
     assert (
         needles.find("by Kim Lee") == "name"

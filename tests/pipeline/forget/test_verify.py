@@ -78,27 +78,24 @@ def npy(vector: np.ndarray) -> bytes:
 Values = dict[str, object]
 PLACES: dict[str, tuple[str, Callable[[Values], bytes]]] = {
     "an id in a table": ("tables/x.parquet", lambda v: parquet(identity_id=[PERSON])),
-    "a picture's id in a table": (
-        "tables/x.parquet",
-        lambda v: parquet(image_id=["0" * 24, IMAGE]),
-    ),
+    "an image's id in a table": ("tables/x.parquet", lambda v: parquet(image_id=["0" * 24, IMAGE])),
     "a name in a table": ("tables/x.parquet", lambda v: parquet(name=["somebody", "PERSON  01"])),
     "an alias in a list": ("tables/x.parquet", lambda v: parquet(aliases=[["a", WHO]])),
     "an address": ("tables/x.parquet", lambda v: parquet(address=[ADDRESS])),
     "a hash": ("tables/x.parquet", lambda v: parquet(sha256=[v["sha256"]])),
-    "a picture": ("tables/x.parquet", lambda v: parquet(bytes=[v["bytes"]])),
+    "an image": ("tables/x.parquet", lambda v: parquet(bytes=[v["bytes"]])),
     "a vector": (
         "tables/x.parquet",
         lambda v: parquet(vector=pa.array([v["vector"]], pa.list_(pa.float32()))),
     ),
-    "a caption": ("tables/x.parquet", lambda v: parquet(caption=[f"a picture of {WHO}, smiling"])),
+    "a caption": ("tables/x.parquet", lambda v: parquet(caption=[f"an image of {WHO}, smiling"])),
     "metadata of a table": (
         "snapshots/000099.parquet",
         lambda v: _with_notes({"selection": f"name = '{WHO}'"}),
     ),
     "a part": (part_path("faces", "v", 0, "t", "d"), lambda v: parquet(image_id=[IMAGE])),
     "an address in the spool": ("parts/spool/r/a/0000.spool", lambda v: spooled(ADDRESS, b"x")),
-    "a picture in the spool": (
+    "an image in the spool": (
         "parts/spool/r/b/0000.spool",
         lambda v: spooled("https://x.org", v["bytes"]),  # type: ignore[arg-type]
     ),
@@ -115,7 +112,7 @@ PLACES: dict[str, tuple[str, Callable[[Values], bytes]]] = {
         "shards/p/x.tar",
         lambda v: tar("a.json", json.dumps({"name": WHO}).encode()),
     ),
-    "a picture in a tar": ("shards/p/x.tar", lambda v: tar("a.png", v["bytes"])),  # type: ignore[arg-type]
+    "an image in a tar": ("shards/p/x.tar", lambda v: tar("a.png", v["bytes"])),  # type: ignore[arg-type]
     "a vector in a tar": (
         "shards/p/x.tar",
         lambda v: tar("a.arcface.npy", npy(np.array(v["vector"], np.float32))),

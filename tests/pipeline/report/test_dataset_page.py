@@ -80,7 +80,7 @@ def test_what_is_on_the_page(page: Path) -> None:
     assert facts == {
         "people": "3",
         "people with a kept face": "2",
-        "pictures offered": "16",
+        "images offered": "16",
         "faces kept": "9",
         "samples in shards": "0",
     }
@@ -92,7 +92,7 @@ def test_what_is_on_the_page(page: Path) -> None:
     heads = section(text, "Heads and expressions")
     assert "9 faces over yaw and pitch" in heads and "stage affect did not run" in heads
     assert "captions of 6 to" in section(text, "Captions")
-    assert "Every picture could be had and read." in section(text, "Failures")
+    assert "Every image could be had and read." in section(text, "Failures")
     assert "detect: 20 rows a second" in section(text, "Speed and runs")
     people = section(text, "Sample people")
     assert people.count("<article") == 2
@@ -101,7 +101,7 @@ def test_what_is_on_the_page(page: Path) -> None:
 
 
 def test_sample_faces_are_those_of_the_pictures(page: Path) -> None:
-    """The crop of a generated picture has its one colour."""
+    """The crop of a generated image has its one colour."""
     people = section(page.read_text(), "Sample people")
     found = re.findall(r'src="data:image/jpeg;base64,(.*?)" alt="(.*?)"', people)
     assert len(found) == 12
@@ -182,7 +182,7 @@ def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
 
 
 def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same numbers and pictures as from a disk; records there have no link, for nobody could
+    """The same numbers and images as from a disk; records there have no link, for nobody could
     open it.
     """
     pytest.importorskip("s3fs", reason="object stores need the group s3")
@@ -279,7 +279,7 @@ def test_labels_of_plots_are_text_in_every_script() -> None:
     labels = ["$\\frac{1}{0", "$x_2$", "<script>alert(1)</script>", "图片 \u202e", "x" * 300]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = bars(labels, [1, 2, 3, 4, 5], "pictures")
+        drawn = bars(labels, [1, 2, 3, 4, 5], "images")
     svg = base64.b64decode(drawn.split(",")[1]).decode()
     shown = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
     assert {labels[0], labels[1], labels[2], "图片 \N{REPLACEMENT CHARACTER}"} <= set(shown)

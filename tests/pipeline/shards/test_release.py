@@ -190,7 +190,7 @@ def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) ->
     small_root(store, PEOPLE)
     faces = kept(store)
     pictures = {
-        name: f"{name} picture".encode()
+        name: f"{name} image".encode()
         for name in ("normal", "albedo", "lambertian", "landmark_picture")
     }
     added(

@@ -1,5 +1,5 @@
 """Captions of measured facts: a template is text from a DAG file, and what it says must be true of
-the picture.
+the image.
 """
 
 import re

@@ -53,18 +53,18 @@ def test_the_same_picture_of_the_same_person_is_a_copy() -> None:
     unit = np.concatenate([near_ones(rng, 2, 0.5), near_ones(rng, 1, 0.5)])
     assert SAME_PERSON < unit[0] @ unit[1] < SAME_PHOTOGRAPH
     assert copies(unit, [0b1111, 0b11111111, 0b1111]) == [-1, 0, -1], (
-        "four bits apart; somebody else in the same picture"
+        "four bits apart; somebody else in the same image"
     )
     assert copies(unit, [0b1111, 0b111111111, 1 << 40]) == [-1, -1, -1], "five bits apart"
     assert copies(unit, [7, 7, 7], rank=[1, 0, 2]) == [1, -1, -1], "the better one stays"
     assert copies(unit, [0, 0, 0]) == [-1, -1, -1], (
-        "pictures without a hash, or without anything on them, are not alike"
+        "images without a hash, or without anything on them, are not alike"
     )
     assert copies(unit, [7, 7, 7], images=[5, 5, 6]) == [-1, -1, -1], (
-        "two faces of one picture are two faces"
+        "two faces of one image are two faces"
     )
     assert copies(unit, [7, 7, 7], starts=[0, 1, 3]) == [-1, -1, -1], (
-        "the same picture under two names is not this step's"
+        "the same image under two names is not this step's"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_cut_of_the_same_photograph_is_a_copy_whatever_the_picture_looks_like(
 
 
 def test_a_series_does_not_become_a_chain() -> None:
-    """Each picture is near the next, the first and the last are far apart: all but one would go."""
+    """Each image is near the next, the first and the last are far apart: all but one would go."""
     angles = np.linspace(0, np.pi / 3, 5)
     unit = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     assert copies(unit, [0] * 5, same_photograph=float(np.cos(np.pi / 12)) - 1e-4) == [
@@ -159,7 +159,7 @@ def test_ten_thousand_copies_of_one_picture() -> None:
 
 
 def test_a_photograph_has_one_vote_in_however_many_versions_it_came() -> None:
-    """One picture of a stranger that the web likes would outvote the person."""
+    """One image of a stranger that the web likes would outvote the person."""
     rng = np.random.default_rng(3)
     unit = np.concatenate([near_ones(rng, 3, 0.1), near_ones(rng, 2, 0.5)])
     images = np.arange(5)

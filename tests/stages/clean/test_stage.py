@@ -27,7 +27,7 @@ NO_SERVICES: Any = None  # this stage asks nothing of the outside
 
 
 def table(people: dict[str, np.ndarray], recogniser: str = "made-up") -> pa.Table:
-    """Rows as the stage gets them: every vector of every person in a picture of its own."""
+    """Rows as the stage gets them: every vector of every person in an image of its own."""
     rows: list[dict[str, Any]] = []
     for identity, vectors in people.items():
         for at, vector in enumerate(vectors):
@@ -145,7 +145,7 @@ def screened(rows: pa.Table, verdicts: dict[str, tuple[str, bool | None]]) -> pa
 
 
 def test_what_screening_filtered_is_left_out_or_only_compared() -> None:
-    """A grey picture would be kept although it was filtered, or would be lost as evidence of who
+    """A grey image would be kept although it was filtered, or would be lost as evidence of who
     the person is.
     """
     rows, who = table(people(1)), f"{0:016x}"

@@ -59,7 +59,7 @@ def busy(seconds: str = "5") -> web.Response:
 def test_a_persons_files_come_from_item_category_and_statements(
     commons: Wiki, tmp_path: Path
 ) -> None:
-    """Most pictures of a person would be missed, or be listed once for every way to them."""
+    """Most images of a person would be missed, or be listed once for every way to them."""
     commons.items["Q7259"] = item(
         "Q7259",
         "Ada Lovelace",
@@ -128,7 +128,7 @@ def test_fifty_people_are_one_question(commons: Wiki, tmp_path: Path) -> None:
 
 
 def test_names_are_looked_up_and_doubt_is_told(commons: Wiki, tmp_path: Path) -> None:
-    """Pictures of a namesake would be mixed in."""
+    """Images of a namesake would be mixed in."""
     commons.items = {
         "Q1": item("Q1", "Ada Lovelace", P18=["a.jpg"]),
         "Q2": item("Q2", "John Smith"),
@@ -154,7 +154,7 @@ def test_names_are_looked_up_and_doubt_is_told(commons: Wiki, tmp_path: Path) ->
 
 
 def test_items_and_files_that_have_moved_are_found(commons: Wiki, tmp_path: Path) -> None:
-    """A person whose item was merged, or whose picture was renamed, would have no pictures."""
+    """A person whose item was merged, or whose image was renamed, would have no images."""
     commons.items["Q2"] = item("Q2", "Ada", P18=["Old_name.jpg", "gone.jpg"])
     commons.redirects["Q1"] = "Q2"
     commons.add("New name.jpg")
@@ -179,7 +179,7 @@ def test_one_impossible_number_does_not_refuse_the_others(commons: Wiki, tmp_pat
 def test_deprecated_claims_do_not_count_and_preferred_ones_come_first(
     commons: Wiki, tmp_path: Path
 ) -> None:
-    """A picture of somebody else, which Wikidata keeps as a known mistake, would be taken."""
+    """An image of somebody else, which Wikidata keeps as a known mistake, would be taken."""
     claims: list[Any] = [
         snak("P18", "wrong.jpg", "deprecated"),
         "usual.jpg",
@@ -213,9 +213,9 @@ def test_what_is_no_picture_small_or_under_another_licence_is_counted(
     )
     assert files(people["Ada"]) == ["pd.jpg", "a.jpg"]
     assert sorted(remarks) == [
-        "commons: 1 picture is left out: less than 100 pixels on a side",
-        "commons: 1 picture is left out: not under one of source.licences",
-        "commons: 2 pictures are left out: no pictures by their type",
+        "commons: 1 image is left out: less than 100 pixels on a side",
+        "commons: 1 image is left out: not under one of source.licences",
+        "commons: 2 images are left out: no images by their type",
     ]
 
 
@@ -265,7 +265,7 @@ def test_authors_are_text(markup: str, text: str) -> None:
 
 
 def test_addresses_do_not_say_where_they_were_read(commons: Wiki, tmp_path: Path) -> None:
-    """Every picture would be fetched again when Commons marks its links otherwise."""
+    """Every image would be fetched again when Commons marks its links otherwise."""
     commons.items["Q1"] = item("Q1", "Ada", P18=["a.jpg"])
     commons.add(
         "a.jpg",
@@ -333,7 +333,7 @@ def test_a_service_that_cannot_be_asked_now_takes_nothing_away(
     answer = commons.answer
 
     async def third(request: web.Request) -> web.Response:
-        # Items, their pictures and the first person are told, then it begins.
+        # Items, their images and the first person are told, then it begins.
         if len(commons.asked) >= 3:
             commons.troubles.append(trouble)
         return await answer(request)
@@ -484,6 +484,6 @@ def test_a_long_listing_says_how_far_it_is(commons: Wiki, tmp_path: Path) -> Non
         )
     )
     assert lines[1:] == [
-        "commons: 4 of 8 people listed, 4 pictures",
-        "commons: 7 of 8 people listed, 7 pictures",
+        "commons: 4 of 8 people listed, 4 images",
+        "commons: 7 of 8 people listed, 7 images",
     ]

@@ -47,7 +47,7 @@ def fetch(source: FolderSource, address: str) -> Fetched:
 
 
 def test_one_folder_is_one_person(people: Path) -> None:
-    """People or pictures of the list would be missing, or in another order each time."""
+    """People or images of the list would be missing, or in another order each time."""
     (people / "Zoë").mkdir()
     for name in ("b.jpg", "a.png", "notes.txt"):
         (people / "Ada" / name).write_bytes(name.encode())
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_listed_costs_only_itself(
     people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`lost+found` on a disk would refuse everybody, or a folder that is closed for an hour take
-    its pictures out of the dataset.
+    its images out of the dataset.
     """
     for name in ("lost+found", "Zoë"):
         (people / name).mkdir()
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_listed_costs_only_itself(
         ("lost+found", 0, False),
     ]
     assert remarks == [
-        f"{people / 'lost+found'} cannot be listed (Permission denied); its pictures stay as "
+        f"{people / 'lost+found'} cannot be listed (Permission denied); its images stay as "
         "they were"
     ]
     closed(monkeypatch, "Ada", "Zoë", "lost+found")
@@ -350,7 +350,7 @@ def test_a_source_that_cannot_be_listed_says_how_to_mend_it(tmp_path: Path) -> N
 
 
 def test_folders_that_differ_in_bytes_that_are_no_text_stay_two_people(tmp_path: Path) -> None:
-    """Pictures of two people would be mixed in one."""
+    """Images of two people would be mixed in one."""
     for name in (b"Jos\xe9", b"Jos\xe8"):
         folder = os.fsencode(tmp_path) + b"/" + name
         os.mkdir(folder)

@@ -44,7 +44,7 @@ def listed(found: OpenverseSource) -> tuple[dict[str, Listed], list[str]]:
 
 
 def test_all_pages_of_everybody_are_listed(service: Openverse, tmp_path: Path) -> None:
-    """Of a person with two hundred pictures twenty would be found."""
+    """Of a person with two hundred images twenty would be found."""
     service.results = {
         '"Ada Lovelace"': [result(n) for n in range(55)],
         '"Zoë"': [result(99, license="cc0", license_version="1.0")],
@@ -69,7 +69,7 @@ def test_all_pages_of_everybody_are_listed(service: Openverse, tmp_path: Path) -
 
 
 def test_a_limit_is_kept_without_asking_for_more(service: Openverse, tmp_path: Path) -> None:
-    """A day's questions would be spent on pictures that nobody wants."""
+    """A day's questions would be spent on images that nobody wants."""
     service.results = {'"Ada"': [result(n) for n in range(200)]}
     people, _ = listed(source(service, tmp_path, "name\nAda\n", per_person=30))
     assert len(people["Ada"].offers) == 30 and len(service.asked) == 2
@@ -114,7 +114,7 @@ def test_aliases_collections_and_words_are_asked_for_as_told(
 
 
 def test_what_is_left_out_is_counted(service: Openverse, tmp_path: Path) -> None:
-    """A picture whose licence is not known would get in, or vanish without a word."""
+    """An image whose licence is not known would get in, or vanish without a word."""
     bad = [
         result(1, license=None),
         result(2, width=90),
@@ -132,9 +132,9 @@ def test_what_is_left_out_is_counted(service: Openverse, tmp_path: Path) -> None
         Offer("https://live.staticflickr.com/1/5_b.jpg", licence="CC BY-SA")
     ]
     assert sorted(remarks) == [
-        "openverse: 1 picture is left out: less than 100 pixels on a side",
-        "openverse: 1 picture is left out: not under one of source.licences",
-        "openverse: 2 pictures are left out: without an address of the web",
+        "openverse: 1 image is left out: less than 100 pixels on a side",
+        "openverse: 1 image is left out: not under one of source.licences",
+        "openverse: 2 images are left out: without an address of the web",
     ]
 
 

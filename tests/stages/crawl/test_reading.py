@@ -180,7 +180,7 @@ def test_a_bad_row_of_csv_costs_itself_and_is_told_with_its_line(
 
 @pytest.mark.parametrize("rows", [0, 3, 100_000])
 def test_a_quote_that_nothing_closes_refuses_the_list(tmp_path: Path, rows: int) -> None:
-    """All rows behind it would be one cell, and their pictures gone."""
+    """All rows behind it would be one cell, and their images gone."""
     text = f'name,url\nAda,{A}\n"Bob,{B}\n' + f"Cy,{C}\n" * rows
     path = written(tmp_path, text, "list.csv")
     assert f"{path} cannot be read: line 3 opens a quote that nothing closes" in refused(path)
@@ -210,7 +210,7 @@ def test_long_cells_beside_the_columns_that_are_read_do_no_harm(tmp_path: Path) 
 
 
 def test_a_field_of_json_lines_counts_wherever_it_comes_first(tmp_path: Path) -> None:
-    """Pictures whose licence the list states late would look like pictures without a licence."""
+    """Images whose licence the list states late would look like images without a licence."""
     rows: list[dict[str, Any]] = [
         {"name": "p", "url": f"http://h.test/{i}.jpg"} for i in range(70_000)
     ]
@@ -302,7 +302,7 @@ def test_columns_of_any_type_are_read_as_text(
 def test_a_list_of_addresses_is_so_many_pictures(
     tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]
 ) -> None:
-    """Two addresses would be one that leads nowhere, or a picture get the licence of its
+    """Two addresses would be one that leads nowhere, or an image get the licence of its
     neighbour.
     """
     rows: list[dict[str, Any]] = [
@@ -385,7 +385,7 @@ def test_half_a_sign_in_a_text_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
 def test_two_columns_of_one_name_are_told(tmp_path: Path, name: str) -> None:
-    """Whose picture it is would be a matter of chance, or the first run end in a stack trace."""
+    """Whose image it is would be a matter of chance, or the first run end in a stack trace."""
     path = tmp_path / name
     if name.endswith("csv"):
         path.write_text(f"name,url,name\nAda,{A},Bob\n")

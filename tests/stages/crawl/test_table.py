@@ -65,7 +65,7 @@ def refused(source: TableSource) -> str:
 
 
 def test_a_table_says_whose_each_file_is(tmp_path: Path) -> None:
-    """Pictures that are not sorted into folders could not enter without being copied."""
+    """Images that are not sorted into folders could not enter without being copied."""
     files(tmp_path, "faces/a/1.jpg", "faces/2 ü%.jpg", "faces/3.jpg")
     rows = [
         ("a/1.jpg", "Ada", "CC0"),
@@ -231,7 +231,7 @@ def test_celeba_enters_as_it_is_published(tmp_path: Path) -> None:
 
 
 def test_ffhq_enters_with_licences_and_authors(tmp_path: Path) -> None:
-    """70,000 pictures of Flickr would be used without a word of whose they are."""
+    """70,000 images of Flickr would be used without a word of whose they are."""
     numbers = (0, 1, 1000)
     paths = [f"{number // 1000 * 1000:05d}/{number:05d}.png" for number in numbers]
     files(
@@ -328,7 +328,7 @@ def test_a_file_of_something_else_is_told(tmp_path: Path, content: str) -> None:
 
 
 def test_agedb_enters_by_its_file_names(tmp_path: Path) -> None:
-    """Every picture would be a person of its own, or age 47 a person."""
+    """Every image would be a person of its own, or age 47 a person."""
     files(
         tmp_path,
         "0_MariaCallas_35_f.jpg",
@@ -373,7 +373,7 @@ def test_a_table_that_cannot_be_read_says_what_to_mend(tmp_path: Path) -> None:
         TableSource(path, columns={"person": "who"})
     )
     empty = table(tmp_path / "empty.csv", [{"path": None, "name": "Ada"}])
-    assert "names no picture of anybody" in refused(TableSource(empty))
+    assert "names no image of anybody" in refused(TableSource(empty))
     assert "is not a folder" in refused(TableSource(tmp_path / "nowhere", "lfw", "lfw"))
 
 

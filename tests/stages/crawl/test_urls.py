@@ -1,5 +1,5 @@
 """Lists of addresses: whatever the file is called and cut into, every usable row is somebody's
-picture, and the rest is told.
+image, and the rest is told.
 """
 
 import json
@@ -146,7 +146,7 @@ def test_a_folder_of_parts_is_one_list(tmp_path: Path) -> None:
 
 
 def test_an_external_id_tells_people_of_one_name_apart(tmp_path: Path) -> None:
-    """The pictures of two John Smiths would be mixed; two spellings of one person would be two
+    """The images of two John Smiths would be mixed; two spellings of one person would be two
     people.
     """
     rows = [("John Smith", "Q1"), ("John Smith", "Q2"), ("J. Smith", "Q1"), ("John Smith", None)]
@@ -190,12 +190,12 @@ def test_what_is_left_out_is_counted_with_an_example(tmp_path: Path) -> None:
     ["name,url\n", "name,url\n,\nAda,\n", "name,url\nAda,ftp://a.test/1.jpg\n", "name,url\nAda\n"],
 )
 def test_a_list_without_a_usable_row_is_refused(tmp_path: Path, text: str) -> None:
-    """An export that broke off would make everybody gone, and take their pictures out of the
+    """An export that broke off would make everybody gone, and take their images out of the
     shards.
     """
     path = tmp_path / "list.csv"
     path.write_text(text)
-    assert "names no picture of anybody" in refused(path)
+    assert "names no image of anybody" in refused(path)
 
 
 def test_a_list_that_cannot_be_read_says_what_to_mend(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_list_that_cannot_be_read_says_what_to_mend(tmp_path: Path) -> None:
 
 
 def test_offers_are_a_sequence_like_any_other(tmp_path: Path) -> None:
-    """Whoever looks at the tenth picture of a person would get another one than by counting."""
+    """Whoever looks at the tenth image of a person would get another one than by counting."""
     rows = [
         {
             "name": f"P{i % 7}",

@@ -64,7 +64,7 @@ def test_frames_are_those_of_their_times(tmp_path: Path, ending: str, codec: str
 
 
 def test_a_frame_is_the_same_however_it_is_asked_for(tmp_path: Path) -> None:
-    """A resumed run would have other pictures than an undisturbed one."""
+    """A resumed run would have other images than an undisturbed one."""
     write_clip(tmp_path / "Ada" / "long.mp4", 1100)
     source = VideoSource(tmp_path, rate=1)
     found = addresses(source)

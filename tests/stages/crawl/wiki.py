@@ -304,10 +304,10 @@ def wiki() -> Iterator[Wiki]:
 
 
 def result(number: int, **changes: Any) -> dict[str, Any]:
-    """A picture as the search gives it."""
+    """An image as the search gives it."""
     return {
         "id": f"00000000-0000-4000-8000-{number:012d}",
-        "title": f"Picture {number}",
+        "title": f"Image {number}",
         "url": f"https://live.staticflickr.com/1/{number}_b.jpg",
         "creator": "somebody",
         "creator_url": "https://www.flickr.com/photos/x",

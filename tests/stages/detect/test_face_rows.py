@@ -1,4 +1,4 @@
-"""What all detectors share: order, ids, and the row for a picture without a face."""
+"""What all detectors share: order, ids, and the row for an image without a face."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The letterbox: what a detector sees, and how its pixels lead back to the picture's."""
+"""The letterbox: what a detector sees, and how its pixels lead back to the image's."""
 
 import cv2
 import numpy as np

@@ -98,7 +98,7 @@ def test_a_box_within_another_is_the_same_face_and_of_equals_the_later_stays() -
 @pytest.mark.parametrize("height", [13, 14, 33, 60])
 @pytest.mark.parametrize("most", [1, 300, 800, 10**6])
 def test_strips_join_into_what_the_whole_gives(height: int, most: int) -> None:
-    """Else large pictures would lose faces where they are cut, or see them twice."""
+    """Else large images would lose faces where they are cut, or see them twice."""
     network = ProposalNet().requires_grad_(False)
     network.load_state_dict(filled(network.state_dict()))
     level = torch.rand((1, 3, height, 37), generator=torch.Generator().manual_seed(height))
@@ -138,7 +138,7 @@ class Made(WeightFiles):
 
 
 def unusual() -> dict[str, np.ndarray]:
-    """Pictures that no photographer took, read-only as the pipeline's are."""
+    """Images that no photographer took, read-only as the pipeline's are."""
     noise = np.random.default_rng(0).integers(0, 256, (50, 20_000, 3), dtype=np.uint8)
     black = np.zeros((300, 400, 3), np.uint8)
     made = {
@@ -156,7 +156,7 @@ def unusual() -> dict[str, np.ndarray]:
 def test_unusual_pictures_have_a_row_whatever_the_networks_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Networks of nonsense propose boxes everywhere, also outside of the picture."""
+    """Networks of nonsense propose boxes everywhere, also outside of the image."""
     monkeypatch.setattr(mtcnn, "_MOST_PROPOSALS", 40)
     stage = MtcnnDetect({"thresholds": (0.4, 0.4, 0.4)})
     stage.setup(Made(tmp_path))

@@ -172,7 +172,7 @@ def test_pictures_may_be_scaled_in_several_threads(tmp_path: Path) -> None:
 
 
 def test_the_network_sees_batches_of_one_shape_only(tmp_path: Path) -> None:
-    """On chips whose kernels depend on the batch, this is what makes a face depend on its picture
+    """On chips whose kernels depend on the batch, this is what makes a face depend on its image
     alone.
     """
     stage = made_up(checkpoint(tmp_path / "x.pth"), batch=3, scales=[64, 100])

@@ -77,7 +77,7 @@ def test_the_faces_of_a_picture_do_not_depend_on_its_batch(
         turned = stage.detect_all(PICTURES[shift:] + PICTURES[:shift])
         assert_same(turned[-shift:] + turned[:-shift], together)
     assert stage.detect_all([]) == []
-    # On a square canvas there is more black around a picture than on one of its own shape, and
+    # On a square canvas there is more black around an image than on one of its own shape, and
     # nothing else.
     for alone, faces in zip(made_up(path).detect_all(PICTURES), together, strict=True):
         assert len(alone[0]) == len(faces[0])
@@ -87,7 +87,7 @@ def test_the_faces_of_a_picture_do_not_depend_on_its_batch(
 def test_the_network_sees_batches_of_one_shape_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On chips whose kernels depend on the batch, this is what makes a face depend on its picture
+    """On chips whose kernels depend on the batch, this is what makes a face depend on its image
     alone.
     """
     stage = made_up(write(tmp_path / "x.onnx"), batch=3, scales=[100, 64])

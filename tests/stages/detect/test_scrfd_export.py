@@ -80,18 +80,14 @@ WITHOUT_POINTS = [name for name in USUAL if "points" not in name]
             r"not an SCRFD with scores, boxes and keypoints .* it gives score_8 \(1, 128, 1\), ",
         ),
         ({"anchors": 3}, 1, "with 2 anchors: for 1 x 3 x 64 x 64 it gives"),
-        (
-            {"batch": 1},
-            4,
-            "one picture at a time; set batch: 1, or export it with a batch dimension",
-        ),
+        ({"batch": 1}, 4, "one image at a time; set batch: 1, or export it with a batch dimension"),
         (
             {"size": (480, 640)},
             1,
-            "takes pictures of 480 x 640; export it for any size, or for a square",
+            "takes images of 480 x 640; export it for any size, or for a square",
         ),
-        ({"size": (100, 100)}, 1, "takes pictures of 100 x 100"),
-        ({"size": (640, "w")}, 1, "takes pictures of 640 x w"),
+        ({"size": (100, 100)}, 1, "takes images of 100 x 100"),
+        ({"size": (640, "w")}, 1, "takes images of 640 x w"),
         ({"sigmoid": False}, 1, "scores are no probabilities .* export the sigmoid too"),
         (
             {"element": TensorProto.FLOAT16},
@@ -155,11 +151,11 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_the_published_export_batches_once_its_input_is_freed(
     tmp_path: Path, models_dir: Path
 ) -> None:
-    """As it is, it declares one picture; its rows are (row, column, picture, anchor), and every
-    picture keeps its own.
+    """As it is, it declares one image; its rows are (row, column, image, anchor), and every
+    image keeps its own.
     """
     path = str(models_dir / "detect" / "scrfd_2.5g_bnkps.onnx")
-    with pytest.raises(WrongModel, match="one picture at a time"):
+    with pytest.raises(WrongModel, match="one image at a time"):
         open_export(path, 2, 1)
     model = onnx.load(path)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"

@@ -28,7 +28,7 @@ def stage(models_dir: Path) -> YunetDetect:
 def test_a_picture_has_the_same_rows_beside_others(
     stage: YunetDetect, astronaut: bytes, t1: Path
 ) -> None:
-    """OpenCV's detector keeps the size of the last picture: the next must not notice."""
+    """OpenCV's detector keeps the size of the last image: the next must not notice."""
     pictures = {
         "many": decode(t1.read_bytes()),
         "none": np.zeros((40, 60, 3), np.uint8),

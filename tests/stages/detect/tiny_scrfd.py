@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Layout = Literal["batched", "hidden", "flat"]
-"""Outputs (batch, places, width); (row, column, picture, anchor) in one; (picture, row, column,
+"""Outputs (batch, places, width); (row, column, image, anchor) in one; (image, row, column,
 anchor) in one.
 """
 
@@ -86,7 +86,7 @@ def write(
 
 
 def bright(width: int, height: int, *squares: tuple[int, int, int]) -> np.ndarray:
-    """A dark picture (height, width, 3) with bright squares at (x, y, side)."""
+    """A dark image (height, width, 3) with bright squares at (x, y, side)."""
     rgb = np.full((height, width, 3), 20, np.uint8)
     for number, (x, y, side) in enumerate(squares):
         rgb[y : y + side, x : x + side] = (255, 250 - 9 * number, 240)

@@ -79,7 +79,7 @@ def stage(request: pytest.FixtureRequest, models_dir: Path) -> ArcFaceEmbed:
 
 @pytest.fixture(scope="module")
 def faces(t1: Path, astronaut: bytes, models_dir: Path) -> SimpleNamespace:
-    """Seven detected faces of two pictures as the rows that embed gets."""
+    """Seven detected faces of two images as the rows that embed gets."""
     detector = ScrfdDetect()
     detector.setup(WeightFiles(str(models_dir)))
     pictures = {
@@ -207,9 +207,9 @@ def test_every_export_gives_the_same_vectors(tmp_path: Path, batch: int | str, s
     [
         (
             {"size": (160, 160)},
-            "takes pictures of 160 x 160, crops aligned as for ArcFace are 112 x 112",
+            "takes images of 160 x 160, crops aligned as for ArcFace are 112 x 112",
         ),
-        ({"size": ("h", 128)}, "takes pictures of h x 128"),
+        ({"size": ("h", 128)}, "takes images of h x 128"),
         (
             {"channels_last": True},
             r"\['n', 112, 112, 3\] \(channels last\?\); it has to be \(n, 3, height, width\)",

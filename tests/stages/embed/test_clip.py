@@ -1,4 +1,4 @@
-"""CLIP's vectors of pictures and texts, from folders of transformers and from OpenAI's files."""
+"""CLIP's vectors of images and texts, from folders of transformers and from OpenAI's files."""
 
 import hashlib
 import json
@@ -366,7 +366,7 @@ def test_what_is_no_picture_or_no_list_is_refused(clip: Clip) -> None:
         np.zeros((0, 5, 3), np.uint8),
     ):
         with pytest.raises(
-            ValueError, match=r"picture 1 is .* wanted \(height, width, 3\) uint8 RGB"
+            ValueError, match=r"image 1 is .* wanted \(height, width, 3\) uint8 RGB"
         ):
             clip.images([np.zeros((5, 5, 3), np.uint8), wrong])
     with pytest.raises(TypeError, match="wanted a list of texts"):

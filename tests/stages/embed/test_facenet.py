@@ -141,8 +141,8 @@ def test_the_network_sees_batches_of_one_size_only(
 
 @pytest.fixture(scope="module")
 def faces() -> SimpleNamespace:
-    """Four faces of two pictures as the rows that embed gets, one of them outside of its
-    picture.
+    """Four faces of two images as the rows that embed gets, one of them outside of its
+    image.
     """
     pictures = {
         "one": Picture("one", noise(1, 300, 200)),

@@ -59,7 +59,7 @@ def test_known_rotations_are_found(scheme: str, yaw: float, pitch: float, roll: 
 
 
 def test_signs_as_the_table_has_them() -> None:
-    """Checked on the picture itself, not on our own rotation matrices."""
+    """Checked on the image itself, not on our own rotation matrices."""
 
     def points(yaw: float, pitch: float, roll: float) -> np.ndarray:
         return seen("dlib68", yaw, pitch, roll, position=(0, 0, 6)).reshape(-1, 2)
@@ -84,7 +84,7 @@ def test_angles_and_rotations_are_inverses(yaw: float, pitch: float, roll: float
 @settings(max_examples=40, deadline=None)
 @given(st.floats(-40, 40), st.floats(-30, 30), st.floats(-60, 60), st.integers(0, 10**6))
 def test_unsteady_points_give_a_near_pose(yaw: float, pitch: float, roll: float, seed: int) -> None:
-    """Two pixels of noise on a face of some 150: what a landmark model does on a good picture."""
+    """Two pixels of noise on a face of some 150: what a landmark model does on a good image."""
     flat = seen("dlib68", yaw, pitch, roll) + np.random.default_rng(seed).normal(0, 2, 136)
     pose = solve("dlib68", flat)
     assert np.abs(np.array([pose.yaw - yaw, pose.pitch - pitch, pose.roll - roll])).max() < 12
@@ -180,7 +180,7 @@ def test_reads_what_its_points_need_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("file", "angle", "sign"),
     [
-        # In these photographs the face turns to the left of the picture, looks down, looks up, and
+        # In these photographs the face turns to the left of the image, looks down, looks up, and
         # tilts clockwise.
         ("left_face.jpeg", "yaw", -1),
         ("lower_face.jpeg", "pitch", -1),

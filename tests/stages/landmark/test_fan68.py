@@ -1,4 +1,4 @@
-"""68 points by heat maps: what the network sees, and where its peaks end up in the picture."""
+"""68 points by heat maps: what the network sees, and where its peaks end up in the image."""
 
 import hashlib
 from dataclasses import replace
@@ -99,7 +99,7 @@ def test_rows_are_right_and_depend_on_their_face_alone(
 
 
 def dots(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture with soft dots in red, one brightest pixel each."""
+    """An image with soft dots in red, one brightest pixel each."""
     rgb = np.zeros((*size, 3), np.float32)
     for x, y in points:
         rgb[round(y), round(x), 0] = 1

@@ -30,7 +30,7 @@ def match(
     **params: Any,
 ) -> dict[str, Row]:
     """Rows of `matches` by letter. `indicators`: vector and kept faces; `pictures`: person, number,
-    perceptual hash; `boxes`: of the faces in somebody's pictures, of 100 x 100 pixels.
+    perceptual hash; `boxes`: of the faces in somebody's images, of 100 x 100 pixels.
     """
     people = [
         {

@@ -98,7 +98,7 @@ GOLDEN = {
 end.
 
 Put out in float32 by the network of https://github.com/biubug6/Pytorch_Retinaface at b984b4b
-(`models/retinaface.py`, phase train) with the weights of `filled` for `50 * picture(64, 96)`.
+(`models/retinaface.py`, phase train) with the weights of `filled` for `50 * image(64, 96)`.
 """
 
 

@@ -1,4 +1,4 @@
-"""People and pictures that may be the same, over a whole dataset: what is missed here is never
+"""People and images that may be the same, over a whole dataset: what is missed here is never
 found.
 """
 
@@ -96,7 +96,7 @@ def test_a_picture_that_is_everywhere_does_not_fill_the_memory() -> None:
 
 
 def test_hashes_that_agree_in_much_are_compared_all_the_same() -> None:
-    """Pictures with a white frame share most low frequencies; their hashes fall into one drawer."""
+    """Images with a white frame share most low frequencies; their hashes fall into one drawer."""
     hashes = np.arange(3000, dtype=np.uint64)
     i, _, bits = near(hashes, 2)
     all_bits = np.bitwise_count(hashes[:, None] ^ hashes[None])

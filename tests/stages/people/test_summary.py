@@ -163,7 +163,7 @@ def test_order_and_blocks_do_not_change_a_bit(monkeypatch: Any) -> None:
 
 
 def test_copies_are_no_pictures_of_their_own() -> None:
-    """A stranger's picture that is all over the web would be flagged as a namesake, and hide a weak
+    """A stranger's image that is all over the web would be flagged as a namesake, and hide a weak
     majority.
     """
     copies = [{**shot, "clusters.duplicate_of": "x"} for shot in shots(8, 1, start=11)]

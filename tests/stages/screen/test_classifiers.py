@@ -178,7 +178,7 @@ def test_a_model_of_another_kind_is_refused_when_it_is_opened(
 def test_logits_that_happen_to_add_up_to_one_are_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One picture in a thousand would be taken for not safe for work with the certainty of its
+    """One image in a thousand would be taken for not safe for work with the certainty of its
     logit.
     """
     weights = np.zeros((3, 8, 8, 2))

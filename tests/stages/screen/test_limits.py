@@ -56,7 +56,7 @@ def screen(
 
 @pytest.fixture(scope="module")
 def noise() -> np.ndarray:
-    """A picture of 400 x 300 that misses no limit."""
+    """An image of 400 x 300 that misses no limit."""
     return np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)
 
 
@@ -99,14 +99,14 @@ def test_a_good_face_is_ok_with_its_values(noise: np.ndarray) -> None:
             {},
             (99, 200),
             "small_picture",
-            "the picture's shorter side is 99 pixels, the least is 100",
+            "the image's shorter side is 99 pixels, the least is 100",
         ),
         (
             {},
             {},
             (100, 301),
             "extreme_aspect",
-            "the picture's sides are as 3.0 to 1, the most is 3 to 1",
+            "the image's sides are as 3.0 to 1, the most is 3 to 1",
         ),
         ({"min_contrast": 90}, {}, (300, 400), "flat", "the face's grey levels spread by"),
         ({"min_brightness": 200}, {}, (300, 400), "dark", "the face's mean grey level is 12"),
@@ -139,7 +139,7 @@ def test_grey_pictures_are_filtered_only_if_somebody_asks(noise: np.ndarray) -> 
     [row] = screen({"min_chroma": 3}, [{}], {"i": grey})
     assert (row["reason"], row["detail"]) == (
         "greyscale",
-        "the picture's colours spread by 0.0, the least is 3",
+        "the image's colours spread by 0.0, the least is 3",
     )
     assert screen({"min_chroma": 3}, [{}], {"i": noise})[0]["status"] == "ok"
 
@@ -153,18 +153,14 @@ def test_a_collage_needs_two_faces(noise: np.ndarray) -> None:
     [row] = screen({}, [{"faces_in_image": 2}], {"i": halves})
     assert (row["reason"], row["detail"]) == (
         "collage",
-        "an edge runs across the picture, clear by 1.00; the most is 0.65",
+        "an edge runs across the image, clear by 1.00; the most is 0.65",
     )
 
 
 def test_all_missed_limits_are_named_and_the_gravest_is_the_reason(noise: np.ndarray) -> None:
     [row] = screen({}, [{"side": 5.0, "sharpness": 1.0}], {"i": noise[:50, :60]})
     assert row["reason"] == "small_picture"
-    assert [part.split()[1] for part in row["detail"].split("; ")] == [
-        "picture's",
-        "face",
-        "face's",
-    ]
+    assert [part.split()[1] for part in row["detail"].split("; ")] == ["image's", "face", "face's"]
 
 
 def test_a_face_is_compared_if_all_that_it_misses_allows_it(noise: np.ndarray) -> None:

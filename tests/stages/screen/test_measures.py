@@ -1,4 +1,4 @@
-"""What is measured of a picture without a network: colour, light, and whether it is put together
+"""What is measured of an image without a network: colour, light, and whether it is put together
 from several.
 """
 
@@ -47,7 +47,7 @@ def tiles(
 
 
 def published(rgb: np.ndarray, scale: float, quality: int) -> np.ndarray:
-    """The picture as the web would have it: another size, and JPEG."""
+    """The image as the web would have it: another size, and JPEG."""
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return decode(
         cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
@@ -97,7 +97,7 @@ def test_most_collages_of_real_photographs_are_found(
 
 
 def test_photographs_of_several_people_are_no_collages(shared: Path) -> None:
-    """Door frames, pillars and posters would cost a person the pictures with friends."""
+    """Door frames, pillars and posters would cost a person the images with friends."""
     data = shared / "data"
     found = {}
     for path in [

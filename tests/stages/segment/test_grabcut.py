@@ -58,7 +58,7 @@ def unpacked(row: dict[str, Any]) -> np.ndarray:
 
 
 def drawn_person(size: int = 400) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """A picture of a head and shoulders before a noisy wall, its true mask, and the face box."""
+    """An image of a head and shoulders before a noisy wall, its true mask, and the face box."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:size, 0:size] / size
     head = ((x - 0.5) / 0.11) ** 2 + ((y - 0.35) / 0.15) ** 2 < 1
@@ -164,7 +164,7 @@ def test_the_window_stays_in_the_picture() -> None:
 
 
 def test_a_face_at_the_rim() -> None:
-    """A box that reaches out of the picture, as detectors give them, is cut and not refused."""
+    """A box that reaches out of the image, as detectors give them, is cut and not refused."""
     picture, truth, box = drawn_person()
     cut = picture[:, 180:]
     mask = person_mask(cut, np.array(box) - (180, 0, 180, 0), 256, 3)
@@ -177,7 +177,7 @@ def test_photographs(photos: Path) -> None:
     """
     files = [photos / "ariel_sharon" / f"{at:03d}.jpg" for at in range(1, 7)]
     pictures = {file.name: decode(file.read_bytes()) for file in files}
-    box = [75.0, 75.0, 175.0, 185.0]  # LFW pictures are centred on the face
+    box = [75.0, 75.0, 175.0, 185.0]  # LFW images are centred on the face
     for row in segment([box] * len(files), pictures, list(pictures)):
         assert row["status"] == "ok"
         mask = unpacked(row)

@@ -1,4 +1,4 @@
-"""Pictures with a place in each of the ways in which files have one. Where it is, the bytes say
+"""Images with a place in each of the ways in which files have one. Where it is, the bytes say
 PLACE or 51,12.345N.
 """
 
@@ -221,7 +221,7 @@ def jpeg(*segments: bytes, behind: bytes = b"", **options: object) -> bytes:
 
 
 def mpo() -> bytes:
-    """Two pictures of equal size, the second with a place, and an index of both (CIPA DC-007)."""
+    """Two images of equal size, the second with a place, and an index of both (CIPA DC-007)."""
     second = jpeg(segment(b"Exif\0\0" + exif()), segment(XMP_HEAD + XMPS["an element"]))
     plain = saved("jpeg")
     index = len(segment(b"MPF\0" + bytes(8 + 2 + 12 * 3 + 4 + 32), 0xE2))
@@ -381,9 +381,9 @@ JPEGS: dict[str, Callable[[], bytes]] = {
             exif()) + resource(0x0424, XMPS["an element"]), 0xED)
     ),
     "extended XMP in two segments": extended_xmp,
-    "the second of two pictures": mpo,
-    "a picture behind the picture": thumbnail,
-    "a film behind the picture": lambda: jpeg(behind=video()),
+    "the second of two images": mpo,
+    "an image behind the image": thumbnail,
+    "a film behind the image": lambda: jpeg(behind=video()),
     "a private segment": lambda: jpeg(segment(b"GoPro\0GPS5PLACE", 0xE6)),
     **{f"XMP, {name}": partial(jpeg, segment(XMP_HEAD + text)) for name, text in XMPS.items()},
 }

@@ -1,4 +1,4 @@
-"""Places leave the pictures; nothing else does."""
+"""Places leave the images; nothing else does."""
 
 import io
 import json
@@ -141,7 +141,7 @@ CORPUS = corpus()
 
 @pytest.mark.parametrize("what", CORPUS)
 def test_wherever_a_place_is_it_goes_and_the_picture_stays(what: str) -> None:
-    """Somebody's home could be read off a picture that was shipped as one without places."""
+    """Somebody's home could be read off an image that was shipped as one without places."""
     format, before = CORPUS[what]
     assert says_a_place(before)
     after = strip_gps(before, format)
@@ -175,14 +175,14 @@ def test_of_xmp_only_the_place_goes(what: str) -> None:
 
 
 def test_of_iptc_and_photoshop_only_the_place_goes() -> None:
-    """Who made the picture, and under which licence, stands beside the city."""
+    """Who made the image, and under which licence, stands beside the city."""
     for what in ("IPTC inside EXIF", "IPTC in Photoshop's block"):
         assert strip_gps(CORPUS[what][1], "jpeg").count(b"kept") == 2
     assert b"kept" in strip_gps(CORPUS["EXIF and XMP in Photoshop's block"][1], "jpeg")
 
 
 def test_both_pictures_of_two_stay_pictures() -> None:
-    """The second one would be overwritten as something behind the picture."""
+    """The second one would be overwritten as something behind the image."""
     after = Image.open(io.BytesIO(strip_gps(mpo(), "jpeg")))
     assert (after.format, after.n_frames) == ("MPO", 2)  # type: ignore[attr-defined]
     after.seek(1)
@@ -191,7 +191,7 @@ def test_both_pictures_of_two_stay_pictures() -> None:
 
 
 def test_metadata_without_a_place_keeps_every_byte() -> None:
-    """Pictures without places would be others than in the sets of before."""
+    """Images without places would be others than in the sets of before."""
     harmless = exif_with(0x0131, b"a program of the city\0", 2)
     plain = [
         jpeg(
@@ -234,7 +234,7 @@ def test_exiftool_reads_no_place_either(tmp_path: Path) -> None:
 
 
 def test_hostile_metadata_takes_no_time() -> None:
-    """A picture of a megabyte would hold up the writing of shards for hours."""
+    """An image of a megabyte would hold up the writing of shards for hours."""
     texts = (
         b"<a exif:GPSLatitude" * 20000,
         b"<exif:GPSLatitude>" * 50000,

@@ -35,7 +35,7 @@ NOTHING = Answer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: cl
 
 @dataclass
 class Server:
-    """Answers by host and path, or by host; of any other host as it should be: pictures, and no
+    """Answers by host and path, or by host; of any other host as it should be: images, and no
     rules.
     """
 

@@ -170,7 +170,7 @@ def proxying(proxy: Proxy) -> Iterator[Proxy]:
 
 @contextmanager
 def secure(folder: Path, name: str, asked: list[str | None]) -> Iterator[tuple[int, Path]]:
-    """A server with a certificate for `name` that has a picture everywhere: its port, and the file
+    """A server with a certificate for `name` that has an image everywhere: its port, and the file
     of whoever signed.
 
     `asked` collects the names that clients want to speak with (SNI), and the Host headers.

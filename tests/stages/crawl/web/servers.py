@@ -18,7 +18,7 @@ from PIL import Image
 
 
 def picture(seed: int = 0, side: int = 64, kind: str = "JPEG") -> bytes:
-    """A small picture that differs from those of other seeds."""
+    """A small image that differs from those of other seeds."""
     sink = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 255, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(sink, kind)
@@ -126,7 +126,7 @@ def fixed(
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
-    """A picture without an end."""
+    """An image without an end."""
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(PICTURE[:200])
@@ -155,7 +155,7 @@ async def silent(request: web.Request) -> web.StreamResponse:
 
 
 def bomb(encoding: str, megabytes: int = 200) -> bytes:
-    """A body that unpacks to many times its size, and begins like a picture."""
+    """A body that unpacks to many times its size, and begins like an image."""
     data = PICTURE[:300] + bytes(megabytes * 2**20)
     if encoding == "gzip":
         return gzip.compress(data)

@@ -1,4 +1,4 @@
-"""Addresses in one spelling: what is the same picture, and what is no address of the web."""
+"""Addresses in one spelling: what is the same image, and what is no address of the web."""
 
 import pytest
 from hypothesis import given

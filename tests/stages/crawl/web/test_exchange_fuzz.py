@@ -1,4 +1,4 @@
-"""Whole exchanges with hosts that send anything at all, beside an innocent one, whose pictures must
+"""Whole exchanges with hosts that send anything at all, beside an innocent one, whose images must
 all come.
 """
 
@@ -22,7 +22,7 @@ from tests.stages.crawl.web.test_fetcher import params
 
 BAD, GOOD = ("bad0.test", "bad1.test", "bad2.test"), "good.test"
 SHOWN = 6
-"""Pictures of the innocent host."""
+"""Images of the innocent host."""
 # fmt: off
 REASONS = {
     "bad_redirect", "connect", "decode_error", "dns", "empty", "host_down", "not_an_image",

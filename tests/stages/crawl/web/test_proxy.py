@@ -1,4 +1,4 @@
-"""A crawl through a proxy: it brings the same pictures, and leads inside no more than without
+"""A crawl through a proxy: it brings the same images, and leads inside no more than without
 one.
 """
 

@@ -64,7 +64,7 @@ def failing(times: int, then: bytes, status: int = 500) -> Callable[[web.Request
 @pytest.fixture
 def asks(site: Site) -> Callable[..., Any]:
     def ask(robots: Any = None, tdmrep: Any = None, **given: Any) -> Any:
-        """The answer to a picture of a site with these rules."""
+        """The answer to an image of a site with these rules."""
         chosen = params(**{"idle_seconds": 0.2, **given})
         with serving(Site()) as own:
             rules(own, robots, tdmrep)
