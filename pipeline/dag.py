@@ -259,7 +259,6 @@ def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
         )
     if not document.problems:
         _calibrate(document, configs, built, local)
-        _calibrate_match(document, configs, built, local)
         _check_landmarks(document, built)
         _check_tables(document, configs, built)
     document.stop()
@@ -320,106 +319,73 @@ def _shard_parameters(name: str) -> type[Params]:
     return found
 
 
-_CALIBRATED = ("join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine")
-"""What may stay open where it was not measured."""
-
-
 def _calibrate(
     document: Document,
     configs: dict[str, StageConfig],
     built: dict[str, Stage],
     local: LocalRegistry,
 ) -> None:
-    """Fill in the thresholds that belong to the recogniser's space, where the file leaves them
+    """Fill in the parameters that belong to the recogniser's space, where the file leaves them
     open.
     """
-    if "clean" not in built or "embed" not in built:
-        return
-    params = built["clean"].params
-    needed = [
-        name
-        for name in ("similarity_threshold", "merge_cosine")
-        if getattr(params, name, 0) is None
-    ]
-    open_names = needed + [name for name in _CALIBRATED if getattr(params, name, 0) is None]
-    if not open_names:
+    if "embed" not in built:
         return
     # What a team measured on photographs like its own goes before what came with the code.
     shipped = importlib.import_module("stages.embed.calibration").CALIBRATION
-    calibration = {**shipped, **local.calibrations}
+    calibrations = {**shipped, **local.calibrations}
     recogniser = getattr(built["embed"], "recogniser", None)
-    if recogniser not in calibration:
-        for name in needed:
-            document.problem(
-                ("stages", "clean", "params", name),
-                f"is open, and there is no calibration for the recogniser {recogniser!r} to fill "
-                "it from; set it,"
-                " or measure it: `idcluster models benchmark --write-calibration` (calibrated: "
-                f"{', '.join(sorted(calibration))})",
+    own, usual = calibrations.get(recogniser), shipped.get(recogniser)
+    for name, stage in list(built.items()):
+        at: Where = ("stages", name, "params")
+        params = stage.params
+        left = [one for one in stage.calibrated if getattr(params, one, 0) is None]
+        if not left:
+            continue
+        if own is None:
+            for one in (one for one in left if stage.calibrated[one].needed):
+                document.problem(
+                    (*at, one),
+                    f"is open, and there is no calibration for the recogniser {recogniser!r} to "
+                    "fill it from; set it, or measure it: `idcluster models benchmark "
+                    f"--write-calibration` (calibrated: {', '.join(sorted(calibrations))})",
+                )
+            continue
+        filled = {one: getattr(own, one, None) for one in left}
+        for one in (one for one in left if filled[one] is None and stage.calibrated[one].shipped):
+            filled[one] = getattr(usual, one, None)  # what they did not measure
+        resolved = document.validate(type(params), {**params.model_dump(), **filled}, at)
+        if resolved is not None:
+            built[name] = type(stage)(resolved, local)
+            configs[name] = configs[name].model_copy(
+                update={"params": resolved.model_dump(mode="json")}
             )
-        return
-    filled = {name: getattr(calibration[recogniser], name, None) for name in open_names}
-    for name in (name for name in open_names if filled[name] is None and recogniser in shipped):
-        filled[name] = getattr(shipped[recogniser], name)  # what they did not measure
-    resolved = document.validate(
-        type(params), {**params.model_dump(), **filled}, ("stages", "clean", "params")
-    )
-    if resolved is not None:
-        built["clean"] = type(built["clean"])(resolved)
-        configs["clean"] = configs["clean"].model_copy(
-            update={"params": resolved.model_dump(mode="json")}
-        )
-
-
-def _calibrate_match(
-    document: Document,
-    configs: dict[str, StageConfig],
-    built: dict[str, Stage],
-    local: LocalRegistry,
-) -> None:
-    """The same for the comparison of people; without a calibration no two names are one person."""
-    if "match" not in built or "embed" not in built:
-        return
-    shipped = importlib.import_module("stages.embed.calibration").CALIBRATION
-    known = {**shipped, **local.calibrations}.get(getattr(built["embed"], "recogniser", None))
-    params = built["match"].params
-    limits = ("same_cosine", "propose_cosine", "near_cosine")
-    filled = {
-        name: getattr(known, name, None) for name in limits if getattr(params, name, 0) is None
-    }
-    resolved = document.validate(
-        type(params), {**params.model_dump(), **filled}, ("stages", "match", "params")
-    )
-    if resolved is not None:
-        built["match"] = type(built["match"])(resolved)
-        configs["match"] = configs["match"].model_copy(
-            update={"params": resolved.model_dump(mode="json")}
-        )
 
 
 def _check_landmarks(document: Document, built: dict[str, Stage]) -> None:
-    """A recogniser aligns faces by the landmarks it was trained with; the detector has to give
-    those.
-    """
-    if "detect" not in built or "embed" not in built:
-        return
-    gives, needs = (getattr(built[name], "landmark_scheme", None) for name in ("detect", "embed"))
-    if needs is None or gives is None or gives == needs:
-        return
-    fitting = [f"stages.detect.backend: {name}" for name in _backends_with("detect", needs)]
-    fitting += [f"stages.embed.backend: {name}" for name in _backends_with("embed", gives)]
-    document.problem(
-        ("stages", "embed", "backend"),
-        f"{built['embed'].backend!r} aligns faces by {needs} landmarks, but detect backend "
-        f"{built['detect'].backend!r} gives {gives}"
-        + (f"; use {' or '.join(fitting)}" if fitting else ""),
-    )
+    """A stage that goes by five points has to get those that it was trained with."""
+    for name, stage in built.items():
+        giver = built.get(stage.landmarks_from or "")
+        if giver is None:
+            continue
+        gives, needs = giver.landmark_scheme, stage.landmark_scheme
+        if needs is None or gives is None or gives == needs:
+            continue
+        fitting = [
+            f"stages.{giver.name}.backend: {one}" for one in _backends_with(giver.name, needs)
+        ]
+        fitting += [f"stages.{name}.backend: {one}" for one in _backends_with(name, gives)]
+        document.problem(
+            ("stages", name, "backend"),
+            f"{stage.backend!r} aligns faces by {needs} landmarks, but {giver.name} backend "
+            f"{giver.backend!r} gives {gives}"
+            + (f"; use {' or '.join(fitting)}" if fitting else ""),
+        )
 
 
 def _backends_with(stage: str, scheme: str) -> Iterator[str]:
     for name in BACKENDS[stage]:
         try:
-            if getattr(backend(stage, name), "landmark_scheme", None) == scheme:
+            if backend(stage, name).landmark_scheme == scheme:
                 yield name
         except ImportError:
             continue

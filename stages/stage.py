@@ -60,6 +60,19 @@ that nothing is computed anew.
 """
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A parameter that is a limit in the space of a recogniser: where a DAG leaves it open (None),
+    the calibration of the recogniser that `embed` names fills it in.
+
+    `needed`: the stage cannot do without. `shipped`: what a team's own calibration does not have is
+    taken from the one that comes with the code.
+    """
+
+    needed: bool = False
+    shipped: bool = True
+
+
 class Params(BaseModel):
     """Parameters of a stage: typed, closed to unknown names, and a part of the stage's version."""
 
@@ -157,6 +170,13 @@ class Stage:
     """
     optional: ClassVar[frozenset[str]] = frozenset()
     """Tables of `reads` and `selects`, never the parent, that need not be there; see above."""
+
+    calibrated: ClassVar[Mapping[str, Calibrated]] = {}
+    """Parameters that are filled in from the recogniser's calibration."""
+    landmark_scheme: ClassVar[str | None] = None
+    """The five points that the stage gives, or that it goes by; None: it goes by none."""
+    landmarks_from: ClassVar[str | None] = None
+    """The stage whose five points have to be those."""
 
     def __init__(
         self, params: Params | Mapping[str, Any] | None = None, local: LocalRegistry = NOTHING

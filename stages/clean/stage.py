@@ -21,7 +21,7 @@ from stages.clean.faces import (
     Verdict,
     unit_vectors,
 )
-from stages.stage import Grain, Picture, Services, Stage
+from stages.stage import Calibrated, Grain, Picture, Services, Stage
 
 
 class Clean(Stage):
@@ -41,6 +41,12 @@ class Clean(Stage):
         "overrides": ("action",),
     }
     optional: ClassVar[frozenset[str]] = frozenset({"screenings", "overrides"})
+    calibrated: ClassVar[Mapping[str, Calibrated]] = {
+        **dict.fromkeys(("similarity_threshold", "merge_cosine"), Calibrated(needed=True)),
+        **dict.fromkeys(
+            ("join_cosine", "same_cosine", "duplicate_cosine", "vote_cosine"), Calibrated()
+        ),
+    }
 
     def judge(self, faces: Faces, names: list[str]) -> Verdict:
         """The verdict on faces of the people `names` (identity_id). Linear algebra runs on one

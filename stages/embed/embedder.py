@@ -13,8 +13,7 @@ class Embedder(Stage):
     name: ClassVar[str] = "embed"
     needs_pixels: ClassVar[bool] = True
     parent: ClassVar[str] = "faces"
-    landmark_scheme: ClassVar[str | None] = None
-    """Of the five points that it aligns faces by; None if the box is enough."""
+    landmarks_from: ClassVar[str | None] = "detect"
 
     @property
     def recogniser(self) -> str:

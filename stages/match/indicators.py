@@ -16,7 +16,7 @@ from pydantic import Field
 
 from schemas.columns import vectors
 from stages.people.matches import near, pairs
-from stages.stage import Grain, Params, Stage
+from stages.stage import Calibrated, Grain, Params, Stage
 
 SAME_FACE = 0.3
 """Overlap (intersection over union) of two boxes in one image from which they are of one face."""
@@ -73,6 +73,9 @@ class IndicatorMatch(Stage):
         "overrides": ("action", "target"),
     }
     optional: ClassVar[frozenset[str]] = frozenset({"overrides"})
+    calibrated: ClassVar[Mapping[str, Calibrated]] = dict.fromkeys(
+        ("same_cosine", "propose_cosine", "near_cosine"), Calibrated(shipped=False)
+    )
 
     def run_whole(self, tables: Mapping[str, pa.Table]) -> pa.Table:
         """Rows of `matches` without the column `inputs`, by identity_id.

@@ -12,7 +12,7 @@ from pydantic import model_validator
 
 from pipeline.dag import DagError, load_dag, shard_params, version_of
 from stages.backends import BACKENDS, RENAMED, UnknownBackend, backend
-from stages.stage import Params, Stage
+from stages.stage import Calibrated, Params, Stage
 
 
 class FakeCrawl(Stage):
@@ -53,6 +53,7 @@ class FakeEmbed(Stage):
     name, backend, parent = "embed", "dlib", "faces"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"faces": ("box", "landmarks")}
     landmark_scheme, recogniser, weights = "dlib5", "dlib128", ("dlib_resnet",)
+    landmarks_from = "detect"
 
 
 class OtherEmbed(FakeEmbed):
@@ -69,6 +70,10 @@ class FakeClean(Stage):
     name, backend, parent, grain = "clean", "linkage", "embeddings", "bucket"
     reads: ClassVar[Mapping[str, tuple[str, ...]]] = {"embeddings": ("vector",)}
     Parameters = CleanParams
+    calibrated: ClassVar[Mapping[str, Calibrated]] = {
+        "similarity_threshold": Calibrated(needed=True),
+        "merge_cosine": Calibrated(needed=True),
+    }
 
 
 class FakePeople(Stage):
