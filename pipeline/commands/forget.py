@@ -14,8 +14,9 @@ from pipeline.commands.options import Models, Root, console
 
 if TYPE_CHECKING:
     from idcluster.root.storage import Store
-    from pipeline.forget.erase import Done, PreparedErasure
-    from pipeline.forget.find import Wish
+    from pipeline.forget.erase import Done
+    from pipeline.forget.preview import PreparedErasure
+    from pipeline.forget.wish import Wish
 
 forget_app = typer.Typer()
 
@@ -114,7 +115,7 @@ def forget(
         from idcluster.root.dataset_root import RunError, new_run_id, open_root
         from idcluster.root.removals import UNFINISHED
         from pipeline.forget.erase import resume as go_on
-        from pipeline.forget.find import Wish
+        from pipeline.forget.wish import Wish
 
         store = open_root(root)
         wish = Wish(
@@ -154,8 +155,8 @@ def forget(
 def _remove(store: "Store", wish: "Wish", sheet: Path | None, dry_run: bool, yes: bool) -> None:
     from idcluster.root.dataset_root import new_run_id
     from pipeline.forget.erase import forget as remove
-    from pipeline.forget.erase import prepare
     from pipeline.forget.like import write_sheet
+    from pipeline.forget.preview import prepare
 
     out = console()
     prepared = prepare(store, wish, out.print)

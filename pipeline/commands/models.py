@@ -3,16 +3,23 @@ be used for.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.commands.explained import Usage, explained
+from pipeline.commands.models_told import (
+    HASHED_AT_ONCE,
+    bars,
+    files_of,
+    remark,
+    rows_of,
+    size,
+    state,
+)
 from pipeline.commands.options import Models, Sets, console
 
 if TYPE_CHECKING:
@@ -37,9 +44,6 @@ Names = Annotated[
     typer.Argument(metavar="NAME", help="names as `idcluster models list` shows them"),
 ]
 
-HASHED_AT_ONCE = 500_000_000
-"""Bytes from which `list` goes by size alone; `verify` reads every file."""
-
 
 @models_app.command("list")
 def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = False) -> None:
@@ -48,7 +52,7 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
     """
     with explained():
         folder = _folder(models)
-        rows = _rows(folder, _names(kind, _registry(folder)), thorough=False)
+        rows = rows_of(folder, _names(kind, _registry(folder)), thorough=False)
         if as_json:
             print(json.dumps([row for _, parts in rows for row in parts], indent=1))
             return
@@ -59,10 +63,10 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
             table.add_row(
                 parts[0]["kind"],
                 name,
-                _state(parts),
-                _size(parts),
+                state(parts),
+                size(parts),
                 parts[0]["use"],
-                _remark(name, parts),
+                remark(name, parts),
             )
         console().print(table)
         if any(row["state"] == "here" and row["by_size"] for _, parts in rows for row in parts):
@@ -82,7 +86,7 @@ def models_verify(names: Names = None, models: Models = None) -> None:
 
         shown, folder = console(), _folder(models)
         asked = names or _names(None, _registry(folder))
-        rows = [row for _, parts in _rows(folder, asked, thorough=True) for row in parts]
+        rows = [row for _, parts in rows_of(folder, asked, thorough=True) for row in parts]
         bad = [
             row for row in rows if row["state"] == "damaged" or (names and row["state"] != "here")
         ]
@@ -138,7 +142,7 @@ def models_fetch(
         top = _needed(models)
         chosen = _chosen(names, dag, sets, all_any, top)
         shown = console()
-        with _bars(shown) as bar:
+        with bars(shown) as bar:
             supply = Supply(top, mirror, pin, shown.print, bar)
             outcomes = []
             for outcome in supply.bring(chosen):
@@ -183,7 +187,7 @@ def models_licences(
         users, local = _users(dag, sets, models) if dag is not None else ({}, _registry(models))
         known = accepted(models)
         chosen = (
-            _files(names, local)
+            files_of(names, local)
             if names
             else list(users)
             if dag is not None
@@ -406,13 +410,6 @@ def _names(kind: str | None, local: "LocalRegistry") -> list[str]:
     return found
 
 
-def _files(names: Sequence[str], local: "LocalRegistry") -> list[str]:
-    """The files behind names of models."""
-    from stages.weights import bundle
-
-    return list(dict.fromkeys(part for name in names for part in bundle(name, local)))
-
-
 def _users(
     dag: Path, sets: Sequence[str] | None, models: str | None
 ) -> tuple[dict[str, list[str]], "LocalRegistry"]:
@@ -437,7 +434,7 @@ def _chosen(
     from stages.weights import UnknownWeights, registered
 
     local = _registry(models)
-    chosen = _files(names or [], local)
+    chosen = files_of(names or [], local)
     if dag is not None:
         chosen += _users(dag, sets, models)[0]
     if all_any:
@@ -451,145 +448,3 @@ def _chosen(
             "what there is"
         )
     return list(dict.fromkeys(chosen))
-
-
-def _rows(
-    models: str | None, names: Sequence[str], thorough: bool
-) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What is known of each model: its name, and a dictionary for each of its files."""
-    from stages.weights import WeightFiles, Weights, is_registered
-
-    files = WeightFiles(models)
-
-    def fits(weights: Weights, path: Path) -> bool:
-        size = path.stat().st_size
-        if not thorough and size > HASHED_AT_ONCE and weights.bytes is not None:
-            return size == weights.bytes
-        return is_registered(weights, path)
-
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name in _files(names, files.local):
-        entry = files.entry(name)
-        seen = files.look_at(entry, fits)
-        state = (
-            "here"
-            if seen.path
-            else "not pinned"
-            if entry.sha256 is None
-            else "damaged"
-            if seen.wrong
-            else "missing"
-        )
-        remark = (
-            f"{'; '.join(seen.wrong)}: size or sha256 is not the registered one"
-            if state == "damaged"
-            else _how(entry, seen.wrong)
-        )
-        found.setdefault(entry.bundle or entry.name, []).append(
-            {
-                "kind": entry.kind,
-                "name": name,
-                "state": state,
-                "path": None if seen.path is None else str(seen.path),
-                "by_size": seen.path is not None
-                and not thorough
-                and seen.path.stat().st_size > HASHED_AT_ONCE,
-                "bytes": entry.bytes,
-                "sha256": entry.sha256,
-                "use": entry.use,
-                "licence": entry.licence,
-                "source": entry.source,
-                "address": entry.address,
-                "needed_by": list(entry.needed_by),
-                "remark": remark,
-            }
-        )
-    return list(found.items())
-
-
-def _how(entry: Any, wrong: Sequence[str]) -> str:
-    name = entry.bundle or entry.name
-    if entry.sha256 is None and wrong:
-        return f"`models pin {name} {wrong[0]}`"
-    if entry.package is not None:
-        return f"pip install {entry.package}"
-    if entry.address is not None:
-        return f"`models fetch {name}`"
-    return f"by hand; `models fetch {name}` says how"
-
-
-def _state(parts: Sequence[dict[str, Any]]) -> str:
-    states = [part["state"] for part in parts]
-    if len(set(states)) == 1:
-        return str(states[0])
-    here = states.count("here")
-    worst = next(state for state in ("damaged", "missing", "not pinned") if state in states)
-    return f"{worst} ({here} of {len(states)} here)"
-
-
-def _size(parts: Sequence[dict[str, Any]]) -> str:
-    known = [part["bytes"] for part in parts if part["bytes"] is not None]
-    if not known:
-        return ""
-    more = "+" if len(known) < len(parts) else ""
-    total = sum(known)
-    return f"{total / 1e6:,.1f} MB{more}" if total >= 1e5 else f"{total / 1e3:,.1f} kB{more}"
-
-
-def _remark(name: str, parts: Sequence[dict[str, Any]]) -> str:
-    bad = next((part for part in parts if part["state"] != "here"), None)
-    if bad is not None:
-        return str(bad["remark"])
-    path = str(parts[0]["path"])
-    return path if len(parts) == 1 else path.removesuffix(parts[0]["name"].removeprefix(f"{name}/"))
-
-
-@contextmanager
-def _bars(shown: Console) -> Iterator[Callable[[str], Callable[[int, int | None], None]]]:
-    """A bar a file on a terminal, a line every tenth of a file otherwise."""
-    if not shown.is_terminal:
-        yield lambda name: _lines(shown, name)
-        return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=shown, transient=True) as progress:
-
-        def bar(name: str) -> Callable[[int, int | None], None]:
-            task = progress.add_task(name, total=None)
-
-            def told(have: int, total: int | None) -> None:
-                progress.update(task, completed=have, total=total)
-
-            return told
-
-        yield bar
-
-
-def _lines(shown: Console, name: str) -> Callable[[int, int | None], None]:
-    last = [0]
-
-    def told(have: int, total: int | None) -> None:
-        step = max(total // 10, 50_000_000) if total else 500_000_000
-        if have - last[0] >= step:
-            last[0] = have
-            shown.print(
-                f"  {name}: {have / 1e6:.0f} of {total / 1e6:.0f} MB"
-                if total
-                else f"  {name}: {have / 1e6:.0f} MB"
-            )
-
-    return told

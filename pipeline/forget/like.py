@@ -16,7 +16,7 @@ from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
 from pipeline.dag import Dag, version_of
 from pipeline.execution.reconcile import wanted
-from pipeline.forget.find import Found, Likeness
+from pipeline.forget.wish import Found, Likeness
 from pipeline.report.crops import crop
 from pipeline.report.sheet import SheetFace, SheetPerson, contact_sheet
 from pipeline.weights.stored import weight_files

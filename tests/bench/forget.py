@@ -15,9 +15,10 @@ from pathlib import Path
 
 from idcluster.root.snapshot import load
 from idcluster.root.storage import Store
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from schemas import identity_id
 from tests.bench.synthetic import SIZES, build, name
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from idcluster.root.snapshot import load, numbers
 from idcluster.root.storage import Store
-from pipeline.forget.erase import Done, forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import Done, forget
+from pipeline.forget.preview import prepare
+from pipeline.forget.wish import Wish
 from tests.pipeline.toy import people, picture
 
 WHO = "person 01"

@@ -14,8 +14,9 @@ REPOSITORY = Path(__file__).parents[2]
 PROGRAM = """
 import errno, shutil, subprocess, sys
 from pathlib import Path
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
+from pipeline.forget.wish import Wish
 from pipeline.forget.verify import verify
 from pipeline.gc import collect
 from pipeline.history import rollback

@@ -16,7 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from idcluster.catalogue.connection import connect
-from idcluster.catalogue.statistics import STATISTICS, compute, funnel, people, people_lost, reasons
+from idcluster.catalogue.funnel import funnel, people, people_lost, reasons
+from idcluster.catalogue.statistics import STATISTICS, compute
 from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import Snapshot, publish

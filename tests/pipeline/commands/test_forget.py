@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from idcluster.catalogue.connection import connect
 from idcluster.root.storage import Store
 from pipeline.cli import app
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
+from pipeline.forget.wish import Wish
 from schemas import identity_id
 from tests.pipeline.forget.test_crash import Failing
 from tests.pipeline.forgotten import WHO, gallery, holding

@@ -99,7 +99,7 @@ def test_list_by_kind_and_for_programs(models_dir: Path) -> None:
 def test_large_files_are_listed_by_size_and_read_by_verify(
     tmp_path: Path, tiny: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.commands.models.HASHED_AT_ONCE", 5)
+    monkeypatch.setattr("pipeline.commands.models_told.HASHED_AT_ONCE", 5)
     (tmp_path / "tiny.onnx").write_bytes(BODY[:-1] + b"!")
     said = call("models", "list", "--kind", "detect/tiny", "--models", tmp_path)
     assert " here " in said and "judged by size; `idcluster models verify` reads them" in said

@@ -12,9 +12,10 @@ from idcluster.root.removals import UNFINISHED, key_of
 from idcluster.root.snapshot import load, numbers
 from idcluster.root.storage import Store
 from pipeline.correct import correct, pair_of
-from pipeline.forget.erase import PreparedErasure, forget, prepare, resume
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget, resume
+from pipeline.forget.preview import PreparedErasure, prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.shards.scratch import ShardError

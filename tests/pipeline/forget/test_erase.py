@@ -24,9 +24,10 @@ from idcluster.root.snapshot import Snapshot, load, numbers, publish
 from idcluster.root.storage import Store
 from pipeline.correct import correct, pair_of
 from pipeline.execution.intake import take_in
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from pipeline.gc import collect
 from pipeline.history import rollback
 from schemas import TABLES, identity_id, image_id

@@ -10,10 +10,11 @@ from PIL import Image
 
 from idcluster.catalogue.connection import connect
 from idcluster.root.storage import Store
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
 from pipeline.forget.like import likeness, write_sheet
+from pipeline.forget.preview import prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from schemas import identity_id
 from tests.pipeline.forgotten import holding
 from tests.pipeline.in_process import run_here

@@ -9,9 +9,10 @@ import boto3
 import pytest
 
 from idcluster.root.storage import Store
-from pipeline.forget.erase import forget, kept_versions, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import kept_versions, prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from schemas import identity_id
 from tests.pipeline.forgotten import WHO, contents, gallery, holding, remove
 from tests.pipeline.rooms import run_toy, shown

@@ -13,10 +13,11 @@ from idcluster.catalogue.connection import connect
 from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import Snapshot, load, publish
 from idcluster.root.storage import Store
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
 from pipeline.forget.text_columns import CLOSED, NAMES, OF_PEOPLE, OF_PICTURES, may_name
 from pipeline.forget.verify import Leftover, verify
+from pipeline.forget.wish import Wish
 from schemas import TABLES, TableSchema, face_id, identity_id, image_id
 from schemas.samples import SAMPLES, WITHHELD
 from schemas.schema import is_text

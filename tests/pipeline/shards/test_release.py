@@ -19,9 +19,10 @@ from idcluster.root.dataset_root import make_root
 from idcluster.root.parquet import seal_table
 from idcluster.root.snapshot import Snapshot, load, publish
 from idcluster.root.storage import Store
-from pipeline.forget.erase import forget, prepare
-from pipeline.forget.find import Wish
+from pipeline.forget.erase import forget
+from pipeline.forget.preview import prepare
 from pipeline.forget.verify import verify
+from pipeline.forget.wish import Wish
 from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.shards.scratch import ShardError
