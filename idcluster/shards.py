@@ -86,23 +86,13 @@ class Sample:
         return self.members[_ending_of_image(self.about["format"], self.members)]
 
     def rgb(self) -> np.ndarray:
-        """The image decoded: (height, width, 3) uint8, upright as boxes and points mean it. Needs
-        Pillow.
+        """The image decoded: (height, width, 3) uint8, upright as boxes and points mean it, what is
+        transparent on white. Needs Pillow.
         """
         from PIL import Image
 
         with Image.open(io.BytesIO(self.image)) as opened:
-            shown = opened.convert("RGB")
-        turn = {
-            2: Image.Transpose.FLIP_LEFT_RIGHT,
-            3: Image.Transpose.ROTATE_180,
-            4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE,
-            6: Image.Transpose.ROTATE_270,
-            7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_90,
-        }.get(self.about["orientation"] or 1)
-        return np.asarray(shown if turn is None else shown.transpose(turn))
+            return _upright(_pixels(opened), self.about["orientation"] or 1)
 
     def member(self, name: str) -> np.ndarray:
         """A member decoded, by its ending with or without the format: `mask` (height, width) uint8
@@ -452,3 +442,27 @@ def _ending_of_image(format: str, members: Mapping[str, bytes]) -> str:
     """The ending of the image's member: that of its format, or `jpg` whatever it is."""
     usual = {"jpeg": "jpg"}.get(format, format)
     return usual if usual in members else "jpg"
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """(height, width, 3) uint8 of an image of Pillow, as stages see it."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):  # Pillow would clip at 255
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo EXIF orientation (EXIF 2.3, tag 0x0112)."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

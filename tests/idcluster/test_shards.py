@@ -18,6 +18,7 @@ from idcluster.shards import DamagedShard, NoShards, Sample, ShardSet, open_shar
 from pipeline.shards.writing import finish, plan_shards, write_shard
 from schemas import identity_id
 from schemas.samples import SPLITS
+from stages.pictures import decode
 from stages.shard.params import ShardParams
 from stages.shard.webdataset import Sample as Written
 from stages.shard.webdataset import write_tar
@@ -121,6 +122,35 @@ def test_images_are_upright_as_boxes_mean_them(orientation: int) -> None:
     Image.fromarray(np.ascontiguousarray(lying)).save(stored, "PNG")
     about = {"format": "png", "orientation": orientation}
     assert np.array_equal(Sample("k", about, {"png": stored.getvalue()}).rgb(), upright)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format"),
+    [
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("I;16", "PNG"),
+        ("L", "JPEG"),
+        ("P", "GIF"),
+        ("RGB", "JPEG"),
+        ("RGB", "WEBP"),
+        ("RGBA", "WEBP"),
+    ],
+)
+def test_pixels_are_those_that_the_stages_saw(mode: str, format: str) -> None:
+    """Boxes, masks and captions would be of another image than a training job looks at."""
+    levels = np.linspace(0, 255, 24 * 16 * 4).reshape(24, 16, 4).astype(np.uint8)
+    image = Image.fromarray(levels, "RGBA")
+    if mode == "I;16":
+        image = Image.fromarray((levels[:, :, 0].astype(np.uint16) << 8) + 7)
+    elif mode != "RGBA":
+        image = image.convert(mode)
+    stored = io.BytesIO()
+    image.save(stored, format, **({"transparency": 3} if mode == "P" else {}))
+    data = stored.getvalue()
+    sample = Sample("k", {"format": format.lower(), "orientation": 1}, {"jpg": data})
+    assert np.abs(sample.rgb().astype(int) - decode(data).astype(int)).max() <= 2
 
 
 def test_a_person_is_found_by_id_name_or_an_id_that_was_merged(shards: ShardSet) -> None:
