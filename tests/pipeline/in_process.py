@@ -21,5 +21,6 @@ def inline(store: Store | None = None) -> MakeEngine:
 
 def run_here(dag: Path | Dag, said: io.StringIO | None = None, **choices: Any) -> Record:
     """A run, and into `said` what it says. `choices` are those of `pipeline.start.start`."""
+    choices.setdefault("accept_licence", "once")  # weights of tests are theirs to use
     console = Console(file=said or io.StringIO(), width=300)
     return start(dag, console=console, engine=inline(choices.get("store")), **choices).execute()
