@@ -21,9 +21,11 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return is_text(kind.value_type)
     if pa.types.is_map(kind):
-        return is_text(kind.item_type)
+        return is_text(kind.key_type) or is_text(kind.item_type)
     if pa.types.is_struct(kind):
         return any(is_text(kind.field(place).type) for place in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 

@@ -194,7 +194,9 @@ def _create_view(
                 null if name in without else f"t.{_quoted(name)}" for name, null in nulls.items()
             ]
             sources += (
-                [_companions(schema, columns, group)] if version[0] else _sources(columns, group)
+                [_companions(schema, columns, group)]
+                if version[0]
+                else _sources(columns, group, _varies(schema))
             )
         source = " UNION ALL ".join(sources) or f"SELECT {', '.join(nulls.values())} WHERE false"
         connection.execute(f"CREATE VIEW {_quoted(schema.name)} AS {source}")
@@ -203,7 +205,10 @@ def _create_view(
         create({})
     except duckdb.BinderException:
         # Only now are the files asked what they have: each look is a request to the store.
-        found = {version: _columns(connection, group[0]) for version, group in versions.items()}
+        found = {
+            version: _columns(connection, group if _varies(schema) else group[:1], _varies(schema))
+            for version, group in versions.items()
+        }
         create(
             {
                 version: set(schema.names) - columns - {*schema.blobs * version[0]}
@@ -237,6 +242,9 @@ def _companions(schema: TableSchema, columns: Sequence[str], paths: Sequence[str
     )
 
 
+_UNION = ("union_by_name = true",)
+
+
 def _parquet(paths: Iterable[str], *options: str) -> str:
     names = ", ".join(_literal(f"{SCHEME}:///{path}") for path in paths)
     return f"read_parquet({', '.join((f'[{names}]', 'hive_partitioning = false', *options))})"
@@ -252,19 +260,26 @@ def _version(place: str) -> str:
     )
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, place: str) -> set[str]:
-    path, _, _ = place.partition("#")
-    return {
-        row[0]
-        for row in connection.execute(f"DESCRIBE SELECT * FROM {_parquet([path])}").fetchall()  # noqa: S608
-    }
+def _varies(schema: TableSchema) -> bool:
+    """Whether files of one folder may have other columns: those beside shards have late ones only
+    where a sample has a value.
+    """
+    return schema is SAMPLES and any(column.late for column in schema.columns)
 
 
-def _sources(columns: Sequence[str], shown: Sequence[str]) -> Iterator[str]:
+def _columns(
+    connection: duckdb.DuckDBPyConnection, places: Iterable[str], vary: bool = False
+) -> set[str]:
+    paths = [place.partition("#")[0] for place in places]
+    source = _parquet(paths, *_UNION[:vary])
+    return {row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}  # noqa: S608
+
+
+def _sources(columns: Sequence[str], shown: Sequence[str], vary: bool = False) -> Iterator[str]:
     """SELECTs of `columns`, each one of a table t or a null, from places."""
     whole = [place for place in shown if "#" not in place]
     if whole:
-        yield f"SELECT {', '.join(columns)} FROM {_parquet(whole)} t"  # noqa: S608 - quoted there
+        yield f"SELECT {', '.join(columns)} FROM {_parquet(whole, *_UNION[:vary])} t"  # noqa: S608 - quoted there
     if len(whole) < len(shown):
         yield _stretches(columns, [place for place in shown if "#" in place])
 

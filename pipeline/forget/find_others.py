@@ -12,6 +12,7 @@ from idcluster.root.parquet import DamagedFile, read
 from idcluster.root.removals import telling
 from idcluster.root.snapshot import Entry
 from pipeline.forget.near import Near
+from pipeline.forget.rewrite import naming
 from pipeline.forget.text_columns import OF_PICTURES
 from pipeline.forget.texts import Needles
 from pipeline.forget.wish import Found, Likeness, Wish
@@ -248,16 +249,11 @@ def _by_text(rows: pa.Table, addresses: pa.Array, needles: Needles) -> list[tupl
             hits += [
                 (image, "the same address") for image in rows["image_id"].filter(same).to_pylist()
             ]
-        if needles.telling or needles.spellings:
-            # Longest word first: most texts do not even have that.
-            mask = pc.match_substring_regex(rows[name], needles.rough, ignore_case=True)
-            some = rows.filter(pc.fill_null(mask, False))
-            pairs = zip(some["image_id"].to_pylist(), some[name].to_pylist(), strict=True)
-            hits += [
-                (image, f"named in the {name.replace('_', ' ')}")
-                for image, text in pairs
-                if text and needles.mentions(text)
-            ]
+        named = sorted(naming(rows[name], needles))
+        hits += [
+            (image, f"named in the {name.replace('_', ' ')}")
+            for image in rows["image_id"].take(pa.array(named, pa.int64())).to_pylist()
+        ]
     return hits
 
 

@@ -92,7 +92,11 @@ class Sweep:
         if top == "tables":
             bucket = _BUCKET.search(path)
             elsewhere = bucket is not None and int(bucket[1]) not in self.rewriter.buckets
-            gone = (not elsewhere and self.rewriter.holds(path)) or self.rewriter.says(path)
+            gone = (
+                (not elsewhere and self.rewriter.holds(path))
+                or self.rewriter.says(path)
+                or self.rewriter.names_in(path)
+            )
             return Change(path, None) if gone else None
         if top == "shards":
             return self._shard(path)
@@ -116,7 +120,8 @@ class Sweep:
             )
         if path.startswith(f"{listing_cache.FOLDER}/"):
             return self._shelf(path)
-        return Change(path, None) if self.rewriter.holds(path) else None
+        gone = self.rewriter.holds(path) or self.rewriter.names_in(path)
+        return Change(path, None) if gone else None
 
     def _shelf(self, path: str) -> Change | None:
         """A file of what a service listed, without the texts about the doomed; in the same order,
@@ -183,7 +188,8 @@ class Sweep:
             found = self.needles.find(unescaped(self.store.read(path).decode(errors="replace")))
             return Change(path, None) if found else None
         if lower.endswith(".parquet"):
-            return Change(path, None) if self.rewriter.holds(path) else None
+            gone = self.rewriter.holds(path) or self.rewriter.names_in(path)
+            return Change(path, None) if gone else None
         data = self.store.read(path)
         # An image at the top of a root is a contact sheet or a plot: nobody can tell who is on it.
         shows = "/" not in path and lower.endswith(PICTURES)

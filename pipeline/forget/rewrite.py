@@ -31,9 +31,10 @@ from idcluster.root.parquet import (
 from idcluster.root.snapshot import WHOLE, Entry, Snapshot
 from idcluster.root.storage import Store
 from pipeline.execution.reconcile import row_digests
-from pipeline.forget.text_columns import OF_PEOPLE
+from pipeline.forget.text_columns import CLOSED, NAMES, OF_PEOPLE, texts_in, with_each_text
 from pipeline.forget.texts import Needles
 from schemas import TABLES, TableSchema
+from schemas.schema import is_text
 
 _IDS = ("identity_id", "canonical_id", "image_id", "face_id")
 EVERYWHERE = tuple(OF_PEOPLE)
@@ -108,7 +109,7 @@ def _unnamed(table: str, rows: pa.Table, needles: Needles) -> tuple[pa.Table, np
         if name not in rows.column_names or rows[name].null_count == rows.num_rows:
             continue
         before = rows[name].to_pylist()
-        after = [text and needles.strike(text) for text in before]
+        after = [with_each_text(value, needles.strike) for value in before]
         changed = np.array([new != old for new, old in zip(after, before, strict=True)], bool)
         if changed.any():
             rows = rows.set_column(
@@ -118,6 +119,22 @@ def _unnamed(table: str, rows: pa.Table, needles: Needles) -> tuple[pa.Table, np
             )
             hit |= changed
     return rows, hit
+
+
+def naming(column: pa.ChunkedArray | pa.Array, needles: Needles) -> set[int]:
+    """The rows of a column with texts in which somebody is named for sure."""
+    if not (needles.telling or needles.spellings):
+        return set()
+    found: set[int] = set()
+    for rows, array in texts_in(column):
+        # Longest word first: most texts do not even have that.
+        rough = pc.match_substring_regex(array, needles.rough, ignore_case=True)
+        some = np.flatnonzero(pc.fill_null(rough, False).to_numpy(zero_copy_only=False))
+        said = array.take(pa.array(some)).to_pylist()
+        found |= {
+            int(row) for row, text in zip(rows[some], said, strict=True) if needles.mentions(text)
+        }
+    return found
 
 
 def _apart(table: str, rows: pa.Table, doomed: Doomed) -> tuple[pa.Table, np.ndarray]:
@@ -304,7 +321,9 @@ class Rewriter:
         if stem not in self._derived:
             there = self.store.exists(f"{stem}.parquet")
             self._derived[stem] = self.doomed.in_name(path) or (
-                self.holds(f"{stem}.parquet") if there else self.tar_holds(f"{stem}.tar")
+                self.holds(f"{stem}.parquet") or self.names_in(f"{stem}.parquet")
+                if there
+                else self.tar_holds(f"{stem}.tar")
             )
         return self._derived[stem]
 
@@ -335,6 +354,32 @@ class Rewriter:
             with self.store.open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 return any(self.doomed.in_name(member.name) for member in tar)
         except (FileNotFoundError, tarfile.TarError):
+            return False
+
+    def names_in(self, path: str) -> bool:
+        """Whether a text of a Parquet file, in whatever column that may hold a name, names somebody
+        of the doomed; False for a file that is gone or damaged.
+        """
+        needles = self.needles.sure
+        if not (needles.telling or needles.spellings):
+            return False
+
+        def look() -> bool:
+            with self.store.open(path) as file, pq.ParquetFile(file) as parquet:
+                columns = [
+                    field.name
+                    for field in parquet.schema_arrow
+                    if is_text(field.type) and field.name not in CLOSED | NAMES
+                ]
+                return any(
+                    naming(parquet.read_row_group(number, [name])[name], needles)
+                    for number in range(parquet.num_row_groups)
+                    for name in columns
+                )
+
+        try:
+            return self.store.patiently(look)
+        except (FileNotFoundError, pa.ArrowException):
             return False
 
     def _holds(self, path: str) -> bool:

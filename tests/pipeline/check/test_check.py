@@ -341,7 +341,7 @@ def test_tables_whose_rows_are_computed_together_are_those_of_such_stages() -> N
     """
     grains = {
         stage.writes.name: stage.grain
-        for name in BACKENDS
+        for name in filter(BACKENDS.get, BACKENDS)
         for stage in [backend(name, next(iter(BACKENDS[name])))()]
     }
     assert {table for table, grain in grains.items() if grain == "root"} == set(WHOLE_TABLES)
