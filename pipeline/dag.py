@@ -19,7 +19,7 @@ from pipeline.document import Document, Where, dotted, nearest, show
 from pipeline.sources import KINDS, Source
 from pipeline.weights.stored import weight_files
 from schemas import TABLES
-from stages.backends import BACKENDS, UnknownBackend, backend, default, named
+from stages.backends import BACKENDS, UnknownBackend, backend, default, named, place
 from stages.crawl.web.params import FETCH, WebParams
 from stages.stage import Params, Stage
 from stages.weights import NOTHING, LocalRegistry, knowing
@@ -232,7 +232,8 @@ def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
                 parameters = _shard_parameters(chosen)
             else:
                 found = backend(name, asked.backend)
-                chosen, parameters = asked.backend or default(name), found.Parameters
+                # By its place: workers need not know which packages bring names.
+                chosen, parameters = place(name, asked.backend), found.Parameters
         except UnknownBackend as error:
             document.problem((*at, "backend"), str(error))
             continue

@@ -81,14 +81,20 @@ def backend(stage: str, name: str | None = None) -> type[Stage]:
     """
     if stage not in BACKENDS:
         raise UnknownBackend(f"no stage {stage!r}{_nearest(stage, BACKENDS)}")
-    place = _place(stage, default(stage) if name is None else name)
-    module, _, attribute = place.partition(":")
+    chosen = default(stage) if name is None else name
+    where = _place(stage, chosen)
+    module, _, attribute = where.partition(":")
     found = getattr(importlib.import_module(module), attribute, None)
     if not (isinstance(found, type) and issubclass(found, Stage)):
-        raise UnknownBackend(f"{place} is no class that derives from stages.stage.Stage")
+        raise UnknownBackend(f"{where} is no class that derives from stages.stage.Stage")
     if getattr(found, "name", None) != stage:
         raise UnknownBackend(
-            f"{place} is a backend of the stage {getattr(found, 'name', None)!r}, not of {stage!r}"
+            f"{where} is a backend of the stage {getattr(found, 'name', None)!r}, not of {stage!r}"
+        )
+    if chosen not in BACKENDS[stage] and found.backend in BACKENDS[stage]:
+        raise UnknownBackend(
+            f"{where} calls itself {found.backend!r}, as a backend of ours does: their rows would "
+            "be taken for one another's; give its `backend` another value"
         )
     return found
 
@@ -102,6 +108,12 @@ def default(stage: str) -> str:
             "(`backend: my_package.module:Class`)"
         )
     return next(iter(known))
+
+
+def place(stage: str, name: str | None) -> str:
+    """The name of one of our backends, `package.module:Class` of others. Raises UnknownBackend."""
+    chosen = default(stage) if name is None else name
+    return chosen if chosen in BACKENDS[stage] else _place(stage, chosen)
 
 
 def _place(stage: str, name: str) -> str:

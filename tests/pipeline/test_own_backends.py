@@ -52,6 +52,7 @@ def test_a_backend_of_ones_own_runs(tmp_path: Path, backend: str) -> None:
         ("my_faces.captions:Nothing", "caption", "is no class that derives from"),
         ("my_faces.nowhere:X", "caption", "No module named 'my_faces.nowhere'; its package has to"),
         (BY_PLACE, "segment", "is a backend of the stage 'caption', not of 'segment'"),
+        ("my_faces.captions:Usurper", "caption", "calls itself 'attributes', as a backend of ours"),
         ("siz", "caption", "no backend 'siz'; did you mean 'size'?"),
         ("size", "affect", "is a backend of the stage 'caption', not of 'affect'"),
     ],
@@ -70,6 +71,12 @@ def test_a_stage_without_a_backend_says_how_to_bring_one(tmp_path: Path, stage: 
     file.write_text(file.read_text().replace("  caption:", f"  {stage}: {{}}\n  caption:"))
     with pytest.raises(DagError, match=f"stage '{stage}' has no backend yet; a package of your"):
         load_dag(file)
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_name_that_a_package_brings_becomes_the_place_of_the_class(tmp_path: Path) -> None:
+    """Workers that got the package alone would not know the name."""
+    assert load_dag(dag_file(tmp_path, "size")).stages["caption"].backend == BY_PLACE
 
 
 @pytest.mark.usefixtures("installed")

@@ -38,5 +38,11 @@ class SizeCaption(Stage):
         )
 
 
+class Usurper(SizeCaption):
+    """One that takes the name of another."""
+
+    backend: ClassVar[str] = "attributes"
+
+
 class NoStage:
     """Something else."""

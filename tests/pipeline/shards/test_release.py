@@ -217,8 +217,8 @@ def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) ->
     for sample in samples:
         about = json.loads(sample["json"])
         assert (
-            sample["normal.png"] == b"normal picture"
-            and sample["landmarks.png"] == b"landmark_picture picture"
+            sample["normal.png"] == b"normal image"
+            and sample["landmarks.png"] == b"landmark_picture image"
         )
         assert np.load(io.BytesIO(sample["arcface.npy"]), allow_pickle=False).tolist() == [1.0, 0.0]
         assert about["recogniser"] == "test2" and about["frame"] == [1.0, 0.0, 2.0, 3.0]
