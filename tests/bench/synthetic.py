@@ -63,7 +63,7 @@ def dag(root: Path, sets: Sequence[str] = ()) -> PreparedDag:
     )
 
 
-def build(root: Path, size: Size, through: str = "segment", processes: int = 2) -> Snapshot:
+def build(root: Path, size: Size, through: str = "caption", processes: int = 2) -> Snapshot:
     """Make a root of `size` whose stages are done up to `through`, with finished buckets compacted,
     and publish it.
     """
