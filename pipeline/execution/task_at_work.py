@@ -3,15 +3,16 @@
 import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from idcluster.root.parquet import DamagedFile, encode, part_path, read
+from idcluster.root.removals import Bars
 from idcluster.root.snapshot import WHOLE
 from idcluster.root.spool import SpoolServices
+from idcluster.root.storage import Store
 from pipeline.execution.attempts import Attempt
 from pipeline.execution.decoded_images import Originals
 from pipeline.execution.reconcile import Reconciled, Wanted, ordered, reconcile, unit_column
@@ -19,10 +20,6 @@ from pipeline.execution.tasks import Part, Task, share
 from schemas import TABLES, no_face_id
 from stages.pictures import PictureError
 from stages.stage import Picture, Services, Stage
-
-if TYPE_CHECKING:
-    from pipeline.execution.worker import Worker
-
 
 GROUP_BYTES = 192 * 2**20
 """Decoded images that a worker holds at once; a slice of large photographs is worked off in
@@ -57,12 +54,38 @@ class _Span:
         self.clock.seconds[self.what] = self.clock.seconds.get(self.what, 0.0) + self.seconds
 
 
+class Host(Protocol):
+    """What a task needs of the worker that works it off."""
+
+    store: Store
+    stages: Mapping[str, Stage]
+    versions: Mapping[str, str]
+    services: Services
+
+    @property
+    def bars(self) -> Bars:
+        """What was removed and must not come back."""
+        ...
+
+    def is_ready(self, name: str) -> bool:
+        """Whether there is nothing (more) to set up."""
+        ...
+
+    def ready(self, name: str) -> Stage:
+        """The stage, set up."""
+        ...
+
+    def light(self, table: str, path: str) -> pa.Table:
+        """The light columns of a file."""
+        ...
+
+
 class TaskAtWork:
     """The state of one attempt at one task."""
 
     def __init__(
         self,
-        worker: "Worker",
+        worker: Host,
         task: Task,
         mine: set[str],
         fresh: Sequence[Part],
@@ -380,12 +403,6 @@ class TaskAtWork:
         return Part(
             stage.name, stage.writes.name, path, rows.num_rows, units, seconds, adopted, outcomes
         )
-
-
-def _guesses(data: bytes) -> np.ndarray:
-    from stages.lookalikes import guesses  # OpenCV, which a worker that only fetches does without
-
-    return guesses(data)
 
 
 def _concat(wanted: Sequence[Wanted]) -> Wanted:

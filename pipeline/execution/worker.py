@@ -12,13 +12,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 
 from idcluster.root.parquet import read
 from idcluster.root.removals import Bars, load_bars
 from idcluster.root.storage import Store
 from pipeline.execution.attempts import HERE, Attempt, Whereabouts, setting_up
-from pipeline.execution.task_at_work import Clock, TaskAtWork, _guesses
+from pipeline.execution.task_at_work import Clock, TaskAtWork
 from pipeline.execution.tasks import Part, Task, TaskResult
 from schemas import TABLES
 from stages.stage import Services, Stage, WeightFiles
@@ -119,3 +120,9 @@ class Worker:
             while len(self._files) > 64:
                 self._files.popitem(last=False)
         return self._files[path]
+
+
+def _guesses(data: bytes) -> np.ndarray:
+    from stages.lookalikes import guesses  # OpenCV, which a worker that only fetches does without
+
+    return guesses(data)
