@@ -70,8 +70,8 @@ class Sample:
     """One kept face with its image.
 
     `about` is all that is known of it, as in the sample's .json (`schemas.samples`). `members` are
-    its files by their ending: the image under that of its format, `mask.png`, `arcface.npy` and
-    whatever the profile includes.
+    its files by their ending: the image under `jpg` whatever its format, `mask.png`, `arcface.npy`
+    and whatever the profile includes.
     """
 
     key: str
@@ -166,7 +166,7 @@ class ShardSet:
         (`kind="parquet"`), for DuckDB.
         """
         names = (one.url.removesuffix("tar") + kind for one in self._chosen(split))
-        return [self.store.uri(self._path(name)) for name in names]
+        return list(self.store.uris(self.folder, names))
 
     def rows(self, split: str | None = None, columns: Iterable[str] | None = None) -> pa.Table:
         """A row a sample, without images: columns of `schemas.samples.SAMPLES`, all by default."""
@@ -188,6 +188,10 @@ class ShardSet:
             return self._read(chosen, None)
         wanted = set(people)
         return self._read(self._of_people(chosen, wanted), wanted)
+
+    def samples_of(self, shard: Shard) -> Iterator[Sample]:
+        """All samples of one shard of `shards`. Raises DamagedShard."""
+        return self._read([shard], None)
 
     def person(self, who: str) -> list[Sample]:
         """All samples of one person, by canonical_id, identity_id or name, read by byte ranges.
@@ -439,9 +443,10 @@ def _stretches(spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _ending_of_image(format: str, members: Mapping[str, bytes]) -> str:
-    """The ending of the image's member: that of its format, or `jpg` whatever it is."""
-    usual = {"jpeg": "jpg"}.get(format, format)
-    return usual if usual in members else "jpg"
+    """The ending of the image's member: `jpg` whatever its format, before version 4 that of its
+    format.
+    """
+    return "jpg" if "jpg" in members else format
 
 
 def _pixels(image: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import tempfile
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import accumulate
@@ -116,10 +116,10 @@ def _settings(schema: TableSchema) -> dict[str, Any]:
     }
 
 
-def encode(schema: TableSchema, table: pa.Table) -> bytes:
+def encode(schema: TableSchema, table: pa.Table, notes: Mapping[str, str] | None = None) -> bytes:
     """The Parquet file of a checked table; of tables of the dataset with its check sums.
 
-    Late columns that `table` lacks are not written.
+    Late columns that `table` lacks are not written. `notes` go into the metadata of the file.
     """
     there = tuple(one for one in schema.columns if not one.late or one.name in table.column_names)
     if len(there) < len(schema.columns):
@@ -129,7 +129,7 @@ def encode(schema: TableSchema, table: pa.Table) -> bytes:
     # A table that is read back row by row or appended from slices has its chunks in memory laid out
     # differently; combining them first makes the bytes a function of the values alone.
     pq.write_table(
-        checked.combine_chunks(),
+        checked.combine_chunks().replace_schema_metadata(notes),
         sink,
         row_group_size=SLICE_ROWS if schema.blobs else 65536,
         **_settings(schema),

@@ -13,7 +13,7 @@ import random
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -51,6 +51,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         }
     }
 }
+
+REPLACED = ".replaced"
+"""The folder of a set of shards for those that are not of it any more, until they are collected."""
 
 T = TypeVar("T")
 
@@ -121,8 +124,36 @@ def _mark(about: Mapping[str, Any]) -> str:
     return str(about.get("ETag") or f"{about.get('mtime')} {about.get('ino')}")
 
 
+def _since(path: str) -> str | None:
+    """Where a file of a set of shards lies once it was replaced; None for other files."""
+    parts = path.split("/")
+    return "/".join([*parts[:2], REPLACED, parts[2]]) if _is_of_a_set(parts) else None
+
+
+def _is_of_a_set(parts: Sequence[str]) -> bool:
+    return (
+        len(parts) == 3
+        and parts[0] == "shards"
+        and parts[2].endswith((".tar", ".parquet"))
+        and not parts[2].startswith("withheld-")
+    )
+
+
+def _before(path: str) -> str:
+    """The path by which a file is known, wherever it lies."""
+    parts = path.split("/")
+    if len(parts) == 4 and parts[2] == REPLACED and _is_of_a_set([*parts[:2], parts[3]]):
+        return "/".join([*parts[:2], parts[3]])
+    return path
+
+
 class Store:
-    """The files of one root. Paths are relative, with `/` between their parts."""
+    """The files of one root. Paths are relative, with `/` between their parts.
+
+    A shard that was replaced lies in the folder `.replaced` of its set, where no `*.tar` of a user
+    finds it (`arrange`), and is still known by the path that it had: it is read, listed and
+    deleted by that.
+    """
 
     def __init__(self, root: str | os.PathLike[str], patience: float = PATIENCE) -> None:
         text = os.fspath(root).removeprefix("file://")
@@ -159,7 +190,41 @@ class Store:
 
     def uri(self, path: str) -> str:
         """What other readers (DuckDB, pyarrow) open: a plain path on a disk, a URL elsewhere."""
-        return self._full(path) if self.local else f"{self.root}/{path}"
+        return self._place(path) if self.local else f"{self.root}/{path}"
+
+    def uris(self, folder: str, names: Iterable[str]) -> Sequence[str]:
+        """`uri` of files of a set of shards, of replaced ones where they lie since."""
+        paths = [f"{folder}/{name}" if folder else name for name in names]
+        if self.local:
+            return [self.uri(path) for path in paths]
+        since = {path: _since(path) for path in paths}
+        aside = {*self._names(f"{folder}/{REPLACED}")} if any(since.values()) else set()
+        return [
+            self.uri(other if other and self._full(other) in aside else path)
+            for path, other in since.items()
+        ]
+
+    def _place(self, path: str) -> str:
+        """The full name of a file on a disk, of a replaced one where it lies since."""
+        full, other = self._full(path), _since(path)
+        if other is not None and not os.path.lexists(full):
+            since = self._full(other)
+            return since if os.path.lexists(since) else full
+        return full
+
+    def _found(self, path: str, look: Callable[[str], T]) -> T:
+        """What `look` gives for the full name of a file, of a replaced one where it lies since.
+
+        Patient. Raises FileNotFoundError.
+        """
+        full, other = self._full(path), _since(path)
+        try:
+            return self.patiently(lambda: look(full))
+        except FileNotFoundError:
+            if other is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    return self.patiently(lambda: look(self._full(other)))
+            raise
 
     def _ask(self, action: str, *arguments: Any, seconds: float = 0.0, **named: Any) -> Any:
         """One call of the file system below; what comes over a network has `ANSWER_SECONDS` and so
@@ -197,32 +262,31 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """All bytes of a file. Raises FileNotFoundError."""
-        full = self._full(path)
         # s3fs asks for the size as well, unless it is told not to cut the file up.
         whole = {"max_concurrency": 1} if self.root.startswith("s3://") else {}
 
-        def attempt() -> bytes:
+        def attempt(full: str) -> bytes:
             seconds = 0.0 if self.local else int(self._ask("size", full)) / SLOWEST
             return cast(bytes, self._ask("cat_file", full, seconds=seconds, **whole))
 
-        return self.patiently(attempt)
+        return self._found(path, attempt)
 
     def read_part(self, path: str, start: int, length: int) -> bytes:
         """So many bytes of a file from byte `start`; fewer where it ends before. Raises
         FileNotFoundError.
         """
-        full = self._full(path)
         if not self.local:
             seconds = length / SLOWEST
             return cast(
                 bytes,
-                self.patiently(
-                    lambda: self._ask(
+                self._found(
+                    path,
+                    lambda full: self._ask(
                         "cat_file", full, start=start, end=start + length, seconds=seconds
-                    )
+                    ),
                 ),
             )
-        with open(full, "rb", buffering=0) as file:
+        with open(self._place(path), "rb", buffering=0) as file:
             file.seek(start)
             return file.read(length)
 
@@ -234,17 +298,16 @@ class Store:
     def open(self, path: str) -> IO[bytes]:
         """A file for random access. Raises FileNotFoundError."""
         if self.local:
-            return open(self._full(path), "rb")
+            return open(self._place(path), "rb")
         return cast(IO[bytes], _Blocks(self, path, self.size(path)))
 
     def exists(self, path: str) -> bool:
-        full = self._full(path)
         if self.local:
-            return os.path.exists(full)
+            return os.path.exists(self._place(path))
         # One small read: asking for the existence of a key makes fsspec list what is below it as
         # well.
         try:
-            self.patiently(lambda: self._ask("cat_file", full, start=0, end=1))
+            self._found(path, lambda full: self._ask("cat_file", full, start=0, end=1))
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -257,7 +320,7 @@ class Store:
 
     def size(self, path: str) -> int:
         """Bytes of a file. Raises FileNotFoundError."""
-        return int(self.patiently(lambda: self._ask("size", self._full(path))))
+        return int(self._found(path, lambda full: self._ask("size", full)))
 
     def put(self, path: str, data: bytes, durable: bool = True) -> None:
         """Write a whole file, replacing what was there.
@@ -381,7 +444,13 @@ class Store:
         each, and may raise.
         """
 
-        def attempt(full: str) -> None:
+        for path in paths:
+            for place in (path, _since(path)):
+                if place is not None:
+                    self._remove(self._full(place), before)
+
+    def _remove(self, full: str, before: Callable[[], None] = lambda: None) -> None:
+        def attempt() -> None:
             before()
             if self.local:
                 Path(full).unlink(missing_ok=True)
@@ -389,9 +458,42 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     self._ask("rm_file", full)
 
-        for path in paths:
-            full = self._full(path)
-            self.patiently(lambda full=full: attempt(full))  # type: ignore[misc]
+        self.patiently(attempt)
+
+    def arrange(self, folder: str, shown: Collection[str]) -> None:
+        """Put the tars and Parquet files of the set in `folder` (`shards/<profile>`) where they
+        belong: those `shown` into it, all others aside.
+
+        Each is there throughout, in one place or the other, and is known by the same path. An
+        interruption leaves some in both; asked again, it goes on.
+        """
+        start = len(self._prefix.rstrip("/")) + 1
+        there = {name[start:] for name in self._names(folder)}
+        for lies in sorted(there):
+            path = _before(lies)
+            since = _since(path)
+            if since is None or path.rpartition("/")[0] != folder:
+                continue
+            to = path if path in shown else since
+            if lies != to and to == path and to in there:
+                self._remove(self._full(lies))
+            elif lies != to:
+                self._move(lies, to)
+
+    def _move(self, source: str, target: str) -> None:
+        full, to = self._full(source), self._full(target)
+        try:
+            if self.local:
+                os.makedirs(os.path.dirname(to), exist_ok=True)
+                os.replace(full, to)
+                return
+            seconds = int(self.patiently(lambda: self._ask("size", full))) / SLOWEST
+            self.patiently(lambda: self._ask("cp_file", full, to, seconds=seconds))
+            self._remove(full)
+        except FileNotFoundError:
+            return  # collected meanwhile
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else _explained(error, to) from error
 
     def list(self, prefix: str, few: bool = False) -> list[str]:
         """All files below a directory, sorted; temporary ones too. For `gc` and for finding the
@@ -399,6 +501,11 @@ class Store:
 
         `few` of them are to come as quickly as any other answer.
         """
+        start = len(self._prefix.rstrip("/")) + 1
+        return sorted({_before(name[start:]) for name in self._names(prefix, few)})
+
+    def _names(self, prefix: str, few: bool = False) -> Sequence[str]:
+        """The full names of all files below a directory, where they lie."""
         full = self._full(prefix)
         try:
             found = self.patiently(
@@ -406,8 +513,7 @@ class Store:
             )
         except FileNotFoundError:
             return []
-        start = len(self._prefix.rstrip("/")) + 1
-        return sorted(str(path)[start:] for path in found)
+        return [str(path) for path in found]
 
     def marks(self, prefix: str) -> dict[str, tuple[int, str]]:
         """All files below a directory with their bytes and a mark that changes when one is put
@@ -422,7 +528,7 @@ class Store:
             return {}
         start = len(self._prefix.rstrip("/")) + 1
         return {
-            str(path)[start:]: (int(about["size"]), _mark(about))
+            _before(str(path)[start:]): (int(about["size"]), _mark(about))
             for path, about in sorted(found.items())
         }
 

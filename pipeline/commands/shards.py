@@ -1,4 +1,4 @@
-"""The commands on sets of shards: `idcluster shards list`, `verify` and `splits`."""
+"""The commands on sets of shards: `idcluster shards list`, `verify`, `splits` and `export`."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from pipeline.commands.options import AsJson, Root, SnapshotNumber, console, pri
 shards_app = typer.Typer(
     no_args_is_help=True,
     help="Look at the shards of a dataset, check them byte by byte, write down who is in which "
-    "split.",
+    "split, export them.",
 )
 
 Profile = Annotated[
@@ -185,3 +185,48 @@ def splits(
             console().print(
                 f"{output}: {counted(text.count(chr(10)) - 1, 'person')}", highlight=False
             )
+
+
+@shards_app.command()
+def export(
+    place: Annotated[
+        str,
+        typer.Argument(
+            help="a dataset, or any folder of shards with an index.json", metavar="PLACE"
+        ),
+    ],
+    parquet: Annotated[
+        Path,
+        typer.Option(
+            "--parquet",
+            metavar="FOLDER",
+            help="where to write Parquet files with the images in them: empty, or an earlier "
+            "export, which is brought up to date",
+        ),
+    ],
+    profile: Profile = None,
+) -> None:
+    """Write a set as Parquet files with images, one a shard, for viewers, polars and pandas.
+
+    Interrupted, it goes on where it was when asked again. Images are compared with their SHA-256 on
+    the way. `datasets.load_dataset(FOLDER)` reads the result; so does a viewer of the Hugging Face
+    hub.
+    """
+    with explained():
+        from rich.progress import Progress
+
+        from idcluster.shards import open_shards
+        from pipeline.shards.export import export_parquet
+        from schemas.wording import counted
+
+        shards = open_shards(place, profile)
+        shown = console()
+        with Progress(console=shown, disable=not shown.is_terminal, transient=True) as progress:
+            task = progress.add_task(f"{parquet}", total=len(shards.shards))
+            made = export_parquet(shards, parquet, lambda shard: progress.advance(task))
+        gone = f", {counted(made.deleted, 'old file')} deleted" if made.deleted else ""
+        shown.print(
+            f"{parquet}: {counted(made.samples, 'sample')} in {counted(made.files, 'file')}, "
+            f"{made.bytes / 1e6:.1f} MB; {made.written} written now{gone}",
+            highlight=False,
+        )

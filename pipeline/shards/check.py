@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from idcluster.root import parquet
 from idcluster.root.parquet import DamagedFile
 from idcluster.root.snapshot import Snapshot
 from idcluster.root.storage import Store
-from pipeline.shards.tars import Place, read_tar, told_members
+from pipeline.shards.tars import Place, Tar, read_tar, sha256_beside, told_members
 from pipeline.shards.writing import plan_shards
 from schemas.columns import vectors
 from schemas.errors import UserError
@@ -31,7 +31,7 @@ from schemas.samples import METADATA, SAMPLES
 from stages.people.matches import near, pairs
 from stages.shard.params import ShardParams
 from stages.shard.splits import SPLITS
-from stages.shard.webdataset import extension, metadata_json, sample_key
+from stages.shard.webdataset import CODE_VERSION, IMAGE, late_of, metadata_json, sample_key
 
 _NAME = re.compile(r"^(?P<split>[a-z]+)-(?P<first>[0-9a-f]{16})-(?P<part>\d{3,})-[0-9a-f]{8}\.tar$")
 _TOLD = 20  # faults of one kind that are told one by one
@@ -80,7 +80,11 @@ def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda ur
             f"{store.uri(f'{prefix}index.json')}: not there, or no index of shards; name a "
             "dataset or a folder of shards"
         )
-    stripped = bool(index.get("description", {}).get("params", {}).get("strip_gps"))
+    description = index.get("description") or {}
+    stripped = bool(description.get("params", {}).get("strip_gps"))
+    # Until version 4 the ending of an image was that of its format, and null stood for what is
+    # absent.
+    earlier = description.get("code_version", CODE_VERSION) % 1000 < 4
     listed: list[dict[str, Any]] = index["shardlist"]
     found = Checked(shards=len(listed))
     seen: dict[str, tuple[str, str]] = {}  # canonical_id: split, shard
@@ -88,7 +92,7 @@ def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda ur
     parts: dict[tuple[str, str], list[int]] = {}
 
     def look(item: Mapping[str, Any]) -> _Shard:
-        read = _check_shard(store, prefix, item, stripped)
+        read = _check_shard(store, prefix, item, stripped, earlier)
         done(str(item.get("url")))
         return read
 
@@ -128,6 +132,11 @@ def check_set(store: Store, folder: str, done: Callable[[str], None] = lambda ur
     found.splits = {person: split for person, (split, _) in seen.items()}
     found.faults += _shared_pictures(pictures)
     found.faults += _check_indexes(store, prefix, index, found)
+    if earlier:
+        found.notes.append(
+            "is of an earlier version, whose .json members are not compared with the Parquet "
+            "files; a run writes it anew"
+        )
     strangers = _strangers(store, prefix, listed)
     if strangers:
         found.notes.append(
@@ -206,7 +215,9 @@ def told(faults: Sequence[tuple[str, str]]) -> list[str]:
 # One shard
 
 
-def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: bool) -> _Shard:
+def _check_shard(
+    store: Store, prefix: str, item: Mapping[str, Any], stripped: bool, earlier: bool
+) -> _Shard:
     found = _Shard()
     url = str(item.get("url"))
     name = _NAME.match(url)
@@ -215,14 +226,17 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
         return found
     if name["split"] != item.get("split"):
         found.faults.append(f"the index says split {item.get('split')!r}")
-    members = _check_tar(store, f"{prefix}{url}", item, found)
+    tar = _check_tar(store, f"{prefix}{url}", item, found)
+    members = tar.members
+    beside = f"{prefix}{url.removesuffix('.tar')}.parquet"
     try:
-        rows = parquet.read(
-            store, SAMPLES, f"{prefix}{url.removesuffix('.tar')}.parquet"
-        ).to_pylist()
+        rows = parquet.read(store, SAMPLES, beside).to_pylist()
+        told_sha256 = sha256_beside(store, beside)
     except (DamagedFile, FileNotFoundError, pa.ArrowException) as error:
         found.faults.append(f"the Parquet file beside it cannot be read: {error}")
         return found
+    if tar.sha256 and told_sha256 not in (tar.sha256, None):
+        found.faults.append("its sha256 is not that of the Parquet file beside it")
     if len(rows) != item.get("nsamples"):
         found.faults.append(
             f"{len(rows)} rows in the Parquet file, {item.get('nsamples')} in the index"
@@ -230,8 +244,9 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
     expected: set[str] = set()
     order: list[tuple[str, str]] = []
     digests = []
+    late = late_of(rows)
     for row in rows:
-        found.faults += _check_row(row, url, name["split"], members, stripped)
+        found.faults += _check_row(row, url, name["split"], members, stripped, earlier, late)
         expected.update(f"{row['key']}.{member['name']}" for member in row["members"])
         order.append((row["canonical_id"], row["image_id"]))
         digests.append(int(row["sha256"][:16], 16))
@@ -250,26 +265,29 @@ def _check_shard(store: Store, prefix: str, item: Mapping[str, Any], stripped: b
     return found
 
 
-def _check_tar(
-    store: Store, path: str, item: Mapping[str, Any], found: _Shard
-) -> Mapping[str, Place]:
-    """Offset, length and sha256 of every member by name."""
+def _check_tar(store: Store, path: str, item: Mapping[str, Any], found: _Shard) -> Tar:
     try:
         tar = read_tar(store, path)
     except FileNotFoundError:
         found.faults.append("is not there")
-        return {}
+        return Tar()
     found.faults += tar.faults
     found.size = tar.size
     if tar.size != item.get("filesize"):
         found.faults.append(f"has {tar.size} bytes, the index says {item.get('filesize')}")
     if not tar.sha256.startswith(str(item.get("digest"))):
         found.faults.append("its sha256 is not that of the index")
-    return tar.members
+    return tar
 
 
 def _check_row(
-    row: dict[str, Any], url: str, split: str, members: Mapping[str, Place], stripped: bool
+    row: dict[str, Any],
+    url: str,
+    split: str,
+    members: Mapping[str, Place],
+    stripped: bool,
+    earlier: bool,
+    late: Collection[str],
 ) -> Iterator[str]:
     key = row["key"]
     if key != sample_key(row["identity_id"], row["image_id"]):
@@ -283,16 +301,17 @@ def _check_row(
         elif members[name] != place:
             other = "other bytes" if members[name][:2] == place[:2] else "another place"
             yield f"member {name} is not what the Parquet file says: {other}"
-    picture = told.get(f"{key}.{extension(row['format'])}")
+    usual = {"jpeg": IMAGE}.get(row["format"], row["format"])
+    picture = told.get(f"{key}.{usual if earlier else IMAGE}")
     if picture is None or picture[:2] != (row["image_offset"], row["image_length"]):
         yield f"sample {key} has its image at another place than the Parquet file says"
     elif not stripped and picture[2] != row["sha256"]:
         yield f"sample {key}: the image is not the one that was fetched"
     about = told.get(f"{key}.json")
-    if (
-        about is None
-        or about[2]
-        != hashlib.sha256(metadata_json({name: row[name] for name in METADATA})).hexdigest()
+    if about is None or (
+        not earlier
+        and about[2]
+        != hashlib.sha256(metadata_json({name: row[name] for name in METADATA}, late)).hexdigest()
     ):
         yield f"sample {key}: its .json and the Parquet file do not say the same"
 

@@ -1,5 +1,5 @@
-"""What makes a set of shards known: one index a split and one over all, `dataset.json` and the data
-card.
+"""What makes a set of shards known: one index a split and one over all, `dataset.json`, the data
+card, and `croissant.json`.
 """
 
 import json
@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from idcluster.root import parquet
+from idcluster.root.intact import digest_of
 from idcluster.root.snapshot import Entry, Snapshot
 from idcluster.root.storage import Store
+from pipeline.shards.tars import sha256_beside
 from schemas import TABLES
 from schemas.samples import SAMPLES
 from stages.shard.card import data_card, dataset_json
+from stages.shard.croissant import croissant_json
 from stages.shard.splits import SPLITS
 
 _INDEX = "index.json"
@@ -23,20 +26,49 @@ def put_indexes(
     profile: str,
     note: Mapping[str, Any],
     tars: Iterable[tuple[Entry, int]],
+    hashes: Mapping[str, str] | None = None,
 ) -> None:
-    """Put all of a set but its shards. `tars` are the entries of the shards in their order with
-    their people; `note` is `ShardPlan.note`. The index over all is put last.
+    """Put all of a set but its shards, and replaced shards aside. `tars` are the entries of the
+    shards in their order with their people, `hashes` the SHA-256 of those written now, by name.
+    `note` is `ShardPlan.note`. The index over all is put last.
     """
-    listed = [_listed(tar, people) for tar, people in tars]
+    tars = list(tars)
+    known = {**_hashes(_read_index(store, f"shards/{profile}/{_INDEX}")), **(hashes or {})}
+    listed = [_listed(tar, people, _sha256(store, tar, known)) for tar, people in tars]
     made = _indexes(profile, note["version"], note["description"], listed)
     last = made.pop(f"shards/{profile}/{_INDEX}")
     if note.get("contents"):
-        made |= _about(snapshot, profile, note)
+        made |= _about(snapshot, profile, note, listed)
     for path, data in {**made, f"shards/{profile}/{_INDEX}": last}.items():
         store.put(path, data)
+    _arrange(store, profile, (tar for tar, _ in tars))
 
 
-def _about(snapshot: Snapshot, profile: str, note: Mapping[str, Any]) -> dict[str, bytes]:
+def _arrange(store: Store, profile: str, tars: Iterable[Entry]) -> None:
+    """The shards of the set into its folder, where a `*.tar` finds them, all others aside."""
+    names = {tar.file for tar in tars}
+    beside = {f"{name.removesuffix('.tar')}.parquet" for name in names}
+    store.arrange(f"shards/{profile}", names | beside)
+
+
+def _hashes(index: Mapping[str, Any]) -> dict[str, str]:
+    """The SHA-256 of tars by name, as an index tells them."""
+    return {str(item.get("url")): str(item.get("sha256")) for item in index.get("shardlist", ())}
+
+
+def _sha256(store: Store, tar: Entry, known: Mapping[str, str]) -> str:
+    """64 hex digits: of the index before, or of the file beside the tar."""
+    sha256 = known.get(tar.file.rpartition("/")[2], "")
+    if len(sha256) == 64 and sha256.startswith(tar.digest):
+        return sha256
+    beside = tar.file.removesuffix(".tar") + ".parquet"
+    # Those of an earlier version do not tell it.
+    return sha256_beside(store, beside) or digest_of(store, tar.file)[1]
+
+
+def _about(
+    snapshot: Snapshot, profile: str, note: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]
+) -> dict[str, bytes]:
     known = snapshot.notes.get("versions", {})
     stages = {}
     for table in sorted(
@@ -52,11 +84,12 @@ def _about(snapshot: Snapshot, profile: str, note: Mapping[str, Any]) -> dict[st
     given = (profile, note["version"], note["description"]["params"], note["contents"], stages)
     return {
         f"shards/{profile}/dataset.json": dataset_json(*given),
-        f"shards/{profile}/README.md": data_card(*given),
+        f"shards/{profile}/README.md": data_card(*given, listed),
+        f"shards/{profile}/croissant.json": croissant_json(*given, listed),
     }
 
 
-def _listed(tar: Entry, identities: int) -> dict[str, Any]:
+def _listed(tar: Entry, identities: int, sha256: str = "") -> dict[str, Any]:
     url = tar.file.rsplit("/", 1)[-1]
     return {
         "url": url,
@@ -65,14 +98,15 @@ def _listed(tar: Entry, identities: int) -> dict[str, Any]:
         "split": url.split("-")[0],
         "identities": identities,
         "digest": tar.digest,
+        "sha256": sha256,
     }
 
 
 def _indexes(
     profile: str, version: str, description: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]
 ) -> dict[str, bytes]:
-    """One index a split, then `index.json` over all: the format of wids (version 1), with our
-    counts beside it.
+    """One index a split, then `index.json` over all: a format of ours, with the fields that those
+    of wids had.
     """
     made = {}
     for split in (*SPLITS, None):
@@ -118,11 +152,15 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
         version, description = about.get("version", ""), about.get("description", {})
         expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
         note = {"version": version, "description": description, "contents": about.get("contents")}
-        cards = _about(snapshot, profile, note) if note["contents"] else {}
+        known = _hashes(found[f"shards/{profile}/{_INDEX}"])
+        named = [_listed(e, 0, known.get(e.file.rpartition("/")[2], "")) for e in entries]
+        cards = _about(snapshot, profile, note, named) if note["contents"] else {}
         same = all(
             _digests(json.loads(data)) == _digests(found[path]) for path, data in expected.items()
         )
         if same and all(_read(store, path) == data for path, data in cards.items()):
+            if write:
+                _arrange(store, profile, entries)
             continue
         renewed.append(profile)
         if not write:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
+import pyarrow.parquet as pq
+
 from idcluster.root.storage import Store
 
 _BLOCK = 1 << 20
 _MEMBER = re.compile(r"[0-9a-f]+_[0-9a-f]+\.[a-z0-9.]+")
 
+TAR_SHA256 = "tar_sha256"
+"""In the metadata of the Parquet file beside a tar: the SHA-256 of the tar, 64 hex digits."""
 Place = tuple[int, int, str]
 """Where a member's bytes begin, how many there are, and their SHA-256."""
 
@@ -71,6 +75,17 @@ def told_members(row: dict[str, Any]) -> Iterator[tuple[str, Place]]:
             f"{row['key']}.{member['name']}",
             (member["offset"], member["length"], member["sha256"]),
         )
+
+
+def sha256_beside(store: Store, path: str) -> str | None:
+    """The SHA-256 of a tar as the Parquet file beside it (`path`) tells it; those of earlier
+    versions do not. Raises what pyarrow raises, and FileNotFoundError.
+    """
+    with store.open(path) as file:
+        told = (store.patiently(lambda: pq.read_metadata(file)).metadata or {}).get(
+            TAR_SHA256.encode()
+        )
+    return None if told is None else told.decode()
 
 
 class _Hashed:

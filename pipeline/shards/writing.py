@@ -26,7 +26,7 @@ from pipeline.shards.index import put_indexes
 from pipeline.shards.sample_rows import BLOBS, OVERHEAD, SampleSelection
 from pipeline.shards.scratch import ShardError, scratch
 from pipeline.shards.split_lists import resolve
-from pipeline.shards.tars import read_tar, told_members
+from pipeline.shards.tars import TAR_SHA256, read_tar, told_members
 from schemas import TABLES, SchemaError
 from schemas.samples import METADATA, SAMPLES, WITHHELD
 from stages.shard.card import Contents, withheld_counts
@@ -34,7 +34,7 @@ from stages.shard.gps import VERSION as GPS_VERSION
 from stages.shard.gps import strip_gps
 from stages.shard.params import SOURCES, ShardParams
 from stages.shard.splits import SPLITS, shortfalls
-from stages.shard.webdataset import CODE_VERSION, Sample, metadata_json, write_tar
+from stages.shard.webdataset import CODE_VERSION, Sample, late_of, metadata_json, write_tar
 
 _WINDOW_BYTES = 64_000_000  # images that are in memory at a time while a tar is written
 # What a job carries beside the metadata of its samples: where the bytes are, how many, and what the
@@ -195,8 +195,8 @@ def plan_shards(
 
 
 def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the tar and the sidecar of one job of a plan. Gives `{"entries": [...]}`, both in JSON
-    types, for `finish`.
+    """Write the tar and the sidecar of one job of a plan. Gives `{"entries": [...], "sha256": ...}`
+    in JSON types, for `finish`.
 
     A shard that is there already, put by a run that did not come to its end, is taken as it is.
     Raises ShardError when an image is not what the snapshot says, DamagedFile when a table cannot
@@ -210,19 +210,19 @@ def write_shard(store: Store, job: Mapping[str, Any]) -> dict[str, Any]:
     with scratch(f"a shard of about {math.ceil(job['bytes'] / 1e6)} MB") as folder:
         local = folder / "shard.tar"
         with local.open("w+b") as file:
-            rows = write_tar(_samples(store, job, work), f"{name}.tar", file)
+            rows = write_tar(_samples(store, job, work), f"{name}.tar", file, late_of(work))
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = local.stat().st_size
         # The sidecar comes last: where it is, the tar is whole.
-        sidecar = parquet.encode(SAMPLES, rows)
+        sidecar = parquet.encode(SAMPLES, rows, {TAR_SHA256: sha256})
         store.put_file(f"{job['name']}.tar", local)
     store.put(f"{job['name']}.parquet", sidecar)
-    return _written(job, rows.num_rows, size, digest, sidecar)
+    return _written(job, rows.num_rows, size, sha256, sidecar)
 
 
 def _written(
-    job: Mapping[str, Any], rows: int, size: int, digest: str, sidecar: bytes
+    job: Mapping[str, Any], rows: int, size: int, sha256: str, sidecar: bytes
 ) -> dict[str, Any]:
     common = {
         "version": job["version"],
@@ -232,13 +232,14 @@ def _written(
     }
     common |= {"basis": job["digest"], "live": True, "current": True}
     return {
+        "sha256": sha256,
         "entries": [
             {
                 **common,
                 "table": "shards",
                 "file": f"{job['name']}.tar",
                 "bytes": size,
-                "digest": digest,
+                "digest": sha256[:32],
             },
             {
                 **common,
@@ -247,7 +248,7 @@ def _written(
                 "bytes": len(sidecar),
                 "digest": hashlib.sha256(sidecar).hexdigest()[:32],
             },
-        ]
+        ],
     }
 
 
@@ -263,9 +264,11 @@ def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
         told = dict(place for row in rows for place in told_members(row))
         # Nobody knows the check sum of the sidecar yet: written anew it is the same, and the tar
         # says the same as it.
-        same = parquet.encode(SAMPLES, table) == sidecar
+        same = parquet.encode(SAMPLES, table, {TAR_SHA256: tar.sha256}) == sidecar
+        late = late_of(rows)
         said = {
-            f"{row['key']}.json": hashlib.sha256(metadata_json(row)).hexdigest() for row in rows
+            f"{row['key']}.json": hashlib.sha256(metadata_json(row, late)).hexdigest()
+            for row in rows
         }
     except (FileNotFoundError, KeyError, TypeError, SchemaError, pa.ArrowException, OSError):
         return None
@@ -282,7 +285,7 @@ def _adopt(store: Store, job: Mapping[str, Any]) -> dict[str, Any] | None:
         or not said.keys() <= told.keys()
     ):
         return None
-    return _written(job, len(rows), tar.size, tar.sha256[:32], sidecar)
+    return _written(job, len(rows), tar.size, tar.sha256, sidecar)
 
 
 def finish(
@@ -294,7 +297,10 @@ def finish(
     any more stop being current; they stay known, so that going back finds them. Raises ShardError
     when a job's result is missing.
     """
-    fresh = [Entry(**entry) for result in results for entry in result["entries"]]
+    fresh, hashes = [], {}
+    for result in results:
+        fresh += [Entry(**entry) for entry in result["entries"]]
+        hashes[result["entries"][0]["file"].rpartition("/")[2]] = result["sha256"]
     wanted = {e.file: replace(e, current=True, live=True) for e in (*plan.reused, *fresh)}
     missing = [
         s.name for s in plan.shards if not {f"{s.name}.tar", f"{s.name}.parquet"} <= wanted.keys()
@@ -313,7 +319,7 @@ def finish(
         if e.current and e.file not in wanted
     ]
     tars = [(wanted[f"{shard.name}.tar"], shard.identities) for shard in plan.shards]
-    put_indexes(store, snapshot, plan.params.profile, plan.note(), tars)
+    put_indexes(store, snapshot, plan.params.profile, plan.note(), tars, hashes)
     store.delete(job["work"] for job in plan.jobs)
     return [*wanted.values(), *retired]
 

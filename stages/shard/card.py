@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from schemas import TABLES
+from stages.shard.loaders import card_head
 from stages.shard.params import MEMBERS, ShardParams
 from stages.shard.splits import SPLITS
+from stages.shard.webdataset import IMAGE, late_of
 
 FORMAT = 1
 """Of `dataset.json`."""
@@ -61,6 +63,8 @@ class Contents:
     formats: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
     """Samples without what others have, by what a profile calls it."""
+    late: set[str] = field(default_factory=set)
+    """The late columns that some sample has."""
     _samples: int = 0
     _last: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +79,7 @@ class Contents:
         self.licences[row["licence"] or "none stated"] += 1
         self.sources[row["source"] or "unknown"] += 1
         self.formats[row["format"]] += 1
+        self.late |= late_of([row])
         for name, columns in _COUNTED.items():
             self.missing[name] += all(row.get(column) is None for column in columns)
             self._samples += name == _FIRST[0]
@@ -95,6 +100,7 @@ class Contents:
         return {
             "splits": self.splits,
             **{name: dict(_ranked(counts)) for name, counts in counted.items()},
+            **({"late": sorted(self.late)} if self.late else {}),
         }
 
 
@@ -144,8 +150,9 @@ def data_card(
     given: Mapping[str, Any],
     about: Mapping[str, Any],
     stages: Mapping[str, Any],
+    listed: Sequence[Mapping[str, Any]] = (),
 ) -> bytes:
-    """The card; arguments as for `dataset_json`."""
+    """The card; arguments as for `dataset_json`, and `url` and `split` of every tar."""
     params = ShardParams.model_validate(dict(given))
     splits = {split: counts for split, counts in about["splits"].items() if counts["samples"]}
     samples = sum(counts["samples"] for counts in splits.values())
@@ -155,9 +162,7 @@ def data_card(
         **{f"`.{MEMBERS[c].ending}`": MEMBERS[c].says for c in params.include},
     }
     text = [
-        "---",
-        "tags: [webdataset, faces, biometric-data]",
-        "---",
+        f"---\n{card_head(name, params, about, listed)}---",
         f"# {name}: {samples:,} {'image' if samples == 1 else 'images'} of {people:,} "
         f"{'person' if people == 1 else 'people'}",
         "",
@@ -194,11 +199,16 @@ def data_card(
         "",
         *_table(
             ("member", "holds"),
-            [("the image", ", ".join(about["formats"]) or "-"), *members.items()],
+            [(f"`.{IMAGE}`", f"the image: {', '.join(about['formats']) or '-'}"), *members.items()],
         ),
         "",
+        "Whatever the format of an image, its member ends in `.jpg`: decoders go by the content. "
+        "`format` in the metadata names it. In the `.json`, an empty text or list stands for what "
+        "is absent.",
+        "",
         "Beside each tar lies a `.parquet` with one row a sample, places in the tar included. "
-        "`index.json` lists the shards.",
+        "`index.json` lists the shards for idcluster; `croissant.json` describes them for programs "
+        "that read Croissant. `datasets.load_dataset` takes this folder.",
         *_missing(about["missing"], samples),
         "",
         "## Sources and licences",

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -16,8 +16,14 @@ import pyarrow as pa
 
 from schemas.samples import LATE, METADATA, SAMPLES
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raised by whoever changes the bytes that the same samples give."""
+IMAGE = "jpg"
+"""The ending of the image's member, whatever its format: webdataset and Hugging Face choose a
+decoder by the ending, and that one goes by the content.
+"""
+_ABSENT: Mapping[str, Any] = {"role_number": 0, "mask_coverage": 0.0}
+"""Numbers that say by their value that there is nothing."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,14 @@ def sample_key(identity_id: str, image_id: str) -> str:
     return f"{identity_id}_{image_id}"
 
 
-def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table:
+def write_tar(
+    samples: Iterable[Sample], name: str, file: IO[bytes], late: Collection[str] = ()
+) -> pa.Table:
     """Write a tar of `samples` into `file` (open for reading and writing, empty); the rows of
     SAMPLES for it.
 
-    `name` is the file name that the rows give. Images keep their bytes.
+    `name` is the file name that the rows give, `late` what `late_of` gives for the samples. Images
+    keep their bytes.
     """
     from webdataset import TarWriter  # slow to import, and planning does not need it
 
@@ -49,7 +58,7 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
         file, encoder=False, mtime=0, user="idcluster", group="idcluster", mode=0o644
     ) as writer:
         for sample in samples:
-            files = files_of(sample)
+            files = files_of(sample, late)
             rows.append(
                 {
                     **sample.metadata,
@@ -74,7 +83,7 @@ def write_tar(samples: Iterable[Sample], name: str, file: IO[bytes]) -> pa.Table
             ),
             key=lambda member: int(member["offset"]),
         )
-        offset, length = places[f"{row['key']}.{extension(row['format'])}"]
+        offset, length = places[f"{row['key']}.{IMAGE}"]
         mask_offset, mask_length = places.get(f"{row['key']}.mask.png", (None, None))
         row |= {
             "shard": name,
@@ -95,29 +104,37 @@ def without_empty_late(rows: pa.Table) -> pa.Table:
 def tar_bytes(samples: Iterable[Sample], name: str) -> tuple[bytes, pa.Table]:
     """`write_tar` in memory."""
     file = io.BytesIO()
-    rows = write_tar(samples, name, file)
+    listed = list(samples)
+    rows = write_tar(listed, name, file, late_of(sample.metadata for sample in listed))
     return file.getvalue(), rows
 
 
-def files_of(sample: Sample) -> dict[str, bytes]:
+def files_of(sample: Sample, late: Collection[str] = ()) -> dict[str, bytes]:
     """The members of a sample by their ending."""
-    return {
-        "json": metadata_json(sample.metadata),
-        extension(sample.metadata["format"]): sample.picture,
-        **sample.members,
-    }
+    return {"json": metadata_json(sample.metadata, late), IMAGE: sample.picture, **sample.members}
 
 
-def metadata_json(metadata: Mapping[str, Any]) -> bytes:
-    """The .json member: sorted keys, null for what there is not; late columns are left out then."""
+def late_of(rows: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The late columns that the samples of a shard have: each says something of them then."""
+    return frozenset(name for row in rows for name in LATE if row.get(name) is not None)
+
+
+def metadata_json(metadata: Mapping[str, Any], late: Collection[str] = ()) -> bytes:
+    """The .json member: sorted keys, late columns where `late` names them or there is something.
+
+    Loaders take the type of a field from the first samples that they see. So what is absent is an
+    empty text or list where the column holds such, and null only for numbers.
+    """
     said = {
-        name: metadata[name]
+        name: _absent(name) if metadata.get(name) is None else metadata[name]
         for name in METADATA
-        if name not in LATE or metadata.get(name) is not None
+        if name not in LATE or name in late or metadata.get(name) is not None
     }
     return json.dumps(said, sort_keys=True, ensure_ascii=False).encode()
 
 
-def extension(format: str) -> str:
-    """Of the image's member."""
-    return {"jpeg": "jpg"}.get(format, format)
+def _absent(name: str) -> Any:
+    kind = SAMPLES.arrow.field(name).type
+    if pa.types.is_string(kind):
+        return ""
+    return [] if pa.types.is_list(kind) else _ABSENT.get(name)

@@ -567,7 +567,7 @@ def test_who_streams_shards_meanwhile_gets_whole_samples_or_is_told(tmp_path: Pa
 
     def samples(urls: list[str]) -> Iterator[tuple[str, bytes]]:
         for sample in wds.WebDataset(urls, shardshuffle=False):
-            yield sample["__key__"], sample["png"]
+            yield sample["__key__"], sample["jpg"]
 
     before = dict(samples(tars()))
     epochs: list[tuple[dict[str, bytes], Exception | None]] = []

@@ -245,7 +245,7 @@ def test_vectors_stay_unless_they_are_asked_for(tmp_path: Path) -> None:
     store = Store(tmp_path)
     show(store, small_root(store, PEOPLE), ShardParams())
     assert all(
-        "arcface.npy" not in sample and json.loads(sample["json"])["recogniser"] is None
+        "arcface.npy" not in sample and json.loads(sample["json"])["recogniser"] == ""
         for sample in stream(store)
     )
 
@@ -325,7 +325,7 @@ def test_a_benchmark_has_its_references_and_targets_and_bars_who_is_near(tmp_pat
         )
         assert relative not in of
     assert all(of[a] == of[b] for a, b in pairs.items() if a in of and b in of)
-    assert {row["role"] for row in rows if row["split"] != "benchmark"} == {None}
+    assert {row["role"] for row in rows if row["split"] != "benchmark"} == {""}
     assert (
         set(withheld(store)) == {"near_benchmark", "benchmark_surplus"}
         and withheld(store)["benchmark_surplus"] == 4

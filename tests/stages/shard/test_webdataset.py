@@ -45,7 +45,9 @@ def test_members_offsets_and_metadata() -> None:
         }
         names = tar.getnames()
         metadata = json.loads(tar.extractfile(f"{samples[0].metadata['key']}.json").read())  # type: ignore[union-attr]
-    assert metadata == samples[0].metadata
+    assert metadata.keys() == samples[0].metadata.keys()
+    assert {name: value or None for name, value in metadata.items()} == samples[0].metadata
+    assert metadata["licence"] == "" and metadata["points"] == [] and metadata["yaw"] is None
     assert names[:2] == [f"{samples[0].metadata['key']}.jpg", f"{samples[0].metadata['key']}.json"]
     assert not any("/" in name or "Zo" in name for name in names)
     for row, given_sample in zip(rows.to_pylist(), samples, strict=True):
