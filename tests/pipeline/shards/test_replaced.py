@@ -1,5 +1,7 @@
 """Shards that were replaced lie aside, where no glob finds them, and are known until `gc`."""
 
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from pipeline.gc import collect
 from pipeline.history import rollback
 from pipeline.shards.check import check_set
 from stages.shard.params import ShardParams
+from tests.pipeline.s3 import S3Server, serving
 from tests.pipeline.shards.test_release import show
 from tests.pipeline.small_root import SmallPerson, small_root
 
@@ -19,10 +22,22 @@ PEOPLE = [SmallPerson(f"Person {number}", 3 + number % 4) for number in range(8)
 PARAMS = ShardParams(target_mb=0.005)
 
 
-@pytest.fixture(params=["disk", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    root = str(tmp_path / "root") if request.param == "disk" else f"memory://{tmp_path.name}/root"
-    return make_root(root, "test")
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture(params=["disk", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    if request.param == "disk":
+        return make_root(str(tmp_path / "root"), "test")
+    server = request.getfixturevalue("server")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    server.make_bucket(bucket)
+    return make_root(f"s3://{bucket}/root", "test")
 
 
 def replaced(store: Store) -> tuple[Snapshot, Snapshot]:
