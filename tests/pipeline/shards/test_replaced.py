@@ -28,11 +28,14 @@ def server() -> Iterator[S3Server]:
         yield one
 
 
-@pytest.fixture(params=["disk", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    if request.param == "disk":
-        return make_root(str(tmp_path / "root"), "test")
-    server = request.getfixturevalue("server")
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    root = str(tmp_path / "root") if request.param == "disk" else f"memory://{tmp_path.name}/root"
+    return make_root(root, "test")
+
+
+@pytest.fixture
+def in_s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Store:
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"test-{uuid.uuid4().hex[:12]}"
@@ -92,6 +95,10 @@ def test_going_back_brings_them_back(store: Store) -> None:
     rollback(store, second.number, "forth")
     assert there(store) == shown(second)
     assert check_set(store, "shards/faces").faults == []
+
+
+def test_going_back_in_an_object_store(in_s3: Store) -> None:
+    test_going_back_brings_them_back(in_s3)
 
 
 def test_collecting_deletes_them(store: Store) -> None:
