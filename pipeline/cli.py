@@ -34,6 +34,7 @@ from pipeline.commands.options import console as _console
 from pipeline.commands.people import people_app
 from pipeline.commands.report import report_app
 from pipeline.commands.shards import shards_app
+from pipeline.commands.start_here import start_app
 from pipeline.telling import without_remarks_of_pillow
 
 app = typer.Typer(
@@ -47,12 +48,33 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(eval_app, name="eval")
 app.add_typer(shards_app, name="shards")
+app.add_typer(start_app)
 app.add_typer(look_app)
 app.add_typer(history_app)
 app.add_typer(check_app)
 app.add_typer(people_app)
 app.add_typer(report_app)
 app.add_typer(forget_app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import idcluster
+
+        print(f"idcluster {idcluster.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and exit"
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def _names(said: str | None) -> list[str]:

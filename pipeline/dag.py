@@ -25,7 +25,7 @@ from stages.stage import Params, Stage
 from stages.weights import NOTHING, LocalRegistry, knowing
 
 SHARD = "shard"
-_SHARD_PARAMETERS = {"webdataset": "stages.shard.params:ShardParams"}
+SHARD_BACKENDS = {"webdataset": "stages.shard.params:ShardParams"}
 
 
 class _Closed(BaseModel):
@@ -225,10 +225,10 @@ def _resolve(document: Document, file: _DagFile, local: LocalRegistry) -> Dag:
         )
         try:
             if name == SHARD:
-                chosen, found = asked.backend or next(iter(_SHARD_PARAMETERS)), None
-                if chosen not in _SHARD_PARAMETERS:
+                chosen, found = asked.backend or next(iter(SHARD_BACKENDS)), None
+                if chosen not in SHARD_BACKENDS:
                     said = f"stage {name!r} has no backend {chosen!r}"
-                    raise UnknownBackend(said + nearest(chosen, _SHARD_PARAMETERS))
+                    raise UnknownBackend(said + nearest(chosen, SHARD_BACKENDS))
                 parameters = _shard_parameters(chosen)
             else:
                 found = backend(name, asked.backend)
@@ -315,7 +315,7 @@ def _source(document: Document, given: Mapping[str, Any], at: Where) -> Any:
 
 
 def _shard_parameters(name: str) -> type[Params]:
-    module, _, attribute = _SHARD_PARAMETERS[name].partition(":")
+    module, _, attribute = SHARD_BACKENDS[name].partition(":")
     found: type[Params] = getattr(importlib.import_module(module), attribute)
     return found
 

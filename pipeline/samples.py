@@ -99,19 +99,28 @@ _FACELESS = tuple(
 def compose(target_dir: Path, seed: int = 0) -> list[Truth]:
     """Write `people/<name>/*` and `truth.csv` below `target_dir`; returns what is in truth.csv.
 
-    The same seed gives the same bytes (with the same Pillow). Files that are already right are not
+    Without insightface's photograph there are the two people of the others (`without_six`). The
+    same seed gives the same bytes (with the same Pillow). Files that are already right are not
     touched, files of an earlier call that no longer belong are deleted. Raises MissingSample.
     """
-    pictures = {
-        photograph: _load(photograph) for photograph in (_COLLINS, _HOPPER, _SIX, *_FACELESS)
-    }
+    wanted = (_COLLINS, _HOPPER, *(() if without_six() else (_SIX,)), *_FACELESS)
+    pictures = {photograph: _load(photograph) for photograph in wanted}
     truths: list[Truth] = []
     for index, sitter in enumerate(_SITTERS):
-        rng = np.random.default_rng([seed, index])
-        truths += _folder(target_dir / "people" / sitter.name, sitter, pictures, rng)
+        if sitter.photograph in pictures:
+            rng = np.random.default_rng([seed, index])
+            truths += _folder(target_dir / "people" / sitter.name, sitter, pictures, rng)
     _forget_earlier(target_dir, truths)
     _write(target_dir / "truth.csv", _as_csv(truths))
     return truths
+
+
+def without_six() -> str | None:
+    """What to install for the six people of insightface's photograph; None where it is there.
+
+    Nothing else of that package is used, and installed whole it brings a second OpenCV.
+    """
+    return None if _path(_SIX) else f"pip install {_SIX.install}"
 
 
 def read_truth(target_dir: Path) -> list[Truth]:
@@ -135,7 +144,7 @@ def _folder(
     pictures: dict[_Photograph, Image.Image],
     rng: np.random.Generator,
 ) -> list[Truth]:
-    others = [other for other in _SITTERS if other is not sitter]
+    others = [one for one in _SITTERS if one is not sitter and one.photograph in pictures]
     strangers = [others[i] for i in rng.permutation(len(others))]
     contents: list[tuple[Role, tuple[_Sitter, ...], bytes, str]] = []
 
@@ -280,19 +289,22 @@ def _encode(picture: Image.Image, rng: np.random.Generator) -> tuple[bytes, str]
     return file.getvalue(), kind
 
 
-def _load(photograph: _Photograph) -> Image.Image:
-    """The photograph as RGB. The package is looked up, not imported."""
+def _path(photograph: _Photograph) -> Path | None:
+    """Where the photograph lies, if it does. The package is looked up, not imported."""
     spec = find_spec(photograph.package)
-    path = (
-        Path(spec.submodule_search_locations[0], photograph.file)
-        if spec and spec.submodule_search_locations
-        else None
-    )
-    if path is None or not path.is_file():
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0], photograph.file)
+    return path if path.is_file() else None
+
+
+def _load(photograph: _Photograph) -> Image.Image:
+    """The photograph as RGB. Raises MissingSample."""
+    path = _path(photograph)
+    if path is None:
         raise MissingSample(
             f"the sample people need {photograph.file} of the package {photograph.package}, "
-            "which is not here: "
-            f"run `make venv`, or `pip install -c constraints.txt {photograph.install}`"
+            f"which is not here: `pip install {photograph.install}`"
         )
     with Image.open(path) as picture:
         return picture.convert("RGB")

@@ -76,7 +76,7 @@ class Calibrated:
 class Params(BaseModel):
     """Parameters of a stage: typed, closed to unknown names, and a part of the stage's version."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     def hashed(self) -> dict[str, Any]:
         """What the version is a hash of, as JSON: a parameter that is `LATE` is left out at its

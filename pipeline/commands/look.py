@@ -184,6 +184,9 @@ def query(
 @look_app.command()
 def schema(
     table: Annotated[str | None, typer.Argument(help="one table (default: all)")] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the page of the documentation")
+    ] = False,
 ) -> None:
     """Print every table that a query sees, with its columns, types, units and keys."""
     with explained():
@@ -199,6 +202,11 @@ def schema(
                     + (f"did you mean {meant[0]!r}?" if meant else f"there are {', '.join(VIEWS)}")
                 ]
             )
+        if markdown:
+            from pipeline.stage_facts import tables_page
+
+            sys.stdout.write(tables_page())
+            return
         shown = console()
         for one in VIEWS.values() if table is None else [VIEWS[table]]:
             parent = f", rows stem from {one.parent} by {one.parent_key}" if one.parent else ""
