@@ -5,7 +5,7 @@
   const Q = read("queue");
   const people = Q.people, place = new Map(people.map((person, at) => [person.id, at]));
   const nameOf = id => place.has(id) ? people[place.get(id)].name : Q.mates[id];
-  const ACTIONS = { keep: "keep", reject: "reject", clear: "as decided" };
+  const ACTIONS = { keep: "keep", reject: "reject", clear: "as cleaned" };
   const KEYS = [
     ["n, p", "next, previous person"],
     ["Enter", "this person is decided; go to the next who is not"],
@@ -28,6 +28,7 @@
 
   // What is decided, by person: f, faces and their action; p, action and the other name; done.
   let decisions = {}, at = 0, face = 0, pair = 0, undone = [], trouble = "", unsaved = 0;
+  let unreadable = false; // what was kept before stays as it is until something is decided
   let entry = null, tiles = [];
   const store = `idcluster-review-${Q.key}`;
 
@@ -73,6 +74,7 @@
     byId("warning").textContent = text;
   };
   const save = () => {
+    if (unreadable) return;
     try {
       const now = JSON.stringify({ decisions, unsaved, at: people[at].id });
       localStorage.setItem(store, now);
@@ -93,6 +95,7 @@
       const found = adopt(text);
       if (place.has(found.at)) at = place.get(found.at);
     } catch {
+      unreadable = true;
       warn("What this browser kept of earlier decisions cannot be read; it is replaced by the next"
         + " decision.");
     }
@@ -156,8 +159,9 @@
       mend(of(id));
       tidy(id);
     }
-    undone.push({ steps, who, said, unsaved });
+    undone.push({ steps, who, said });
     unsaved += 1;
+    unreadable = false;
     save();
     say(said);
     draw();
@@ -353,7 +357,7 @@
         element("span", { class: "soft" }, of),
         button(`Keep all ${kept}`, "⇧K", act("keep")),
         button(`Reject all ${total}`, "⇧R", act("reject")),
-        button("All as decided", "⇧C", act("clear"))),
+        button("All as cleaned", "⇧C", act("clear"))),
       element("ul", { class: "faces", "aria-label": titleOf(group.name) },
         ...mine.map(([one, place]) => element("li", {}, buildFace(one, place)))));
   };
@@ -437,12 +441,14 @@
     if (byId("photo").open) return byId("photo").close();
     photograph();
     byId("photo").showModal();
+    byId("photo-title").focus();
   };
   const help = () => {
     if (byId("help").open) return byId("help").close();
     byId("key-list").replaceChildren(element("dl", {}, ...KEYS.flatMap(line =>
       [element("dt", {}, element("kbd", {}, line[0])), element("dd", {}, line[1])])));
     byId("help").showModal();
+    byId("help-title").focus();
   };
   for (const id of ["photo", "help"]) byId(id).addEventListener("close", focusFace);
 

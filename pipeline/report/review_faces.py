@@ -15,7 +15,7 @@ import numpy as np
 
 from idcluster.catalogue.connection import connect
 from idcluster.root.removals import Bars, load_bars
-from idcluster.root.snapshot import Snapshot
+from idcluster.root.snapshot import Entry, Snapshot
 from idcluster.root.storage import Store
 from pipeline.report.crops import around, nothing_to_see, small_jpeg
 from pipeline.report.html import visible
@@ -88,10 +88,14 @@ def show(
     faces as they were cut out come along.
     """
     bars = load_bars(store)
+    there: dict[int, list[Entry]] = {person.bucket: [] for person in people}
+    for entry in snapshot.entries:
+        if entry.bucket in there:
+            there[entry.bucket].append(entry)
     ordered = sorted(people, key=lambda person: (person.bucket, person.identity_id))
     for bucket, members in groupby(ordered, key=lambda person: person.bucket):
-        entries = tuple(entry for entry in snapshot.entries if entry.bucket == bucket)
-        connection = connect(store, Snapshot(snapshot.number, entries, snapshot.notes))
+        mine_alone = Snapshot(snapshot.number, tuple(there[bucket]), snapshot.notes)
+        connection = connect(store, mine_alone)
         try:
             mine = list(members)
             for start in range(0, len(mine), _PEOPLE_AT_ONCE):
@@ -288,4 +292,5 @@ def _share(box: Sequence[float], width: int | None, height: int | None) -> list[
     if not width or not height:
         return None
     sides = (width, height, width, height)
-    return [round(float(value) / side, 4) for value, side in zip(box, sides, strict=True)]
+    shares = [float(value) / side for value, side in zip(box, sides, strict=True)]
+    return [round(min(1.0, max(0.0, share)), 4) for share in shares]

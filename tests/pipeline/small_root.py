@@ -42,7 +42,7 @@ class SmallPerson:
     margin: float | None = None
     near: tuple[str, float, tuple[str, ...]] | None = None
     shared: int = 0
-    reason: str = "below_threshold"
+    reason: str | None = None
 
 
 @lru_cache(maxsize=4096)
