@@ -264,10 +264,9 @@ def _pairs(
     """
     cosines: dict[tuple[str, str], float | None] = {}
     for person in known.values():
-        met = [person.nearest] if set(person.flags) & ABOUT_PAIRS else []
-        met += [person.same_as] if person.same_as != person.identity_id else []
+        met = [person.same_as, *[person.nearest] * bool(set(person.flags) & ABOUT_PAIRS)]
         for other in met:
-            if other in known and other != person.identity_id:
+            if other is not None and other in known and other != person.identity_id:
                 both = _both(person.identity_id, other)
                 near = person.nearest_cosine if other == person.nearest else None
                 cosines[both] = near if near is not None else cosines.get(both)

@@ -522,7 +522,6 @@ def test_every_button_is_reached_by_tab(sitting: tuple[Store, Path, Browser]) ->
     assert reached >= wanted > 10
 
 
-@pytest.mark.slow
 def test_a_thousand_people(tmp_path: Path) -> None:
     kinds: list[dict[str, Any]] = [
         {"flags": ("near_tie",), "others": 2},
