@@ -14,7 +14,7 @@
     ["] [", "first face of the next, previous cluster"],
     ["k, r", "keep, reject this face"],
     ["c", "this face as cleaning decided"],
-    ["Shift with k, r or c", "the same for all faces of its cluster"],
+    ["Shift+k, r, c", "the same for all faces of its cluster"],
     ["m, s", "the other name is the same person (merge), is somebody else (split)"],
     ["a", "take the answer about the other name back"],
     ["b", "the next question about another name"],

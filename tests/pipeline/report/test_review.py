@@ -397,6 +397,8 @@ def test_faces_that_are_not_drawn_are_decided_with_their_cluster(tmp_path: Path)
         browser.downloads_to(tmp_path)
         browser.open(page.as_uri())
         assert len(faces(browser)) == 4 and "2 of 5 faces drawn" in text(browser, "person")
+        browser.press("R", 82)  # caps lock is no Shift
+        assert sum("by hand" in line for line in faces(browser)) == 1
         browser.type("R")
         found = saved(browser, tmp_path)
     assert set(found) == {Decision("reject", face_of("Ed", number)) for number in range(5)}
@@ -418,7 +420,7 @@ def test_the_photograph_and_the_keys_open_and_close_by_keyboard(
     assert browser.value("document.getElementById('photo').open") is False
     browser.press("?", 191)
     assert "keep, reject this face" in text(browser, "help")
-    browser.type("r")  # nothing is decided behind the list
+    browser.press("R", 82)  # nothing is decided behind the list
     browser.press("?", 191)
     assert sum("by hand" in line for line in faces(browser)) == 1
     assert browser.value("document.activeElement.classList.contains('face')") is True
