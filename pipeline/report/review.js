@@ -130,6 +130,7 @@
         delete mine.p;
       tidy(one.one);
     }
+    if (!Object.values(decisions).some(mine => mine.p || Object.keys(mine.f).length)) unsaved = 0;
   };
 
   const handOf = (person, id) => {
@@ -491,7 +492,7 @@
       href: URL.createObjectURL(new Blob([text], { type: "text/csv" })) });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    unsaved = 0;
+    unsaved = elsewhere; // what another page of this dataset has to save
     save();
     draw();
     say(`decisions.csv: ${number(lines.length, "decision")}${beside}`);

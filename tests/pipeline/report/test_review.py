@@ -479,6 +479,18 @@ def test_storage_that_is_of_no_use_is_told(tmp_path: Path, broken: str, said: st
         assert browser.console == []
 
 
+def test_what_another_tab_decides_is_not_lost(sitting: tuple[Store, Path, Browser]) -> None:
+    _, page, browser = sitting
+    key = f"idcluster-review-{inside(page)['key']}"
+    other = {"decisions": {identity_id("Hal"): {"f": {face_of("Hal", 0): "reject"}, "done": 1}}}
+    event = {"key": key, "newValue": json.dumps(other)}
+    browser.value(f"dispatchEvent(new StorageEvent('storage', {json.dumps(event)})), 0")
+    assert "1 of 8 decided" in text(browser, "count")
+    browser.type("r")
+    kept = json.loads(str(browser.value(f"localStorage.getItem({json.dumps(key)})")))["decisions"]
+    assert set(kept) == {identity_id("Hal"), identity_id("Gil")}
+
+
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out", [SmallPerson(HOSTILE, 3, margin=0.7)]), tmp_path / "r.html"
     written(store, page)
