@@ -33,6 +33,7 @@ from pipeline.commands.options import (
 from pipeline.commands.options import console as _console
 from pipeline.commands.people import people_app
 from pipeline.commands.report import report_app
+from pipeline.commands.review import review_app
 from pipeline.commands.shards import shards_app
 from pipeline.commands.start_here import start_app
 from pipeline.telling import without_remarks_of_pillow
@@ -52,6 +53,7 @@ app.add_typer(start_app)
 app.add_typer(look_app)
 app.add_typer(history_app)
 app.add_typer(check_app)
+app.add_typer(review_app)
 app.add_typer(people_app)
 app.add_typer(report_app)
 app.add_typer(forget_app)

@@ -69,7 +69,8 @@ def correct(
     table: Annotated[
         Path | None,
         typer.Option(
-            "--csv", help="decisions of a file: action,subject,target; `inspect` exports one"
+            "--csv",
+            help="decisions of a file: action,subject,target; `review` and `inspect` save one",
         ),
     ] = None,
     author: Annotated[

@@ -108,6 +108,12 @@ def report(
     people: Annotated[
         int, typer.Option("--people", min=0, max=10_000, help="sample people whose faces are shown")
     ] = 12,
+    review: Annotated[
+        bool,
+        typer.Option(
+            "--review", help="beside it, and linked, the page of `idcluster review` on the doubtful"
+        ),
+    ] = False,
     snapshot: SnapshotNumber = None,
 ) -> None:
     """Write one HTML page about a dataset, with plots and sample faces; it needs no network and no
@@ -115,12 +121,24 @@ def report(
     """
     with explained():
         from idcluster.root.dataset_root import open_root
+        from idcluster.root.snapshot import load
         from pipeline.report.dataset_page import write_report
+        from pipeline.report.review_page import NothingToReview, write_review
         from schemas.wording import counted
 
-        made = write_report(open_root(root), output, people, snapshot)
+        store = open_root(root)
+        beside = output.with_name(f"{output.stem}-review.html") if review else None
+        if beside is not None:
+            try:
+                write_review(store, load(store, snapshot), beside)
+            except NothingToReview as error:
+                console().print(str(error))
+                beside = None
+        made = write_report(store, output, people, snapshot, beside)
         there = f"{counted(made.people, 'person')}, {counted(made.kept, 'kept face')}"
         console().print(
             f"snapshot {made.snapshot}: {there}, {counted(made.samples, 'sample person')} shown"
         )
+        if beside is not None:
+            print(beside)
         print(made.path)

@@ -11,6 +11,8 @@ from stages.pictures import PictureError, decode
 
 SIDE = 160
 _AROUND = 0.35
+_QUALITIES = (85, 75, 60, 45)
+_LEAST_SIDE = 32
 
 
 def crop(picture: bytes | None, box: Sequence[float]) -> np.ndarray:
@@ -22,7 +24,17 @@ def crop(picture: bytes | None, box: Sequence[float]) -> np.ndarray:
     try:
         rgb = decode(picture or b"")
     except PictureError:
-        return np.full((SIDE, SIDE, 3), 200, np.uint8)
+        return nothing_to_see()
+    return around(rgb, box)
+
+
+def nothing_to_see() -> np.ndarray:
+    """A grey square in place of an image that does not decode."""
+    return np.full((SIDE, SIDE, 3), 200, np.uint8)
+
+
+def around(rgb: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """The face at `box` with some of its surroundings, a view of `rgb`."""
     x1, y1, x2, y2 = box
     half = max(x2 - x1, y2 - y1) * (0.5 + _AROUND)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -34,8 +46,23 @@ def crop(picture: bytes | None, box: Sequence[float]) -> np.ndarray:
 
 def thumbnail(rgb: np.ndarray, side: int = SIDE) -> str:
     """A JPEG of at most `side` pixels either way, without metadata, as the address of an <img>."""
+    return "data:image/jpeg;base64," + base64.b64encode(small_jpeg(rgb, side)).decode()
+
+
+def small_jpeg(rgb: np.ndarray, side: int, most: int | None = None) -> bytes:
+    """A JPEG of at most `side` pixels either way, without metadata.
+
+    With `most`, of at most so many bytes where a lower quality or, after that, fewer pixels can
+    bring it there.
+    """
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    sink = io.BytesIO()
-    picture.save(sink, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
+    while True:
+        for quality in _QUALITIES:
+            sink = io.BytesIO()
+            picture.save(sink, "JPEG", quality=quality)
+            if most is None or sink.tell() <= most:
+                return sink.getvalue()
+        if max(picture.size) <= _LEAST_SIDE:
+            return sink.getvalue()
+        picture.thumbnail((max(picture.size) * 3 // 4,) * 2, Image.Resampling.LANCZOS)

@@ -5,11 +5,13 @@ The page has no script and asks nobody: plots are SVG, faces small JPEGs, and it
 Content-Security-Policy forbids the rest.
 """
 
+import html
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 
@@ -21,6 +23,7 @@ from idcluster.root.storage import Store
 from pipeline.report import plots as plots
 from pipeline.report.html import (
     Run,
+    escape,
     figure,
     nothing,
     page,
@@ -30,9 +33,10 @@ from pipeline.report.html import (
     tiles,
 )
 from pipeline.report.people import sample_people
+from pipeline.report.review_queue import doubtful
 from schemas import TABLES
 from schemas.samples import SAMPLES
-from schemas.wording import verb
+from schemas.wording import counted, verb
 
 RUNS_SHOWN = 20
 _STEPS = [schema.step for schema in (*TABLES.values(), SAMPLES) if schema.step is not None]
@@ -42,8 +46,8 @@ LOST_NAMES = {step.name: step.lost for step in _STEPS}
 
 @dataclass(frozen=True)
 class Made:
-    """What was written: people and kept faces of the snapshot, and how many people are shown as
-    samples.
+    """What was written: people and kept faces of the snapshot, how many people are shown as
+    samples, and how many somebody should look at.
     """
 
     path: Path
@@ -51,17 +55,21 @@ class Made:
     people: int
     kept: int
     samples: int
+    doubtful: int
 
 
-def write_report(store: Store, output: Path, people: int, snapshot: int | None = None) -> Made:
-    """Write the page to `output`, with at most `people` sample people. Raises SnapshotError,
-    RunError.
+def write_report(
+    store: Store, output: Path, people: int, snapshot: int | None = None, review: Path | None = None
+) -> Made:
+    """Write the page to `output`, with at most `people` sample people, and a link to the page
+    `review` on which people are decided about. Raises SnapshotError, RunError.
     """
     notes = load_listing(store, snapshot)
     connection = connect(store, snapshot)
     try:
         found = compute(connection)
         samples = sample_people(store, connection, people)
+        doubts = doubtful(connection)
         runs = _runs(store, connection, output)
         name = _name(store)
     finally:
@@ -86,6 +94,7 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
         ("People", _people(rows)),
         ("Pictures", _pictures(rows)),
         ("Who is who", _identity(rows)),
+        ("To look at", _to_look_at(doubts, review, output)),
         ("Heads and expressions", _heads(rows)),
         ("Captions", _captions(rows)),
         ("Sample people", people_section(samples)),
@@ -100,7 +109,19 @@ def write_report(store: Store, output: Path, people: int, snapshot: int | None =
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, page(name, about, head, sections))
-    return Made(output, notes.number, persons["offered"]["came"], kept, len(samples))
+    return Made(output, notes.number, persons["offered"]["came"], kept, len(samples), doubts)
+
+
+def _to_look_at(doubts: int, review: Path | None, output: Path) -> str:
+    """How many people are doubtful, and where they are decided about."""
+    if not doubts:
+        return nothing("Nobody is doubtful.")
+    said = f"{counted(doubts, 'person')} {verb(doubts)} doubtful"
+    if review is None:
+        how = "`idcluster review ROOT` writes a page on which they are decided about by keyboard."
+        return f"<p>{escape(said)}: {escape(how)}</p>"
+    link = quote(os.path.relpath(review.resolve(), output.resolve().parent))
+    return f'<p>{escape(said)}: <a href="{html.escape(link)}">decide about them</a></p>'
 
 
 def _name(store: Store) -> str:

@@ -5,6 +5,7 @@ script.
 import base64
 import hashlib
 import html
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,13 +32,31 @@ class Run:
     link: str | None
 
 
-def escape(value: Any) -> str:
-    """A value as text of an element or a quoted attribute. What cannot be seen is replaced: it
-    could reorder the line.
+def visible(value: Any) -> str:
+    """A value as a text of bounded length. What cannot be seen is replaced: it could reorder the
+    line.
     """
     text = str(value)
     text = text if len(text) <= _TEXT_SHOWN else f"{text[: _TEXT_SHOWN - 1]}…"
-    return html.escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def escape(value: Any) -> str:
+    """A value as text of an element or a quoted attribute."""
+    return html.escape(visible(value))
+
+
+def inert(value: Any) -> str:
+    """A value as JSON that can stand in an element `script` whose type no browser runs: nothing in
+    it can end the element.
+    """
+    said = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return said.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def digest(text: str) -> str:
+    """Of a style or a script, as a Content-Security-Policy names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def nothing(text: str) -> str:
@@ -192,9 +211,8 @@ def page(name: str, about: str, head: str, sections: Sequence[tuple[str, str]]) 
         f"class=cards>{inner}</div></section>"
         for title, inner in sections
     )
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
+        f"default-src 'none'; img-src data:; style-src '{digest(_STYLE)}'; base-uri 'none'; "
         "form-action 'none'"
     )
     return (

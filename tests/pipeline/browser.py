@@ -40,6 +40,7 @@ class Browser:
         self.console: list[str] = []
         self.requests: list[str] = []
         self._number = 0
+        self._whole = 0
 
     def __enter__(self) -> "Browser":
         self._stack = contextlib.ExitStack()
@@ -130,6 +131,8 @@ class Browser:
             self.console.append(" ".join(str(part.get("value")) for part in about["args"]))
         elif event.get("method") == "Runtime.exceptionThrown":
             self.console.append(about["exceptionDetails"]["text"])
+        elif event.get("method") == "Browser.downloadProgress":
+            self._whole += about["state"] == "completed"
         elif event.get("method") == "Network.requestWillBeSent":
             self.requests.append(about["request"]["url"])
 
@@ -155,7 +158,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def press(self, key: str, code: int) -> None:
+    def press(self, key: str, code: int, shift: bool = False) -> None:
         """Press and let go a key."""
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
@@ -166,8 +169,32 @@ class Browser:
                 key=key,
                 code=key,
                 windowsVirtualKeyCode=code,
+                modifiers=8 if shift else 0,
                 **more,
             )
+
+    def type(self, keys: str) -> None:
+        """Press the keys of a text one after the other, capitals with Shift."""
+        for key in keys:
+            self.press(key, ord(key.upper()), shift=key.isupper())
+
+    def downloads_to(self, folder: Path) -> None:
+        """Where what a page downloads goes, under the name that it has."""
+        self.command(
+            "Browser.setDownloadBehavior",
+            behavior="allow",
+            downloadPath=str(folder),
+            eventsEnabled=True,
+        )
+
+    def await_download(self) -> None:
+        """Wait until the next download that was begun is whole."""
+        self._loop.run_until_complete(asyncio.wait_for(self._hear_of_download(), 60))
+
+    async def _hear_of_download(self) -> None:
+        while self._whole == 0:
+            self._hear(await self._socket.receive_json())
+        self._whole -= 1
 
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG."""

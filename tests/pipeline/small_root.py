@@ -25,8 +25,9 @@ _FORMATS = ("jpeg", "png", "webp")
 class SmallPerson:
     """A person with `pictures` images, of `size` bytes or a little more each.
 
-    `rejected` of them are kept out by cleaning, `faceless` have no face; both come on top of
-    `pictures`.
+    `rejected` of them are kept out by cleaning, `others` show somebody else (cluster 1), `faceless`
+    have no face; these come on top of `pictures`. `flags` and `margin` are of the table people,
+    `near` (a name, a cosine, flags) and `shared` of matches.
     """
 
     name: str
@@ -36,6 +37,12 @@ class SmallPerson:
     faceless: int = 0
     same_as: str | None = None
     caption: str = "a photo of a person"
+    others: int = 0
+    flags: tuple[str, ...] = ()
+    margin: float | None = None
+    near: tuple[str, float, tuple[str, ...]] | None = None
+    shared: int = 0
+    reason: str | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -119,14 +126,24 @@ def _rows(people: Sequence[SmallPerson], bucket: int) -> dict[str, list[dict[str
             images=person.pictures,
             faces=person.pictures,
             kept=person.pictures,
-            flags=[],
+            flags=list(person.flags),
+            margin=person.margin,
             indicator=[1.0, 0.0],
         )
         canonical = identity_id(person.same_as) if person.same_as else who
+        nearest, cosine, flags = person.near or (None, None, ())
         add(
-            "matches", identity_id=who, same_as=canonical, kin=canonical, dropped_faces=[], flags=[]
+            "matches",
+            identity_id=who,
+            same_as=canonical,
+            kin=canonical,
+            nearest=None if nearest is None else identity_id(nearest),
+            nearest_cosine=cosine,
+            shared=person.shared,
+            dropped_faces=[],
+            flags=[*flags, *["shared_pictures"] * bool(person.shared)],
         )
-        for number in range(person.pictures + person.rejected + person.faceless):
+        for number in range(person.pictures + person.rejected + person.others + person.faceless):
             _add_picture(add, person, who, number)
     return rows
 
@@ -158,7 +175,8 @@ def _add_picture(add: Any, person: SmallPerson, who: str, number: int) -> None:
         orientation=1,
         size=len(data),
     )
-    if number >= person.pictures + person.rejected:
+    stranger = number >= person.pictures + person.rejected
+    if number >= person.pictures + person.rejected + person.others:
         add(
             "faces",
             **ids,
@@ -188,10 +206,11 @@ def _add_picture(add: Any, person: SmallPerson, who: str, number: int) -> None:
     add(
         "clusters",
         **face,
-        cluster=0,
-        similarity=0.75,
+        cluster=int(stranger),
+        similarity=0.2 if stranger else 0.75,
         keep=keep,
         status="ok" if keep else "filtered",
+        reason=None if keep else "other_cluster" if stranger else person.reason,
     )
     if not keep:
         return

@@ -39,6 +39,7 @@ GOOD: dict[str, tuple[str, ...]] = {
     "check": ("ROOT",),
     "diff": ("ROOT", "0"), "rollback": ("ROOT", "1"), "gc": ("ROOT", "--dry-run"),
     "inspect": ("ROOT", "Ada", "--output", "OUT"),
+    "review": ("ROOT", "--all", "--output", "OUT/v.html"),
     "correct": ("ROOT",), "stats": ("ROOT", "--only", "funnel"), "report": ("ROOT", "--output",
         "OUT/r.html", "--people", "0"),
     "forget": ("ROOT", "--identity", "Ada", "--dry-run"), "eval clean": ("ROOT", "--labels",
