@@ -7,6 +7,7 @@ WORKERS ?= 3
 MARKS   ?=
 
 BIN   := $(VENV)/bin
+DEMO  := $(VENV)/.demo
 STAMP := $(VENV)/.installed
 
 # One thread a process: several workers with a pool each only disturb one another.
@@ -18,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
        $(BIN)/python -m pip install --quiet --compile
 
-.PHONY: help venv demo test lint types bench clean
+.PHONY: help venv demo check test lint types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,19 +31,29 @@ venv: $(STAMP)  ## make the virtualenv, with the versions in constraints.txt
 
 # pip compiles what it installs, whatever PYTHONDONTWRITEBYTECODE says: Ray's workers import several times faster for it.
 # insightface is only needed for the photograph that it ships; its own OpenCV must stay out (see constraints.txt).
-$(STAMP): pyproject.toml constraints.txt
-	@echo '== virtualenv in $(VENV): about two minutes the first time'
+$(DEMO): pyproject.toml constraints.txt
+	@echo '== virtualenv in $(VENV) for runs and the demo, without torch: 1.4 GB, about two minutes'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[faces,torch,s3,demo,dev]'
+	@$(PIP) --editable '.[faces,demo]'
 	@$(PIP) --no-deps insightface
 	@touch $@
 
-demo: $(STAMP)  ## clean, cluster and shard a few sample people into demo/, without internet
+$(STAMP): $(DEMO)
+	@echo '== adds torch, transformers, the client of object stores and what tests need. On Linux the torch of the package'
+	@echo '   index brings gigabytes of CUDA; install another build of the version in constraints.txt first to go without'
+	@$(PIP) --editable '.[faces,torch,s3,demo,dev]'
+	@touch $@
+
+demo: $(DEMO)  ## clean, cluster and shard a few sample people into demo/, without internet
 	$(BIN)/idcluster demo demo/
+
+check: lint types  ## lint, types and the tests of minutes: no Ray, no clusters, no long sweeps
+	@echo '== quick tests'
+	@$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not slow and not ray'
 
 test: lint types  ## lint, types and all tests
 	@echo '== tests'
-	@$(BIN)/python -m pytest -n $(WORKERS) $(if $(MARKS),-m '$(MARKS)')
+	@$(BIN)/python -m pytest -n $(WORKERS) --durations=50 --durations-min=1 $(if $(MARKS),-m '$(MARKS)')
 
 lint: $(STAMP)  ## ruff: rules and format
 	@echo '== lint'
