@@ -46,13 +46,29 @@ Names = Annotated[
 
 
 @models_app.command("list")
-def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = False) -> None:
-    """List all registered weights: what loads them, whether they are here, how large they are and
-    what they may be used for.
+def models_list(
+    models: Models = None,
+    kind: Kind = None,
+    all_names: Annotated[
+        bool, typer.Option("--all", help="also weights that no backend can load yet")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the weights that backends can load: whether they are here, how large they are and what
+    they may be used for.
     """
     with explained():
+        from pipeline.weights.loadable import loadable
+        from schemas.wording import counted, verb
+        from stages.weights import registered
+
         folder = _folder(models)
-        rows = rows_of(folder, _names(kind, _registry(folder)), thorough=False)
+        local = _registry(folder)
+        known = loadable(local)
+        model = {name: registered(name, local).bundle or name for name in _names(kind, local)}
+        waiting = {one for one in model.values() if one not in known}
+        chosen = [name for name, one in model.items() if all_names or one in known]
+        rows = rows_of(folder, chosen, thorough=False) if chosen else []
         if as_json:
             print(json.dumps([row for _, parts in rows for row in parts], indent=1))
             return
@@ -66,9 +82,15 @@ def models_list(models: Models = None, kind: Kind = None, as_json: AsJson = Fals
                 state(parts),
                 size(parts),
                 parts[0]["use"],
-                remark(name, parts),
+                "no backend yet" if name in waiting else remark(name, parts),
             )
-        console().print(table)
+        if rows:
+            console().print(table)
+        if waiting and not all_names:
+            console().print(
+                f"{counted(len(waiting), 'more model')} {verb(len(waiting), 'has', 'have')} no "
+                "backend yet; `idcluster models list --all` shows them"
+            )
         if any(row["state"] == "here" and row["by_size"] for _, parts in rows for row in parts):
             console().print(
                 f"files of more than {HASHED_AT_ONCE // 1_000_000} MB are judged by size; "

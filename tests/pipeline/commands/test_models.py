@@ -67,7 +67,7 @@ def refused(*words: object, code: int = 1) -> str:
 
 
 def test_list_without_a_directory() -> None:
-    lines = call("models", "list").splitlines()
+    lines = call("models", "list", "--all").splitlines()
     cells = {line.split()[1]: line for line in lines}
     assert " here " in cells["dlib_resnet_v1"] and " any " in cells["dlib_resnet_v1"]
     assert (
@@ -75,10 +75,21 @@ def test_list_without_a_directory() -> None:
         and "260.7 MB" in cells["glintr100"]
         and "`models fetch glintr100`" in cells["glintr100"]
     )
-    assert " not pinned " in cells["deca"] and "by hand" in cells["deca"]
+    assert " not pinned " in cells["deca"] and "no backend yet" in cells["deca"]
     assert "clip_vit_l14" in cells and not any("/" in name for name in cells), (
         "a model of several files is one line"
     )
+
+
+def test_weights_without_a_backend_are_shown_when_asked_for() -> None:
+    usual, everything = call("models", "list"), call("models", "list", "--all")
+    names = {line.split()[1] for line in usual.splitlines()[1:-1]}
+    assert {"dlib_resnet_v1", "glintr100", "retinaface_r50", "falconsai_nsfw"} <= names
+    assert "deca" not in names and "more models have no backend yet" in usual
+    waiting = [line for line in everything.splitlines() if "no backend yet" in line]
+    assert any(line.split()[1] == "deca" for line in waiting)
+    assert not names & {line.split()[1] for line in waiting}
+    assert json.loads(call("models", "list", "--kind", "fit", "--json")) == []
 
 
 def test_list_by_kind_and_for_programs(models_dir: Path) -> None:
@@ -101,7 +112,7 @@ def test_large_files_are_listed_by_size_and_read_by_verify(
 ) -> None:
     monkeypatch.setattr("pipeline.commands.models_told.HASHED_AT_ONCE", 5)
     (tmp_path / "tiny.onnx").write_bytes(BODY[:-1] + b"!")
-    said = call("models", "list", "--kind", "detect/tiny", "--models", tmp_path)
+    said = call("models", "list", "--kind", "detect/tiny", "--all", "--models", tmp_path)
     assert " here " in said and "judged by size; `idcluster models verify` reads them" in said
     said = call("models", "verify", "--models", tmp_path, code=1)
     assert f"tiny: damaged ({tmp_path}/tiny.onnx: size or sha256 is not the registered one)" in said
@@ -199,7 +210,7 @@ def test_fetch_and_pin_what_nobody_states(
     said = call("models", "fetch", "tiny", "--models", tmp_path, code=1)
     assert f"idcluster models pin tiny {tmp_path}/detect/tiny.onnx --models {tmp_path}" in said
     assert f"`models pin tiny {tmp_path}/detect/tiny.onnx`" in call(
-        "models", "list", "--kind", "detect/tiny", "--models", tmp_path
+        "models", "list", "--kind", "detect/tiny", "--all", "--models", tmp_path
     )
     said = call("models", "pin", "tiny", tmp_path / "detect/tiny.onnx", "--models", tmp_path)
     assert said == f"tiny: {tmp_path}/detect/tiny.onnx, {len(BODY)} bytes, sha256 {SHA256}\n"
