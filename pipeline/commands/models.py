@@ -82,7 +82,7 @@ def models_list(
                 state(parts),
                 size(parts),
                 parts[0]["use"],
-                "no backend yet" if name in waiting else remark(name, parts),
+                ("no backend yet; " if name in waiting else "") + remark(name, parts),
             )
         if rows:
             console().print(table)

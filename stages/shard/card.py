@@ -104,6 +104,14 @@ class Contents:
         }
 
 
+def _in_order(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is counted, the most frequent first: a snapshot keeps it in another order."""
+    counted = ("licences", "sources", "formats", "missing", "withheld")
+    return {
+        name: dict(_ranked(value)) if name in counted else value for name, value in about.items()
+    }
+
+
 def _nothing() -> dict[str, int]:
     return {"people": 0, "samples": 0, "bytes": 0}
 
@@ -154,7 +162,9 @@ def data_card(
 ) -> bytes:
     """The card; arguments as for `dataset_json`, and `url` and `split` of every tar."""
     params = ShardParams.model_validate(dict(given))
-    splits = {split: counts for split, counts in about["splits"].items() if counts["samples"]}
+    about = _in_order(about)
+    splits = {split: about["splits"][split] for split in SPLITS}
+    splits = {split: counts for split, counts in splits.items() if counts["samples"]}
     samples = sum(counts["samples"] for counts in splits.values())
     people = sum(counts["people"] for counts in splits.values())
     members = {

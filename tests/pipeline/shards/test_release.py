@@ -25,6 +25,7 @@ from pipeline.forget.verify import verify
 from pipeline.forget.wish import Wish
 from pipeline.gc import collect
 from pipeline.history import rollback
+from pipeline.shards.index import reindex
 from pipeline.shards.scratch import ShardError
 from pipeline.shards.split_lists import BadList, read
 from pipeline.shards.writing import finish, plan_shards, write_shard
@@ -73,6 +74,14 @@ def added(store: Store, table: str, rows: list[dict[str, Any]]) -> Snapshot:
     full = [{"status": "ok", "inputs": b"12345678", **row} for row in rows]
     sealed = seal_table(store, schema, "abcdef01", 0, 0, schema.build(full))
     return publish(store, snapshot.with_entries([sealed.entry(schema, "abcdef01", 0, 0, "basis")]))
+
+
+def rows_of(store: Store, table: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for entry in load(store).shown(table)
+        for row in pq.read_table(io.BytesIO(store.read(entry.file))).to_pylist()
+    ]
 
 
 def kept(store: Store) -> list[dict[str, Any]]:
@@ -432,6 +441,20 @@ def test_going_back_brings_back_the_card_of_then(tmp_path: Path) -> None:
     assert store.read("shards/faces/README.md") != card
     rollback(store, before.number, "rollback-1", print)
     assert store.read("shards/faces/README.md") == card
+
+
+def test_the_files_beside_shards_follow_from_the_snapshot_alone(tmp_path: Path) -> None:
+    """What is counted is told by its rank, in whatever order a snapshot keeps it."""
+    store = make_root(str(tmp_path / "root"), "test")
+    small_root(store, PEOPLE)
+    licences = {"jpeg": "Z", "png": "Z", "webp": "A"}
+    formats = {"jpeg": "webp", "png": "webp", "webp": "jpeg"}
+    changed(store, "images", {"format": lambda row: formats[row["format"]]})
+    of = {row["image_id"]: row["format"] for row in rows_of(store, "images")}
+    changed(store, "candidates", {"licence": lambda row: licences[of.get(row["image_id"], "jpeg")]})
+    snapshot = show(store, load(store), ShardParams(benchmark_people=1, references=1))
+    assert list(snapshot.notes["index/faces"]["contents"]["formats"]) == ["webp", "jpeg"]
+    assert reindex(store, load(store), write=False) == []
 
 
 @pytest.mark.parametrize(
