@@ -36,7 +36,7 @@ FLOORS = {
         ("document", "sources"),
         ("dag",),
         ("execution", "shards", "report"),
-        ("check", "correct", "gc", "history", "prepared_dag", "progress", "samples"),
+        ("check", "correct", "gc", "history", "prepared_dag", "progress", "samples", "stage_facts"),
         ("record", "plan"),
         ("run_state",),
         ("phase", "shard_phase"),

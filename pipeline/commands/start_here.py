@@ -97,7 +97,7 @@ def stages(
         if markdown:
             sys.stdout.write(stages_page())
             return
-        found = [stage_facts(name) for name in ([stage] if stage else STAGES)]
+        found = [stage_facts(name) for name in (STAGES if stage is None else [stage])]
         if as_json:
             print_json([json.loads(json.dumps(asdict(one))) for one in found])
             return
