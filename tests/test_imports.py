@@ -86,6 +86,7 @@ def others() -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_importing_our_modules_changes_nothing_for_the_process() -> None:
     """Environment, limits, warnings, log, signals belong to whoever runs the process."""
     told = [json.dumps(names) for names in (others(), modules(), list(MAY_IMPORT))]

@@ -14,6 +14,8 @@ import pytest
 
 from pipeline.samples import compose
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 
 

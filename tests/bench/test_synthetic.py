@@ -4,6 +4,8 @@ every view.
 
 from pathlib import Path
 
+import pytest
+
 from idcluster.catalogue.connection import connect
 from idcluster.root.storage import Store
 from pipeline.execution.intake import take_in
@@ -15,6 +17,7 @@ from tests.bench.synthetic import Size, build, dag
 SIZE = Size(3, 1500, 250)
 
 
+@pytest.mark.slow
 def test_a_synthetic_root_has_nothing_to_do(tmp_path: Path) -> None:
     """The benchmark would measure reading tables where a real dataset is complete, or the other way
     round.

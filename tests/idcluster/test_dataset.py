@@ -89,6 +89,7 @@ print(sorted({"ray", "torch", "cv2"} & {name.split(".")[0] for name in sys.modul
     assert (done.stdout.splitlines(), done.stderr) == (["[]", "True True True", "True", "[]"], "")
 
 
+@pytest.mark.slow
 def test_reading_a_dataset_needs_neither_ray_nor_opencv(root: Path) -> None:
     code = f"""
 import sys

@@ -217,6 +217,7 @@ def test_a_copy_of_the_folder_is_a_set_by_itself(root: Path, tmp_path: Path) -> 
         open_shards(tmp_path / "copy", "flashface")
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_said_with_what_is(root: Path, tmp_path: Path) -> None:
     with pytest.raises(NoShards, match="no set 'flashface'; there are faces"):
         open_shards(root, "flashface")

@@ -19,6 +19,8 @@ from idcluster.catalogue.connection import connect
 from stages.pictures import decode
 from tests.pipeline.in_process import run_here
 
+pytestmark = pytest.mark.slow
+
 DAG = """
 name: odd
 root: root
@@ -250,6 +252,7 @@ def found(
     return Found(root, files)
 
 
+@pytest.mark.slow
 def test_every_row_is_accounted_for(found: Found) -> None:
     """An image or a face would be missing from the dataset without anybody being told."""
     [counts] = found.rows("""
@@ -302,6 +305,7 @@ def test_a_picture_without_a_usable_face_says_why(found: Found, name: str) -> No
         assert found.of("faces", "nothing", name) == []
 
 
+@pytest.mark.slow
 def test_one_face_is_found_in_every_guise_of_a_picture(found: Found) -> None:
     plain, *_ = found.of("faces", "one face", "plain.png")
     assert np.abs(np.array(plain["box"]) - BOX).max() < 40
@@ -313,6 +317,7 @@ def test_one_face_is_found_in_every_guise_of_a_picture(found: Found) -> None:
         assert float(np.dot(found.vector("one face", name, face), expected)) > 0.7, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAME_PIXELS)
 def test_the_same_pixels_give_the_same_faces_whatever_the_file(found: Found, name: str) -> None:
     """Boxes of a turned photograph would lie beside the face in the upright one."""
@@ -357,6 +362,7 @@ def test_fifty_faces_are_fifty_rows(found: Found) -> None:
     assert {row["reason"] for row in found.of("screenings", "many", "many.png")} == {"collage"}
 
 
+@pytest.mark.slow
 def test_faces_beyond_the_edge_are_described_from_what_is_there(found: Found) -> None:
     """A landmark outside of the frame would stop the slice, or give a vector of nothing."""
     outside = 0
@@ -375,6 +381,7 @@ def test_faces_beyond_the_edge_are_described_from_what_is_there(found: Found) ->
     assert outside
 
 
+@pytest.mark.slow
 def test_files_that_broke_other_peoples_tools(found: Found) -> None:
     if "bad_files" not in found.files:
         pytest.skip("needs the folder shared/data/extra beside the checkout")

@@ -273,6 +273,7 @@ def test_schema_of_a_misspelt_table_names_the_nearest() -> None:
     assert "there are identities, candidates" in refused("schema", "xyzzy", code=2)
 
 
+@pytest.mark.slow
 def test_the_light_core_reads_and_tends_a_dataset_and_says_what_a_run_needs(mine: Home) -> None:
     """An install without the group `faces` has no Ray, OpenCV, psutil, ..."""
     heavy = {
@@ -781,6 +782,7 @@ def test_a_root_where_nothing_can_be_written(made: Home, place: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_dataset_on_a_read_only_disk_can_be_read_and_not_run_or_collected(mine: Home) -> None:
     """Root may write wherever permissions forbid it, so the disk is made read-only, in a mount
     namespace of its own.
@@ -938,6 +940,7 @@ def test_run_tells_what_it_does_in_plain_lines(made: Home, tmp_path: Path, inlin
     )
 
 
+@pytest.mark.slow
 def test_run_with_only_limit_where_and_retry(made: Home, tmp_path: Path, inline: None) -> None:
     root = ("--set", f"root={tmp_path / 'root'}")
     assert "  crawl: 44 rows" in call("run", made.dag, *root, "--only", "crawl")
@@ -950,6 +953,7 @@ def test_run_with_only_limit_where_and_retry(made: Home, tmp_path: Path, inline:
     assert "  detect: " in said and "no_face" in said
 
 
+@pytest.mark.slow
 def test_quietly_with_details_and_into_a_log_file(made: Home, tmp_path: Path, inline: None) -> None:
     home, log = made.copy(tmp_path / "home"), tmp_path / "logs" / "run.log"
     shutil.rmtree(home.root)
@@ -1042,6 +1046,7 @@ def test_status_as_json(mine: Home) -> None:
         assert as_json("status", mine.root)["writer"]["run"] == "r"
 
 
+@pytest.mark.slow
 def test_snapshots_gc_and_shards_as_json(mine: Home) -> None:
     (mine.root / "tables" / "faces" / "orphan.parquet").write_bytes(bytes(10))
     found = as_json("snapshots", mine.root)

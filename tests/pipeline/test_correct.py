@@ -47,6 +47,7 @@ def sampled(root: Path) -> set[str]:
     return {row["face_id"] for row in ask(root, "select face_id from samples")}
 
 
+@pytest.mark.slow
 def test_a_face_is_kept_and_one_rejected_by_hand_and_only_what_follows_is_computed(
     home: Home,
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_face_is_kept_and_one_rejected_by_hand_and_only_what_follows_is_comput
     assert computed(run_toy(*home)) == {}
 
 
+@pytest.mark.slow
 def test_decisions_outlive_other_parameters_and_are_taken_back(home: Home) -> None:
     root = home[2]
     before, out = shown(root), faces(root, True)[0]
@@ -79,6 +81,7 @@ def test_decisions_outlive_other_parameters_and_are_taken_back(home: Home) -> No
     }
 
 
+@pytest.mark.slow
 def test_two_names_become_one_person_in_the_shards_and_rows_stay(home: Home) -> None:
     root = home[2]
     ids = {
@@ -155,6 +158,7 @@ def test_decisions_come_from_a_file_as_the_page_saves_it(home: Home, tmp_path: P
     assert CliRunner().invoke(app, ["correct", str(root), "--merge", "person 01"]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_face_with_its_reason(home: Home, tmp_path: Path) -> None:
     root = home[2]
     decide(root, Decision("reject", faces(root, True)[0]))
@@ -186,6 +190,7 @@ def test_the_page_shows_every_face_with_its_reason(home: Home, tmp_path: Path) -
         write_page(store, load(store), "persn 01", tmp_path)
 
 
+@pytest.mark.slow
 def test_names_cannot_write_into_the_page(tmp_path: Path) -> None:
     source = people(tmp_path / "people", count=2)
     (source / "person 00").rename(source / "<script>alert(1)<")

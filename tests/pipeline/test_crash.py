@@ -65,6 +65,7 @@ def test_every_file_matters(undisturbed: tuple[int, dict[str, Any]]) -> None:
     assert view["shards"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_death_at_some_calls(
     undisturbed: tuple[int, dict[str, Any]], source: Path, tmp_path: Path, size: int, after: bool
@@ -85,6 +86,7 @@ def test_death_at_calls_all_over(
         assert die_and_resume(tmp_path, source, at, after) == view, f"died at call {at} of {calls}"
 
 
+@pytest.mark.slow
 def test_death_twice_and_while_something_changes(source: Path, tmp_path: Path) -> None:
     """Dead in a first run, dead again in the second, which has other parameters and a new image;
     then resumed.

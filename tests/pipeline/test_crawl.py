@@ -211,6 +211,7 @@ def test_the_record_names_the_host_of_what_nobody_thought_of(
     assert json.loads(file.read_text())["fetching"]["unexpected"]
 
 
+@pytest.mark.slow
 def test_rules_that_cannot_be_had_for_now_are_asked_for_in_the_next_round(
     site: Site, tmp_path: Path
 ) -> None:
@@ -279,6 +280,7 @@ def test_the_same_pictures_as_from_a_folder(site: Site, tmp_path: Path) -> None:
     assert len(from_web) == 12
 
 
+@pytest.mark.slow
 def test_real_photographs_over_several_hosts_are_those_of_the_folder(
     site: Site, tmp_path: Path, photos: Path
 ) -> None:
@@ -304,6 +306,7 @@ def test_real_photographs_over_several_hosts_are_those_of_the_folder(
     assert from_web == ask(tmp_path / "other", sql)
 
 
+@pytest.mark.slow
 def test_failures_are_asked_for_again_when_told_and_by_reason_alone(
     site: Site, tmp_path: Path
 ) -> None:
@@ -387,6 +390,7 @@ def test_old_refusals_in_finished_buckets_are_found_without_opening_every_file(
     }
 
 
+@pytest.mark.slow
 def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -403,6 +407,7 @@ def test_a_slow_host_holds_up_nobody_and_is_finished_in_the_same_run(
     assert all(b - a > 0.95 for a, b in pairwise(times))
 
 
+@pytest.mark.slow
 def test_a_host_without_room_to_the_end_gets_rows_that_say_so(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def test_missing_photographs_are_told_with_the_package(
     )
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     _needs_photographs()
     (tmp_path / "file").touch()
@@ -200,6 +201,7 @@ def _as_the_readme_says(folder: Path) -> None:
     assert done.stdout.replace(str(folder.resolve()), "...") == "".join(said for _, said in pairs)
 
 
+@pytest.mark.slow
 def test_run_demo_gives_whether_cleaning_was_perfect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

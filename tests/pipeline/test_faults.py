@@ -47,6 +47,7 @@ print(refused > 5, same, computed(run_toy(folder, source, disk / "root")) == {})
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_with_a_word_and_a_larger_one_lets_it_go_on(tmp_path: Path) -> None:
     source = people(tmp_path / "people", count=3)
     disk = tmp_path / "disk"
@@ -76,6 +77,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return shown(folder / "root")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 4, 200], ids=["emptied", "a few bytes", "half"])
 def test_parts_cut_short_by_a_power_cut_are_computed_again(
     source: Path, undisturbed: dict[str, Any], tmp_path: Path, left: int
@@ -136,6 +138,7 @@ def test_a_picture_whose_bytes_changed_on_the_disk_is_never_used(
         run_toy(tmp_path, source, root, ("stages.detect.params.margin=3",))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_computed_again(
     source: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_file_that_is_gone_is_computed_again(
     assert shown(root) == undisturbed
 
 
+@pytest.mark.slow
 def test_whoever_publishes_in_between_is_not_overwritten(source: Path, tmp_path: Path) -> None:
     """Two writers, of whom one believes wrongly that it holds the lease: the later one stops, and
     the views are whole.

@@ -152,6 +152,7 @@ def own_mounts() -> tuple[str, ...]:
     return inside
 
 
+@pytest.mark.slow
 def test_what_frees_room_needs_none(tmp_path: Path, own_mounts: tuple[str, ...]) -> None:
     """The one command that would help would end with the same error as the run that filled the
     disk.

@@ -203,6 +203,7 @@ def test_of_each_kept_run_the_last_snapshot_stays(
     assert collect(store, keep, "gc").snapshots == []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.text("ABCD", min_size=1, max_size=6), min_size=1, max_size=4),
@@ -421,6 +422,7 @@ def test_no_byte_of_a_removed_photograph_is_left(
     assert shown(root) == view
 
 
+@pytest.mark.slow
 def test_plain_collection_keeps_earlier_rows_and_drops_replaced_shards(
     changed: tuple[Path, Path, Path], root: Path
 ) -> None:
@@ -615,6 +617,7 @@ def test_an_index_that_lists_other_shards_is_put_right(root: Path) -> None:
     assert index.read_bytes() == good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("current_only", [False, True], ids=["plain", "current only"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_death_at_some_calls(root: Path, tmp_path: Path, after: bool, current_only: bool) -> None:

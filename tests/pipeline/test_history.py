@@ -94,6 +94,7 @@ def change(home: tuple[Path, Path, Path], how: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -140,6 +141,7 @@ def test_a_diff_counts_what_a_comparison_of_all_rows_counts(
     }
 
 
+@pytest.mark.slow
 def test_a_diff_names_people_and_says_which_parameter_changed(
     home: tuple[Path, Path, Path],
 ) -> None:
@@ -242,6 +244,7 @@ def test_counts_read_only_files_with_other_rows_than_ok(
 # Going back
 
 
+@pytest.mark.slow
 def test_rollback_shows_what_was_shown_then(home: tuple[Path, Path, Path]) -> None:
     """Tables, shards and their indexes are those of then, to the byte; a run with the DAG of then
     has nothing to compute.
@@ -268,6 +271,7 @@ def decisions(root: Path) -> list[tuple[str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_rollback_keeps_decisions_by_hand(home: tuple[Path, Path, Path]) -> None:
     """Somebody has looked at hundreds of faces; a way back to last week's thresholds would lose all
     that was decided since.
@@ -357,6 +361,7 @@ def test_rollback_is_refused_where_files_are_gone(home: tuple[Path, Path, Path])
     assert newest(home[2]) == before
 
 
+@pytest.mark.slow
 def test_rollback_after_a_collection_does_without_shards_that_were_not_shown(
     home: tuple[Path, Path, Path],
 ) -> None:
@@ -385,6 +390,7 @@ def test_rollback_waits_for_whoever_writes_and_notices_a_lost_lease(
     assert newest(home[2]) == before
 
 
+@pytest.mark.slow
 def test_rollback_that_dies_is_mended_by_another_or_by_a_run(
     home: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:

@@ -20,6 +20,8 @@ from pipeline.record import Record
 from schemas import identity_id
 from tests.pipeline.in_process import run_here
 
+pytestmark = pytest.mark.slow
+
 DAG = """
 name: hostile
 root: out
@@ -196,6 +198,7 @@ def person(found: Found, name: str) -> list[tuple[Any, ...]]:
     return found.rows(sql, identity_id(name))
 
 
+@pytest.mark.slow
 def test_nothing_vanishes(found: Found) -> None:
     """As many candidates as files; as many images as candidates; a face row for every image;
     and so on.
@@ -273,6 +276,7 @@ def test_the_bomb_is_small_and_would_be_large() -> None:
     assert len(bomb(30_000)) < 1_000_000
 
 
+@pytest.mark.slow
 def test_neighbours_are_as_if_they_were_alone(found: Found, tmp_path: Path) -> None:
     """Photographs beside bad files, and people beside bad people, have the same rows as in a folder
     of their own.

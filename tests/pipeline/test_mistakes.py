@@ -216,6 +216,7 @@ def test_every_command_is_walked() -> None:
     assert COMMANDS.keys() == GOOD.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_mistake_gets_a_sentence(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch

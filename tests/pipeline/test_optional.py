@@ -84,6 +84,7 @@ def reasons(root: Path, table: str) -> dict[str | None, int]:
 # a stage
 
 
+@pytest.mark.slow
 def test_a_stage_that_filters_nothing_costs_its_own_rows(home: Home) -> None:
     """Whoever adds screening to a finished dataset would pay for all of it again."""
     run_toy(*home)
@@ -100,6 +101,7 @@ def test_versions_do_not_depend_on_a_stage_that_may_be_missing(home: Home) -> No
     assert {name: version for name, version in more.items() if name != "screen"} == plain
 
 
+@pytest.mark.slow
 def test_what_is_filtered_is_neither_clustered_nor_captioned_nor_sharded(home: Home) -> None:
     run_toy(*home)
     record = run_toy(*home, sets=screened(3))
@@ -111,6 +113,7 @@ def test_what_is_filtered_is_neither_clustered_nor_captioned_nor_sharded(home: H
     assert view == afresh(home, screened(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "buckets", [nullcontext, small_buckets], ids=["one chunk", "many chunks, merged"]
 )
@@ -129,6 +132,7 @@ def test_another_limit_runs_what_follows_and_back_runs_nothing(home: Home, bucke
         assert shown(home[2]) == afresh(home, screened(3))
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_taken_away_leaves_everything_as_it_was_without_it(home: Home) -> None:
     run_toy(*home)
     run_toy(*home, sets=screened(3))
@@ -138,6 +142,7 @@ def test_a_stage_that_is_taken_away_leaves_everything_as_it_was_without_it(home:
     assert shown(home[2]) == afresh(home, screened(3))
 
 
+@pytest.mark.slow
 def test_only_people_with_a_filtered_face_are_cleaned_again(home: Home) -> None:
     """One bad image of one person would have everybody clustered again."""
     extra = people(home[0] / "more", count=1, pictures=8) / "person 00"
@@ -161,6 +166,7 @@ def without_gone(view: Mapping[str, Any]) -> dict[str, Any]:
     return {name: rows for name, rows in view.items() if name != "candidates"}
 
 
+@pytest.mark.slow
 def test_filtered_faces_can_still_say_who_the_person_is(home: Home) -> None:
     run_toy(*home, sets=screened(3, compared=True))
     view = shown(home[2])
@@ -169,6 +175,7 @@ def test_filtered_faces_can_still_say_who_the_person_is(home: Home) -> None:
     assert len(view["captions"]) == 16
 
 
+@pytest.mark.slow
 def test_clean_waits_for_a_screening_that_the_dag_has(home: Home) -> None:
     """Whoever runs stages one by one would cluster everything, and again after screening."""
     run_toy(*home, sets=screened(3), selection=Selection(only=("crawl", "detect", "embed")))
@@ -189,6 +196,7 @@ def test_clean_waits_for_a_screening_that_the_dag_has(home: Home) -> None:
     assert shown(home[2]) == afresh(home, screened(3))
 
 
+@pytest.mark.slow
 def test_screening_of_some_pictures_lets_clean_see_those(home: Home) -> None:
     run_toy(*home, sets=screened(3), selection=Selection(only=("crawl", "detect", "embed")))
     some = Selection(only=("screen", "clean"), where="name = 'person 01'")
@@ -370,6 +378,7 @@ def left(root: Path) -> list[int]:
     return [found[identity_id(f"person {person:02d}")] for person in range(PEOPLE)]
 
 
+@pytest.mark.slow
 def test_decisions_by_hand_change_the_people_and_faces_that_they_are_about(judged: Home) -> None:
     """One decision would have everybody computed again, or would not be seen."""
     first = run_toy(*judged, sets=JUDGED)
@@ -387,6 +396,7 @@ def test_decisions_by_hand_change_the_people_and_faces_that_they_are_about(judge
     assert computed(run_toy(*judged, sets=JUDGED)) == {"people": 1, "caption": 1}
 
 
+@pytest.mark.slow
 def test_decisions_outlive_whatever_is_computed_again(judged: Home) -> None:
     run_toy(*judged, sets=JUDGED)
     decide(judged[2], dict.fromkeys(faces_of(judged[2], 0), "reject"))

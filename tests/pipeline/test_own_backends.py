@@ -36,6 +36,7 @@ def dag_file(folder: Path, backend: str, stage: str = "caption") -> Path:
     return folder / "dag.yaml"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("backend", [BY_PLACE, "size"])
 def test_a_backend_of_ones_own_runs(tmp_path: Path, backend: str) -> None:
@@ -104,6 +105,7 @@ def test_workers_of_a_local_ray_find_it(tmp_path: Path, monkeypatch: pytest.Monk
     assert captions.fetchall() == [("32 x 32",)]
 
 
+@pytest.mark.slow
 def test_what_is_not_installed_is_told(tmp_path: Path) -> None:
     file = dag_file(tmp_path, BY_PLACE)
     code = f"import idcluster\nidcluster.plan({str(file)!r})"

@@ -186,6 +186,7 @@ def test_changed_shard_parameters(done: Home) -> None:
     assert not made.nothing
 
 
+@pytest.mark.slow
 def test_where_and_limit_cut_down(home: Home) -> None:
     run_toy(*home, selection=Selection(only=("crawl",)))
     made = plan(home, only=("detect",), where="name = 'person 02'")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 _ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("schemas", "idcluster", "stages", "eval", "pipeline")
 
@@ -93,6 +95,7 @@ def follow(tree: Path) -> list[Path]:
     return [tables, backends, package / "__init__.py", package / "grey.py"]
 
 
+@pytest.mark.slow
 def test_a_stage_by_the_recipe_is_in_the_funnel_report_card_shards_and_erasure(
     tmp_path: Path,
 ) -> None:

@@ -50,6 +50,7 @@ def afresh(
     return shown(root)
 
 
+@pytest.mark.slow
 def test_first_run_accounts_for_every_file(home: tuple[Path, Path, Path]) -> None:
     record = run_toy(*home)
     view = shown(home[2])
@@ -68,6 +69,7 @@ def test_first_run_accounts_for_every_file(home: tuple[Path, Path, Path]) -> Non
     assert [name for name in view["shards"] if name.endswith(".tar")]
 
 
+@pytest.mark.slow
 def test_nothing_to_do_touches_nothing(home: tuple[Path, Path, Path]) -> None:
     run_toy(*home)
     before = files(home[2])
@@ -78,6 +80,7 @@ def test_nothing_to_do_touches_nothing(home: tuple[Path, Path, Path]) -> None:
     assert not list((home[2] / "parts").rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_changed_threshold_runs_clean_and_what_follows_for_new_faces(
     home: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -94,6 +97,7 @@ def test_changed_threshold_runs_clean_and_what_follows_for_new_faces(
     assert shown(home[2]) == afresh(home, tmp_path, strict)
 
 
+@pytest.mark.slow
 def test_changed_prompt_runs_captions_alone(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_toy(*home)
     other = ("stages.caption.params.prompt=a portrait",)
@@ -104,6 +108,7 @@ def test_changed_prompt_runs_captions_alone(home: tuple[Path, Path, Path], tmp_p
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_new_photographs_cost_their_slices_and_their_people(home: tuple[Path, Path, Path]) -> None:
     run_toy(*home)
     before = files(home[2])
@@ -126,6 +131,7 @@ def test_new_photographs_cost_their_slices_and_their_people(home: tuple[Path, Pa
     )
 
 
+@pytest.mark.slow
 def test_new_person_is_appended(home: tuple[Path, Path, Path]) -> None:
     run_toy(*home)
     (home[1] / "person 99").mkdir()
@@ -141,6 +147,7 @@ def test_new_person_is_appended(home: tuple[Path, Path, Path]) -> None:
     }
 
 
+@pytest.mark.slow
 def test_replaced_photograph_replaces_what_stems_from_it(
     home: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -152,6 +159,7 @@ def test_replaced_photograph_replaces_what_stems_from_it(
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_touched_photograph_is_read_again_and_nothing_more(home: tuple[Path, Path, Path]) -> None:
     run_toy(*home)
     path = home[1] / "person 02" / "03.png"
@@ -160,6 +168,7 @@ def test_touched_photograph_is_read_again_and_nothing_more(home: tuple[Path, Pat
     assert computed(run_toy(*home)) == {"crawl": 1}
 
 
+@pytest.mark.slow
 def test_deleted_photograph_leaves_the_views(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_toy(*home)
     (home[1] / "person 02" / "03.png").unlink()
@@ -171,6 +180,7 @@ def test_deleted_photograph_leaves_the_views(home: tuple[Path, Path, Path], tmp_
         assert view[table] == other[table], table
 
 
+@pytest.mark.slow
 def test_other_detector_and_back(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_toy(*home)
     other = ("stages.detect.params.margin=1",)
@@ -186,6 +196,7 @@ def test_other_detector_and_back(home: tuple[Path, Path, Path], tmp_path: Path) 
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_only_and_the_rest_later(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     assert set(computed(run_toy(*home, selection=Selection(only=("crawl", "detect"))))) == {
         "crawl",
@@ -200,6 +211,7 @@ def test_only_and_the_rest_later(home: tuple[Path, Path, Path], tmp_path: Path) 
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_limit_and_where_cut_down_and_the_rest_comes_later(
     home: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -212,6 +224,7 @@ def test_limit_and_where_cut_down_and_the_rest_comes_later(
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exception_in_a_backend_costs_one_row(home: tuple[Path, Path, Path]) -> None:
     (home[1] / "person 00" / "bad.png").write_bytes(picture(10, noise=3, trouble=RAISES))
     record = run_toy(*home)
@@ -222,6 +235,7 @@ def test_an_exception_in_a_backend_costs_one_row(home: tuple[Path, Path, Path]) 
     assert "ArithmeticError: an image that the backend cannot bear" in row[-2]
 
 
+@pytest.mark.slow
 def test_retry_computes_failed_rows_and_what_stems_from_them(
     home: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +250,7 @@ def test_retry_computes_failed_rows_and_what_stems_from_them(
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_gone_and_back_is_fetched_again(home: tuple[Path, Path, Path], tmp_path: Path) -> None:
     run_toy(*home)
     path = home[1] / "person 01" / "02.png"
@@ -247,6 +262,7 @@ def test_gone_and_back_is_fetched_again(home: tuple[Path, Path, Path], tmp_path:
     assert shown(home[2]) == afresh(home, tmp_path)
 
 
+@pytest.mark.slow
 def test_old_snapshots_stay_readable(home: tuple[Path, Path, Path]) -> None:
     record = run_toy(*home)
     before = shown(home[2])["captions"]

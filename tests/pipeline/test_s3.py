@@ -165,6 +165,7 @@ def trickling(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     server.trickles = lambda path: False
 
 
+@pytest.mark.slow
 def test_a_read_that_trickles_ends(server: S3Server, bucket: str, trickling: None) -> None:
     """A run would hang for ever on a line that is neither dead nor alive."""
     store = Store(f"s3://{bucket}/root")
@@ -187,6 +188,7 @@ def test_a_read_that_trickles_ends(server: S3Server, bucket: str, trickling: Non
         assert file.read() == data == store.read("a"), "later it comes"
 
 
+@pytest.mark.slow
 def test_a_file_that_does_not_come_is_not_called_damaged(
     server: S3Server, bucket: str, trickling: None
 ) -> None:
@@ -214,6 +216,7 @@ def blank(schema: TableSchema) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_large_file_is_put_in_parts_or_not_at_all(
     server: S3Server, bucket: str, tmp_path: Path
 ) -> None:
@@ -227,6 +230,7 @@ def test_a_large_file_is_put_in_parts_or_not_at_all(
     assert store.read("shards/large.tar") == content
 
 
+@pytest.mark.slow
 def test_an_overloaded_store_is_asked_again(server: S3Server, bucket: str) -> None:
     store = Store(f"s3://{bucket}/root", patience=30)
     server.refuse = 6
@@ -238,6 +242,7 @@ def test_an_overloaded_store_is_asked_again(server: S3Server, bucket: str) -> No
     assert store.put_new("b", b"2")
 
 
+@pytest.mark.slow
 def test_every_try_of_a_deletion_is_asked_for_before(server: S3Server, bucket: str) -> None:
     """A writer that waits for the store would delete files of its successor once the store is
     back.
@@ -260,6 +265,7 @@ def test_every_try_of_a_deletion_is_asked_for_before(server: S3Server, bucket: s
     assert len(asked) == 2 and store.read("a") == b"1"
 
 
+@pytest.mark.slow
 def test_patience_has_an_end(server: S3Server, bucket: str) -> None:
     store = Store(f"s3://{bucket}/root", patience=0.0)
     server.refuse = 1000
@@ -275,6 +281,7 @@ def test_no_bucket_and_no_permission_are_told_at_once(server: S3Server) -> None:
         Store("s3://there-is-no-such-bucket/root").put("a", b"1")
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(
     bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
 ) -> None:
@@ -294,6 +301,7 @@ def test_a_run_in_a_store_shows_what_a_run_on_a_disk_shows(
     assert Store(root).list("parts") == []
 
 
+@pytest.mark.slow
 def test_a_run_outlasts_an_overloaded_store(
     server: S3Server, bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
 ) -> None:
@@ -405,6 +413,7 @@ def test_a_store_that_refuses_for_a_minute_at_many_places_of_a_run_is_waited_for
     assert shown(root) == on_disk
 
 
+@pytest.mark.slow
 def test_death_at_some_calls_and_resume(
     bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
 ) -> None:
@@ -418,6 +427,7 @@ def test_death_at_some_calls_and_resume(
         assert shown(root) == on_disk, at
 
 
+@pytest.mark.slow
 def test_new_pictures_in_a_store(bucket: str, source: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -430,6 +440,7 @@ def test_new_pictures_in_a_store(bucket: str, source: Path, tmp_path: Path) -> N
     assert done == {"crawl": 1, "detect": 1, "embed": 1, "clean": 1, "people": 1, "caption": 1}
 
 
+@pytest.mark.slow
 def test_a_finished_bucket_in_a_store_has_one_file_a_table(
     bucket: str, source: Path, tmp_path: Path
 ) -> None:
@@ -484,6 +495,7 @@ def test_a_finished_bucket_in_a_store_has_one_file_a_table(
         assert shown(root) == shown(tmp_path / "root")
 
 
+@pytest.mark.slow
 def test_people_in_a_bucket_are_those_of_the_same_folder_on_a_disk(
     bucket: str, source: Path, tmp_path: Path, on_disk: dict[str, Any]
 ) -> None:
@@ -539,6 +551,7 @@ def test_a_bucket_that_is_not_there_or_holds_nobody_is_told_with_what_to_do(buck
             BucketFolderSource(path).check()
 
 
+@pytest.mark.slow
 def test_shards_are_read_where_they_lie(bucket: str, source: Path, tmp_path: Path) -> None:
     """A training job far from the disk would have to copy the set first."""
     run_toy(tmp_path, source, tmp_path / "root")

@@ -79,6 +79,7 @@ def test_file_endings_tell_the_format(composed):
                 assert picture.format == formats[Path(truth.file).suffix[1:]]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_touches_nothing(composed, tmp_path):
     folder, truths = composed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

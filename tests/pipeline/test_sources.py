@@ -320,6 +320,7 @@ def test_a_source_that_is_left_out_of_the_dag_leaves_its_pictures_where_they_are
     assert len(rows(tmp_path, "select 1 from images where status = 'ok'")) == 6
 
 
+@pytest.mark.slow
 def test_what_another_dag_has_yet_to_fetch_is_left_to_it(site: Site, tmp_path: Path) -> None:
     """A run that was stopped, and another DAG on the same root after it, would turn images into
     failures for good.

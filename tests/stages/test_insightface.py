@@ -55,6 +55,7 @@ def session(path: str) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scrfd_2.5g_bnkps", "scrfd_500m_kps"])
 def test_faces_on_the_same_letterbox_are_the_same(
     zoo: Any, pictures: list[np.ndarray], models_dir: Path, name: str
@@ -80,6 +81,7 @@ def test_faces_on_the_same_letterbox_are_the_same(
     assert found > COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["edgeface_xs", "mobilefacenet_128d"])
 def test_vectors_of_the_same_landmarks_are_the_same(
     zoo: Any, pictures: list[np.ndarray], models_dir: Path, name: str

@@ -10,6 +10,7 @@ from eval.labels import BadLabels
 from tests.eval.cleaning.test_judge import LABELS, PHOTOGRAPHS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_plots_are_written(tmp_path: Path, ending: str) -> None:
     for name, photographs in (

@@ -5,6 +5,7 @@ side of it.
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, precision_score, recall_score
@@ -12,6 +13,7 @@ from sklearn.metrics import f1_score, precision_score, recall_score
 from eval.metrics.cleaning import Score, by_group, score, sweep
 
 
+@pytest.mark.slow
 @given(pairs=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40))
 def test_it_is_what_scikit_learn_counts(pairs: list[tuple[bool, bool]]) -> None:
     kept, right = (np.array(column) for column in zip(*pairs, strict=True))

@@ -105,6 +105,7 @@ def test_scrfd_and_edgeface_on_real_photographs(
     assert (groups["counted"], groups["count_agrees"]) == (9, 9)
 
 
+@pytest.mark.slow
 def test_a_copy_of_real_photographs_by_folders(
     photos: Path, models_dir: Path, tmp_path: Path
 ) -> None:

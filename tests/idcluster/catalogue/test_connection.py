@@ -259,6 +259,7 @@ def test_errors_are_one_line_that_teaches(store: Store, sql: str, expected: str)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_formats_are_complete_and_readable_elsewhere(store: Store, tmp_path: Path) -> None:
     sql = "SELECT name, bucket, external_ids, inputs FROM identities ORDER BY name"
     rows = json.loads(query(store, sql, "json") or "")

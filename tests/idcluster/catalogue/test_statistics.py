@@ -96,6 +96,7 @@ def test_nothing_is_lost_without_a_reason(connection: duckdb.DuckDBPyConnection)
     } == {"with_face": ("no_face", 1), "sharded": ("not_yet", 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [False, True])
 def test_it_adds_up_after_real_runs_in_every_state(tmp_path: Path, finished: bool) -> None:
     """After a crawl alone, with images that nobody can read, with people who go, and with
@@ -250,6 +251,7 @@ def test_hosts_are_told_without_user_and_port(address: str, host: str) -> None:
     assert duckdb.connect().execute(sql, [address]).fetchall() == [(host,)]
 
 
+@pytest.mark.slow
 def test_the_command_in_every_format(store: Store, tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
         answer = CliRunner().invoke(app, ["stats", store.root, *arguments])

@@ -110,6 +110,7 @@ def places(data: bytes, random: random.Random) -> Iterator[int]:
     yield from (column.data_page_offset + at for at in random.sample(range(25), 4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_no_flipped_bit_becomes_a_value(
     root: Path, size: int, monkeypatch: pytest.MonkeyPatch
@@ -264,6 +265,7 @@ def test_an_unknown_way_to_verify_is_refused(root: Path) -> None:
         connect(str(root), verify="md5")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", ["crc", "digest"])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_in_an_object_store_too(monkeypatch: pytest.MonkeyPatch, verify: Verify, size: int) -> None:

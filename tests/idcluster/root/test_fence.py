@@ -312,6 +312,7 @@ def test_void_is_what_was_put_behind_a_fence(steps: list[int], number: int, epoc
     assert not is_void(number, {}, {}), "of a root without epochs"
 
 
+@pytest.mark.slow
 def test_who_is_forgotten_goes_from_void_snapshots_too(tmp_path: Path) -> None:
     """A snapshot that nobody can go back to would stay with the person's files, or stop the
     removal.

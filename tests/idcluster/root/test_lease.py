@@ -238,6 +238,7 @@ def test_the_name_of_a_machine_alone_says_nothing_of_its_processes(
     ), "by an earlier version"
 
 
+@pytest.mark.slow
 def test_a_writer_in_another_container_is_not_evicted(store: Store) -> None:
     """A second run in a container on the same machine would take the root from the first at
     once.

@@ -15,6 +15,8 @@ from idcluster.root.snapshot import load, numbers
 from idcluster.root.storage import Store
 from tests.pipeline.s3 import serving
 
+pytestmark = pytest.mark.slow
+
 _REPOSITORY = Path(__file__).resolve().parents[3]
 
 

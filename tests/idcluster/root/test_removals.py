@@ -159,6 +159,7 @@ def test_bars_of_older_receipts_keep_working() -> None:
     assert KEY_OF.text("name", words("Zoë Kravitz")) == "91d1ec4e35fbd9abe8eb3b8be43cda4e"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_spellings_do_not_hang_on_order_case_or_blanks(one: str, other: str) -> None:
     known = spellings(f"{one} {other}")

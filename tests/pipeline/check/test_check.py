@@ -111,6 +111,7 @@ def test_rows_that_lie_in_an_older_file_too_are_taken_from_there(
     assert shown(root) == undisturbed and check(root)[0] == 0
 
 
+@pytest.mark.slow
 def test_rows_of_earlier_parameters_that_are_damaged_are_dropped(
     made: Path, root: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -293,6 +294,7 @@ def test_machines_can_read_it(root: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_in_an_object_store_too(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

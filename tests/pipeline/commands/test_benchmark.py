@@ -30,6 +30,7 @@ def own(models_dir: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_teams_own_photographs_calibrate_its_dags(
     photos: Path, own: Path, tmp_path: Path
 ) -> None:

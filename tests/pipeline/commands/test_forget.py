@@ -74,6 +74,7 @@ def test_it_asks_nobody_and_does_nothing_unless_told_to(root: Path) -> None:
     assert holding(Store(root), [identity_id(WHO)])
 
 
+@pytest.mark.slow
 def test_it_asks_and_the_sheet_is_gone_afterwards(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +107,7 @@ def test_it_asks_and_the_sheet_is_gone_afterwards(
     )
 
 
+@pytest.mark.slow
 def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     """The command that shows that nothing is left would say so whatever is there."""
     assert "nothing was ever removed from" in call(root, "--verify", code=1)
@@ -124,6 +126,7 @@ def test_removed_and_shown_to_be(root: Path, tmp_path: Path) -> None:
     assert f"nobody here is called {WHO!r}" in call(root, "--identity", WHO, "--yes", code=2)
 
 
+@pytest.mark.slow
 def test_a_name_that_never_was_there_is_told(root: Path) -> None:
     """A mistyped name would be reported as removed: nothing is left of somebody whom nobody looked
     for.
@@ -150,6 +153,7 @@ def test_what_the_bars_cannot_know_again_is_said(root: Path) -> None:
     assert "--bar-face knows" not in call(root, "--identity", WHO, "--bar-face", "--dry-run")
 
 
+@pytest.mark.slow
 def test_one_that_was_broken_off_is_finished(root: Path) -> None:
     """Half a removal would stay until somebody notices."""
     store = Store(root)
@@ -165,6 +169,7 @@ def test_one_that_was_broken_off_is_finished(root: Path) -> None:
     assert "no removal was broken off" in call(root, "--resume")
 
 
+@pytest.mark.slow
 def test_a_photograph_finds_the_person_and_their_pictures_elsewhere(
     root: Path, tmp_path: Path
 ) -> None:

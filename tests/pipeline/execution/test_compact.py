@@ -290,6 +290,7 @@ def test_a_picture_is_found_by_any_way_of_asking(store: Store, pictures: Snapsho
         connection.execute("SELECT idcluster_blob('bytes', '/etc/passwd', 0)")
 
 
+@pytest.mark.slow
 def test_a_companion_that_no_longer_holds_is_not_read_and_not_published(
     store: Store, pictures: Snapshot
 ) -> None:

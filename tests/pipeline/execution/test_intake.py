@@ -381,6 +381,7 @@ ROUNDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @settings(max_examples=15, deadline=None)
 @given(rounds=ROUNDS, data=st.data())

@@ -26,6 +26,7 @@ def again(made: Path, root: Path, sets: tuple[str, ...] = (), only: tuple[str, .
         return run_toy(root.parent, made / "people", root, sets, Selection(only=only))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [*COMPUTED, "images_light", "shards", "samples", "withheld"])
 def test_what_is_gone_is_there_again_after_the_next_run(
     made: Path, root: Path, undisturbed: dict[str, Any], table: str
@@ -106,6 +107,7 @@ def test_a_plan_says_what_will_be_computed_again(made: Path, root: Path) -> None
     assert {line.stage for line in plan.lines if line.units} == {"caption"}
 
 
+@pytest.mark.slow
 def test_rows_kept_for_a_switch_back_are_computed_when_they_are_wanted(
     made: Path, root: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -119,6 +121,7 @@ def test_rows_kept_for_a_switch_back_are_computed_when_they_are_wanted(
     assert shown(root) == undisturbed
 
 
+@pytest.mark.slow
 def test_an_object_store_is_listed_not_asked_for_every_file(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

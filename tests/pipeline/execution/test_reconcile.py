@@ -377,6 +377,7 @@ def _pool(rows: Sequence[tuple[int, bytes]]) -> pa.Table:
     return TABLES["embeddings"].build([{**_ids(n), "inputs": inputs} for n, inputs in rows])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_what_is_there_is_wanted_or_stale_or_superseded(data: st.DataObject) -> None:

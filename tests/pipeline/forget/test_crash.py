@@ -93,6 +93,7 @@ def test_killed_at_any_step_it_comes_to_the_same_end(
         shutil.rmtree(root)
 
 
+@pytest.mark.slow
 def test_killed_while_it_goes_on_it_goes_on_once_more(
     base: Path, prepared: PreparedErasure, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_killed_while_it_goes_on_it_goes_on_once_more(
     )
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_stops_it_before_it_begins(base: Path, tmp_path: Path) -> None:
     """Half of the snapshots would be without the person, and nothing could finish it: `gc` and
     `rollback` would be refused, too.
@@ -169,6 +171,7 @@ def test_shards_of_others_that_cannot_be_written_do_not_hold_it_up(
     assert verify(Store(root), [WHO]).leftovers == [] and not Store(root).exists(UNFINISHED)
 
 
+@pytest.mark.slow
 def test_until_it_is_finished_nothing_else_writes(
     base: Path, prepared: PreparedErasure, source: Path, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def ids(source: Path, who: str = WHO) -> list[str]:
     return [who, person, *addresses, *(image_id(person, address) for address in addresses)]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_and_the_rest_is_as_if_they_had_never_been_there(
     source: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_nothing_is_left_and_the_rest_is_as_if_they_had_never_been_there(
     assert holding(store, ids(source)) == []
 
 
+@pytest.mark.slow
 def test_going_back_and_switching_back_bring_nobody_back(
     source: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +146,7 @@ def test_going_back_and_switching_back_bring_nobody_back(
     assert holding(store, ids(source)) == []
 
 
+@pytest.mark.slow
 def test_a_picture_comes_back_under_no_other_name_or_address(
     source: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +168,7 @@ def test_a_picture_comes_back_under_no_other_name_or_address(
     assert sum(row[2] for row in rows if row[1] == "removed") == 9
 
 
+@pytest.mark.slow
 def test_mirrored_cropped_and_turned_copies_are_found_and_kept_out(
     astronaut: bytes, tmp_path: Path
 ) -> None:
@@ -212,6 +216,7 @@ def test_mirrored_cropped_and_turned_copies_are_found_and_kept_out(
     ]
 
 
+@pytest.mark.slow
 def test_a_name_in_another_spelling_does_not_come_back_and_who_stays_is_told(
     source: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -250,6 +255,7 @@ def test_a_root_from_which_nobody_was_removed_is_as_before(source: Path, made: P
     assert store.list("receipts") == [] and not load(store).shown("removals")
 
 
+@pytest.mark.slow
 def test_compacted_buckets_are_thinned_and_stay_whole(source: Path, tmp_path: Path) -> None:
     """Rows of many chunks lie in one file there; those of neighbours would be lost or shown
     twice.
@@ -280,6 +286,7 @@ def test_compacted_buckets_are_thinned_and_stay_whole(source: Path, tmp_path: Pa
         assert verify(store, [WHO]).leftovers == []
 
 
+@pytest.mark.slow
 def test_whoever_is_merged_with_them_goes_too_and_who_is_akin_stands_alone(
     source: Path, tmp_path: Path
 ) -> None:
@@ -299,6 +306,7 @@ def test_whoever_is_merged_with_them_goes_too_and_who_is_akin_stands_alone(
     connection.close()
 
 
+@pytest.mark.slow
 def test_decisions_by_hand_about_them_go_and_others_stay(source: Path, root: Path) -> None:
     """A decision names the person, by id and by the one it points to."""
     store = Store(root)
@@ -316,6 +324,7 @@ def test_decisions_by_hand_about_them_go_and_others_stay(source: Path, root: Pat
     assert verify(store, [WHO]).leftovers == []
 
 
+@pytest.mark.slow
 def test_a_single_picture_goes_by_address_or_by_hash(source: Path, root: Path) -> None:
     """Who asks for one photograph to be removed would lose all of them, or be told that it cannot
     be done.
@@ -339,6 +348,7 @@ def test_a_single_picture_goes_by_address_or_by_hash(source: Path, root: Path) -
     connection.close()
 
 
+@pytest.mark.slow
 def test_what_is_not_there_is_told_and_can_be_barred_all_the_same(
     source: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -429,6 +439,7 @@ def test_reports_and_work_under_way_in_the_root_go(source: Path, root: Path) -> 
     }
 
 
+@pytest.mark.slow
 def test_answers_of_the_web_and_listings_go_and_those_of_others_stay(
     source: Path, root: Path
 ) -> None:
@@ -472,6 +483,7 @@ def test_a_run_that_was_killed_leaves_nothing_of_them(source: Path, tmp_path: Pa
     assert holding(store, ids(source)) == []
 
 
+@pytest.mark.slow
 def test_only_shards_around_them_are_written_anew(source: Path, tmp_path: Path) -> None:
     """Everybody who has a copy of the shards would have to fetch all of them again."""
     many = people(tmp_path / "many", count=12, pictures=4)
@@ -506,6 +518,7 @@ def test_only_shards_around_them_are_written_anew(source: Path, tmp_path: Path) 
     assert shown(tmp_path / "root")["shards"] == shown(tmp_path / "fresh" / "root")["shards"]
 
 
+@pytest.mark.slow
 def test_others_are_told_which_samples_of_their_copies_to_delete(source: Path, root: Path) -> None:
     """Who copied shards would train on the person for ever."""
     import hashlib
@@ -528,6 +541,7 @@ def test_others_are_told_which_samples_of_their_copies_to_delete(source: Path, r
     assert rows and hashed <= said
 
 
+@pytest.mark.slow
 def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> None:
     """A training job or a notebook that is open would get half of something."""
     store = Store(root)
@@ -546,6 +560,7 @@ def test_readers_have_the_old_bytes_or_are_told(source: Path, root: Path) -> Non
     connection.close()
 
 
+@pytest.mark.slow
 def test_who_streams_shards_meanwhile_gets_whole_samples_or_is_told(tmp_path: Path) -> None:
     """A training job that streams while somebody is removed would be fed halves of images, or
     silently less.
@@ -617,6 +632,7 @@ def test_nobody_else_writes_meanwhile(source: Path, root: Path) -> None:
     assert holding(store, ids(source)) == []
 
 
+@pytest.mark.slow
 def test_shards_behind_the_tables_lose_the_person_and_the_next_run_completes_them(
     source: Path, root: Path, tmp_path: Path
 ) -> None:

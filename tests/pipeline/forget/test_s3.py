@@ -43,6 +43,7 @@ def copied(root: Path, url: str) -> Store:
     return remote
 
 
+@pytest.mark.slow
 def test_in_a_store_as_on_a_disk(server: S3Server, source: Path, tmp_path: Path) -> None:
     """What is deleted on a disk would stay in a store, or the rest be another dataset there."""
     run_toy(tmp_path, source, tmp_path / "root")
@@ -63,6 +64,7 @@ def test_in_a_store_as_on_a_disk(server: S3Server, source: Path, tmp_path: Path)
     assert holding(remote, [WHO, identity_id(WHO)]) == []
 
 
+@pytest.mark.slow
 def test_a_bucket_that_keeps_old_versions_is_told(
     server: S3Server, source: Path, tmp_path: Path
 ) -> None:

@@ -131,6 +131,7 @@ def test_names_captions_and_errors_are_text(page: Path) -> None:
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
 
 
+@pytest.mark.slow
 def test_the_same_dataset_gives_the_same_page(page: Path, tmp_path: Path) -> None:
     again = tmp_path / page.parent.name / "report.html"
     write_report(Store(page.parent / "out"), again, 12)
@@ -138,6 +139,7 @@ def test_the_same_dataset_gives_the_same_page(page: Path, tmp_path: Path) -> Non
     assert unlinked[0] == unlinked[1]
 
 
+@pytest.mark.slow
 def test_who_is_gone_or_barred_is_not_shown(tmp_path: Path) -> None:
     store = make(tmp_path / "out")
     snapshot = load(store)
@@ -181,6 +183,7 @@ def test_an_empty_dataset_and_the_command(tmp_path: Path) -> None:
     assert missing.exit_code == 2 and "is no dataset" in missing.output
 
 
+@pytest.mark.slow
 def test_a_dataset_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same numbers and images as from a disk; records there have no link, for nobody could
     open it.
@@ -228,6 +231,7 @@ def affect_rows(store: Store, valences: list[float]) -> None:
     publish(store, snapshot.with_entries([made]))
 
 
+@pytest.mark.slow
 def test_affect_is_drawn_where_there_is_some(tmp_path: Path) -> None:
     store = make(tmp_path / "out")
     affect_rows(store, [1.0, -1.0, 0.25, float("nan")])
@@ -338,6 +342,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(wide: Browser) ->
     assert wide.value("document.querySelector('details table').checkVisibility()") is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_narrow_screen_has_nothing_beside_it_and_can_be_read(
     page: Path, tmp_path: Path, dark: bool

@@ -87,6 +87,7 @@ def overrides(store: Store) -> set[tuple[str, str, str | None]]:
 # Without a browser
 
 
+@pytest.mark.slow
 def test_the_doubtful_come_first_and_the_others_when_asked_for(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
     made = written(store, page)
@@ -113,6 +114,7 @@ def test_who_has_been_decided_about_comes_after_the_others_of_a_kind(tmp_path: P
     assert ida["earlier"] and ida["hand"] == {face_of("Ida", 6): "reject"}
 
 
+@pytest.mark.slow
 def test_two_names_are_one_question_written_down_once(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
     written(store, page)
@@ -147,6 +149,7 @@ def test_an_answer_does_not_take_the_place_of_an_earlier_one(tmp_path: Path) -> 
     }
 
 
+@pytest.mark.slow
 def test_a_page_keeps_to_its_size_and_says_what_is_left_out(tmp_path: Path) -> None:
     crowd = [SmallPerson(f"P{number:02d}", 30, margin=0.6) for number in range(12)]
     store, page = make(tmp_path / "out", crowd), tmp_path / "r.html"
@@ -237,6 +240,7 @@ def test_who_and_what_is_gone_or_barred_is_not_on_the_page(tmp_path: Path) -> No
     assert len(inside(page, f"p-{identity_id('Ed')}")["faces"]) == 7
 
 
+@pytest.mark.slow
 def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     def said(*words: str) -> tuple[int, str]:
         answer = CliRunner().invoke(app, ["review", *words])
@@ -258,6 +262,7 @@ def test_the_command_says_what_is_missing(tmp_path: Path) -> None:
     assert code == 2 and "--where" in text and "nam" in text
 
 
+@pytest.mark.slow
 def test_the_report_leads_to_the_page(tmp_path: Path) -> None:
     store = make(tmp_path / "out")
     write_report(store, tmp_path / "report.html", 0)
@@ -307,6 +312,7 @@ def saved(browser: Browser, folder: Path) -> list[Decision]:
     return read_csv(folder / "decisions.csv")
 
 
+@pytest.mark.slow
 def test_a_sitting_by_keyboard_alone(sitting: tuple[Store, Path, Browser], tmp_path: Path) -> None:
     store, page, browser = sitting
     assert text(browser, "name").startswith("Gil") and "0 of 8 decided" in text(browser, "count")
@@ -370,6 +376,7 @@ def found_as_cleaned(browser: Browser, hal: list[str]) -> Decision:
     return Decision("reject", str(drawn))
 
 
+@pytest.mark.slow
 def test_earlier_decisions_are_shown_and_taken_back(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
     made = [Decision("reject", face_of("Ed", 0)), Decision("merge", "Cleo", "Dora")]
@@ -390,6 +397,7 @@ def test_earlier_decisions_are_shown_and_taken_back(tmp_path: Path) -> None:
     assert overrides(store) == set()
 
 
+@pytest.mark.slow
 def test_faces_that_are_not_drawn_are_decided_with_their_cluster(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
     written(store, page, Room(faces=4), where="name = 'Ed'")
@@ -428,6 +436,7 @@ def test_the_photograph_and_the_keys_open_and_close_by_keyboard(
     assert browser.value(width) >= 2
 
 
+@pytest.mark.slow
 def test_a_photograph_that_is_not_in_the_page_is_named(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
     photo = image_id(identity_id("Ed"), "local:Ed/0.jpg")
@@ -450,6 +459,7 @@ def test_a_photograph_that_is_not_in_the_page_is_named(tmp_path: Path) -> None:
         assert links == ["https://example.org/a.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -491,6 +501,7 @@ def test_what_another_tab_decides_is_not_lost(sitting: tuple[Store, Path, Browse
     assert set(kept) == {identity_id("Hal"), identity_id("Gil")}
 
 
+@pytest.mark.slow
 def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
     store, page = make(tmp_path / "out", [SmallPerson(HOSTILE, 3, margin=0.7)]), tmp_path / "r.html"
     written(store, page)
@@ -501,6 +512,7 @@ def test_hostile_names_are_shown_as_they_are(tmp_path: Path) -> None:
         assert browser.console == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_narrow_screen_has_nothing_beside_it_and_can_be_read(tmp_path: Path, dark: bool) -> None:
     store, page = make(tmp_path / "out"), tmp_path / "r.html"
@@ -536,6 +548,7 @@ def test_every_button_is_reached_by_tab(sitting: tuple[Store, Path, Browser]) ->
     assert reached >= wanted > 10
 
 
+@pytest.mark.slow
 def test_a_thousand_people(tmp_path: Path) -> None:
     kinds: list[dict[str, Any]] = [
         {"flags": ("near_tie",), "others": 2},

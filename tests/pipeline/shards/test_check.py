@@ -71,6 +71,7 @@ def first(store: Store, ending: str = ".tar") -> str:
     )
 
 
+@pytest.mark.slow
 def test_a_whole_set_has_nothing_wrong_in_its_dataset_and_as_a_copy(
     root: Store, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def in_two_splits(store: Store) -> None:
     store.put("shards/faces/index.json", json.dumps(index).encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -239,6 +241,7 @@ def test_without_an_index_there_is_nothing_to_check(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["shards", "verify", str(tmp_path)]).exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_draw_written_down_is_the_draw_of_the_next_set(tmp_path: Path) -> None:
     people = [SmallPerson(f"Person {n}", 6) for n in range(40)]
     params = ShardParams(target_mb=0.05, validation=0.3, benchmark_people=5)

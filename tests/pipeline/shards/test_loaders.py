@@ -130,6 +130,7 @@ def test_one_licence_of_all_images_is_named(tmp_path: Path, stated: str | None, 
     assert head["license"] == known
 
 
+@pytest.mark.slow
 def test_croissant_is_valid_and_gives_records(shards: ShardSet, folder: Path) -> None:
     code = """
 import itertools, json, sys

@@ -129,6 +129,7 @@ def test_every_kept_face_is_a_sample_or_has_a_reason(tmp_path: Path) -> None:
     assert "| licence | the licence is not on the list" in card and "CC BY-SA 4.0" in card
 
 
+@pytest.mark.slow
 def test_small_pictures_small_faces_and_screened_ones_stay(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
@@ -157,6 +158,7 @@ def test_small_pictures_small_faces_and_screened_ones_stay(tmp_path: Path) -> No
     assert len(stream(store)) == 6
 
 
+@pytest.mark.slow
 def test_people_with_a_flag_stay_until_somebody_looked(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
@@ -195,6 +197,7 @@ def test_what_a_profile_needs_is_there_or_the_face_is_withheld(tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_the_conditions_of_the_papers_travel_with_the_picture(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small_root(store, PEOPLE)
@@ -297,6 +300,7 @@ def test_places_are_taken_out_when_asked(tmp_path: Path) -> None:
     assert "without the places" in store.read("shards/cleaned/README.md").decode()
 
 
+@pytest.mark.slow
 def test_a_benchmark_has_its_references_and_targets_and_bars_who_is_near(tmp_path: Path) -> None:
     store = Store(tmp_path)
     people = [SmallPerson(f"Person {n}", 7) for n in range(16)] + [
@@ -374,6 +378,7 @@ def test_a_split_that_the_source_states_goes_before_the_draw_and_behind_a_list(
         plan_shards(store, load(store), ShardParams(split_source=True))
 
 
+@pytest.mark.slow
 def test_one_picture_of_two_people_puts_them_on_one_side(tmp_path: Path) -> None:
     store = Store(tmp_path)
     people = [SmallPerson(f"Person {n}", 2) for n in range(30)]
@@ -514,6 +519,7 @@ def test_the_card_says_how_the_tables_were_made(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_picture_whose_attributes_name_somebody_goes_with_them(tmp_path: Path) -> None:
     """Captions that a table brings along would keep the name of a person who was removed."""
     store = make_root(str(tmp_path / "root"), "test")

@@ -63,6 +63,7 @@ def shown(snapshot: Snapshot) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_a_glob_finds_the_set_and_nothing_else(store: Store) -> None:
     first, second = replaced(store)
     assert shown(first) - shown(second) and there(store) == shown(second)
@@ -76,6 +77,7 @@ def test_a_glob_finds_the_set_and_nothing_else(store: Store) -> None:
     assert check_set(store, "shards/faces").faults == []
 
 
+@pytest.mark.slow
 def test_an_older_snapshot_is_read_where_its_shards_lie(store: Store) -> None:
     first, second = replaced(store)
     before = idcluster.open(store.root, snapshot=first.number)
@@ -88,6 +90,7 @@ def test_an_older_snapshot_is_read_where_its_shards_lie(store: Store) -> None:
     assert not any(".replaced" in path for path in after.shards().paths())
 
 
+@pytest.mark.slow
 def test_going_back_brings_them_back(store: Store) -> None:
     first, second = replaced(store)
     back = rollback(store, first.number, "back")
@@ -97,10 +100,12 @@ def test_going_back_brings_them_back(store: Store) -> None:
     assert check_set(store, "shards/faces").faults == []
 
 
+@pytest.mark.slow
 def test_going_back_in_an_object_store(in_s3: Store) -> None:
     test_going_back_brings_them_back(in_s3)
 
 
+@pytest.mark.slow
 def test_collecting_deletes_them(store: Store) -> None:
     first, second = replaced(store)
     collect(store, 1, "gc")
@@ -110,6 +115,7 @@ def test_collecting_deletes_them(store: Store) -> None:
     assert not [name for name in store._names("shards") if ".replaced" in name]
 
 
+@pytest.mark.slow
 def test_a_move_that_broke_off_goes_on(store: Store) -> None:
     """In an object store a move is a copy and a deletion; between them a file lies in both."""
     first, second = replaced(store)

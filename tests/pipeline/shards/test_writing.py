@@ -164,6 +164,7 @@ def test_a_shown_plan_writes_nothing(tmp_path: Path) -> None:
     assert store.list("") == before
 
 
+@pytest.mark.slow
 def test_what_goes_out_stops_being_shown_and_comes_back_for_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first, plan = run(store, small_root(store, PEOPLE))
@@ -179,6 +180,7 @@ def test_what_goes_out_stops_being_shown_and_comes_back_for_nothing(tmp_path: Pa
     ) == sorted(f"{shard.name}.tar" for shard in plan.shards)
 
 
+@pytest.mark.slow
 def test_a_changed_caption_rewrites_the_shard_of_its_person(tmp_path: Path) -> None:
     store = Store(tmp_path)
     snapshot, plan = run(
@@ -202,6 +204,7 @@ def test_another_mask_rewrites_though_the_metadata_is_the_same(tmp_path: Path) -
     assert len(plan_shards(store, moved, PARAMS).jobs) == len(plan.shards)
 
 
+@pytest.mark.slow
 def test_a_person_larger_than_a_shard_has_numbered_parts(tmp_path: Path) -> None:
     store = Store(tmp_path)
     people = [*PEOPLE, SmallPerson("Much Photographed", 60, size=3000)]
@@ -343,6 +346,7 @@ except (ShardError, StorageError) as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", ["temporary", "root"])
 def test_a_disk_that_is_full_in_the_middle_of_a_tar_leaves_nothing_behind(
     tmp_path: Path, full: str
@@ -400,6 +404,7 @@ def test_a_set_is_not_made_known_while_a_shard_is_missing(tmp_path: Path) -> Non
     assert not store.exists("shards/faces/index.json")
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_stretches_and_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,6 +477,7 @@ def test_the_version_follows_the_parameters() -> None:
     )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
@@ -152,6 +153,7 @@ def test_it_is_what_looking_at_one_face_after_the_other_gives(seed: int) -> None
         module._TILE = small
 
 
+@pytest.mark.slow
 def test_ten_thousand_copies_of_one_picture() -> None:
     unit = np.repeat(near_ones(np.random.default_rng(2), 1, 0.1, 64), 10_000, axis=0)
     assert copies(unit, [9] * 10_000) == [-1] + [0] * 9_999

@@ -373,6 +373,7 @@ def test_names_and_columns_are_those_of_the_contract() -> None:
         assert set(columns) <= set(TABLES[of_table].names)
 
 
+@pytest.mark.slow
 def test_real_faces(photos: Path) -> None:
     """A folder of one person into which somebody else's photographs were put: those go, and only
     those.

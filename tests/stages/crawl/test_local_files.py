@@ -188,6 +188,7 @@ def test_every_kind_of_picture_has_one_outcome() -> None:
     )
 
 
+@pytest.mark.slow
 def test_pictures_of_more_than_64_megapixels_are_refused_unless_asked_for() -> None:
     out = io.BytesIO()
     Image.new("1", (8001, 8000)).save(out, "PNG")

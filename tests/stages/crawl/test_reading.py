@@ -209,6 +209,7 @@ def test_long_cells_beside_the_columns_that_are_read_do_no_harm(tmp_path: Path) 
     assert shown(written(tmp_path, lines, "list.jsonl")) == (TWO, [])
 
 
+@pytest.mark.slow
 def test_a_field_of_json_lines_counts_wherever_it_comes_first(tmp_path: Path) -> None:
     """Images whose licence the list states late would look like images without a licence."""
     rows: list[dict[str, Any]] = [

@@ -153,6 +153,7 @@ def unusual() -> dict[str, np.ndarray]:
     return made
 
 
+@pytest.mark.slow
 def test_unusual_pictures_have_a_row_whatever_the_networks_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +279,7 @@ are no faces.
 """
 
 
+@pytest.mark.slow
 def test_boxes_points_and_scores_are_those_of_facenet_pytorch(
     stage: MtcnnDetect, astronaut: bytes, t1: Path
 ) -> None:
@@ -290,6 +292,7 @@ def test_boxes_points_and_scores_are_those_of_facenet_pytorch(
         assert np.abs(scores[order] - [score for _, score, _ in expected]).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_picture_has_the_same_rows_beside_others(
     stage: MtcnnDetect, astronaut: bytes, t1: Path
 ) -> None:
@@ -316,6 +319,7 @@ def test_the_least_side_leaves_out_small_faces(models_dir: Path, t1: Path) -> No
     assert len(run(made, {"many": decode(t1.read_bytes())})) == 6
 
 
+@pytest.mark.slow
 def test_faces_are_found_in_grey_and_in_a_wallpaper_of_them(
     stage: MtcnnDetect, photos: Path
 ) -> None:

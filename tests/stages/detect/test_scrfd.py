@@ -179,6 +179,7 @@ def test_boxes_are_in_pixels_of_the_picture(stage: ScrfdDetect, astronaut: bytes
     assert np.abs(moved_points - (points * 2 + [1024, 0])).max() < 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 def test_real_faces_do_not_depend_on_their_batch(
     models_dir: Path, tmp_path: Path, t1: Path, astronaut: bytes, batch: int

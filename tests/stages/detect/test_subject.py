@@ -51,6 +51,7 @@ def test_boxes_without_area_can_be_told_apart_too() -> None:
     assert subject(np.array([[5, 5, 5, 9], [9, 9, 4, 4]]), np.array([0.1, 0.2]), 10, 10) == 1
 
 
+@pytest.mark.slow
 def test_photographs_of_a_person_among_others_are_of_that_person(
     photos: Path, models_dir: Path
 ) -> None:

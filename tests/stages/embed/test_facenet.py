@@ -108,6 +108,7 @@ def test_the_way_of_scaling_is_a_choice_that_changes_the_pixels() -> None:
 # The vectors
 
 
+@pytest.mark.slow
 def test_a_vector_depends_on_its_face_alone(stage: FacenetEmbed) -> None:
     """Bit for bit: alone, at every place of a batch, beside other faces, and in a call that is no
     multiple of the batch.
@@ -191,6 +192,7 @@ def test_faces_have_unit_vectors_and_a_box_outside_fails_by_itself(
     assert stage.run(faces.rows.slice(0, 0), faces.pictures, NO_SERVICES).num_rows == 0
 
 
+@pytest.mark.slow
 def test_vectors_are_stored_to_half_precision_where_asked(
     tmp_path: Path, faces: SimpleNamespace
 ) -> None:
@@ -211,6 +213,7 @@ def test_vectors_are_stored_to_half_precision_where_asked(
 # What can be set, and what is refused
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match=r"facenet\.pt: has unknown fc\.weight"):
         FacenetEmbed().setup(Made(tmp_path, **{"fc.weight": torch.zeros(1)}))

@@ -37,6 +37,7 @@ def made_up(path: str, **params: Any) -> IResNetEmbed:
     return stage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_vector_depends_on_its_face_alone(path: str, batch: int, precision: str) -> None:
@@ -64,6 +65,7 @@ def test_the_network_sees_batches_of_one_size_only(path: str) -> None:
     assert seen == {(3, 3, 112, 112)}
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_the_plain_network_on_red_green_blue(path: str) -> None:
     network = IResNet((1, 2, 1, 1)).eval()
     network.load_state_dict(torch.load(path, weights_only=True))

@@ -177,6 +177,7 @@ def test_reads_what_its_points_need_and_nothing_else() -> None:
             assert set(columns) <= set(TABLES[name].names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "angle", "sign"),
     [

@@ -79,6 +79,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Fan68Landmark:
     return made
 
 
+@pytest.mark.slow
 def test_rows_are_right_and_depend_on_their_face_alone(
     stage: Fan68Landmark, astronaut: bytes
 ) -> None:
@@ -188,6 +189,7 @@ def test_the_crop_has_the_size_and_place_of_the_rule() -> None:
     assert (cut[:, :, 0] > 128).sum() * (side / 256) ** 2 == pytest.approx(80 * 80, rel=0.03)
 
 
+@pytest.mark.slow
 def test_boxes_beside_the_picture_fail_by_themselves(
     stage: Fan68Landmark, astronaut: bytes
 ) -> None:
@@ -246,6 +248,7 @@ def test_foreign_and_missing_files_are_named(
         Fan68Landmark({"weights": "dlib_68_points"})
 
 
+@pytest.mark.slow
 def test_emonets_file_serves_as_a_fan_of_two_hourglasses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

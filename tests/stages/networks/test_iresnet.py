@@ -76,6 +76,7 @@ https://github.com/deepinsight/insightface puts them out
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", GOLDEN)
 def test_the_official_network_puts_out_the_same_numbers(blocks: tuple[int, ...]) -> None:
     network = IResNet(blocks).eval()

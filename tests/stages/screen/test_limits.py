@@ -174,6 +174,7 @@ def test_a_face_is_compared_if_all_that_it_misses_allows_it(noise: np.ndarray) -
     assert [row["compared"] for row in found] == [True, False, None]
 
 
+@pytest.mark.slow
 def test_a_face_has_the_same_row_whatever_is_beside_it(astronaut: bytes, t1: Path) -> None:
     pictures = {"a": decode(astronaut), "t": decode(t1.read_bytes())}
     detect = DlibDetect()

@@ -96,6 +96,7 @@ def test_most_collages_of_real_photographs_are_found(
     assert found >= least
 
 
+@pytest.mark.slow
 def test_photographs_of_several_people_are_no_collages(shared: Path) -> None:
     """Door frames, pillars and posters would cost a person the images with friends."""
     data = shared / "data"

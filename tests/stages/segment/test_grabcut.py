@@ -102,6 +102,7 @@ def test_a_real_portrait(portrait: np.ndarray) -> None:
     assert share(60, 10, 110, 120) < 0.1 and share(320, 10, 380, 120) < 0.1
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_any_order_and_on_any_threads(portrait: np.ndarray) -> None:
     picture, _, box = drawn_person()
     pictures = {"a": portrait, "b": picture, "c": portrait[:, ::-1].copy()}
@@ -171,6 +172,7 @@ def test_a_face_at_the_rim() -> None:
     assert mask is not None and (mask == truth[:, 180:]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_photographs(photos: Path) -> None:
     """Every one of some press portraits gives a mask with the face in it and without the upper
     corners.

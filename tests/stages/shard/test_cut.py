@@ -2,6 +2,7 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ def test_everybody_is_in_one_shard_in_order_and_shards_are_not_too_large(
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(people_lists.filter(bool), st.integers(1, 100), st.data())
 def test_a_removed_person_changes_only_shards_nearby(

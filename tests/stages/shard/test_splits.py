@@ -36,6 +36,7 @@ def test_validation_has_enough_people_where_there_are_enough() -> None:
     assert sizes(crowd(3000), ShardParams())["validation"] == 0
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 1))
 def test_nobody_leaves_validation_as_it_grows(count: int, one: float, other: float) -> None:
     small, large = (

@@ -167,12 +167,14 @@ def crawl(site: Site, soft: int, hard: int, raised: bool) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_crawl_of_more_hosts_than_files_may_be_open_loses_nothing(site: Site) -> None:
     ok, most, reasons = json.loads(crawl(site, 110, 110, False)[-1])
     assert ok == 150, reasons
     assert most < 110
 
 
+@pytest.mark.slow
 def test_the_limit_is_raised_as_far_as_it_may(site: Site) -> None:
     soft, result = crawl(site, 60, 300, True)
     assert int(soft) == 300

@@ -70,6 +70,7 @@ def crawl(server: Server, seed: int) -> dict[str, Fetched]:
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 @settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

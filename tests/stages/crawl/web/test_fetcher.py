@@ -110,6 +110,7 @@ def test_a_picture_comes_as_it_is_with_what_happened(site: Site) -> None:
     assert "Cookie" not in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "reason", "tries"),
     [
@@ -260,6 +261,7 @@ def test_rules_are_asked_once_a_site_and_kept(site: Site) -> None:
     assert len(site.asked()) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "reason"),
     [(500, "robots"), (503, "robots"), (429, "robots"), (404, None), (401, None), ("", None)],

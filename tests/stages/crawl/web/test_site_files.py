@@ -142,6 +142,7 @@ def test_a_file_that_makes_no_sense_is_not_understood(robots: bytes) -> None:
         read_robots(robots, "idcluster")
 
 
+@pytest.mark.slow
 def test_a_file_of_any_size_has_an_end_and_so_have_its_rules() -> None:
     long = (FORBIDDEN + f"Disallow: /{'x' * 100}\n" * 10_000).encode()
     assert forbids(long[:FILE_BYTES])
