@@ -24,7 +24,7 @@ class RunError(UserError, RuntimeError):
     """A command cannot start or go on with a root; the message says why and what to do."""
 
 
-class AskedWrongly(RunError):
+class UsageError(RunError):
     """What was named on the command line is not there, or is not of the kind that is asked for."""
 
     exit_code = 2
@@ -38,7 +38,7 @@ def open_root(root: str | Store) -> Store:
     """The store of a dataset that is there, with its `dataset.json` checked. Raises RunError."""
     store = root if isinstance(root, Store) else Store(root)
     if not _is_one(store):
-        raise AskedWrongly(
+        raise UsageError(
             f"{store.root} is no dataset (it has no dataset.json); `idcluster run` makes one"
         )
     return store

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from idcluster.root.all_files import Files
-from idcluster.root.dataset_root import AskedWrongly
+from idcluster.root.dataset_root import UsageError
 from idcluster.root.parquet import open_parquet
 from idcluster.root.removals import folded, words
 from idcluster.root.snapshot import Entry, Snapshot
@@ -134,7 +134,7 @@ def _take_person(
             if any(asked & spellings(name) for name in row["names"])
         )
     if len(matches) > 1:
-        raise AskedWrongly(
+        raise UsageError(
             f"{said!r} are {len(matches)} people: {', '.join(matches)}; say which by "
             "identity_id, or all of them"
         )
@@ -146,7 +146,7 @@ def _take_person(
     else:
         nearest = near(wanted, [folded(row["name"]) for row in known.values()], 3)
         said_near = f"; the nearest names are {', '.join(map(repr, nearest))}" if nearest else ""
-        raise AskedWrongly(
+        raise UsageError(
             f"nobody here is called {said!r}{said_near}. To bar a name that is not here (yet): "
             "--bar-unknown"
         )
@@ -236,12 +236,12 @@ def _check_all_found(files: Files, found: Found, wish: Wish) -> None:
     whys = Counter(why.split(" (")[0] for why in found.others.values())
     if wish.urls and not whys["the same address"] and not found.people:
         said = f"no image here is from {wish.urls[0]}; addresses are told apart to the letter"
-        raise AskedWrongly(f"{said}. To bar it all the same: --bar-unknown")
+        raise UsageError(f"{said}. To bar it all the same: --bar-unknown")
     if wish.sha256s and not whys["the same image"] and not found.people:
-        raise AskedWrongly(
+        raise UsageError(
             f"no image here has the SHA-256 {wish.sha256s[0][:16]}...; to bar it all the same: "
             "--bar-unknown"
         )
     if wish.likes and found.nothing:
         said = "nobody here is like the photograph; a lower --threshold finds more"
-        raise AskedWrongly(f"{said}, --bar-unknown bars the image all the same")
+        raise UsageError(f"{said}, --bar-unknown bars the image all the same")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import AskedWrongly, RunError
+from idcluster.root.dataset_root import RunError, UsageError
 from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
 from pipeline.dag import Dag, version_of
@@ -46,9 +46,9 @@ def likeness(
         rgb = decode(data)
         header = read_header(data)
     except OSError as error:
-        raise AskedWrongly(f"{photograph} cannot be read: {error.strerror or error}") from error
+        raise UsageError(f"{photograph} cannot be read: {error.strerror or error}") from error
     except PictureError as error:
-        raise AskedWrongly(
+        raise UsageError(
             f"{photograph} is no image that can be used: {error.detail or error.reason}"
         ) from error
     detect, embed = _stages(load(store), models, dag)

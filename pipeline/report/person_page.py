@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from idcluster.catalogue.connection import connect
-from idcluster.root.dataset_root import AskedWrongly, RunError
+from idcluster.root.dataset_root import RunError, UsageError
 from idcluster.root.snapshot import Snapshot
 from idcluster.root.storage import Store
 from pipeline.report.review_faces import Shown
@@ -79,12 +79,12 @@ def _person(connection: Any, said: str) -> tuple[str, str]:
             f"SELECT name FROM identities ORDER BY {nearest} LIMIT 3",  # noqa: S608 - constants
             [said],
         ).fetchall()
-        raise AskedWrongly(
+        raise UsageError(
             f"nobody here is called {said!r}; the nearest names are "
             f"{', '.join(repr(row[0]) for row in near) or 'none'}"
         )
     if len(found) > 1:
-        raise AskedWrongly(
+        raise UsageError(
             f"{said!r} are {len(found)} people: {', '.join(row[0] for row in found)}; name one "
             "by its identity_id"
         )
