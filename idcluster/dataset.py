@@ -15,7 +15,7 @@ from idcluster.catalogue.connection import QueryError, connect, damage, explain
 from idcluster.catalogue.snapshot_files import Verify
 from idcluster.catalogue.statistics import compute
 from idcluster.root.dataset_root import open_root
-from idcluster.root.snapshot import load_listing
+from idcluster.root.snapshot import load
 from idcluster.shards import Sample, ShardSet, only_profile, shards_of
 from schemas.views import VIEWS
 from schemas.wording import counted, near
@@ -44,7 +44,7 @@ class Dataset:
         Raises RunError where there is no dataset, SnapshotError where there is no such snapshot.
         """
         self._store = open_root(Path(root).as_posix() if isinstance(root, Path) else root)
-        self._listing = load_listing(self._store, snapshot)
+        self._shown = load(self._store, snapshot)
         self._verify: Verify = verify
         self._connection: duckdb.DuckDBPyConnection | None = None
 
@@ -56,12 +56,12 @@ class Dataset:
     @property
     def snapshot(self) -> int:
         """The number of the snapshot that is shown; 0 before the first."""
-        return self._listing.number
+        return self._shown.number
 
     @property
     def tables(self) -> dict[str, int]:
         """Rows by table, of tables that have any."""
-        entries = self._listing.entries
+        entries = self._shown.table
         shown = entries.filter(pc.and_(entries["current"], entries["live"]))
         rows = shown.group_by("table").aggregate([("rows", "sum")]).to_pylist()
         found = {row["table"]: row["rows_sum"] for row in rows}
@@ -71,7 +71,7 @@ class Dataset:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The connection that `sql` asks: one view a table, with the comments of the schema."""
         if self._connection is None:
-            self._connection = connect(self._store, self._listing.number, self._verify)
+            self._connection = connect(self._store, self._shown.number, self._verify)
         return self._connection
 
     def sql(
@@ -136,16 +136,16 @@ class Dataset:
     @property
     def profiles(self) -> list[str]:
         """The sets of shards that the snapshot shows."""
-        files = self._listing.entries.filter(self._listing.entries["live"])
+        files = self._shown.table.filter(self._shown.table["live"])
         shown = files.filter(files["current"]).select(["table", "file"]).to_pylist()
         return sorted({row["file"].split("/")[1] for row in shown if row["table"] == "shards"})
 
     def shards(self, profile: str | None = None, verify: bool = True) -> ShardSet:
         """The set of shards of a profile, as the snapshot shows it. Raises NoShards."""
         chosen = only_profile(self.root, self.profiles, profile)
-        about = {"name": chosen, **dict(self._listing.notes.get(f"index/{chosen}", {}))}
+        about = {"name": chosen, **dict(self._shown.notes.get(f"index/{chosen}", {}))}
         return ShardSet(
-            self._store, f"shards/{chosen}", shards_of(chosen, self._listing.entries), about, verify
+            self._store, f"shards/{chosen}", shards_of(chosen, self._shown.table), about, verify
         )
 
     def samples(

@@ -20,7 +20,7 @@ from idcluster.catalogue.answers import Format, TextFormat, as_text, write
 from idcluster.catalogue.snapshot_files import SCHEME, VERIFY, Blobs, Dataset, Shown, Verify
 from idcluster.root.parquet import DamagedFile
 from idcluster.root.records import runs_table
-from idcluster.root.snapshot import Snapshot, load_listing
+from idcluster.root.snapshot import Snapshot, load
 from idcluster.root.storage import Store
 from schemas import TABLES, TableSchema
 from schemas.errors import UserError
@@ -58,10 +58,8 @@ def connect(
     if verify not in VERIFY:
         raise QueryError(f"no way to verify {verify!r}; there are {', '.join(VERIFY)}")
     store = root if isinstance(root, Store) else Store(root)
-    listing = (
-        snapshot.listing() if isinstance(snapshot, Snapshot) else load_listing(store, snapshot)
-    )
-    shown = Shown(listing.entries)
+    chosen = snapshot if isinstance(snapshot, Snapshot) else load(store, snapshot)
+    shown = Shown(chosen.table)
     # Without a spill directory: DuckDB would let COPY write there.
     connection = duckdb.connect(config={"temp_directory": "", "python_enable_replacements": False})
     dataset = Dataset(store, shown, verify)
@@ -82,7 +80,7 @@ def connect(
         if found is None:
             raise
         raise found from None
-    _create_table(connection, SNAPSHOT_FILES, listing.entries)
+    _create_table(connection, SNAPSHOT_FILES, chosen.table)
     _create_table(connection, RUNS, runs_table(store))
     for setting in (
         "enable_progress_bar = false",  # it would be printed into the answer

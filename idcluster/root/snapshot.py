@@ -32,7 +32,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
@@ -112,18 +112,58 @@ _ARROW = pa.schema(
 )
 
 
-@dataclass(frozen=True)
 class Snapshot:
     """An immutable list of entries with a number; 0 is the empty dataset before the first
     publication.
 
     `notes` is what a reader wants to know beside the files: run id, time, the description of every
     version, measured rates (seconds a row by table and version).
+
+    What was loaded is a table (`table`), one row an entry; the objects of `entries` are made when
+    they are first asked for, which readers of hundreds of thousands of entries never do.
     """
 
-    number: int = 0
-    entries: tuple[Entry, ...] = ()
-    notes: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        number: int = 0,
+        entries: Iterable[Entry] = (),
+        notes: Mapping[str, Any] | None = None,
+        table: pa.Table | None = None,
+    ) -> None:
+        """Of `entries` or, in their place, a `table` as `decode` reads it."""
+        self.number = number
+        self.notes: Mapping[str, Any] = {} if notes is None else notes
+        if table is None:
+            self.__dict__["entries"] = tuple(entries)
+        else:
+            self.__dict__["table"] = table
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.number}, {self.table.num_rows} entries)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Snapshot) and (self.number, self.entries, self.notes) == (
+            other.number,
+            other.entries,
+            other.notes,
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, in their order."""
+        columns = [self.table.column(f.name).to_pylist() for f in fields(Entry)]
+        return tuple(Entry(*row) for row in zip(*columns, strict=True))
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The entries as a table with the fields of Entry, without companions that do not hold."""
+        valid = without_stale(self.entries)
+        return pa.table(
+            {f.name: pa.array([getattr(e, f.name) for e in valid], f.type) for f in _ARROW},
+            schema=_ARROW,
+        )
 
     @cached_property
     def _by_scope(self) -> dict[tuple[str, int, int], list[Entry]]:
@@ -192,49 +232,19 @@ class Snapshot:
     def with_notes(self, **notes: Any) -> "Snapshot":
         return Snapshot(self.number, self.entries, {**self.notes, **notes})
 
-    @cached_property
-    def _valid(self) -> tuple[Entry, ...]:
-        return without_stale(self.entries)
-
-    def listing(self) -> "Listing":
-        """The entries as a table."""
-        table = pa.table(
-            {f.name: pa.array([getattr(e, f.name) for e in self._valid], f.type) for f in _ARROW},
-            schema=_ARROW,
-        )
-        return Listing(self.number, table, self.notes)
-
     def encode(self) -> bytes:
         # The number of entries guards the footer of files that an earlier version of the program is
         # to read.
-        own = {"format": SNAPSHOT_FORMAT, "number": self.number, "entries": len(self._valid)}
+        own = {"format": SNAPSHOT_FORMAT, "number": self.number, "entries": self.table.num_rows}
         notes = json.dumps({**self.notes, **own}, sort_keys=True)
         sink = io.BytesIO()
-        table = self.listing().entries.replace_schema_metadata({"idcluster": notes})
+        table = self.table.replace_schema_metadata({"idcluster": notes})
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
         return with_sums(sink.getvalue())
 
     @staticmethod
     def decode(data: bytes, source: str) -> "Snapshot":
-        found = Listing.decode(data, source)
-        columns = [found.entries.column(f.name).to_pylist() for f in fields(Entry)]
-        return Snapshot(
-            found.number, tuple(Entry(*row) for row in zip(*columns, strict=True)), found.notes
-        )
-
-
-@dataclass(frozen=True)
-class Listing:
-    """A snapshot whose entries are a table, one row each with the fields of Entry: quicker to load,
-    for readers alone.
-    """
-
-    number: int
-    entries: pa.Table
-    notes: Mapping[str, Any]
-
-    @staticmethod
-    def decode(data: bytes, source: str) -> "Listing":
+        """What `encode` gave. `source` is where it is from. Raises SnapshotError."""
         try:
             compare_all(data)
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -254,7 +264,7 @@ class Listing:
                 "older one, name it by `--snapshot`"
             )
             raise SnapshotError(f"{source} is damaged ({error}); {remedy}") from error
-        return Listing(number, table.replace_schema_metadata(None), notes)
+        return Snapshot(number, notes=notes, table=table.replace_schema_metadata(None))
 
 
 def companion_basis(chunks: Iterable[tuple[str, int, str]]) -> str:
@@ -317,15 +327,6 @@ def load(store: Store, number: int | None = None, newest: "Snapshot | None" = No
     return found
 
 
-def load_listing(store: Store, number: int | None = None) -> Listing:
-    """As `load`."""
-    data, source = _read(store, number)
-    found = Snapshot().listing() if data is None else Listing.decode(data, source)
-    if number:
-        _refuse_void(store, found, None)
-    return found
-
-
 def _read(store: Store, number: int | None) -> tuple[bytes | None, str]:
     """The bytes of a snapshot, None for snapshot 0, and where they are from."""
     if number is None:
@@ -378,7 +379,7 @@ def genuine(store: Store, newest: Snapshot) -> list[int]:
     ]
 
 
-def _refuse_void(store: Store, found: Snapshot | Listing, newest: Snapshot | None) -> None:
+def _refuse_void(store: Store, found: Snapshot, newest: Snapshot | None) -> None:
     if is_void(
         found.number,
         found.notes,

@@ -18,7 +18,7 @@ import duckdb
 from idcluster.catalogue.connection import connect
 from idcluster.catalogue.statistics import AFFECT_STEP, POSE_STEP, compute
 from idcluster.root.aside import write_text
-from idcluster.root.snapshot import load_listing
+from idcluster.root.snapshot import load
 from idcluster.root.storage import Store
 from pipeline.report import plots as plots
 from pipeline.report.html import (
@@ -64,7 +64,7 @@ def write_report(
     """Write the page to `output`, with at most `people` sample people, and a link to the page
     `review` on which people are decided about. Raises SnapshotError, RunError.
     """
-    notes = load_listing(store, snapshot)
+    notes = load(store, snapshot)
     connection = connect(store, snapshot)
     try:
         found = compute(connection)

@@ -149,7 +149,7 @@ def test_a_picture_goes_whatever_column_of_whatever_table_names_who_is_on_it(
                 )
             )
         snapshot = with_rows(store, snapshot, table, rows)
-    publish(store, replace(snapshot, number=load(store).number))
+    publish(store, Snapshot(load(store).number, snapshot.entries, snapshot.notes))
     prepared = prepare(store, Wish(identities=(WHO,), threshold=NOBODY))
     own = {image for image, why in prepared.found.others.items() if why.startswith("named in the ")}
     assert own == set(images[:-1])
@@ -188,13 +188,14 @@ def test_rows_about_people_who_stay_do_not_name_them_either(
     snapshot = with_rows(store, load(store), table, [one])
     publish(
         store,
-        replace(
-            snapshot,
-            entries=tuple(
+        Snapshot(
+            snapshot.number,
+            tuple(
                 replace(entry, current=True) if entry.version == "0ld" else entry
                 for entry in snapshot.entries
                 if entry.table != table or entry.version == "0ld"
             ),
+            snapshot.notes,
         ),
     )
     remove(store, WHO, threshold=NOBODY)
@@ -234,7 +235,7 @@ def test_a_shard_goes_whose_samples_name_somebody_in_whatever_column(tmp_path: P
                 )
             )  # fmt: skip
     shown = (*snapshot.entries, *entries)
-    publish(store, replace(snapshot, number=load(store).number, entries=tuple(sorted(shown))))
+    publish(store, Snapshot(load(store).number, tuple(sorted(shown)), snapshot.notes))
     remove(store, WHO, threshold=NOBODY)
     assert names_left(store, WHO) == []
     assert [entry for entry in load(store).entries if entry.table in ("shards", "samples")] == []
