@@ -12,8 +12,8 @@ from idcluster.root.snapshot import Entry, Snapshot
 from idcluster.root.storage import Store
 from pipeline.shards.tars import sha256_beside
 from schemas import TABLES
-from schemas.samples import SAMPLES
-from stages.shard.card import data_card, dataset_json
+from schemas.samples import METADATA, SAMPLES
+from stages.shard.card import Contents, data_card, dataset_json
 from stages.shard.croissant import croissant_json
 from stages.shard.splits import SPLITS
 
@@ -151,7 +151,10 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
         about = snapshot.notes.get(f"index/{profile}") or found[f"shards/{profile}/{_INDEX}"]
         version, description = about.get("version", ""), about.get("description", {})
         expected = _indexes(profile, version, description, [_listed(e, 0) for e in entries])
-        note = {"version": version, "description": description, "contents": about.get("contents")}
+        contents = about.get("contents")
+        if contents:
+            contents = _counted(store, contents, entries)
+        note = {"version": version, "description": description, "contents": contents}
         known = _hashes(found[f"shards/{profile}/{_INDEX}"])
         named = [_listed(e, 0, known.get(e.file.rpartition("/")[2], "")) for e in entries]
         cards = _about(snapshot, profile, note, named) if note["contents"] else {}
@@ -173,6 +176,21 @@ def reindex(store: Store, snapshot: Snapshot, write: bool = True) -> list[str]:
             listed.append((entry, len(people.unique())))
         put_indexes(store, snapshot, profile, note, listed)
     return renewed
+
+
+def _counted(
+    store: Store, contents: Mapping[str, Any], entries: Sequence[Entry]
+) -> Mapping[str, Any]:
+    """What is in a set: `contents`, counted again where shards are gone since, by an erasure."""
+    told = sum(counts["samples"] for counts in contents["splits"].values())
+    if told == sum(entry.rows for entry in entries):
+        return contents
+    found = Contents()
+    for entry in entries:
+        beside = entry.file.removesuffix(".tar") + ".parquet"
+        for row in parquet.read(store, SAMPLES, beside, (*METADATA, "image_length")).to_pylist():
+            found.add({**row, "size": row["image_length"]})
+    return {**contents, "late": [], **found.as_json()}
 
 
 def _read(store: Store, path: str) -> bytes | None:

@@ -502,6 +502,7 @@ def test_only_shards_around_them_are_written_anew(source: Path, tmp_path: Path) 
         if path in before
     }
     remove(store, "person 05")
+    assert check_set(store, "shards/faces").faults == [], "the card counts who is left"
     after = {
         path: store.read(path)
         for path in store.list("shards")
@@ -639,7 +640,8 @@ def test_shards_behind_the_tables_lose_the_person_and_the_next_run_completes_the
     """A run that broke off before its shards: all of them would be written anew, or the person stay
     in the old ones.
     """
-    from pipeline.prepared_dag import Selection
+    from pipeline.shards.check import check_set
+from pipeline.prepared_dag import Selection
 
     run_toy(
         tmp_path, source, root, ("stages.caption.params.prompt=new",), Selection(only=("caption",))
