@@ -30,6 +30,7 @@ from pipeline.forget.verify import verify
 from pipeline.forget.wish import Wish
 from pipeline.gc import collect
 from pipeline.history import rollback
+from pipeline.shards.check import check_set
 from schemas import TABLES, identity_id, image_id
 from schemas.fetched import Fetched
 from stages.crawl.folder import FolderSource
@@ -640,8 +641,7 @@ def test_shards_behind_the_tables_lose_the_person_and_the_next_run_completes_the
     """A run that broke off before its shards: all of them would be written anew, or the person stay
     in the old ones.
     """
-    from pipeline.shards.check import check_set
-from pipeline.prepared_dag import Selection
+    from pipeline.prepared_dag import Selection
 
     run_toy(
         tmp_path, source, root, ("stages.caption.params.prompt=new",), Selection(only=("caption",))
