@@ -150,18 +150,22 @@ def _limits(schema: Mapping[str, Any]) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     if low is not None and high is not None:
-        return f" from {low:g} to {high:g}"
+        return f" from {_number(low)} to {_number(high)}"
     said = [
-        word.format(value)
+        word.format(_number(value))
         for word, value in (
-            ("from {:g}", low),
-            ("above {:g}", above),
-            ("to {:g}", high),
-            ("below {:g}", below),
+            ("from {}", low),
+            ("above {}", above),
+            ("to {}", high),
+            ("below {}", below),
         )
         if value is not None
     ]
     return "".join(f" {one}" for one in said)
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def _value(value: Any) -> str:

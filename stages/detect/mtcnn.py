@@ -66,6 +66,7 @@ class MtcnnDetectParams(Params):
         description="candidates that go through the second and third network together",
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class MtcnnDetect(Detector):

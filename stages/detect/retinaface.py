@@ -76,6 +76,7 @@ class RetinaFaceDetectParams(Params):
     """Parameters of RetinaFace."""
 
     weights: Annotated[str, WeightsName(*_TRAININGS)] = "retinaface_r50"
+    """A name of `idcluster models list`, of the same kind."""
     scales: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
         (640, 320), min_length=1, description="longer sides, pixels, at which an image is searched"
     )
@@ -98,6 +99,7 @@ class RetinaFaceDetectParams(Params):
         "float32", description="of the network; bfloat16 is for GPUs"
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 @dataclass(frozen=True)

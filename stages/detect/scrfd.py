@@ -25,6 +25,7 @@ class ScrfdDetectParams(Params):
     """Parameters of SCRFD."""
 
     weights: Annotated[str, WeightsName("detect/scrfd")] = "scrfd_2.5g_bnkps"
+    """A name of `idcluster models list`, of the same kind."""
     scales: tuple[Annotated[int, Field(ge=STRIDES[-1], le=8192)], ...] = Field(
         (640, 320), min_length=1, description="longer sides, pixels, at which an image is searched"
     )
@@ -43,6 +44,7 @@ class ScrfdDetectParams(Params):
         description="images that go through the network together, each on a square canvas",
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class ScrfdDetect(Detector):

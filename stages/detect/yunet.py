@@ -27,6 +27,7 @@ class YunetDetectParams(Params):
     """Parameters of YuNet."""
 
     weights: Annotated[str, WeightsName("detect/yunet")] = "yunet_320"
+    """A name of `idcluster models list`, of the same kind."""
     scales: tuple[Annotated[int, Field(ge=32, le=4096)], ...] = Field(
         (640, 320),
         min_length=1,

@@ -45,11 +45,13 @@ class ArcFaceEmbedParams(Params):
     """Parameters of recognisers on aligned crops."""
 
     weights: Annotated[str, WeightsName("embed/arcface")] = "edgeface_xs"
+    """A name of `idcluster models list`, of the same kind."""
     batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
     store: Store = Field(
         "float32", description="float16 rounds the stored vectors to half precision: smaller files"
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class ArcFaceEmbed(Embedder):

@@ -35,6 +35,7 @@ class FacenetEmbedParams(Params):
     """Parameters of FaceNet."""
 
     weights: Annotated[str, WeightsName("embed/facenet")] = "facenet_vggface2"
+    """A name of `idcluster models list`, of the same kind."""
     resize: Literal["bilinear", "area"] = Field(
         "bilinear",
         description="how crops are scaled; bilinear: Pillow's with antialiasing, as "
@@ -46,6 +47,7 @@ class FacenetEmbedParams(Params):
     )
     batch: int = Field(8, ge=1, le=512, description="faces that go through the network together")
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class FacenetEmbed(Embedder):

@@ -22,6 +22,7 @@ class IResNetEmbedParams(Params):
     """Parameters of ArcFace in torch."""
 
     weights: Annotated[str, WeightsName("embed/iresnet")] = "arcface_r100_ms1mv3"
+    """A name of `idcluster models list`, of the same kind."""
     batch: int = Field(4, ge=1, le=1024, description="faces that go through the network together")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of the network; bfloat16 is for GPUs"
@@ -30,6 +31,7 @@ class IResNetEmbedParams(Params):
         "float32", description="float16 rounds the stored vectors to half precision: smaller files"
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class IResNetEmbed(ArcFaceEmbed):

@@ -44,6 +44,7 @@ class Fan68LandmarkParams(Params):
     """Parameters of `Fan68Landmark`."""
 
     weights: Annotated[str, WeightsName("landmark/fan68")] = "fan68_4hg"
+    """A name of `idcluster models list`, of the same kind."""
     crop: Literal["auto", "face_alignment", "ibug"] = "auto"
     """Which part of the image the network sees. It was trained on crops made from the box around
     the 68 points themselves: the centre moved up by 0.12 of its height, the side 2.05 times its
@@ -57,6 +58,7 @@ class Fan68LandmarkParams(Params):
     """Add the heat maps of the mirrored crop, as face-alignment does. Twice the time."""
     batch: int = Field(4, ge=1, le=512, description="faces that go through the network together")
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
 
 class Fan68Landmark(Stage):

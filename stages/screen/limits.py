@@ -82,6 +82,7 @@ class LimitsParams(Params):
         (), description="reasons for which a filtered face still helps `clean` to find the person"
     )
     threads: int = Field(1, ge=1)
+    """Of the network, in each worker. More than one may change the last bits of its numbers."""
 
     @model_validator(mode="after")
     def _models(self, info: ValidationInfo) -> "LimitsParams":

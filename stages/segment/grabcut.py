@@ -22,10 +22,13 @@ class GrabCutParams(Params):
     margin_x: float = Field(1.4, ge=0.2, le=5)
     """How far the window reaches to each side of the box."""
     margin_top: float = Field(0.9, ge=0.2, le=5)
+    """How far it reaches above the box, in heights of the box."""
     margin_bottom: float = Field(2.2, ge=0.2, le=10)
+    """How far it reaches below the box, in heights of the box."""
     work_side: int = Field(256, ge=32, le=256)
     """Longer side, in pixels, of the scaled window that is cut: bounds the time."""
     iterations: int = Field(3, ge=1, le=20)
+    """Rounds of the cut."""
 
 
 class GrabCutSegment(Stage):
