@@ -295,7 +295,7 @@ def _tell(prepared: "PreparedErasure", wish: "Wish") -> None:
         notes.append(
             "copies under another name are known again if they are scaled, mirrored, cropped by "
             "up to a tenth a side or turned by up to 4"
-            " degrees, not all of them (README, Erasure), and other photographs of the person "
+            " degrees, not all of them (docs/erasure.md), and other photographs of the person "
             "are not: --bar-face knows the face itself"
         )
     if wish.bar_face:

@@ -174,17 +174,18 @@ def test_the_whole_demo_and_a_second_call(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["query", question[0], question[1].strip('"')])
     assert answer.exit_code == 0
     assert "Grace M. Hopper" in answer.output
-    _as_the_readme_says(tmp_path)
+    (tmp_path / "dags").symlink_to(REPOSITORY / "dags")
+    for page, least in (("README.md", 1), ("docs/python.md", 1), ("docs/shards.md", 2)):
+        _as_the_page_says(tmp_path, page, least)
 
 
-def _as_the_readme_says(folder: Path) -> None:
-    """The Python of the README prints what stands below it there, over the demo that it makes
-    before.
+def _as_the_page_says(folder: Path, page: str, least: int) -> None:
+    """The Python of a page prints what stands below it there, over the demo; a page is one
+    program.
     """
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    pairs = re.findall(r"```python\n(.*?)```\n```\n(.*?)```", readme, re.DOTALL)
-    assert len(pairs) >= 3
-    (folder / "dags").symlink_to(REPOSITORY / "dags")
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    pairs = re.findall(r"```python\n(.*?)```\n```\n(.*?)```", text, re.DOTALL)
+    assert len(pairs) >= least, page
     code = "\n".join(block for block, _ in pairs)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -194,8 +195,9 @@ def _as_the_readme_says(folder: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.stderr == ""
-    assert done.stdout.replace(str(folder.resolve()), "...") == "".join(said for _, said in pairs)
+    assert done.stderr == "", page
+    said = done.stdout.replace(str(folder.resolve()), "...")
+    assert said == "".join(shown for _, shown in pairs), page
 
 
 @pytest.mark.slow

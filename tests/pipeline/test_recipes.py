@@ -1,6 +1,4 @@
-"""CONTRIBUTING's recipe for a stage, followed to the letter: all that shows stages shows the new
-one.
-"""
+"""docs/adding-a-stage.md, followed to the letter: all that shows stages shows the new one."""
 
 import re
 import shutil
@@ -71,8 +69,7 @@ print(json.dumps({"named": named, "left": left, "others": before - after.tables[
 
 def blocks() -> list[str]:
     """The three pieces of code in the recipe: table, place, backend."""
-    text = (_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    recipe = text.split("## Add a stage", 1)[1].split("\n## ", 1)[0]
+    recipe = (_ROOT / "docs/adding-a-stage.md").read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", recipe, re.DOTALL)
 
 
