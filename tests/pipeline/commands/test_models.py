@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -333,3 +334,28 @@ def test_a_run_asks_once_and_keeps_the_answer_in_its_record(
         and seen[1][0]["weights"] == "dlib_68_points"
         and "@" in seen[1][0]["by"]
     )
+
+
+def test_what_parameters_of_backends_accept_is_what_a_backend_can_load() -> None:
+    """The list goes by what entries say of themselves, so that it needs no backend's packages."""
+    import typing
+
+    from pipeline.weights.loadable import loadable
+    from stages.backends import BACKENDS, backend
+    from stages.weights import NOTHING, WeightsName, names
+
+    def markers(annotation: Any) -> Iterator[Any]:
+        yield from getattr(annotation, "__metadata__", ())
+        for inner in typing.get_args(annotation):
+            yield from markers(inner)
+
+    kinds = {
+        kind
+        for stage, known in BACKENDS.items()
+        for name in known
+        for field in backend(stage, name).Parameters.model_fields.values()
+        for marker in (*field.metadata, *markers(field.annotation))
+        if isinstance(marker, WeightsName)
+        for kind in marker.kinds
+    }
+    assert kinds and set(names(*kinds, local=NOTHING)) <= loadable()
