@@ -37,7 +37,7 @@ FLOORS = {
         ("dag",),
         ("execution", "shards", "report"),
         ("check", "correct", "gc", "history", "prepared_dag", "progress", "samples", "stage_facts"),
-        ("record", "plan"),
+        ("record", "plan", "docs_pages"),
         ("run_state",),
         ("phase", "shard_phase"),
         ("run",),

@@ -36,7 +36,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -131,8 +131,8 @@ class Snapshot:
         table: pa.Table | None = None,
     ) -> None:
         """Of `entries` or, in their place, a `table` as `decode` reads it."""
-        self.number = number
-        self.notes: Mapping[str, Any] = {} if notes is None else notes
+        self.number: Final = number
+        self.notes: Final[Mapping[str, Any]] = {} if notes is None else notes
         if table is None:
             self.__dict__["entries"] = tuple(entries)
         else:

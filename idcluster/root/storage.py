@@ -53,7 +53,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 REPLACED = ".replaced"
-"""The folder of a set of shards for those that are not of it any more, until they are collected."""
+"""The folder of a set of shards for those that are not of it any more, until they are collected,
+and what their names end with there: a recursive `*.tar` looks into hidden folders too.
+"""
 
 T = TypeVar("T")
 
@@ -127,10 +129,13 @@ def _mark(about: Mapping[str, Any]) -> str:
 def _since(path: str) -> str | None:
     """Where a file of a set of shards lies once it was replaced; None for other files."""
     parts = path.split("/")
-    return "/".join([*parts[:2], REPLACED, parts[2]]) if _is_of_a_set(parts) else None
+    if not _is_of_a_set(parts):
+        return None
+    return "/".join([*parts[:2], REPLACED, f"{parts[2]}{REPLACED}"])
 
 
 def _is_of_a_set(parts: Sequence[str]) -> bool:
+    """Whether these are the parts of a path to a shard. What was withheld is no part of a set."""
     return (
         len(parts) == 3
         and parts[0] == "shards"
@@ -142,9 +147,10 @@ def _is_of_a_set(parts: Sequence[str]) -> bool:
 def _before(path: str) -> str:
     """The path by which a file is known, wherever it lies."""
     parts = path.split("/")
-    if len(parts) == 4 and parts[2] == REPLACED and _is_of_a_set([*parts[:2], parts[3]]):
-        return "/".join([*parts[:2], parts[3]])
-    return path
+    if len(parts) != 4 or parts[2] != REPLACED or not parts[3].endswith(REPLACED):
+        return path
+    known = [*parts[:2], parts[3].removesuffix(REPLACED)]
+    return "/".join(known) if _is_of_a_set(known) else path
 
 
 class Store:

@@ -203,7 +203,7 @@ def schema(
                 ]
             )
         if markdown:
-            from pipeline.stage_facts import tables_page
+            from pipeline.docs_pages import tables_page
 
             sys.stdout.write(tables_page())
             return

@@ -15,7 +15,7 @@ from pipeline.commands.options import AsJson, console, print_json
 start_app = typer.Typer()
 
 DAGS = Path(__file__).parents[1] / "dags"
-"""The DAG files that come with the package."""
+"""The DAG files that are part of the package."""
 
 
 @start_app.command()
@@ -28,12 +28,11 @@ def init(
         typer.Option(
             "--like",
             metavar="NAME",
-            help="which of the DAGs that come along: quickstart, flashface, celeba, ... (--list "
-            "shows all)",
+            help="which DAG to start from: quickstart, flashface, celeba, ... (--list shows all)",
         ),
     ] = "quickstart",
     list_all: Annotated[
-        bool, typer.Option("--list", help="list the DAGs that come along, and write nothing")
+        bool, typer.Option("--list", help="list the DAGs to start from, and write nothing")
     ] = False,
 ) -> None:
     """Write a DAG file with comments, to start from.
@@ -53,7 +52,7 @@ def init(
         if like not in known:
             close = near(like, known)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            raise Usage(f"no DAG {like!r} comes along; {hint}")
+            raise Usage(f"idcluster has no DAG {like!r} to start from; {hint}")
         if file.exists() and file.is_dir():
             raise Usage(f"{file} is a folder; name the file to write, {file / 'dag.yaml'}")
         if file.exists():
@@ -92,9 +91,11 @@ def stages(
     stages.<stage>.params, a command with --set stages.<stage>.params.<name>=<value>.
     """
     with explained():
-        from pipeline.stage_facts import STAGES, stage_facts, stages_page
+        from pipeline.stage_facts import STAGES, stage_facts
 
         if markdown:
+            from pipeline.docs_pages import stages_page
+
             sys.stdout.write(stages_page())
             return
         found = [stage_facts(name) for name in (STAGES if stage is None else [stage])]

@@ -190,7 +190,10 @@ def _counted(
         beside = entry.file.removesuffix(".tar") + ".parquet"
         for row in parquet.read(store, SAMPLES, beside, (*METADATA, "image_length")).to_pylist():
             found.add({**row, "size": row["image_length"]})
-    return {**contents, "late": [], **found.as_json()}
+    return {
+        **{name: value for name, value in contents.items() if name != "late"},
+        **found.as_json(),
+    }
 
 
 def _read(store: Store, path: str) -> bytes | None:

@@ -33,7 +33,7 @@ def home(tmp_path: Path) -> tuple[Path, Path, Path]:
 def files(root: Path) -> dict[str, int]:
     """When each file was written; a replaced shard by the name that it had."""
     return {
-        str(path).replace("/.replaced/", "/"): path.stat().st_mtime_ns
+        str(path).replace("/.replaced/", "/").removesuffix(".replaced"): path.stat().st_mtime_ns
         for top in ("tables", "shards")
         for path in (root / top).rglob("*")
         if path.is_file()

@@ -99,6 +99,32 @@ def test_datasets_loads_the_tars_alone(shards: ShardSet, tmp_path: Path) -> None
         same(rows, shards, split)
 
 
+def test_samples_of_which_some_lack_a_mask_are_loaded_with_the_types_of_the_card(
+    tmp_path: Path,
+) -> None:
+    """`datasets` alone refuses tars whose first samples have other members than one another."""
+    store = Store(tmp_path / "root")
+    params = ShardParams(include=("mask",))
+    show(store, small_root(store, [SmallPerson("Ada Lovelace", 10)]), params)
+    shards = open_shards(store.root)
+    first = [set(one.members) for one in islice(shards.samples("train"), 5)]
+    assert {"json", "jpg"} in first and {"json", "jpg", "mask.png"} in first
+    files = {"train": shards.paths("train")}
+    with pytest.raises(ValueError, match="don't share the same prefix or the same types"):
+        datasets.load_dataset("webdataset", data_files=files, cache_dir=str(tmp_path / "alone"))
+    folder = Path(shards.store.root) / shards.folder
+    found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "folder"))
+    same(found["train"], shards, "train")
+    known = datasets.load_dataset_builder(str(folder), cache_dir=str(tmp_path / "folder"))
+    named = datasets.load_dataset(
+        "webdataset",
+        data_files=files,
+        features=known.info.features,
+        cache_dir=str(tmp_path / "named"),
+    )
+    same(named["train"], shards, "train")
+
+
 def test_datasets_streams(shards: ShardSet, folder: Path) -> None:
     found = datasets.load_dataset(str(folder), split="train", streaming=True)
     assert [row["__key__"] for row in found] == [one.key for one in shards.samples("train")]
