@@ -58,7 +58,10 @@ def init(
         if file.exists():
             raise Usage(f"{file} is there already; name another file, or move it away")
         text = known[like].read_text(encoding="utf-8")
-        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise Usage(f"{file.parent} is no folder; name another place for the DAG") from error
         write_text(file, text.replace(f"dags/{like}.yaml", str(file)))
         said = console()
         said.print(f"{file}: a DAG like {like}; its comments say what each line is for")

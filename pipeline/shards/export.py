@@ -5,6 +5,7 @@ is there is whole and current, and a second export writes what is new alone. Unt
 they lie in a folder `.partial`, and what was there before stays.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,8 +74,7 @@ def export_parquet(
     for shard in shards.shards:
         name = names[shard.url]
         if not (folder / name).exists() and not (partial / name).exists():
-            with aside(partial / name) as place:
-                _write(shards.samples_of(shard), place, schema, features)
+            _put(shards.samples_of(shard), partial / name, schema, features)
             written += 1
         done(shard)
     for name in names.values():
@@ -165,6 +165,22 @@ def _schema(features: Iterable[Feature]) -> pa.Schema:
         for one in features
     ]
     return pa.schema(fields, metadata=hub_metadata(features))
+
+
+def _put(
+    samples: Iterator[Sample], path: Path, schema: pa.Schema, features: Sequence[Feature]
+) -> None:
+    try:
+        with aside(path) as place:
+            _write(samples, place, schema, features)
+    except OSError as error:
+        if isinstance(error, UserError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # pyarrow does not name the file
+        raise ExportError(
+            f"cannot write {path}: {os.strerror(error.errno)}; make room and export again, what is "
+            "written stays"
+        ) from error
 
 
 def _write(

@@ -1,9 +1,11 @@
 """`idcluster shards export`: Parquet files with images, whole, resumable, brought up to date."""
 
+import errno
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -159,3 +161,24 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         pq.read_metadata(path).num_row_groups for path in (tmp_path / "out").glob("*.parquet")
     ]
     assert max(groups) > 1
+
+
+def test_a_full_disk_is_named_and_what_is_written_stays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+    write = pq.ParquetWriter.write_table
+
+    def full(self: pq.ParquetWriter, *arguments: Any) -> None:
+        if len(written) == 2:
+            # As pyarrow says it: without a file.
+            raise OSError(errno.ENOSPC, "Error writing bytes to file")
+        written.append(self)
+        write(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq.ParquetWriter, "write_table", full)
+        with pytest.raises(ExportError, match=r"cannot write .*\.parquet: No space left on device"):
+            export_parquet(open_shards(root), tmp_path / "out")
+    made = export_parquet(open_shards(root), tmp_path / "out")
+    assert made.written == made.files - 2
