@@ -166,7 +166,7 @@ def test_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_full_disk_is_named_and_what_is_written_stays(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = []
+    written: list[pq.ParquetWriter] = []
     write = pq.ParquetWriter.write_table
 
     def full(self: pq.ParquetWriter, *arguments: Any) -> None:
